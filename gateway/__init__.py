@@ -1,0 +1,1 @@
+"""One lifespan, five resources, one aggregated answer."""
