@@ -1,0 +1,57 @@
+"""A resource for the tests of the core: it does what the test tells it to, when it is entered and when it exits."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from gateway.lifecycle import Journal, LifecycleStack
+
+Step = Callable[[], Awaitable[object]]
+
+
+async def nothing() -> None:
+    pass
+
+
+async def hang() -> None:
+    await asyncio.Event().wait()
+
+
+async def fail() -> None:
+    raise ValueError("broken")
+
+
+async def swallow_cancellation() -> None:
+    """Hang, and when cancelled go on as if nothing had happened, as some libraries do."""
+    try:
+        await hang()
+    except asyncio.CancelledError:
+        return
+
+
+@asynccontextmanager
+async def specimen(value: str = "", *, on_enter: Step = nothing, on_exit: Step = nothing) -> AsyncIterator[str]:
+    try:
+        await on_enter()
+        yield value
+    finally:
+        await on_exit()
+
+
+def told(journal: Journal) -> list[str]:
+    """The journal without its times and errors, for exact comparison."""
+    return [f"{event.kind} {event.name}" if event.name else str(event.kind) for event in journal]
+
+
+async def enter(
+    stack: LifecycleStack,
+    name: str,
+    *,
+    on_enter: Step = nothing,
+    on_exit: Step = nothing,
+    start: float = 5,
+    stop: float = 5,
+    abort: Callable[[], object] | None = None,
+) -> str:
+    resource = specimen(f"the {name}", on_enter=on_enter, on_exit=on_exit)
+    return await stack.enter(name, resource, start=start, stop=stop, abort=abort)
