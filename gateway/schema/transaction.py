@@ -1,0 +1,28 @@
+"""One transaction on a connection of its own: what `gateway migrate` and `gateway seed` work in."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+
+@asynccontextmanager
+async def transaction(url: str, *, application_name: str) -> AsyncIterator[AsyncConnection]:
+    """Connect to `url` (postgresql+asyncpg://), begin, yield, commit or roll back, disconnect.
+
+    `application_name` is what `pg_stat_activity` shows.
+
+    Raises:
+        OSError, sqlalchemy.exc.DBAPIError: the server cannot be reached, or will not have us.
+    """
+    engine = create_async_engine(
+        url,
+        poolclass=NullPool,
+        connect_args={"timeout": 10, "server_settings": {"application_name": application_name}},
+    )
+    try:
+        async with engine.begin() as connection:
+            yield connection
+    finally:
+        await engine.dispose()
