@@ -1,0 +1,97 @@
+"""Load the table of places that the package ships: `gateway seed`."""
+
+import csv
+import gzip
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import asyncpg
+from sqlalchemy import Column, MetaData, Table, text, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.places.folding import fold
+from gateway.schema.revision import SchemaMismatchError, current_revision, mismatch
+from gateway.schema.tables import places
+from gateway.schema.transaction import transaction
+
+SHIPPED_TABLE = Path(__file__).parents[1] / "assets" / "places.tsv.gz"
+
+# Everything but what others keep.
+_LOADED = [column for column in places.c if column is not places.c.observation_count]
+_NAMES = [column.name for column in _LOADED]
+_incoming = Table("incoming", MetaData(), *(Column(column.name, column.type) for column in _LOADED))
+
+# Any number will do, as long as everybody who seeds takes the same one and nobody else does.
+_LOCK = text("SELECT pg_advisory_xact_lock(4711002)")
+_ANALYZE = text("ANALYZE places")
+
+
+@dataclass(frozen=True, slots=True)
+class Seeded:
+    """What `seed` did: how many places were new, how many had changed, how many were as they should be."""
+
+    inserted: int
+    updated: int
+    unchanged: int
+
+    def __str__(self) -> str:
+        return f"{self.inserted} places inserted, {self.updated} updated, {self.unchanged} unchanged"
+
+
+async def seed(url: str, *, application_name: str = "gateway seed") -> Seeded:
+    """Load the shipped table into the database at `url`, all or nothing.
+
+    Several may run it at once, and as often as they like. Only places that differ are written, so that seeding a
+    gateway at work locks nothing that it counts; `observation_count` and places that are not in the table stay.
+
+    Raises:
+        SchemaMismatchError: the database is not at the revision that this code needs.
+        OSError, sqlalchemy.exc.DBAPIError: the server cannot be reached, or refuses.
+    """
+    async with transaction(url, application_name=application_name) as connection:
+        if problem := mismatch(await current_revision(connection)):
+            raise SchemaMismatchError(problem)
+        await connection.execute(_LOCK)
+        return await load(connection, list(read(SHIPPED_TABLE)))
+
+
+def read(table: Path) -> Iterator[tuple[Any, ...]]:
+    """Yield the places of a compressed table as rows for `load`. What is in it: `assets/places.ATTRIBUTION.md`."""
+    with gzip.open(table, mode="rt", encoding="utf-8", newline="\n") as lines:
+        for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
+            yield (
+                int(row["id"]),
+                row["name"],
+                row["ascii_name"],
+                row["country_code"],
+                row["admin1_code"],
+                float(row["latitude"]),
+                float(row["longitude"]),
+                int(row["population"]),
+                row["timezone"],
+                fold(row["name"]),
+                fold(row["ascii_name"]),
+            )
+
+
+async def load(connection: AsyncConnection, rows: list[tuple[Any, ...]]) -> Seeded:
+    """Insert what is new and update what differs, in the transaction of `connection`, which is asyncpg's."""
+    await connection.execute(text("CREATE TEMPORARY TABLE incoming ON COMMIT DROP AS TABLE places WITH NO DATA"))
+    driver = cast("asyncpg.Connection", (await connection.get_raw_connection()).driver_connection)
+    await driver.copy_records_to_table("incoming", records=rows, columns=_NAMES)
+    updated = await connection.execute(
+        update(places)
+        .values({name: _incoming.c[name] for name in _NAMES})
+        .where(
+            places.c.id == _incoming.c.id,
+            tuple_(*_LOADED).is_distinct_from(tuple_(*_incoming.c)),
+        )
+    )
+    inserted = await connection.execute(
+        insert(places).from_select(_NAMES, _incoming.select()).on_conflict_do_nothing(index_elements=[places.c.id])
+    )
+    await connection.execute(_ANALYZE)  # a search right after the first load should know how many there are
+    return Seeded(inserted.rowcount, updated.rowcount, len(rows) - inserted.rowcount - updated.rowcount)
