@@ -1,0 +1,37 @@
+"""What is asked of the table of observations: one statement each."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import bindparam, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.schema.tables import LARGEST_PLACE_ID, observations
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What somebody reported. `condition` is one of `CONDITIONS`; `created_at`, with a zone, is when we took it."""
+
+    id: int
+    place_id: int
+    temperature_c: float
+    condition: str
+    note: str | None
+    created_at: datetime
+
+
+_LATEST = (
+    select(*[observations.c[name] for name in Observation.__slots__])
+    .where(observations.c.place_id == bindparam("place_id"))
+    .order_by(observations.c.created_at.desc(), observations.c.id.desc())
+    .limit(bindparam("limit"))
+)
+
+
+async def latest_observations(connection: AsyncConnection, place_id: int, limit: int = 5) -> list[Observation]:
+    """Fetch the latest observations of a place, the newest first. An unknown place has none."""
+    if not 0 <= place_id <= LARGEST_PLACE_ID:
+        return []
+    rows = await connection.execute(_LATEST, {"place_id": place_id, "limit": limit})
+    return [Observation(*row) for row in rows]
