@@ -41,9 +41,11 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
         sa.PrimaryKeyConstraint("id", name="pk_observations"),
         sa.ForeignKeyConstraint(["place_id"], ["places.id"], name="fk_observations_place_id"),
-        sa.CheckConstraint("temperature_c BETWEEN -100.0 AND 70.0", name="ck_observations_temperature_c"),
-        sa.CheckConstraint("condition IN ('drizzle', 'rain', 'sun', 'snow', 'fog')", name="ck_observations_condition"),
-        sa.CheckConstraint("char_length(note) <= 1000", name="ck_observations_note"),
+        sa.CheckConstraint("temperature_c BETWEEN -100.0 AND 70.0", name=op.f("ck_observations_temperature_c")),
+        sa.CheckConstraint(
+            "condition IN ('drizzle', 'rain', 'sun', 'snow', 'fog')", name=op.f("ck_observations_condition")
+        ),
+        sa.CheckConstraint("char_length(note) <= 1000", name=op.f("ck_observations_note")),
     )
     op.create_index("ix_observations_place_id_created_at_id", "observations", ["place_id", "created_at", "id"])
 
