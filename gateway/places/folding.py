@@ -20,6 +20,6 @@ def fold(text: str) -> str:
 
     The table of places holds folded names: after a change here it has to be seeded again.
     """
-    # Twice, because the lower case of a composed letter may be one that composes further.
+    # Composed twice, because casefold takes some letters apart.
     composed = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
     return composed.translate(_TYPED).replace("i\N{COMBINING DOT ABOVE}", "i")
