@@ -1,0 +1,287 @@
+"""Open-Meteo's `GET /v1/forecast`, with made-up weather, and with faults that are set while it runs."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from typing import Literal, TypeVar
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.applications import Starlette
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from gateway.devstack.climate import Day
+
+T = TypeVar("T")
+Clock = Callable[[], datetime]
+
+_GRID = 0.0625  # degrees: the real one also answers for the nearest point of its grid
+_QUARTER = timedelta(minutes=15)
+_WIND = {"kmh": ("km/h", 3.6), "ms": ("m/s", 1.0), "mph": ("mp/h", 2.23694), "kn": ("kn", 1.94384)}
+_CURRENT = ("temperature_2m", "relative_humidity_2m", "precipitation", "weather_code", "wind_speed_10m")
+_DAILY = ("precipitation_sum", "temperature_2m_max", "temperature_2m_min", "wind_speed_10m_max", "weather_code")
+_PARAMETERS = {"latitude", "longitude", "current", "daily", "wind_speed_unit", "timezone", "forecast_days"}
+
+
+class Faults(BaseModel):
+    """What goes wrong with forecasts. Without any, nothing does."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    latency_s: float = Field(default=0, ge=0, le=3600, allow_inf_nan=False)
+    """Seconds that every call waits for its answer."""
+    status: int | None = Field(default=None, ge=400, le=599)
+    """Answer with this status."""
+    body: Literal["garbage", "truncated", "empty"] | None = None
+    """Answer with status 200 and a body that is no JSON, half of it, or none."""
+    fail_rate: float = Field(default=1, ge=0, le=1)
+    """The share of the calls that get `status` or `body`: of any four calls in a row, 0.25 spoils exactly one."""
+
+
+class Calls(BaseModel):
+    """How often forecasts were asked for since the start or the last reset."""
+
+    calls: int = 0
+    places: int = 0
+    """In all of these calls together: one call may ask for several."""
+    failed: int = 0
+    """Calls that were spoilt by a fault."""
+
+
+class BadRequestError(Exception):
+    """What Open-Meteo refuses; the message is its reason."""
+
+
+@dataclass
+class Upstream:
+    """The state of one stand-in."""
+
+    clock: Clock = lambda: datetime.now(UTC)
+    faults: Faults = field(default_factory=Faults)
+    calls: Calls = field(default_factory=Calls)
+    _owed: float = 0.0
+
+    async def forecast(self, request: Request) -> Response:
+        faults = self.faults
+        self.calls.calls += 1
+        await asyncio.sleep(faults.latency_s)
+        try:
+            answer = forecast(request.query_params, now=self.clock())
+        except BadRequestError as error:
+            return _refusal(400, str(error))
+        self.calls.places += len(answer) if isinstance(answer, list) else 1
+        response = JSONResponse(answer)
+        return self._spoilt(response, faults) if self._spoils(faults) else response
+
+    async def show_faults(self, request: Request) -> Response:
+        del request
+        return JSONResponse(self.faults.model_dump())
+
+    async def set_faults(self, request: Request) -> Response:
+        try:
+            self.faults = Faults.model_validate_json(await request.body())
+        except ValidationError as error:
+            return _refusal(422, str(error))
+        self._owed = 0.0
+        return await self.show_faults(request)
+
+    async def clear_faults(self, request: Request) -> Response:
+        self.faults = Faults()
+        return await self.show_faults(request)
+
+    async def show_calls(self, request: Request) -> Response:
+        del request
+        return JSONResponse(self.calls.model_dump())
+
+    async def reset_calls(self, request: Request) -> Response:
+        self.calls = Calls()
+        return await self.show_calls(request)
+
+    def _spoils(self, faults: Faults) -> bool:
+        """Whether this call is one of those to spoil: spread evenly, not by chance, so that a test can count on it."""
+        if faults.status is None and faults.body is None:
+            return False
+        self._owed += faults.fail_rate
+        if self._owed < 1:
+            return False
+        self._owed -= 1
+        self.calls.failed += 1
+        return True
+
+    @staticmethod
+    def _spoilt(response: Response, faults: Faults) -> Response:
+        if faults.status is not None:
+            return _refusal(faults.status, "The stand-in was told to fail")
+        bodies = {
+            "garbage": b"<html><body>\xff\xfe It works!</body></html>",
+            "truncated": bytes(response.body[: len(response.body) // 2]),
+        }
+        return Response(bodies.get(faults.body or "", b""), media_type="application/json")
+
+
+def create_app(clock: Clock | None = None) -> Starlette:
+    """Make a stand-in that tells the time by `clock`, which returns an aware datetime."""
+    upstream = Upstream(clock) if clock else Upstream()
+    return Starlette(
+        routes=[
+            Route("/v1/forecast", upstream.forecast),
+            Route("/faults", upstream.show_faults),
+            Route("/faults", upstream.set_faults, methods=["PUT"]),
+            Route("/faults", upstream.clear_faults, methods=["DELETE"]),
+            Route("/calls", upstream.show_calls),
+            Route("/calls", upstream.reset_calls, methods=["DELETE"]),
+            Route("/livez", lambda request: JSONResponse({"status": "ok"})),  # noqa: ARG005
+        ]
+    )
+
+
+def forecast(query: QueryParams, *, now: datetime) -> object:
+    """The answer to a query at a time: an object for one place, a list for several.
+
+    Raises:
+        BadRequestError: Open-Meteo would refuse it too, or the stand-in does not know a parameter.
+    """
+    began = time.perf_counter()
+    if unknown := sorted(set(query) - _PARAMETERS):
+        raise BadRequestError(f"The stand-in does not know the parameter '{unknown[0]}'")
+    latitudes = _numbers(query, "latitude", limit=90)
+    longitudes = _numbers(query, "longitude", limit=180)
+    if len(latitudes) != len(longitudes) or not latitudes:
+        raise BadRequestError("Parameter 'latitude' and 'longitude' must have the same number of elements")
+    current = _names(query, "current", _CURRENT)
+    daily = _names(query, "daily", _DAILY)
+    unit, factor = _choice(query.get("wind_speed_unit", "kmh"), _WIND, "WindspeedUnit")
+    days = _days(query.get("forecast_days", "7"))
+    zones = query.get("timezone", "GMT").split(",")
+    if len(zones) not in {1, len(latitudes)}:
+        raise BadRequestError("Parameter 'timezone' must have one element, or one for each coordinate")
+
+    answers: list[dict[str, object]] = []
+    for index, (latitude, longitude) in enumerate(zip(latitudes, longitudes, strict=True)):
+        on_grid = (round(latitude / _GRID) * _GRID, round(longitude / _GRID) * _GRID)
+        name, zone = _zone(zones[index % len(zones)], longitude)
+        local = now.astimezone(zone)
+        offset = local.utcoffset() or timedelta()
+        answer: dict[str, object] = {
+            "latitude": on_grid[0],
+            "longitude": on_grid[1],
+            "generationtime_ms": 0.0,
+            "utc_offset_seconds": int(offset.total_seconds()),
+            "timezone": name,
+            "timezone_abbreviation": _abbreviation(offset),
+            "elevation": float(round(abs(on_grid[0] * on_grid[1])) % 600),
+        }
+        if current:
+            answer |= _current(current, on_grid, local, unit=unit, factor=factor)
+        if daily:
+            answer |= _daily(daily, on_grid, local, days=days, unit=unit, factor=factor)
+        if index:
+            answer["location_id"] = index
+        answers.append(answer)
+    for answer in answers:
+        answer["generationtime_ms"] = round((time.perf_counter() - began) * 1000, 4)
+    return answers if len(answers) > 1 else answers[0]
+
+
+def _current(
+    names: list[str], place: tuple[float, float], local: datetime, *, unit: str, factor: float
+) -> dict[str, object]:
+    quarter = local.replace(minute=local.minute // 15 * 15, second=0, microsecond=0)
+    hour = quarter.hour + quarter.minute / 60
+    day = Day.at(*place, quarter.date())
+    temperature, rain = day.temperature(hour), day.rain(hour)
+    values: dict[str, tuple[str, object]] = {
+        "temperature_2m": ("°C", temperature),
+        "relative_humidity_2m": ("%", day.humidity(hour)),
+        "precipitation": ("mm", rain),
+        "weather_code": ("wmo code", day.code(rain, temperature)),
+        "wind_speed_10m": (unit, round(day.wind(hour) * factor, 2)),
+    }
+    return {
+        "current_units": {"time": "iso8601", "interval": "seconds"} | {name: values[name][0] for name in names},
+        "current": {"time": quarter.strftime("%Y-%m-%dT%H:%M"), "interval": int(_QUARTER.total_seconds())}
+        | {name: values[name][1] for name in names},
+    }
+
+
+def _daily(
+    names: list[str], place: tuple[float, float], local: datetime, *, days: int, unit: str, factor: float
+) -> dict[str, object]:
+    dates = [local.date() + timedelta(days=ahead) for ahead in range(days)]
+    weather = [Day.at(*place, date) for date in dates]
+    values: dict[str, tuple[str, list[object]]] = {
+        "precipitation_sum": ("mm", [day.precipitation for day in weather]),
+        "temperature_2m_max": ("°C", [day.temperature_max for day in weather]),
+        "temperature_2m_min": ("°C", [day.temperature_min for day in weather]),
+        "wind_speed_10m_max": (unit, [round(day.wind_max * factor, 2) for day in weather]),
+        "weather_code": ("wmo code", [day.code(day.precipitation, day.temperature_max) for day in weather]),
+    }
+    return {
+        "daily_units": {"time": "iso8601"} | {name: values[name][0] for name in names},
+        "daily": {"time": [date.isoformat() for date in dates]} | {name: values[name][1] for name in names},
+    }
+
+
+def _list(query: QueryParams, name: str) -> list[str]:
+    """A parameter with several values: joined by commas, or given several times."""
+    return [value for values in query.getlist(name) for value in values.split(",") if value]
+
+
+def _numbers(query: QueryParams, name: str, *, limit: int) -> list[float]:
+    numbers = []
+    for value in _list(query, name):
+        try:
+            number = float(value)
+        except ValueError:
+            raise BadRequestError(f"Parameter '{name}' should be a number. Given: {value}") from None
+        if not -limit <= number <= limit:
+            raise BadRequestError(f"{name.capitalize()} must be in range of -{limit} to {limit}°. Given: {number}.")
+        numbers.append(number)
+    return numbers
+
+
+def _names(query: QueryParams, name: str, known: tuple[str, ...]) -> list[str]:
+    names = _list(query, name)
+    for unknown in names:
+        if unknown not in known:
+            raise BadRequestError(
+                f"Data corrupted at path '{name}'. Cannot initialize a variable from invalid String value {unknown}."
+            )
+    return names
+
+
+def _choice(value: str, known: dict[str, T], kind: str) -> T:
+    if value not in known:
+        raise BadRequestError(f"Data corrupted. Cannot initialize {kind} from invalid String value {value}.")
+    return known[value]
+
+
+def _days(value: str) -> int:
+    if not value.isdecimal() or int(value) > 16:  # noqa: PLR2004
+        raise BadRequestError(f"Forecast days is invalid. Allowed range 0 to 16. Given {value}.")
+    return int(value)
+
+
+def _zone(name: str, longitude: float) -> tuple[str, tzinfo]:
+    """The time zone of that name; `auto` is the nautical one, as we have no map of the real ones."""
+    if name == "auto":
+        hours = round(longitude / 15)
+        return (f"Etc/GMT{-hours:+d}" if hours else "GMT"), timezone(timedelta(hours=hours))
+    try:
+        return name, ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise BadRequestError("Invalid timezone") from None
+
+
+def _abbreviation(offset: timedelta) -> str:
+    hours = offset.total_seconds() / 3600
+    return f"GMT{hours:+g}" if hours else "GMT"
+
+
+def _refusal(status: int, reason: str) -> Response:
+    return JSONResponse({"error": True, "reason": reason}, status)

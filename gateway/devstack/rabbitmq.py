@@ -1,0 +1,111 @@
+"""A private RabbitMQ, 3.10 or later."""
+
+import asyncio
+import json
+import secrets
+from pathlib import Path
+from urllib.parse import quote
+
+import aio_pika
+
+from gateway.devstack import ports
+from gateway.devstack.folder import Report, say_nothing
+from gateway.devstack.server import Server, find_program
+
+# Debian's /usr/sbin/rabbitmq-server is a wrapper that refuses every user but root and rabbitmq.
+_FOLDERS = [Path("/usr/lib/rabbitmq/bin"), Path("/opt/rabbitmq/sbin")]
+
+
+class RabbitMQ(Server):
+    """A private RabbitMQ with a user `gateway` and a vhost `gateway`, and an epmd of its own."""
+
+    name = "RabbitMQ"
+    number_of_ports = 3  # for clients, for the tools (Erlang's distribution), for epmd
+
+    def __init__(self, folder: Path, *, report: Report = say_nothing) -> None:
+        super().__init__(folder, report=report)
+        self._password = secrets.token_hex(16)
+
+    @property
+    def url(self) -> str:
+        return self.url_of("gateway")
+
+    def url_of(self, vhost: str) -> str:
+        """The URL of another vhost."""
+        return f"amqp://gateway:{self._password}@{ports.LOOPBACK}:{self.port}/{quote(vhost, safe='')}"
+
+    def command(self) -> list[str]:
+        return [_program("rabbitmq-server")]
+
+    def environment(self) -> dict[str, str]:
+        clients, distribution, epmd = map(str, self.ports)
+        return super().environment() | {
+            "RABBITMQ_NODENAME": f"gateway-{clients}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": ports.LOOPBACK,
+            "RABBITMQ_NODE_PORT": clients,
+            "RABBITMQ_DIST_PORT": distribution,
+            "ERL_EPMD_PORT": epmd,
+            "ERL_EPMD_ADDRESS": ports.LOOPBACK,
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
+            "RABBITMQ_LOG_BASE": str(self.folder),
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.folder / "advanced.config"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",  # not the system's
+            # The script becomes the server then, instead of a shell that waits for it and forwards signals.
+            "RUNNING_UNDER_SYSTEMD": "true",
+            # Its tools reach it over loopback only; an idle server leaves the cores to those who test against it.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+                "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none"
+            ),
+        }
+
+    async def prepare(self) -> None:
+        _program("rabbitmq-server")  # missing: say so before anything is made
+        self.write(".erlang.cookie", secrets.token_hex(16)).chmod(0o400)
+        self.write("enabled_plugins", "[].\n")
+        self.write("advanced.config", "[].\n")
+        self.write(
+            "rabbitmq.conf",
+            f"""\
+default_vhost = gateway
+default_user = gateway
+default_pass = {self._password}
+log.console = true
+log.file = false
+""",
+        )
+
+    async def answers(self) -> bool:
+        try:
+            _, writer = await asyncio.open_connection(ports.LOOPBACK, self.port)
+            writer.close()  # its client library writes a line to the log for each refusal
+            connection = await aio_pika.connect(self.url)
+        except (OSError, aio_pika.exceptions.AMQPError):
+            return False
+        await connection.close()
+        return True
+
+    async def add_vhost(self, name: str) -> str:
+        """Make another vhost for user `gateway`; return its URL. Takes a second."""
+        await self._control("add_vhost", name)
+        await self._control("set_permissions", "-p", name, "gateway", ".*", ".*", ".*")
+        return self.url_of(name)
+
+    async def delete_vhost(self, name: str) -> None:
+        """Delete a vhost, its connections too."""
+        await self._control("delete_vhost", name)
+
+    async def clients(self) -> list[str]:
+        """The `connection_name` of each connection, empty for one without. Takes half a second."""
+        printed = await self._control("list_connections", "--formatter=json", "client_properties")
+        # Properties are lists of name, type and value.
+        connections = [{name: value for name, _, value in row["client_properties"]} for row in json.loads(printed)]
+        return sorted(properties.get("connection_name", "") for properties in connections)
+
+    async def _control(self, *arguments: str) -> str:
+        return await self.run(_program("rabbitmqctl"), "--quiet", *arguments)
+
+
+def _program(name: str) -> str:
+    return find_program(name, package="rabbitmq-server", folders=_FOLDERS)

@@ -1,0 +1,157 @@
+"""What a stack leaves behind when its owner is killed: how to find it, and how to take it away.
+
+Run as a program, `python remains.py FOLDER`, it is the reaper of one stack: a process of its own session that waits until
+the owner of the folder is gone, however it went, and then takes away what is left. It is started by its path, so that
+it is up in a few milliseconds and needs nothing but the standard library.
+"""
+
+import ctypes
+import fcntl
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+MARKER = "GATEWAY_DEVSTACK"
+"""The environment variable that every server gets: the folder that it belongs to."""
+
+_KILL_LIMIT = 10.0  # seconds; a killed process may still have much memory to give back
+
+
+def belonging(folder: Path) -> list[int]:
+    """The ids of the running processes that belong to a folder or to one inside it."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in pids if _belongs(pid, folder)]
+
+
+def state(pid: int) -> str:
+    """The state of a process as in /proc: R, S, D run; T is stopped; empty if there is none (any more)."""
+    fields = _stat(pid)
+    return fields[0] if fields else ""
+
+
+def send(signum: signal.Signals, pid: int, folder: Path) -> None:
+    """Signal a process if it (still) belongs to the folder: its id may have been given to another in the meantime."""
+    with suppress(ProcessLookupError):
+        handle = os.pidfd_open(pid)
+        try:
+            if _belongs(pid, folder):
+                signal.pidfd_send_signal(handle, signum)
+        finally:
+            os.close(handle)
+
+
+def kill(folder: Path) -> None:
+    """SIGKILL all that belongs to a folder, and wait until it is gone.
+
+    Raises:
+        TimeoutError: something is still there after ten seconds.
+    """
+    deadline = time.monotonic() + _KILL_LIMIT
+    while pids := belonging(folder):  # again and again: one of them may just have started another
+        for pid in pids:
+            send(signal.SIGKILL, pid, folder)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"processes that survive SIGKILL: {pids}")
+        time.sleep(0.002)
+
+
+def remove(folder: Path) -> None:
+    """Kill what belongs to a folder, and remove the folder. Neither needs to be there."""
+    kill(folder)
+    _remove_shared_memory(folder)
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def owned(folder: Path, *, wait: bool) -> Iterator[bool]:
+    """Own a folder: hold the lock on it, which the kernel gives back when its holder dies.
+
+    Yields:
+        Whether we own it: false if it is gone, or somebody else's and we do not wait.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            # Whoever had it before us may have removed it.
+            yield _is(folder, os.fstat(handle))
+    finally:
+        os.close(handle)
+
+
+def main() -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
+    folder = Path(sys.argv[1])
+    with owned(folder, wait=True) as ours:
+        if ours:
+            remove(folder)
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/<pid>/stat after the name: state, parent, group, session, terminal, ..."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _belongs(pid: int, folder: Path) -> bool:
+    """Whether a process works inside the folder or carries its marker.
+
+    Either may be missing: PostgreSQL and Redis overwrite their environment with their title, epmd leaves the folder.
+    """
+    fields = _stat(pid)
+    if not fields or fields[0] in "ZX" or fields[4] != "0":
+        return False  # one with a terminal is a person who looks into the folder
+    try:
+        where = str(Path(f"/proc/{pid}/cwd").readlink()).removesuffix(" (deleted)")
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False  # ended, or another user's and so not ours
+    marked = [
+        os.fsdecode(entry.partition(b"=")[2])
+        for entry in environment.split(b"\0")
+        if entry.startswith(MARKER.encode() + b"=")
+    ]
+    return any(Path(path).is_relative_to(folder) for path in (where, *marked))
+
+
+def _is(folder: Path, opened: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(folder.lstat(), opened)
+    except FileNotFoundError:
+        return False
+
+
+def _remove_shared_memory(folder: Path) -> None:
+    """Remove the System V segment that PostgreSQL leaves when it is killed; its `postmaster.pid` says which one.
+
+    The kernel knows who made a segment, which tells it from a later one with the same number.
+    """
+    segments = {
+        (fields[4], fields[1])  # made by, number
+        for fields in map(str.split, Path("/proc/sysvipc/shm").read_text().splitlines()[1:])
+    }
+    for path in folder.glob("*/data/postmaster.pid"):
+        lines = path.read_text().splitlines()
+        number = lines[6].split()[-1] if len(lines) > 6 else ""  # noqa: PLR2004
+        if (lines[0], number) in segments:
+            ctypes.CDLL(None).shmctl(int(number), 0, None)  # IPC_RMID
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""All the servers that the gateway needs, entered through one `AsyncExitStack`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from gateway.devstack.folder import Report, data_folder, say_nothing
+from gateway.devstack.postgresql import PostgreSQL
+from gateway.devstack.rabbitmq import RabbitMQ
+from gateway.devstack.redis import Redis
+from gateway.devstack.server import DevstackError, Server
+from gateway.devstack.weather import Weather
+
+
+@dataclass(frozen=True, kw_only=True)
+class Devstack:
+    """The servers of one stack, all up."""
+
+    weather: Weather
+    postgresql: PostgreSQL
+    redis: Redis
+    rabbitmq: RabbitMQ
+
+    def environment(self) -> dict[str, str]:
+        """The variables that make the gateway use them."""
+        return {
+            "GATEWAY_HTTP__WEATHER_URL": self.weather.url,
+            "GATEWAY_DATABASE__URL": self.postgresql.url,
+            "GATEWAY_REDIS__URL": self.redis.url,
+            "GATEWAY_RABBITMQ__URL": self.rabbitmq.url,
+        }
+
+
+@asynccontextmanager
+async def devstack(*, report: Report = say_nothing) -> AsyncIterator[Devstack]:
+    """Start all servers at once; stop them in reverse of the order in which they came up.
+
+    Raises:
+        DevstackError: one of them cannot be had, or several; none is left running.
+    """
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(data_folder(report=report))
+        servers = Devstack(
+            weather=Weather(folder / "weather", report=report),
+            postgresql=PostgreSQL(folder / "postgresql", report=report),
+            redis=Redis(folder / "redis", report=report),
+            rabbitmq=RabbitMQ(folder / "rabbitmq", report=report),
+        )
+        await _enter_together(stack, [servers.weather, servers.postgresql, servers.redis, servers.rabbitmq])
+        yield servers
+
+
+async def _enter_together(stack: AsyncExitStack, servers: Iterable[Server]) -> None:
+    """Enter the servers concurrently; each is on the stack as soon as it is up, so that any failure gives it back."""
+    try:
+        async with asyncio.TaskGroup() as starting:
+            for server in servers:
+                starting.create_task(stack.enter_async_context(server))
+    except BaseExceptionGroup as group:
+        failures, others = group.split(DevstackError)
+        if failures is None or others is not None:
+            raise
+        raise DevstackError("\n".join(map(str, failures.exceptions))) from None

@@ -1,0 +1,58 @@
+"""The servers that tests ask for: each is started by the first test that names it, and lives as long as the session."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.devstack.folder import data_folder
+from gateway.devstack.open_meteo import Faults
+from gateway.devstack.postgresql import PostgreSQL
+from gateway.devstack.rabbitmq import RabbitMQ
+from gateway.devstack.redis import Redis
+from gateway.devstack.weather import Weather
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """One event loop for the session, so that its servers can live in it."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def devstack_folder() -> Iterator[Path]:
+    """Where the servers of this session live."""
+    with data_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+async def postgresql_server(devstack_folder: Path) -> AsyncIterator[PostgreSQL]:
+    async with PostgreSQL(devstack_folder / "postgresql") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def redis_server(devstack_folder: Path) -> AsyncIterator[Redis]:
+    async with Redis(devstack_folder / "redis") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def rabbitmq_server(devstack_folder: Path) -> AsyncIterator[RabbitMQ]:
+    async with RabbitMQ(devstack_folder / "rabbitmq") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def _weather_server(devstack_folder: Path) -> AsyncIterator[Weather]:
+    async with Weather(devstack_folder / "weather") as server:
+        yield server
+
+
+@pytest.fixture
+async def weather_server(_weather_server: Weather) -> AsyncIterator[Weather]:
+    """The weather upstream, without faults and with its calls counted from zero."""
+    await _weather_server.reset_calls()
+    yield _weather_server
+    await _weather_server.set_faults(Faults())
