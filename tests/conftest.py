@@ -10,6 +10,7 @@ from gateway.devstack.open_meteo import Faults
 from gateway.devstack.postgresql import PostgreSQL
 from gateway.devstack.rabbitmq import RabbitMQ
 from gateway.devstack.redis import Redis
+from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import Weather
 
 
@@ -45,14 +46,32 @@ async def rabbitmq_server(devstack_folder: Path) -> AsyncIterator[RabbitMQ]:
 
 
 @pytest.fixture(scope="session")
-async def _weather_server(devstack_folder: Path) -> AsyncIterator[Weather]:
+async def weather_server(devstack_folder: Path) -> AsyncIterator[Weather]:
     async with Weather(devstack_folder / "weather") as server:
         yield server
 
 
 @pytest.fixture
-async def weather_server(_weather_server: Weather) -> AsyncIterator[Weather]:
-    """The weather upstream, without faults and with its calls counted from zero."""
-    await _weather_server.reset_calls()
-    yield _weather_server
-    await _weather_server.set_faults(Faults())
+async def weather(weather_server: Weather) -> AsyncIterator[Weather]:
+    """The weather upstream without faults, its calls counted from zero."""
+    await weather_server.reset_calls()
+    yield weather_server
+    await weather_server.set_faults(Faults())
+
+
+@pytest.fixture(scope="session")
+def devstack(
+    devstack_folder: Path,
+    weather_server: Weather,
+    postgresql_server: PostgreSQL,
+    redis_server: Redis,
+    rabbitmq_server: RabbitMQ,
+) -> Devstack:
+    """All four, with the environment that makes a gateway use them."""
+    return Devstack(
+        folder=devstack_folder,
+        weather=weather_server,
+        postgresql=postgresql_server,
+        redis=redis_server,
+        rabbitmq=rabbitmq_server,
+    )

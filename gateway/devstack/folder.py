@@ -66,6 +66,7 @@ def _start_reaper(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603
         [sys.executable, "-I", "-S", remains.__file__, str(folder)],
         cwd="/",
+        env={},  # it belongs to nobody's folder, also when we do
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

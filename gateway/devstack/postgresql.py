@@ -72,7 +72,7 @@ class PostgreSQL(Server):
         try:
             async with self.superuser() as connection:
                 return bool(await connection.fetchval("SELECT true"))
-        except (OSError, asyncpg.PostgresError):
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
 
     async def populate(self) -> None:
@@ -118,5 +118,7 @@ class PostgreSQL(Server):
 
 
 def _program(name: str) -> str:
-    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
+    versions = sorted(
+        Path("/usr/lib/postgresql").glob("[0-9]*/bin"), key=lambda path: float(path.parent.name), reverse=True
+    )
     return find_program(name, package="postgresql", folders=versions)

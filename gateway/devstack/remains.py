@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 MARKER = "GATEWAY_DEVSTACK"
-"""The environment variable that every server gets: the folder that it belongs to."""
+"""The environment variable that says to which folder a process belongs."""
 
 _KILL_LIMIT = 10.0  # seconds; a killed process may still have much memory to give back
 
@@ -110,24 +110,24 @@ def _stat(pid: int) -> list[str]:
 
 
 def _belongs(pid: int, folder: Path) -> bool:
-    """Whether a process works inside the folder or carries its marker.
+    """Whether a process carries the marker of the folder, or works inside it.
 
     Either may be missing: PostgreSQL and Redis overwrite their environment with their title, epmd leaves the folder.
+    One with a terminal may work inside the folder and is spared: that is a person who looks into a log.
     """
     fields = _stat(pid)
-    if not fields or fields[0] in "ZX" or fields[4] != "0":
-        return False  # one with a terminal is a person who looks into the folder
+    if not fields or fields[0] in "ZX":
+        return False
     try:
         where = str(Path(f"/proc/{pid}/cwd").readlink()).removesuffix(" (deleted)")
         environment = Path(f"/proc/{pid}/environ").read_bytes()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False  # ended, or another user's and so not ours
-    marked = [
-        os.fsdecode(entry.partition(b"=")[2])
-        for entry in environment.split(b"\0")
-        if entry.startswith(MARKER.encode() + b"=")
-    ]
-    return any(Path(path).is_relative_to(folder) for path in (where, *marked))
+    prefix = f"{MARKER}=".encode()
+    paths = [os.fsdecode(entry.removeprefix(prefix)) for entry in environment.split(b"\0") if entry.startswith(prefix)]
+    if fields[4] == "0":  # has no terminal
+        paths.append(where)
+    return any(Path(path).is_relative_to(folder) for path in paths)
 
 
 def _is(folder: Path, opened: os.stat_result) -> bool:

@@ -11,7 +11,8 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, ClassVar, Self
@@ -178,6 +179,15 @@ class Server(ABC):
         """SIGCONT all its processes."""
         for pid in remains.belonging(self.folder):
             remains.send(signal.SIGCONT, pid, self.folder)
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Suspend it for as long as the block takes."""
+        self.suspend()
+        try:
+            yield
+        finally:
+            self.resume()
 
     def kill(self) -> None:
         """SIGKILL all its processes; on return they are gone and their ports are free."""

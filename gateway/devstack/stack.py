@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+from gateway.devstack import remains
 from gateway.devstack.folder import Report, data_folder, say_nothing
 from gateway.devstack.postgresql import PostgreSQL
 from gateway.devstack.rabbitmq import RabbitMQ
@@ -17,14 +19,16 @@ from gateway.devstack.weather import Weather
 class Devstack:
     """The servers of one stack, all up."""
 
+    folder: Path
     weather: Weather
     postgresql: PostgreSQL
     redis: Redis
     rabbitmq: RabbitMQ
 
     def environment(self) -> dict[str, str]:
-        """The variables that make the gateway use them."""
+        """The variables that make a gateway use them, and end with them, should it outlive us."""
         return {
+            remains.MARKER: str(self.folder),
             "GATEWAY_HTTP__WEATHER_URL": self.weather.url,
             "GATEWAY_DATABASE__URL": self.postgresql.url,
             "GATEWAY_REDIS__URL": self.redis.url,
@@ -42,6 +46,7 @@ async def devstack(*, report: Report = say_nothing) -> AsyncIterator[Devstack]:
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(data_folder(report=report))
         servers = Devstack(
+            folder=folder,
             weather=Weather(folder / "weather", report=report),
             postgresql=PostgreSQL(folder / "postgresql", report=report),
             redis=Redis(folder / "redis", report=report),

@@ -6,6 +6,7 @@
 import argparse
 import os
 import pwd
+import signal
 import ssl
 import sys
 from pathlib import Path
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--host", default=ports.LOOPBACK)
     parser.add_argument("--port", type=int, default=8080)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn stops in order, and then raises it again
     uvicorn.run(
         create_app(),
         host=arguments.host,

@@ -30,7 +30,7 @@ async def test_rabbitmq_answers(rabbitmq_server: RabbitMQ) -> None:
         assert (await channel.declare_queue("here", exclusive=True)).name == "here"
 
 
-async def test_weather_answers(weather_server: Weather) -> None:
-    async with httpx.AsyncClient(base_url=weather_server.url) as client:
+async def test_weather_answers(weather: Weather) -> None:
+    async with httpx.AsyncClient(base_url=weather.url) as client:
         response = await client.get("/v1/forecast", params={"latitude": 47.37, "longitude": 8.55})
     assert response.status_code == 200
