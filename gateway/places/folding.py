@@ -16,10 +16,11 @@ _TYPED = str.maketrans(
 
 
 def fold(text: str) -> str:
-    """Forget case, and how accents are encoded; straighten quotes and dashes. Accents stay: `Zürich` is `zürich`.
+    """Forget case, and how accents are encoded; straighten quotes and dashes. Accents count: `ü` is not `u`.
 
-    The table of places holds folded names: after a change here it has to be seeded again.
+    It is Unicode's canonical caseless match (the standard's D145), whose decomposed letters have this use here: what
+    has been typed of a name is a prefix of it all the way. The table of places holds folded names: after a change here
+    it has to be seeded again.
     """
-    # Composed twice, because casefold takes some letters apart.
-    composed = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
-    return composed.translate(_TYPED).replace("i\N{COMBINING DOT ABOVE}", "i")
+    decomposed = unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).casefold())
+    return decomposed.translate(_TYPED).replace("i\N{COMBINING DOT ABOVE}", "i")

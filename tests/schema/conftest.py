@@ -1,0 +1,49 @@
+"""Databases for the tests of the schema."""
+
+import secrets
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from gateway.devstack.postgresql import PostgreSQL
+from gateway.schema.migrate import migrate
+from gateway.schema.transaction import transaction
+
+
+@pytest.fixture
+async def empty_database(postgresql_server: PostgreSQL) -> str:
+    """The URL of a database of this test's own, with nothing in it."""
+    return await postgresql_server.create_database(f"schema_{secrets.token_hex(4)}")
+
+
+@pytest.fixture
+async def engine(empty_database: str) -> AsyncIterator[AsyncEngine]:
+    """Connects to this test's own database; every statement commits."""
+    engine = create_async_engine(empty_database, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection to this test's own database; every statement commits."""
+    async with engine.connect() as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+async def migrated_database(postgresql_server: PostgreSQL) -> str:
+    """The URL of a migrated database that tests share."""
+    url = await postgresql_server.create_database("schema_migrated")
+    await migrate(url)
+    return url
+
+
+@pytest.fixture
+async def migrated(migrated_database: str) -> AsyncIterator[AsyncConnection]:
+    """A connection to a migrated database, in a transaction that is rolled back when the test ends."""
+    async with transaction(migrated_database, application_name="test") as connection:
+        yield connection
+        await connection.rollback()
