@@ -68,7 +68,7 @@ class PostgreSQL(Server):
         )
         password.unlink()
 
-    async def answers(self) -> bool:
+    async def probe(self) -> bool:
         try:
             async with self.superuser() as connection:
                 return bool(await connection.fetchval("SELECT true"))

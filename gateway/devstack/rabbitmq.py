@@ -20,6 +20,7 @@ class RabbitMQ(Server):
     """A private RabbitMQ with a user `gateway` and a vhost `gateway`, and an epmd of its own."""
 
     name = "RabbitMQ"
+    port_taken = "eaddrinuse|dist_port_already_used|nodistribution"
     number_of_ports = 3  # for clients, for the tools (Erlang's distribution), for epmd
 
     def __init__(self, folder: Path, *, report: Report = say_nothing) -> None:
@@ -76,11 +77,11 @@ log.file = false
 """,
         )
 
-    async def answers(self) -> bool:
+    async def probe(self) -> bool:
         try:
             _, writer = await asyncio.open_connection(ports.LOOPBACK, self.port)
             writer.close()  # its client library writes a line to the log for each refusal
-            connection = await aio_pika.connect(self.url, timeout=1)
+            connection = await aio_pika.connect(self.url, timeout=0.9)  # cancelled, it would leak
         except (OSError, aio_pika.exceptions.AMQPError):
             return False
         await connection.close()

@@ -49,7 +49,7 @@ user gateway on >{self._password} ~* &* +@all
 """,
         )
 
-    async def answers(self) -> bool:
+    async def probe(self) -> bool:
         try:
             async with redis.Redis.from_url(self.url) as client:
                 return bool(await client.ping())

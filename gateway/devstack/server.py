@@ -22,10 +22,11 @@ from gateway.devstack.folder import Report, say_nothing
 
 _START_LIMIT = 60.0  # seconds until it must answer: RabbitMQ takes 5 s on two idle cores
 _STOP_LIMIT = 10.0  # seconds from the polite signal to SIGKILL
-_ANSWER_LIMIT = 2.0  # seconds for one question whether it is up
+_ANSWER_LIMIT = 1.0  # seconds for one question whether it is up
 _PAUSE = 0.02  # seconds between two looks
 _ATTEMPTS = 5  # at free ports
 _LOG_TAIL = 15  # lines
+_LOG_WIDTH = 300  # characters
 
 
 class DevstackError(Exception):
@@ -57,6 +58,8 @@ class Server(ABC):
     name: ClassVar[str]
     number_of_ports: ClassVar[int] = 1
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
+    port_taken: ClassVar[str] = "address already in use"
+    """What its log says, as a pattern, when somebody else has one of its ports."""
 
     def __init__(self, folder: Path, *, report: Report = say_nothing) -> None:
         """Make one that will live in `folder`, which must not exist yet. Nothing is started."""
@@ -79,8 +82,8 @@ class Server(ABC):
         """The command that runs it in the foreground, on `self.ports`."""
 
     @abstractmethod
-    async def answers(self) -> bool:
-        """Whether it answers as ours does. Takes two seconds at most: it is cancelled then."""
+    async def probe(self) -> bool:
+        """Whether it answers, and as ours does. May take for ever: it is cancelled after a second."""
 
     async def prepare(self) -> None:  # noqa: B027 - not every server needs it
         """Write what it needs into its folder, once, before the first start."""
@@ -140,6 +143,14 @@ class Server(ABC):
     def running(self) -> bool:
         """Whether its process is there, be it suspended."""
         return self._process is not None and self._process.poll() is None
+
+    async def answers(self) -> bool:
+        """Whether it answers within a second."""
+        try:
+            async with asyncio.timeout(_ANSWER_LIMIT):
+                return await self.probe()
+        except TimeoutError:
+            return False
 
     async def start(self) -> None:
         """Start it on its ports, with the data it had; return when it answers.
@@ -265,25 +276,18 @@ class Server(ABC):
 
     async def _until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + _START_LIMIT
-        while not await self._answers_in_time():
+        while not await self.answers():
             if process.poll() is not None:
                 raise self._failure(f"ended with status {process.returncode} while starting")
             if time.monotonic() > deadline:
                 raise self._failure(f"does not answer after {_START_LIMIT:g} s")
             await asyncio.sleep(_PAUSE)
 
-    async def _answers_in_time(self) -> bool:
-        try:
-            async with asyncio.timeout(_ANSWER_LIMIT):
-                return await self.answers()
-        except TimeoutError:
-            return False
-
     def _failure(self, what: str) -> DevstackError:
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             written = log.read().decode(errors="replace")
-        taken = re.search("address already in use|eaddrinuse", written, re.IGNORECASE)
+        taken = re.search(self.port_taken, written, re.IGNORECASE)
         return (PortTakenError if taken else DevstackError)(f"{self.name} {what}{_tail(written)}")
 
     def _give_up(self) -> None:
@@ -311,4 +315,4 @@ async def _ended(process: subprocess.Popen[bytes], *, limit: float) -> bool:
 
 def _tail(text: str) -> str:
     lines = text.strip().splitlines()[-_LOG_TAIL:]
-    return "".join(f"\n  | {line}" for line in lines) or ", and printed nothing"
+    return "".join(f"\n  | {line[:_LOG_WIDTH]}" for line in lines) or ", and printed nothing"

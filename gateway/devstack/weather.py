@@ -39,7 +39,7 @@ class Weather(Server):
         """Ourselves: another user may not be able to read the virtual environment."""
         return None
 
-    async def answers(self) -> bool:
+    async def probe(self) -> bool:
         try:
             await self._ask("GET", "/livez")
         except httpx.HTTPError:

@@ -44,7 +44,7 @@ INLINE_DAYS = 256
 costs 0.1 ms, and worked there in chunks of this size, because numpy keeps the interpreter's lock for a whole chunk."""
 
 LARGEST_FILE = 100 * 2**20
-"""In bytes. The shipped model has 2 kB; what is larger than this is a mistaken path."""
+"""In bytes. The shipped model has 3 kB; what is larger than this is a mistaken path."""
 
 _PLAUSIBLE = {
     "precipitation_mm": (0, 2000),  # the record of one day is 1825 mm
@@ -190,12 +190,12 @@ class Model:
 
 
 def load(path: Path, worker: Executor) -> Model:
-    """Read and verify a model file. Takes some 0.1 s the first time in a process, to import ONNX Runtime, and 2 ms from then on.
+    """Read and verify a model file: some 0.1 s the first time in a process, which is the import, and 2 ms from then on.
 
     Raises:
         PermanentError: naming the setting, the file and what is wrong with it.
     """
-    import onnxruntime  # noqa: PLC0415  # 0.1 s, paid here and not by whoever imports this module
+    import onnxruntime  # noqa: PLC0415  # paid for here and not by whoever imports this module
 
     options = onnxruntime.SessionOptions()
     # The calling thread does all the work: no pool that spins or outlives the session.

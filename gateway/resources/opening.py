@@ -13,8 +13,8 @@ class PermanentError(Exception):
     """Asking again would not help; the message names the setting and says what to do, and holds no secret."""
 
 
-async def opened(attempt: Callable[[], Awaitable[T]], *, transient: tuple[type[Exception], ...]) -> T:
-    """Await `attempt()` until it succeeds, with backoff and jitter, as long as it fails with a transient error.
+async def opened(attempt: Callable[[], Awaitable[T]], *, transient: Callable[[Exception], bool]) -> T:
+    """Await `attempt()` until it succeeds, with backoff and jitter, as long as its failure is transient.
 
     There is no limit in here: the start deadline of the entry is the limit. What is cancelled by it raises
     `CancelledError` from the last failure, so that the deadline's error can say what was in the way.
@@ -27,7 +27,7 @@ async def opened(attempt: Callable[[], Awaitable[T]], *, transient: tuple[type[E
             with retry:
                 try:
                     return await attempt()
-                except transient as error:
+                except Exception as error:
                     last = error
                     raise
     except asyncio.CancelledError as cancelled:

@@ -1,0 +1,1 @@
+"""The HTTP interface: thin routers, and the one shape of every error (see `problems.py`)."""

@@ -1,0 +1,61 @@
+"""What the model says of any day's weather."""
+
+from datetime import date
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.api.problems import ProblemError, documented
+from gateway.dependencies import ModelDependency
+from gateway.resources.model import Day
+
+router = APIRouter(prefix="/v1/predictions", tags=["predictions"])
+
+MOST_DAYS = 1000
+
+
+class DayOfWeather(BaseModel):
+    """The weather of one day at one place."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    precipitation_mm: Annotated[float, Field(ge=0, le=2000, description="The sum of the day")]
+    temperature_max_c: Annotated[float, Field(ge=-100, le=70)]
+    temperature_min_c: Annotated[float, Field(ge=-100, le=70)]
+    wind_m_s: Annotated[float, Field(ge=0, le=150, description="The mean of the day")]
+    date: date
+    latitude: Annotated[float, Field(ge=-90, le=90, description="South is negative")]
+
+
+class PredictionRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    days: Annotated[list[DayOfWeather], Field(min_length=1, max_length=MOST_DAYS)]
+
+
+class Prediction(BaseModel):
+    wet_tomorrow_probability: float = Field(description="The chance that the day after is wet")
+
+
+class Predictions(BaseModel):
+    """One for each day, in their order."""
+
+    items: list[Prediction]
+
+
+@router.post(
+    "",
+    responses=documented(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE
+    ),
+)
+async def predict(model: ModelDependency, request: PredictionRequest) -> Predictions:
+    """The chance that the day after is wet, for each of the days."""
+    try:
+        days = [Day(**day.model_dump()) for day in request.days]
+    except ValueError as error:
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, f"{error}.") from None
+    probabilities = await model.precipitation_probabilities(days)
+    return Predictions(items=[Prediction(wet_tomorrow_probability=probability) for probability in probabilities])

@@ -1,0 +1,106 @@
+"""Errors as RFC 9457 problem details: one shape for all of them, and it says what to do."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from gateway.briefs.briefs import PlaceUnavailableError
+from gateway.dependencies import DatabaseUnavailableError, NotStartedError
+
+MEDIA_TYPE = "application/problem+json"
+
+ExceptionHandler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
+
+
+class Mistake(BaseModel):
+    """One thing that is wrong with a request."""
+
+    where: str = Field(description="The place in the request, such as `query.limit`")
+    message: str
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str = Field(description="What to do about it")
+    mistakes: list[Mistake] | None = Field(None, description="All that is wrong with the request")
+
+
+class ProblemError(Exception):
+    """Raised by routes to answer with a problem."""
+
+    def __init__(self, status: HTTPStatus, detail: str) -> None:
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+
+
+def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that answers with these problems, for the OpenAPI."""
+    return {
+        status.value: {
+            "description": status.phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }
+
+
+def schemas() -> dict[str, Any]:
+    """The components of the OpenAPI that `documented` refers to."""
+    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {**schema.pop("$defs"), "Problem": schema}
+
+
+def problem(
+    status: HTTPStatus, detail: str, *, headers: Mapping[str, str] | None = None, mistakes: list[Mistake] | None = None
+) -> JSONResponse:
+    body = Problem(title=status.phrase, status=status, detail=detail, mistakes=mistakes)
+    return JSONResponse(body.model_dump(exclude_none=True), status, headers, MEDIA_TYPE)
+
+
+async def _on_problem(_request: Request, error: ProblemError) -> JSONResponse:
+    return problem(error.status, error.detail)
+
+
+async def _on_http_exception(_request: Request, error: HTTPException) -> JSONResponse:
+    """Of the framework: an unknown path, a method that a path does not have, a body that is too large."""
+    return problem(HTTPStatus(error.status_code), str(error.detail), headers=error.headers)
+
+
+async def _on_invalid_request(_request: Request, error: RequestValidationError) -> JSONResponse:
+    mistakes = [
+        Mistake(where=".".join(map(str, mistake["loc"])), message=str(mistake["msg"])) for mistake in error.errors()
+    ]
+    detail = "Correct what is listed in `mistakes`, and send it again."
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, mistakes=mistakes)
+
+
+async def _on_unavailable(_request: Request, error: Exception) -> JSONResponse:
+    reason = f" ({error.reason})" if isinstance(error, PlaceUnavailableError) else ""
+    detail = f"The database is away{reason}. Try again in a moment."
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
+
+
+async def _on_not_started(_request: Request, _error: Exception) -> JSONResponse:
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, "The gateway has not started. Try again in a moment.")
+
+
+HANDLERS: dict[int | type[Exception], ExceptionHandler] = {
+    ProblemError: _on_problem,
+    HTTPException: _on_http_exception,
+    RequestValidationError: _on_invalid_request,
+    DatabaseUnavailableError: _on_unavailable,
+    PlaceUnavailableError: _on_unavailable,
+    NotStartedError: _on_not_started,
+}
+"""How the app answers each error. What is not here is a mistake of ours: see `request_id.py`."""

@@ -1,0 +1,48 @@
+"""The outermost layer of every request: its id, in each answer and each log line, and a problem for what went wrong."""
+
+import re
+from http import HTTPStatus
+from uuid import uuid4
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.api.problems import problem
+
+HEADER = b"x-request-id"
+_ACCEPTED = re.compile(rb"[!-~]{1,128}")
+
+log = structlog.get_logger()
+
+
+class RequestIdMiddleware:
+    """Takes the id from the request, if it has a usable one, or makes one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name == HEADER), b"")
+        request_id = given if _ACCEPTED.fullmatch(given) else uuid4().hex.encode()
+        scope["request_id"] = request_id.decode()
+        responded = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal responded
+            if message["type"] == "http.response.start":
+                responded = True
+                message["headers"] = [*message["headers"], (HEADER, request_id)]
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=scope["request_id"]):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception:
+                log.exception("a request failed", method=scope["method"], path=scope["path"])
+                if responded:
+                    raise  # the server cuts the connection, so that nobody takes half an answer for a whole one
+                detail = f"This is a mistake of ours. Tell us the request id, {scope['request_id']}."
+                await problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)(scope, receive, send_with_id)

@@ -1,0 +1,47 @@
+"""The application."""
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+
+from gateway.api import health, places, predictions, problems
+from gateway.api.request_id import RequestIdMiddleware
+from gateway.lifespan import lifespan
+from gateway.settings import Settings, read_settings
+
+LARGEST_BODY = 1024 * 1024
+"""Of a request, in bytes."""
+
+
+class GatewayApp(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """Describe the interface, with the one shape of all errors among the components."""
+        if self.openapi_schema is None:
+            schema = super().openapi()
+            schema["components"]["schemas"] |= problems.schemas()
+        return self.openapi_schema  # type: ignore[return-value]
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Make the application. Nothing is opened before its lifespan is entered.
+
+    Args:
+        settings: read from the environment if it is None.
+
+    Raises:
+        InvalidSettingsError: what is in the environment cannot be used.
+    """
+    app = GatewayApp(
+        title="gateway",
+        description="What is known about a place, from several backends at once.",
+        version=version("gateway"),
+        lifespan=lifespan,
+        exception_handlers=problems.HANDLERS,
+        max_body_size=LARGEST_BODY,
+    )
+    app.state.settings = settings or read_settings()
+    app.add_middleware(RequestIdMiddleware)
+    for router in (places.router, predictions.router, health.router):
+        app.include_router(router)
+    return app

@@ -1,0 +1,37 @@
+"""A section: one part of a brief, with its own source, status and age."""
+
+from enum import StrEnum
+from typing import Annotated, Generic, TypeVar
+
+from pydantic import BaseModel, Field
+
+T = TypeVar("T")
+
+
+class Status(StrEnum):
+    """How good the data of a section is."""
+
+    OK = "ok"
+    STALE = "stale"
+    UNAVAILABLE = "unavailable"
+
+
+class Reason(StrEnum):
+    """Why a section is not ok."""
+
+    TIMEOUT = "timeout"
+    REFUSED = "refused"
+    ERROR = "error"
+    OPEN = "open"
+    """Its source kept failing, and was not asked for a while."""
+    NO_WEATHER = "no_weather"
+
+
+class Section(BaseModel, Generic[T]):
+    """One part of a brief, with its own status."""
+
+    status: Status
+    reason: Annotated[Reason | None, Field(description="Why it is not ok")] = None
+    age_s: Annotated[float | None, Field(description="How old the data is, in seconds")] = None
+    took_ms: Annotated[float, Field(description="How long this part took, in milliseconds")]
+    data: Annotated[T | None, Field(description="None where it is unavailable")] = None

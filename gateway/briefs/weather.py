@@ -1,0 +1,112 @@
+"""The weather of a place, from an upstream that speaks Open-Meteo's forecast contract."""
+
+from datetime import date
+from typing import Annotated
+
+import httpx
+from pydantic import BaseModel, Field, ValidationError
+
+from gateway.places.queries import Place
+
+FORECAST = "/v1/forecast"
+LARGEST_ANSWER = 256 * 1024
+"""In bytes. An answer for one place has less than 1 kB; we do not read what somebody else's server likes to send."""
+
+_VARIABLES = {
+    "current": "temperature_2m,relative_humidity_2m,precipitation,weather_code,wind_speed_10m",
+    "daily": "precipitation_sum,temperature_2m_max,temperature_2m_min,wind_speed_10m_max",
+    "wind_speed_unit": "ms",
+    "timezone": "auto",
+    "forecast_days": "1",
+}
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Weather(BaseModel):
+    """The weather now and today."""
+
+    observed_at: str = Field(description="Local time at the place, ISO 8601")
+    temperature_c: Finite
+    relative_humidity_percent: Finite
+    precipitation_mm: Finite
+    weather_code: int = Field(description="WMO code 4677, as Open-Meteo uses it")
+    wind_speed_m_s: Finite
+    today: "Today"
+
+
+class Today(BaseModel):
+    """The day as it is forecast."""
+
+    date: date
+    precipitation_mm: Finite
+    temperature_max_c: Finite
+    temperature_min_c: Finite
+    wind_speed_max_m_s: Finite
+
+
+class UpstreamError(Exception):
+    """The upstream answered, but not with the weather."""
+
+
+async def fetch_weather(http: httpx.AsyncClient, place: Place) -> Weather:
+    """Ask for the weather of a place.
+
+    Raises:
+        httpx.HTTPError: the upstream did not answer, or not with success.
+        UpstreamError: what it answered is not the weather.
+    """
+    where = {"latitude": f"{place.latitude:.5f}", "longitude": f"{place.longitude:.5f}"}
+    async with http.stream("GET", FORECAST, params=where | _VARIABLES) as response:
+        response.raise_for_status()
+        content = bytearray()
+        async for chunk in response.aiter_bytes():
+            content += chunk
+            if len(content) > LARGEST_ANSWER:
+                raise UpstreamError(f"the answer has more than {LARGEST_ANSWER} bytes")
+    return _weather(bytes(content))
+
+
+class _Current(BaseModel):
+    time: str
+    temperature_2m: Finite
+    relative_humidity_2m: Finite
+    precipitation: Finite
+    weather_code: int
+    wind_speed_10m: Finite
+
+
+class _Daily(BaseModel):
+    time: tuple[date]
+    precipitation_sum: tuple[Finite]
+    temperature_2m_max: tuple[Finite]
+    temperature_2m_min: tuple[Finite]
+    wind_speed_10m_max: tuple[Finite]
+
+
+class _Forecast(BaseModel):
+    current: _Current
+    daily: _Daily
+
+
+def _weather(content: bytes) -> Weather:
+    try:
+        forecast = _Forecast.model_validate_json(content)
+    except ValidationError as error:
+        raise UpstreamError(f"the answer is no forecast: {error.error_count()} mistakes") from None
+    current, daily = forecast.current, forecast.daily
+    return Weather(
+        observed_at=current.time,
+        temperature_c=current.temperature_2m,
+        relative_humidity_percent=current.relative_humidity_2m,
+        precipitation_mm=current.precipitation,
+        weather_code=current.weather_code,
+        wind_speed_m_s=current.wind_speed_10m,
+        today=Today(
+            date=daily.time[0],
+            precipitation_mm=daily.precipitation_sum[0],
+            temperature_max_c=daily.temperature_2m_max[0],
+            temperature_min_c=daily.temperature_2m_min[0],
+            wind_speed_max_m_s=daily.wind_speed_10m_max[0],
+        ),
+    )

@@ -1,0 +1,80 @@
+"""What routes ask for: what the lifespan entered, typed, and what belongs to one request."""
+
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.briefs.briefs import Briefs
+from gateway.lifecycle import Journal
+from gateway.lifespan import Gateway
+from gateway.readiness import Readiness
+from gateway.resources.database import is_transient
+from gateway.resources.model import Model
+
+# They are coroutines because FastAPI calls plain functions in a thread, which takes longer than all that they do.
+
+
+class NotStartedError(Exception):
+    """A request has come before the lifespan was entered, or the server does not enter it at all."""
+
+
+class DatabaseUnavailableError(Exception):
+    """The database is away, or takes too long."""
+
+
+async def get_gateway(request: Request) -> Gateway:
+    try:
+        gateway: Gateway = request.state.gateway
+    except AttributeError:
+        raise NotStartedError from None
+    return gateway
+
+
+async def get_briefs(request: Request) -> Briefs:
+    return (await get_gateway(request)).briefs
+
+
+async def get_model(request: Request) -> Model:
+    return (await get_gateway(request)).model
+
+
+async def get_readiness(request: Request) -> Readiness:
+    return (await get_gateway(request)).readiness
+
+
+async def get_journal(request: Request) -> Journal:
+    return (await get_gateway(request)).journal
+
+
+async def get_session(request: Request) -> AsyncGenerator[AsyncSession]:
+    """A database session for this request: its connection is taken at the first statement, and given back at the end.
+
+    Raises:
+        DatabaseUnavailableError: while the session was used the database was away, or took too long.
+    """
+    engine = (await get_gateway(request)).database
+    try:
+        async with AsyncSession(engine) as session:
+            yield session
+    except (OSError, DBAPIError, PoolTimeoutError) as error:
+        if is_transient(error):
+            raise DatabaseUnavailableError from error
+        raise
+
+
+async def get_request_id(request: Request) -> str:
+    """The id of this request: the caller's, or ours (see `api/request_id.py`)."""
+    request_id: str = request.scope["request_id"]
+    return request_id
+
+
+BriefsDependency = Annotated[Briefs, Depends(get_briefs)]
+JournalDependency = Annotated[Journal, Depends(get_journal)]
+ModelDependency = Annotated[Model, Depends(get_model)]
+ReadinessDependency = Annotated[Readiness, Depends(get_readiness)]
+RequestId = Annotated[str, Depends(get_request_id)]
+Session = Annotated[AsyncSession, Depends(get_session)]

@@ -1,0 +1,87 @@
+"""THE lifespan: what the process owns, in the order in which it is entered. It is released in reverse, whatever happens."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypedDict, TypeVar
+
+import httpx
+from fastapi import FastAPI
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.briefs.briefs import Briefs
+from gateway.lifecycle import Journal, LifecycleStack
+from gateway.readiness import Readiness
+from gateway.resources.database import DatabaseEngine
+from gateway.resources.http import HttpClient
+from gateway.resources.model import Model, ModelResource
+from gateway.resources.rabbitmq import RabbitMQ, RabbitMQConnection
+from gateway.resources.redis import RedisPool
+from gateway.resources.resource import Resource
+from gateway.settings import Settings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """What the lifespan entered, and what works with it: requests get it through `dependencies.py`."""
+
+    http: httpx.AsyncClient
+    database: AsyncEngine
+    redis: Redis
+    rabbitmq: RabbitMQ
+    model: Model
+    briefs: Briefs
+    readiness: Readiness
+    journal: Journal
+
+
+class State(TypedDict):
+    """What each request finds in its `state`."""
+
+    gateway: Gateway
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
+    settings: Settings = app.state.settings
+    async with LifecycleStack(startup=settings.startup_timeout, shutdown=settings.shutdown_timeout) as stack:
+        app.state.stack = stack  # for the server, which may have to force a stop
+
+        http = await enter(stack, HttpClient(settings.http, settings.instance))
+        database = await enter(stack, DatabaseEngine(settings.database, settings.instance))
+        redis = await enter(stack, RedisPool(settings.redis, settings.instance))
+        rabbitmq = await enter(stack, RabbitMQConnection(settings.rabbitmq, settings.instance))
+        model = await enter(stack, ModelResource(settings.model))
+
+        # What works with them comes after them, so that it ends before they do.
+        briefs = Briefs(http=http, database=database, redis=redis, model=model, timeout=settings.brief_timeout)
+        await stack.enter("briefs", briefs.open(), start=1, stop=3)
+
+        stack.started()
+        yield {
+            "gateway": Gateway(
+                http=http,
+                database=database,
+                redis=redis,
+                rabbitmq=rabbitmq,
+                model=model,
+                briefs=briefs,
+                readiness=Readiness(stack, grace=settings.ready_grace),
+                journal=stack.journal,
+            )
+        }
+
+
+async def enter(stack: LifecycleStack, resource: Resource[T]) -> T:
+    """Enter a resource under its name, with its deadlines, the way to let go of it by force, and its health check."""
+    return await stack.enter(
+        resource.name,
+        resource.open(),
+        start=resource.settings.start_timeout,
+        stop=resource.settings.stop_timeout,
+        abort=resource.abort,
+        check=resource.check,
+    )

@@ -1,0 +1,53 @@
+"""Whether the gateway should be sent requests, and what each resource says of itself."""
+
+from dataclasses import dataclass, field
+from time import monotonic
+
+from gateway.lifecycle import Finding, LifecycleStack, Phase, check_all
+
+CHECK_WITHIN = 1.0
+"""Seconds that the check of one resource may take."""
+
+FRESH_FOR = 0.5
+"""Seconds for which a report is given again: several may ask at once."""
+
+ESSENTIAL = "database"
+"""The one resource without which there is no answer at all. The others must not take every replica out of service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `/readyz` says."""
+
+    ready: bool
+    status: str
+    """`ok`, `degraded` (some resource is away), `unavailable`, or the phase of a life that is not serving."""
+    findings: list[Finding] = field(default_factory=list)
+
+
+class Readiness:
+    """Asks the resources how they are, and remembers since when the essential one has been away."""
+
+    def __init__(self, stack: LifecycleStack, *, grace: float) -> None:
+        """`grace` is how many seconds the essential resource may be away before we are not ready."""
+        self._stack = stack
+        self._grace = grace
+        self._away_since: float | None = None
+        self._latest: tuple[float, Report] | None = None
+
+    async def report(self) -> Report:
+        if not self._stack.ready:
+            died = self._stack.phase is Phase.STARTED
+            return Report(ready=False, status="unavailable" if died else self._stack.phase)
+        now = monotonic()
+        if self._latest is None or now - self._latest[0] >= FRESH_FOR:
+            self._latest = now, self._judge(await check_all(self._stack.entries, within=CHECK_WITHIN), now)
+        return self._latest[1]
+
+    def _judge(self, findings: list[Finding], now: float) -> Report:
+        away = any(finding.name == ESSENTIAL and not finding.ok for finding in findings)
+        self._away_since = (self._away_since or now) if away else None
+        if self._away_since is not None and now - self._away_since > self._grace:
+            return Report(ready=False, status="unavailable", findings=findings)
+        status = "ok" if all(finding.ok for finding in findings) else "degraded"
+        return Report(ready=True, status=status, findings=findings)

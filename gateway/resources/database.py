@@ -1,0 +1,130 @@
+"""The database engine."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import ClassVar
+from weakref import WeakSet
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from gateway.resources.opening import PermanentError, opened
+from gateway.resources.resource import Resource
+from gateway.schema.revision import current_revision, mismatch
+from gateway.settings import DatabaseSettings, address
+
+POOL_SIZE = 10
+"""Connections kept open; as many again come and go under load."""
+
+CONNECT_TIMEOUT = 5.0
+COMMAND_TIMEOUT = 5.0
+"""Seconds for one statement. SQLAlchemy returns a connection behind a shield: with a server that has stopped, this is all
+that ends the wait."""
+
+_TRANSIENT = (
+    OSError,  # refused, unreachable, no such name yet; TimeoutError is one, too
+    asyncpg.CannotConnectNowError,  # it is starting up, or shutting down
+    asyncpg.TooManyConnectionsError,
+    asyncpg.ConnectionDoesNotExistError,  # it closed the connection in the middle
+    asyncpg.AdminShutdownError,
+)
+
+
+def is_transient(error: BaseException | None) -> bool:
+    """Whether it may pass by itself: the server is away, or too slow. SQLAlchemy wraps some of the driver's errors only."""
+    if isinstance(error, PoolTimeoutError):
+        return True
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        if error.connection_invalidated:
+            return True
+        error = error.orig.__cause__ or error.orig
+    return isinstance(error, _TRANSIENT)
+
+
+class DatabaseEngine(Resource[AsyncEngine]):
+    """Owns SQLAlchemy's engine, and remembers the raw connections under it.
+
+    `dispose()` leaves those that are checked out, and when it is cancelled the rest as well: `abort()` terminates them.
+    """
+
+    name: ClassVar[str] = "database"
+
+    def __init__(self, settings: DatabaseSettings, instance: str) -> None:
+        self.settings: DatabaseSettings = settings
+        self._instance = instance
+        self._raw: WeakSet[asyncpg.Connection] = WeakSet()
+        self._engine: AsyncEngine | None = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[AsyncEngine]:
+        engine = self._engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=self._connect,
+            pool_size=POOL_SIZE,
+            max_overflow=POOL_SIZE,
+            pool_timeout=COMMAND_TIMEOUT,
+            pool_pre_ping=True,  # a server that was restarted costs no request
+            hide_parameters=True,
+        )
+        try:
+            await opened(self._verify, transient=is_transient)
+            yield engine
+        finally:
+            try:
+                await engine.dispose()
+            finally:
+                self.abort()
+
+    async def _connect(self) -> asyncpg.Connection:
+        """Make a raw connection, as the pool asks for it.
+
+        Raises:
+            PermanentError: the server does not know us, or the database.
+        """
+        url = self.settings.url.get_secret_value().replace("postgresql+asyncpg:", "postgresql:", 1)
+        try:
+            connection = await asyncpg.connect(
+                url,
+                timeout=CONNECT_TIMEOUT,
+                command_timeout=COMMAND_TIMEOUT,
+                server_settings={"application_name": self._instance},
+            )
+        except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidPasswordError) as error:
+            raise PermanentError(
+                f"GATEWAY_DATABASE__URL: the server at {address(self.settings.url)} refuses this user or password: "
+                "correct them in the URL"
+            ) from error
+        except asyncpg.InvalidCatalogNameError as error:
+            raise PermanentError(
+                f"GATEWAY_DATABASE__URL: the server at {address(self.settings.url)} has no such database: "
+                "create it, or correct the name in the URL"
+            ) from error
+        self._raw.add(connection)
+        return connection
+
+    async def _verify(self) -> None:
+        """Ask for `SELECT 1` and for the revision of the schema."""
+        async with self._autocommitting().connect() as connection:
+            await connection.execute(text("SELECT 1"))
+            complaint = mismatch(await current_revision(connection))
+        if complaint is not None:
+            raise PermanentError(f"GATEWAY_DATABASE__URL: {complaint}")
+
+    def _autocommitting(self) -> AsyncEngine:
+        if self._engine is None:
+            raise RuntimeError("the database engine is not open")
+        return self._engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def abort(self) -> None:
+        for connection in tuple(self._raw):
+            if not connection.is_closed():
+                connection.terminate()
+
+    async def check(self) -> str | None:
+        """Ask for `SELECT 1`."""
+        async with self._autocommitting().connect() as connection:
+            await connection.execute(text("SELECT 1"))
+        return address(self.settings.url)

@@ -1,0 +1,97 @@
+"""The HTTP client. The one file that knows which transport is under httpx, and what that raises."""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import ClassVar
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+from gateway.resources.resource import Resource
+from gateway.settings import HttpSettings, address
+
+CONNECTIONS = 100
+"""The most connections at once; a request beyond them waits for one."""
+
+ASK_EVERY = 10.0
+"""Seconds between two questions of the health check: the weather server is somebody else's."""
+
+PROBE = "/v1/forecast?latitude=0&longitude=0"
+
+
+class HttpClient(Resource[httpx.AsyncClient]):
+    """Owns the client of the weather upstream, with its origin as base URL.
+
+    It opens no connection before the first request, and none is made to verify it: that the upstream is out of reach is
+    a health finding, not a failed startup. It has no timeout of its own: whoever asks has a deadline.
+    """
+
+    name: ClassVar[str] = "http"
+
+    def __init__(self, settings: HttpSettings, instance: str) -> None:
+        self.settings: HttpSettings = settings
+        self._instance = instance
+        self._client: httpx.AsyncClient | None = None
+        self._connector: aiohttp.TCPConnector | None = None
+        self._asked: float | None = None
+        self._finding: Exception | None = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[httpx.AsyncClient]:
+        origin = self.settings.weather_url.get_secret_value()
+        # Only an upstream that has a certificate makes it worth the 40 ms that reading the authorities takes.
+        transport = AiohttpTransport(verify=origin.startswith("https:"), client=self._session)
+        self._client = httpx.AsyncClient(
+            transport=transport,
+            base_url=origin,
+            headers={"User-Agent": self._instance},
+            timeout=None,  # noqa: S113 - see above
+        )
+        try:
+            yield self._client
+        finally:
+            try:
+                await self._client.aclose()
+            finally:
+                self.abort()
+
+    def _session(self) -> aiohttp.ClientSession:
+        """What the transport calls at its first request."""
+        self._connector = aiohttp.TCPConnector(limit=CONNECTIONS)
+        return aiohttp.ClientSession(connector=self._connector, cookie_jar=aiohttp.DummyCookieJar())
+
+    def abort(self) -> None:
+        if self._connector is not None:
+            self._connector._close(abort_ssl=True)  # noqa: SLF001 - its public close() has to be awaited
+
+    async def check(self) -> str | None:
+        """Ask the upstream for the least that it answers, at most every `ASK_EVERY` seconds; repeat that in between.
+
+        Raises:
+            httpx.HTTPError: it did not answer, or not with success.
+        """
+        if self._client is None:
+            raise RuntimeError("the HTTP client is not open")
+        now = time.monotonic()
+        if self._asked is None or now - self._asked >= ASK_EVERY or self._finding is not None:
+            self._asked, self._finding = now, None
+            try:
+                (await self._client.get(PROBE)).raise_for_status()
+            except Exception as error:
+                self._finding = error
+                raise
+        return address(self.settings.weather_url)
+
+
+def timed_out(error: BaseException) -> bool:
+    """Whether a request failed because the server took too long: the transport calls a lost connection that, too."""
+    return isinstance(error, TimeoutError) or (
+        isinstance(error, httpx.TimeoutException) and not isinstance(error.__cause__, aiohttp.ServerDisconnectedError)
+    )
+
+
+def refused(error: BaseException) -> bool:
+    """Whether a request failed because there was nobody to connect to."""
+    return isinstance(error, httpx.ConnectError)
