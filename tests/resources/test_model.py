@@ -116,10 +116,9 @@ def tensor_info(name: str, shape: list[int | str], kind: int = FLOAT) -> bytes:
     return message((1, name), (2, message((1, message((1, kind), (2, message(*dims)))))))
 
 
-def weights(name: str, shape: list[int], *numbers: float) -> bytes:
-    return message(
-        *((1, size) for size in shape), (2, FLOAT), (8, name), (9, struct.pack(f"<{len(numbers)}f", *numbers))
-    )
+def weights(name: str, shape: list[int], *numbers: float, kind: int) -> bytes:
+    packed = struct.pack(f"<{len(numbers)}{'d' if kind == DOUBLE else 'f'}", *numbers)
+    return message(*((1, size) for size in shape), (2, kind), (8, name), (9, packed))
 
 
 def ours_but(**changes: str) -> dict[str, str]:
@@ -133,6 +132,7 @@ def onnx_file(
     wet: float = 0.25,
     wet_per_mm: float = 0.0,
     columns: int = 2,
+    kind: int = FLOAT,
     inputs: list[bytes] | None = None,
     outputs: list[bytes] | None = None,
     metadata: dict[str, str] | None = None,
@@ -142,10 +142,10 @@ def onnx_file(
         (1, message((1, "day"), (1, "weights"), (2, "product"), (4, "MatMul"))),
         (1, message((1, "product"), (1, "bias"), (2, "chances"), (4, "Add"))),
         (2, "handmade"),
-        (5, weights("weights", [6, columns], 0, wet_per_mm, *[0] * (6 * columns - 2))),
-        (5, weights("bias", [columns], 1 - wet, wet, *[0] * (columns - 2))),
-        *((11, info) for info in inputs or [tensor_info("day", ["n", 6])]),
-        *((12, info) for info in outputs or [tensor_info("chances", ["n", columns])]),
+        (5, weights("weights", [6, columns], 0, wet_per_mm, *[0] * (6 * columns - 2), kind=kind)),
+        (5, weights("bias", [columns], 1 - wet, wet, *[0] * (columns - 2), kind=kind)),
+        *((11, info) for info in inputs or [tensor_info("day", ["n", 6], kind)]),
+        *((12, info) for info in outputs or [tensor_info("chances", ["n", columns], kind)]),
     )
     if metadata is None:
         metadata = ours_but(known_probability=str(wet))
@@ -336,6 +336,7 @@ class TestLoad:
             (b"# A model\n", "ONNX Runtime cannot use it"),
             (SHIPPED_MODEL.read_bytes()[:-1000], "ONNX Runtime cannot use it"),
             (onnx_file(inputs=[tensor_info("day", ["n", 6], DOUBLE)]), "ONNX Runtime cannot use it"),
+            (onnx_file(kind=DOUBLE), "one input, float32 [n, 6], not tensor(double) ['n', 6]"),
             (onnx_file(inputs=[tensor_info("day", ["n", "any"])]), "one input, float32 [n, 6]"),
             (onnx_file(inputs=[tensor_info("day", [1, 6])], outputs=[tensor_info("chances", [1, 2])]), "one input"),
             (onnx_file(inputs=[tensor_info("day", ["n", 6]), tensor_info("night", ["n", 6])]), "one input"),
@@ -544,6 +545,23 @@ class TestModelResource:
             asyncio.get_running_loop().call_later(0.01, gate.opened.set)
 
         assert len(DIFFERENT_DAYS) == len(await batch)
+
+    async def test_does_not_wait_for_a_batch_once_its_release_is_cancelled(self, resource: ModelResource) -> None:
+        """As the stop deadline does: the release ends though the batch is stuck, and the batch ends with an error."""
+        opening = resource.open()
+        model = await opening.__aenter__()
+        gate = model._session = Gate(model._session)
+        batch = asyncio.create_task(model.precipitation_probabilities(DIFFERENT_DAYS))
+        await ticks_until(gate.arrived.is_set)
+
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await opening.__aexit__(None, None, None)
+        assert not batch.done()
+        gate.opened.set()
+
+        with pytest.raises(RuntimeError, match="the model is closed"):
+            await batch
 
     async def test_abort_ends_the_batches_with_an_error(self, resource: ModelResource) -> None:
         """Neither the one being worked nor the one behind it is answered, or looks as if its caller was cancelled."""
