@@ -56,6 +56,10 @@ class TestSeed:
         assert await seed(database) == Seeded(inserted=len(SHIPPED), updated=0, unchanged=0)
         assert await seed(database) == Seeded(inserted=0, updated=0, unchanged=len(SHIPPED))
 
+    async def test_postgresql_knows_at_once_how_many_there_are(self, full: AsyncConnection) -> None:
+        estimate = text("SELECT reltuples FROM pg_class WHERE oid = 'places'::regclass")
+        assert await full.scalar(estimate) == len(SHIPPED)
+
     async def test_of_replicas_that_seed_at_once_one_does_and_the_other_waits(self, database: str) -> None:
         async with (
             asyncio.timeout(10),
