@@ -55,7 +55,9 @@ async def seed(url: str, *, application_name: str = "gateway seed") -> Seeded:
         if problem := mismatch(await current_revision(connection)):
             raise SchemaMismatchError(problem)
         await connection.execute(_LOCK)
-        return await load(connection, list(read(SHIPPED_TABLE)))
+        seeded = await load(connection, list(read(SHIPPED_TABLE)))
+        await connection.execute(_ANALYZE)  # a search right after the first seed should know how many there are
+    return seeded
 
 
 def read(table: Path) -> Iterator[tuple[Any, ...]]:
@@ -93,5 +95,4 @@ async def load(connection: AsyncConnection, rows: list[tuple[Any, ...]]) -> Seed
     inserted = await connection.execute(
         insert(places).from_select(_NAMES, _incoming.select()).on_conflict_do_nothing(index_elements=[places.c.id])
     )
-    await connection.execute(_ANALYZE)  # a search right after the first load should know how many there are
     return Seeded(inserted.rowcount, updated.rowcount, len(rows) - inserted.rowcount - updated.rowcount)

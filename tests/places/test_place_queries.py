@@ -51,7 +51,7 @@ class TestSearch:
     async def test_it_finds_exactly_these_in_this_order(self, full: AsyncConnection, prefix: str, limit: int) -> None:
         assert [place.id for place in await search(full, prefix, limit)] == expected(prefix, limit)
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(prefix=st.one_of(st.sampled_from(SHIPPED).map(lambda place: str(place[1])), st.text(max_size=4)))
     async def test_whatever_is_typed_it_finds_what_begins_with_it(self, full: AsyncConnection, prefix: str) -> None:
         assert [place.id for place in await search(full, prefix, 5)] == expected(prefix, 5)
