@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.briefs.briefs import Briefs
 from gateway.lifecycle import Journal, LifecycleStack
+from gateway.logs import log_event
 from gateway.readiness import Readiness
 from gateway.resources.database import DatabaseEngine
 from gateway.resources.http import HttpClient
@@ -47,7 +48,9 @@ class State(TypedDict):
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
     settings: Settings = app.state.settings
-    async with LifecycleStack(startup=settings.startup_timeout, shutdown=settings.shutdown_timeout) as stack:
+    async with LifecycleStack(
+        startup=settings.startup_timeout, shutdown=settings.shutdown_timeout, journal=Journal(listener=log_event)
+    ) as stack:
         app.state.stack = stack  # for the server, which may have to force a stop
 
         http = await enter(stack, HttpClient(settings.http, settings.instance))

@@ -1,0 +1,50 @@
+"""Entering the whole lifespan once, to see whether it would work."""
+
+import asyncio
+import signal
+from dataclasses import dataclass, field
+
+from fastapi import FastAPI
+
+from gateway.asgi import AppLifespan
+from gateway.lifecycle import Finding, LifecycleStack, check_all
+
+CHECK_WITHIN = 3.0
+"""Seconds for the check of one resource."""
+
+
+@dataclass(slots=True)
+class Checked:
+    """What became of the lifespan, and what the resources said in between."""
+
+    stack: LifecycleStack
+    findings: list[Finding] = field(default_factory=list)
+    start_error: Exception | None = None
+    stop_error: Exception | None = None
+
+
+async def check(app: FastAPI) -> Checked:
+    """Enter the lifespan, check each resource, and leave again.
+
+    Raises:
+        asyncio.CancelledError: a signal stopped it. Everything is given back.
+    """
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    lifespan = AppLifespan(app)
+    findings: list[Finding] = []
+    try:
+        await lifespan.enter()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the caller reports it
+        return Checked(app.state.stack, start_error=error)
+    stack: LifecycleStack = app.state.stack
+    stop_error = None
+    try:
+        findings = await check_all(stack.entries, within=CHECK_WITHIN)
+    finally:
+        try:
+            await lifespan.leave()
+        except Exception as error:  # noqa: BLE001 - the same
+            stop_error = error
+    return Checked(stack, findings, stop_error=stop_error)

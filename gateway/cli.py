@@ -1,0 +1,160 @@
+"""The `gateway` command."""
+
+# What a command needs is imported when it runs: serving needs no Alembic, and migrating no FastAPI.
+# ruff: noqa: PLC0415
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+from gateway.settings import InvalidSettingsError, Settings, read_settings
+
+T = TypeVar("T")
+
+FAILED_CHECK = 1
+FAILED_START = 3
+UNCLEAN_STOP = 4
+INTERRUPTED = 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="One FastAPI service that answers a question by asking several backends at once.",
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of what fails, and log more.")]
+Host = Annotated[str, typer.Option(help="The address to listen on.")]
+Port = Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.", min=0, max=65535)]
+
+
+@app.command()
+def serve(
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    *,
+    timeline: Annotated[bool, typer.Option("--timeline", help="Show the timeline of the startup.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Serve until SIGINT or SIGTERM stops it; a second signal forces the stop."""
+    settings = _begin(debug=debug)
+    from gateway.app import create_app
+    from gateway.complaints import complain
+    from gateway.display import show_timeline
+    from gateway.listener import PortTakenError, take_port
+    from gateway.server import serve as serve_app
+
+    try:
+        listener = take_port(host, port)
+    except PortTakenError as error:
+        _fail(str(error), error, debug=debug)
+    on_started = (lambda stack: show_timeline(stack.journal)) if timeline else None
+    status, failure = serve_app(create_app(settings), listener, settings, on_started=on_started)
+    if failure is not None:
+        _say(complain(failure, settings), failure, debug=debug)
+    raise typer.Exit(status)
+
+
+@app.command()
+def check(*, debug: Debug = False) -> None:
+    """Enter the whole lifespan, check each resource, leave again, and show the timeline."""
+    settings = _begin(debug=debug, level=logging.CRITICAL)
+    from gateway.app import create_app
+    from gateway.check import check as check_app
+    from gateway.complaints import complain
+    from gateway.display import show_timeline
+
+    checked = _run(check_app(create_app(settings)))
+    show_timeline(checked.stack.journal, checked.findings)
+    broken = [finding for finding in checked.findings if not finding.ok]
+    for finding in broken:
+        _say(f"{finding.name}: {finding.remark}", finding.error, debug=debug)
+    for error, status in ((checked.start_error, FAILED_START), (checked.stop_error, UNCLEAN_STOP)):
+        if error is not None:
+            _fail(complain(error, settings), error, debug=debug, status=status)
+    raise typer.Exit(FAILED_CHECK if broken else 0)
+
+
+@app.command()
+def migrate(*, debug: Debug = False) -> None:
+    """Bring the database to the revision that this version needs. Several may run at once."""
+    settings = _begin(debug=debug)
+    from gateway.schema.migrate import migrate as migrate_database
+
+    _with_database(migrate_database, settings, debug=debug)
+
+
+@app.command()
+def seed(*, debug: Debug = False) -> None:
+    """Load the places that the package ships, or bring them up to date."""
+    settings = _begin(debug=debug)
+    from gateway.places.seed import seed as seed_places
+
+    _with_database(seed_places, settings, debug=debug)
+
+
+@app.command()
+def dev(host: Host = "127.0.0.1", port: Port = 8000, *, debug: Debug = False) -> None:
+    """Serve from private servers of its own: PostgreSQL, Redis, RabbitMQ and a weather upstream. Ctrl-C ends it all."""
+    from gateway.devstack.dev import dev as run_dev
+    from gateway.devstack.server import DevstackError
+    from gateway.listener import PortTakenError
+
+    try:
+        status = _run(run_dev(host, port, report=typer.echo, debug=debug))
+    except (DevstackError, PortTakenError) as error:
+        _fail(str(error), error, debug=debug)
+    raise typer.Exit(status)
+
+
+def main() -> None:
+    """What the `gateway` command calls."""
+    app()
+
+
+def _begin(*, debug: bool, level: int = logging.INFO) -> Settings:
+    """Configure logging and read the settings: a mistake in them ends the program before anything is entered."""
+    from gateway.logs import configure_logging
+
+    configure_logging(logging.DEBUG if debug else level)
+    try:
+        return read_settings()
+    except InvalidSettingsError as error:
+        _fail(str(error), error, debug=debug)
+
+
+def _with_database(work: Callable[..., Coroutine[Any, Any, object]], settings: Settings, *, debug: bool) -> None:
+    from asyncpg import InterfaceError, PostgresError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from gateway.complaints import complain_of_database
+    from gateway.schema.revision import SchemaMismatchError
+
+    url = settings.database.url.get_secret_value()
+    try:
+        done = _run(work(url, application_name=settings.instance))
+    except (OSError, SQLAlchemyError, PostgresError, InterfaceError, SchemaMismatchError) as error:
+        _fail(complain_of_database(error, settings), error, debug=debug)
+    typer.echo(done)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(work)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _fail(message: str, error: BaseException, *, debug: bool, status: int = FAILED_START) -> NoReturn:
+    _say(message, error, debug=debug)
+    raise typer.Exit(status)
+
+
+def _say(message: str, error: BaseException | None, *, debug: bool) -> None:
+    if debug and error is not None:
+        traceback.print_exception(error)
+    typer.echo(f"gateway: {message}", err=True)

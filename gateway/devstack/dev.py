@@ -1,0 +1,103 @@
+"""`gateway dev`: the gateway, served from private servers of its own, and gone without a trace at Ctrl-C."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import httpx
+
+from gateway.devstack.folder import Report
+from gateway.devstack.stack import devstack
+from gateway.listener import take_port
+from gateway.places.seed import seed
+from gateway.schema.migrate import migrate
+
+EXAMPLE = "/v1/places/2657896/brief"
+"""The brief of Zürich."""
+
+_START_LIMIT = 40.0  # seconds: more than the gateway's own bound
+_STOP_LIMIT = 35.0
+_PAUSE = 0.05
+
+
+async def dev(host: str, port: int, *, report: Report, debug: bool = False) -> int:
+    """Serve until SIGINT, SIGTERM or SIGHUP, or until the gateway ends by itself. Return the exit status.
+
+    Raises:
+        PortTakenError: the port cannot be had.
+        DevstackError: a server cannot be had. None is left running.
+    """
+    loop = asyncio.get_running_loop()
+    life = asyncio.create_task(_life(host, port, report, debug=debug))
+    asked: list[int] = []
+
+    def stop(number: int) -> None:
+        asked.append(number)
+        if len(asked) == 1:
+            report("stopping: the gateway first, then the servers in reverse")
+            life.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        return await life
+    except asyncio.CancelledError:
+        return 0
+
+
+async def _life(host: str, port: int, report: Report, *, debug: bool) -> int:
+    take_port(host, port).close()  # before the servers take their seconds
+    began = time.monotonic()
+    async with AsyncExitStack() as stack:
+        servers = await stack.enter_async_context(devstack(report=report))
+        report(f"migrate: {await migrate(servers.postgresql.url)}")
+        report(f"seed: {await seed(servers.postgresql.url)}")
+        command = ["serve", "--host", host, "--port", str(port), "--timeline", *(["--debug"] if debug else [])]
+        gateway = await stack.enter_async_context(_gateway(command, servers.environment()))
+        url = f"http://{host}:{port}"
+        if await _answers(f"{url}/readyz", gateway):
+            report(f"ready after {time.monotonic() - began:.1f} s; try:\n\n    curl {url}{EXAMPLE}\n\nCtrl-C ends it.")
+        return await _ended(gateway)
+
+
+@asynccontextmanager
+async def _gateway(command: list[str], environment: dict[str, str]) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """Run `gateway serve` as a child, in a session of its own: Ctrl-C is for us, and we stop it in its turn."""
+    process = subprocess.Popen(  # noqa: S603, ASYNC220 - it returns at once
+        [sys.executable, "-m", "gateway", *command], env=os.environ | environment, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                async with asyncio.timeout(_STOP_LIMIT):
+                    await _ended(process)
+            finally:
+                process.kill()
+                process.wait()
+
+
+async def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until the gateway answers. False: it ended instead, and has said why."""
+    async with asyncio.timeout(_START_LIMIT), httpx.AsyncClient(trust_env=False) as client:
+        while process.poll() is None:
+            try:
+                if (await client.get(url)).is_success:
+                    return True
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(_PAUSE)
+    return False
+
+
+async def _ended(process: subprocess.Popen[bytes]) -> int:
+    while process.poll() is None:  # noqa: ASYNC110 - a process sets no event
+        await asyncio.sleep(_PAUSE)
+    return process.returncode

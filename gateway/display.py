@@ -1,0 +1,43 @@
+"""The timeline for people: a table with bars on a terminal, the same without colours elsewhere."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from gateway.lifecycle import Finding, Journal, spans
+
+_WIDTH = 32
+
+
+def show_timeline(journal: Journal, findings: Sequence[Finding] = (), *, console: Console | None = None) -> None:
+    """Print one line an entry: when it was entering (░), held (█) and exiting (▒), and how that ended."""
+    console = console or Console()
+    found = {finding.name: finding for finding in findings}
+    lives = spans(journal)
+    end = max((event.at for event in journal), default=0.0)
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+    table.add_column("entry", style="bold", no_wrap=True)
+    table.add_column("enter ms", justify="right")
+    table.add_column("exit ms", justify="right")
+    table.add_column(f"0 to {end * 1000:.0f} ms", no_wrap=True, style="cyan", min_width=_WIDTH)
+    if findings:
+        table.add_column("check", overflow="fold")
+    table.add_column("outcome", overflow="fold")
+    for life in lives:
+        row = [
+            life.name,
+            _between(life.entering, life.entered),
+            _between(life.exiting, life.exited),
+            life.bar(end, _WIDTH),
+        ]
+        if findings:
+            finding = found.get(life.name)
+            row.append("" if finding is None else f"{'ok' if finding.ok else 'FAILED'} {finding.remark or ''}")
+        table.add_row(*row, life.outcome)
+    console.print(table, crop=False)
+
+
+def _between(begin: float | None, end: float | None) -> str:
+    return "" if begin is None or end is None else f"{(end - begin) * 1000:.1f}"

@@ -1,0 +1,42 @@
+"""The address to serve on: taken before anything is entered, listened on after the startup."""
+
+import socket
+
+
+class PortTakenError(Exception):
+    """The address cannot be had; the message says why, and what to do."""
+
+
+def take_port(host: str, port: int) -> socket.socket:
+    """Bind the address without listening on it: nobody else can have it from now on, and nobody is connected yet.
+
+    Raises:
+        PortTakenError: somebody has it, or it is no address of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        try:
+            # Linux lets two sockets have one address if both want to reuse it, as long as neither listens: ours must not.
+            return _bound(family, kind, protocol, address, reuse=False)
+        except OSError:
+            # What is in the way may be connections that our predecessor closed a minute ago: these may be reused.
+            return _bound(family, kind, protocol, address, reuse=True)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise PortTakenError(f"{host} port {port}: {reason.lower()}: choose another --host or --port") from error
+
+
+def url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
+
+
+def _bound(family: int, kind: int, protocol: int, address: tuple[object, ...], *, reuse: bool) -> socket.socket:
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,194 @@
+"""Running the gateway: uvicorn, with a stop signal that works at any time, a drain, and a bound on the whole stop."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Generator
+from typing import Any
+
+import structlog
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+
+from gateway.asgi import AppLifespan, Requests
+from gateway.lifecycle import LifecycleStack, describe
+from gateway.listener import url_of
+from gateway.settings import Settings
+from gateway.watchdog import Watchdog
+
+STOPPED = 0
+"""Exit status after a clean stop by a signal."""
+DIED = 1
+"""A supervised entry died."""
+START_FAILED = 3
+"""The startup failed, or was stopped."""
+UNCLEAN = 4
+"""A close failed, or had to be aborted."""
+FORCED = 130
+"""A second signal forced the stop."""
+
+FORCE_WITHIN = 0.5
+"""Seconds from the second signal to the end of the process, whatever hangs."""
+
+END_WITHIN = 1.0
+"""Seconds for the interpreter to end, once everything is released."""
+
+CLEAN_UP_WITHIN = 3.0
+"""Seconds for the clean-up of requests that were cancelled, before what they use is released."""
+
+log = structlog.get_logger("gateway.server")
+
+
+Started = Callable[[LifecycleStack], object]
+
+
+def serve(
+    app: FastAPI, listener: socket.socket, settings: Settings, *, on_started: Started | None = None
+) -> tuple[int, Exception | None]:
+    """Run the app until a signal stops it, or one of its entries dies. Return the exit status, and what went wrong.
+
+    End the process with that soon: the watchdog does, should a thread still be stuck in a DNS lookup.
+
+    Args:
+        app: has its stack in `app.state.stack` once its lifespan is entered.
+        listener: a bound socket; it is closed at the end.
+        settings: how long the stop and its parts may take.
+        on_started: called after the startup, before the first request.
+    """
+    watchdog = Watchdog()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        status, error = runner.run(_Life(app, listener, settings, watchdog, on_started).run())
+        watchdog.exit_within(END_WITHIN, status)
+    return status, error
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave the signals alone: they are ours."""
+        yield
+
+
+class _Life:
+    """One life of the process, from before the startup to after the teardown."""
+
+    def __init__(
+        self, app: FastAPI, listener: socket.socket, settings: Settings, watchdog: Watchdog, on_started: Started | None
+    ) -> None:
+        self._app = app
+        self._listener = listener
+        self._settings = settings
+        self._watchdog = watchdog
+        self._on_started = on_started
+        self._lifespan = AppLifespan(app)
+        self._uvicorn: _Uvicorn | None = None
+        self._asked = asyncio.Event()
+        self._forced = asyncio.Event()
+
+    async def run(self) -> tuple[int, Exception | None]:
+        """Start, serve until there is a reason to stop, and stop."""
+        with self._listener, self._stop_signals():
+            asked = asyncio.create_task(self._asked.wait())
+            forced = asyncio.create_task(self._abort_when_forced())
+            try:
+                status, error = await self._live(asked, forced)
+            finally:
+                asked.cancel()
+                forced.cancel()
+        return (FORCED if self._forced.is_set() else status), error
+
+    async def _live(self, asked: "asyncio.Task[Any]", forced: "asyncio.Task[Any]") -> tuple[int, Exception | None]:
+        entering = asyncio.create_task(self._lifespan.enter())
+        await asyncio.wait({entering, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if not entering.done():
+            log.warning("asked to stop during the startup: giving everything back")
+            entering.cancel()
+        try:
+            await entering
+        except asyncio.CancelledError:
+            return START_FAILED, None
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller reports it
+            return START_FAILED, error
+        try:
+            died = await self._serve(asked, forced)
+        finally:
+            unclean = await self._leave()
+        return (DIED if died else UNCLEAN if unclean else STOPPED), unclean
+
+    async def _serve(self, asked: "asyncio.Task[Any]", forced: "asyncio.Task[Any]") -> bool:
+        """Serve until asked to stop, or until an entry dies. Return once the last request has ended: did one die?"""
+        settings = self._settings
+        stack: LifecycleStack = self._app.state.stack
+        if self._on_started is not None:
+            self._on_started(stack)
+        config = uvicorn.Config(
+            Requests(self._app, self._lifespan.state),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=settings.graceful_seconds,  # type: ignore[arg-type]  # any number will do
+        )
+        server = self._uvicorn = _Uvicorn(config)
+        serving = asyncio.create_task(server.serve([self._listener]))
+        log.info("serving", url=url_of(self._listener), a_stop_takes_at_most_s=settings.shutdown_timeout)
+        await asyncio.wait({serving, asked, stack.death}, return_when=asyncio.FIRST_COMPLETED)
+
+        stack.begin_stop()
+        died = stack.death.done()
+        if died:
+            log.critical("stopping: nothing runs on half a stack", error=describe(stack.death.result()))
+        elif asked.done():
+            log.info("asked to stop", drain_s=settings.drain_seconds)
+            await asyncio.wait(
+                {forced, stack.death}, timeout=settings.drain_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+        server.should_exit = True
+        await serving
+        if cancelled := server.server_state.tasks:
+            log.warning("requests had to be cancelled", requests=len(cancelled))
+            await asyncio.wait(cancelled, timeout=CLEAN_UP_WITHIN)
+        return died
+
+    async def _leave(self) -> Exception | None:
+        try:
+            await self._lifespan.leave()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller reports it
+            return error
+        return None
+
+    async def _abort_when_forced(self) -> None:
+        await self._forced.wait()
+        log.warning("forced to stop: letting go of everything")
+        if self._uvicorn is not None:
+            self._uvicorn.force_exit = True
+        stack: LifecycleStack | None = getattr(self._app.state, "stack", None)
+        if stack is not None:
+            stack.abort()
+
+    @contextlib.contextmanager
+    def _stop_signals(self) -> Generator[None]:
+        """Let SIGINT and SIGTERM stop us: the first asks for it, the second forces it.
+
+        A handler runs between any two instructions of the process, so it does only what is safe anywhere.
+        """
+        loop = asyncio.get_running_loop()
+        received: list[int] = []
+
+        def handle(number: int, _frame: object) -> None:
+            received.append(number)
+            if len(received) == 1:
+                self._watchdog.exit_within(self._settings.shutdown_timeout, UNCLEAN)
+                loop.call_soon_threadsafe(self._asked.set)
+            else:
+                self._watchdog.exit_within(FORCE_WITHIN, FORCED)
+                loop.call_soon_threadsafe(self._forced.set)
+
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
