@@ -21,8 +21,9 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def devstack_folder() -> Iterator[Path]:
+def devstack_folder(anyio_backend: str) -> Iterator[Path]:
     """Where the servers of this session live."""
+    del anyio_backend  # asked for, so that a test that is not async may ask for a server too
     with data_folder() as folder:
         yield folder
 

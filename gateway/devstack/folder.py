@@ -32,10 +32,10 @@ def data_folder(*, report: Report = say_nothing) -> Iterator[Path]:
     try:
         while reaper is None:
             folder = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
-            folder.chmod(0o711)  # servers that run as another user pass through it to theirs
             with remains.owned(folder, wait=True) as ours:
                 if not ours:
                     continue  # somebody's sweep saw it before it was locked, and took it away
+                folder.chmod(0o711)  # servers that run as another user pass through it to theirs
                 reaper = _start_reaper(folder)
                 try:
                     yield folder

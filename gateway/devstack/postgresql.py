@@ -19,9 +19,8 @@ _SETTINGS = {
     "shared_buffers": "32MB",
     "dynamic_shared_memory_type": "mmap",  # in the data folder, not in /dev/shm, where it would outlive a SIGKILL
     "timezone": "UTC",
-    # Safe against a killed server, not against a machine that loses power: the data does not outlive the stack.
+    # What was committed survives a SIGKILL of the server, not the machine's loss of power: nothing outlives the stack.
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "wal_level": "minimal",
     "max_wal_senders": "0",

@@ -138,18 +138,14 @@ def _is(folder: Path, opened: os.stat_result) -> bool:
 
 
 def _remove_shared_memory(folder: Path) -> None:
-    """Remove the System V segment that PostgreSQL leaves when it is killed; its `postmaster.pid` says which one.
+    """Remove the System V segment that PostgreSQL leaves when it is killed.
 
-    The kernel knows who made a segment, which tells it from a later one with the same number.
+    It was made by the process that wrote `postmaster.pid` (with a minus while initdb runs it), and nobody uses it now.
     """
-    segments = {
-        (fields[4], fields[1])  # made by, number
-        for fields in map(str.split, Path("/proc/sysvipc/shm").read_text().splitlines()[1:])
-    }
-    for path in folder.glob("*/data/postmaster.pid"):
-        lines = path.read_text().splitlines()
-        number = lines[6].split()[-1] if len(lines) > 6 else ""  # noqa: PLR2004
-        if (lines[0], number) in segments:
+    makers = [path.read_text().partition("\n")[0].lstrip("-") for path in folder.glob("*/data/postmaster.pid")]
+    for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]:
+        _key, number, _mode, _size, made_by, _last_by, attached, *_ = line.split()
+        if made_by in makers and attached == "0":
             ctypes.CDLL(None).shmctl(int(number), 0, None)  # IPC_RMID
 
 

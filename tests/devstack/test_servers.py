@@ -1,36 +1,299 @@
 """Each server answers under its URL, and does with it what a test may ask for."""
 
-import asyncpg
-import httpx
-import redis.asyncio as redis_client
-from aio_pika import connect
+import asyncio
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 
+import aio_pika
+import asyncpg
+import pytest
+import redis.asyncio as redis_client
+from evidence import alive, takes_connections
+from redis.exceptions import AuthenticationError
+
+from gateway.devstack import ports, remains, server
 from gateway.devstack.postgresql import PostgreSQL
 from gateway.devstack.rabbitmq import RabbitMQ
 from gateway.devstack.redis import Redis
-from gateway.devstack.weather import Weather
+from gateway.devstack.server import DevstackError, PortTakenError, Server, find_program
+from gateway.devstack.stack import Devstack
+
+NAMES = ["weather", "postgresql", "redis", "rabbitmq"]
 
 
-async def test_postgresql_answers(postgresql_server: PostgreSQL) -> None:
-    connection = await asyncpg.connect(postgresql_server.url.replace("+asyncpg", ""))
+@pytest.fixture(params=NAMES)
+def any_server(request: pytest.FixtureRequest, devstack: Devstack) -> Server:
+    """Each of the four in turn."""
+    found = getattr(devstack, request.param)
+    assert isinstance(found, Server)
+    return found
+
+
+@asynccontextmanager
+async def connected(url: str, name: str = "test") -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""), server_settings={"application_name": name})
     try:
-        assert await connection.fetchval("SELECT current_user || '@' || current_database()") == "gateway@gateway"
+        yield connection
     finally:
         await connection.close()
 
 
-async def test_redis_answers(redis_server: Redis) -> None:
-    async with redis_client.Redis.from_url(redis_server.url) as client:
-        assert await client.ping()
+class TestAnyServer:
+    async def test_answers_and_says_so(self, any_server: Server) -> None:
+        assert any_server.running
+        assert await any_server.answers()
+
+    def test_listens_on_loopback_only(self, any_server: Server) -> None:
+        # /proc/net/tcp has address:port in hexadecimal; state 0A is listening.
+        listening = [
+            fields[1].split(":")
+            for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+            if (fields := line.split())[3] == "0A"
+        ]
+        addresses = {address for address, port in listening if int(port, 16) in any_server.ports}
+        assert addresses == {"0100007F"}
+
+    def test_keeps_its_folder_to_itself(self, any_server: Server) -> None:
+        assert any_server.folder.stat().st_mode & 0o777 == 0o700
+
+    async def test_killed_is_gone_at_once_and_keeps_its_port_to_itself(self, any_server: Server) -> None:
+        url, pids = any_server.url, remains.belonging(any_server.folder)
+        try:
+            any_server.kill()
+            assert not any_server.running
+            assert not any(map(alive, pids))
+            assert not any(map(takes_connections, any_server.ports))
+            with socket.socket() as stranger, pytest.raises(OSError, match="Address already in use"):
+                stranger.bind((ports.LOOPBACK, any_server.port))
+        finally:
+            await any_server.start()
+        assert any_server.url == url
+        assert await any_server.answers()
+
+    async def test_is_not_started_twice(self, any_server: Server) -> None:
+        with pytest.raises(RuntimeError, match="is running already"):
+            await any_server.start()
 
 
-async def test_rabbitmq_answers(rabbitmq_server: RabbitMQ) -> None:
-    async with await connect(rabbitmq_server.url) as connection:
-        channel = await connection.channel()
-        assert (await channel.declare_queue("here", exclusive=True)).name == "here"
+class TestAllServers:
+    async def test_suspended_take_connections_and_do_not_answer(self, devstack: Devstack) -> None:
+        servers = [devstack.weather, devstack.postgresql, devstack.redis, devstack.rabbitmq]
+        with ExitStack() as stack:
+            for each in servers:
+                stack.enter_context(each.suspended())
+                assert {remains.state(pid) for pid in remains.belonging(each.folder)} == {"T"}
+                assert takes_connections(each.port)
+                assert each.running
+            assert not any(await asyncio.gather(*(each.answers() for each in servers)))
+        assert all(await asyncio.gather(*(each.answers() for each in servers)))
 
 
-async def test_weather_answers(weather: Weather) -> None:
-    async with httpx.AsyncClient(base_url=weather.url) as client:
-        response = await client.get("/v1/forecast", params={"latitude": 47.37, "longitude": 8.55})
-    assert response.status_code == 200
+class TestPostgreSQL:
+    async def test_its_url_leads_to_a_database_of_its_own_role(self, postgresql_server: PostgreSQL) -> None:
+        async with connected(postgresql_server.url) as connection:
+            assert await connection.fetchval("SELECT current_user || '@' || current_database()") == "gateway@gateway"
+            await connection.execute("CREATE TABLE mine (id integer)")
+            await connection.execute("DROP TABLE mine")
+            assert not await connection.fetchval("SELECT usesuper FROM pg_user WHERE usename = current_user")
+
+    async def test_it_sorts_by_code_and_knows_the_letters_of_all_languages(self, postgresql_server: PostgreSQL) -> None:
+        async with connected(postgresql_server.url) as connection:
+            assert await connection.fetchval("SELECT lower('ZÜRICH')") == "zürich"
+
+    async def test_data_survives_a_kill_and_a_restart(self, postgresql_server: PostgreSQL) -> None:
+        url = await postgresql_server.create_database("survives")
+        async with connected(url) as connection:
+            await connection.execute("CREATE TABLE kept AS SELECT 1 AS id")
+        postgresql_server.kill()
+        await postgresql_server.start()
+        await postgresql_server.restart()
+        async with connected(url) as connection:
+            assert await connection.fetchval("SELECT id FROM kept") == 1
+        await postgresql_server.drop_database("survives")
+
+    async def test_a_database_is_a_copy_of_its_template(self, postgresql_server: PostgreSQL) -> None:
+        template = await postgresql_server.create_database("template")
+        async with connected(template) as connection:
+            await connection.execute("CREATE TABLE copied AS SELECT 1 AS id")
+        url = await postgresql_server.create_database("copy", template="template")
+        async with connected(url) as connection:
+            assert await connection.fetchval("SELECT id FROM copied") == 1
+            await postgresql_server.drop_database("copy")  # although somebody is connected
+            with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+                await connection.fetchval("SELECT 1")
+        await postgresql_server.drop_database("template")
+
+    async def test_it_knows_who_is_connected(self, postgresql_server: PostgreSQL) -> None:
+        async with connected(postgresql_server.url, "gateway-1"):
+            assert "gateway-1" in await postgresql_server.clients()
+
+
+class TestRedis:
+    async def test_it_lets_in_nobody_without_a_password(self, redis_server: Redis) -> None:
+        async with redis_client.Redis.from_url(f"redis://{ports.LOOPBACK}:{redis_server.port}") as client:
+            with pytest.raises(AuthenticationError):
+                await client.ping()
+
+    async def test_databases_are_apart(self, redis_server: Redis) -> None:
+        async with (
+            redis_client.Redis.from_url(redis_server.url_of(62)) as one,
+            redis_client.Redis.from_url(redis_server.url_of(63)) as other,
+        ):
+            await one.set("key", "value")
+            assert await other.get("key") is None
+            await one.flushdb()
+
+    async def test_data_survives_a_kill(self, redis_server: Redis) -> None:
+        async with redis_client.Redis.from_url(redis_server.url_of(61)) as client:
+            await client.set("key", "value")
+            redis_server.kill()
+            await redis_server.start()
+            await client.connection_pool.disconnect()
+            assert await client.get("key") == b"value"
+            await client.flushdb()
+
+    async def test_it_knows_who_is_connected(self, redis_server: Redis) -> None:
+        async with redis_client.Redis.from_url(redis_server.url, client_name="gateway-1") as client:
+            await client.ping()
+            assert "gateway-1" in await redis_server.clients()
+
+
+class TestRabbitMQ:
+    async def test_a_vhost_is_apart_and_gone_once_deleted(self, rabbitmq_server: RabbitMQ) -> None:
+        name = f"vhost/{secrets.token_hex(4)}"
+        url = await rabbitmq_server.add_vhost(name)
+        async with await aio_pika.connect(url, client_properties={"connection_name": "gateway-1"}) as connection:
+            channel = await connection.channel()
+            await channel.declare_queue("here", exclusive=True)
+            assert "gateway-1" in await rabbitmq_server.clients()
+        await rabbitmq_server.delete_vhost(name)
+        with pytest.raises(aio_pika.exceptions.AMQPError):
+            await aio_pika.connect(url, timeout=5)
+
+
+class Stub(Server):
+    """A server that is a shell command."""
+
+    name = "Stub"
+
+    def __init__(self, folder: Path, command: str, probe: Callable[[], bool] = lambda: False) -> None:
+        super().__init__(folder)
+        self._command = command
+        self._probe = probe
+
+    @property
+    def url(self) -> str:
+        return f"stub://{ports.LOOPBACK}:{self.port}"
+
+    def command(self) -> list[str]:
+        return ["sh", "-c", self._command]
+
+    async def probe(self) -> bool:
+        return self._probe()
+
+
+@pytest.fixture
+def folder(devstack_folder: Path) -> Path:
+    """For a server of the test's own."""
+    return devstack_folder / secrets.token_hex(4)
+
+
+class TestStarting:
+    async def test_one_that_ends_shows_the_end_of_its_log(self, folder: Path) -> None:
+        with pytest.raises(DevstackError) as failure:
+            async with Stub(folder, "seq 100; exit 7"):
+                pytest.fail("it started")
+        lines = str(failure.value).splitlines()
+        assert lines[0] == "Stub ended with status 7 while starting"
+        assert lines[1:] == [f"  | {number}" for number in range(86, 101)]
+
+    async def test_one_that_never_answers_is_given_up(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(server, "_START_LIMIT", 0.1)
+        with pytest.raises(DevstackError, match=r"^Stub does not answer after 0.1 s, and printed nothing$"):
+            async with Stub(folder, "sleep 60 & wait"):
+                pytest.fail("it started")
+        assert remains.belonging(folder) == []
+
+    async def test_a_port_that_was_taken_in_the_meantime_is_exchanged(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reserve = ports.reserve
+        with socket.create_server((ports.LOOPBACK, 0)) as stranger:
+            taken = [stranger.dup()]
+            monkeypatch.setattr(ports, "reserve", lambda: taken.pop() if taken else reserve())
+            async with Redis(folder) as started:
+                assert started.port != stranger.getsockname()[1]
+                assert await started.answers()
+
+    async def test_ports_that_are_always_taken_are_given_up(self, folder: Path) -> None:
+        with pytest.raises(PortTakenError, match="Address already in use"):
+            async with Stub(folder, "echo run >>runs; echo bind: Address already in use; exit 1") as stub:
+                pytest.fail(f"it started on {stub.port}")
+        assert (folder / "runs").read_text().count("run") == 5
+
+    async def test_one_that_ignores_the_signal_is_killed(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(server, "_STOP_LIMIT", 0.1)
+        ready = folder / "ready"
+        async with Stub(folder, "trap '' TERM; : >ready; while :; do sleep 1; done", ready.exists):
+            pids = remains.belonging(folder)
+            assert pids
+        assert not any(map(alive, pids))
+
+    async def test_one_that_is_suspended_stops_as_well(self, folder: Path) -> None:
+        ready = folder / "ready"
+        async with Stub(folder, "trap 'echo bye >>ready; exit' TERM; : >ready; sleep 60 & wait", ready.exists) as stub:
+            stub.suspend()
+        assert ready.read_text() == "bye\n"
+
+    async def test_one_that_ended_by_itself_stops_as_well(self, folder: Path) -> None:
+        async with Stub(folder, "sleep 60", lambda: True) as stub:
+            remains.kill(folder)
+            assert not stub.running
+
+    async def test_a_second_cancellation_does_not_leave_it(self, folder: Path) -> None:
+        started, never = asyncio.Event(), asyncio.Event()
+
+        async def hold() -> None:
+            async with Stub(folder, "trap '' TERM; while :; do sleep 1; done", lambda: True):
+                started.set()
+                await never.wait()
+
+        task = asyncio.create_task(hold())
+        await started.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert remains.belonging(folder) == []
+
+
+class TestTools:
+    async def test_what_a_tool_prints_is_returned(self, redis_server: Redis) -> None:
+        assert await redis_server.run("pwd") == f"{redis_server.folder}\n"
+
+    async def test_a_tool_that_fails_says_why(self, redis_server: Redis) -> None:
+        with pytest.raises(DevstackError, match=r"^Redis: sh failed with status 3\n  \| no$"):
+            await redis_server.run("sh", "-c", "echo no; exit 3")
+
+    async def test_a_tool_that_hangs_is_killed(self, redis_server: Redis) -> None:
+        with pytest.raises(DevstackError, match=r"^Redis: sleep took more than 0.05 s, and printed nothing$"):
+            await redis_server.run("sleep", "60", limit=0.05)
+
+    def test_one_that_is_missing_says_what_to_install(self) -> None:
+        with pytest.raises(DevstackError, match=r"^no-such-server is not installed; on Debian: apt-get install it$"):
+            find_program("no-such-server", package="it")
+
+
+class TestPorts:
+    def test_one_is_nobody_elses(self) -> None:
+        with ports.reserve() as held, socket.socket() as stranger, pytest.raises(OSError, match="in use"):
+            stranger.bind(held.getsockname())
+
+    def test_none_is_one_that_a_client_could_be_given(self) -> None:
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+        with ports.reserve() as held:
+            assert held.getsockname()[1] < lowest

@@ -1,0 +1,56 @@
+"""What tests look at to see what is there and what is gone."""
+
+import asyncio
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+LIMIT = 20.0  # seconds that anything may take that takes milliseconds
+
+
+def start(*command: str, cwd: Path = Path("/"), env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own; without a command, one that does nothing."""
+    return subprocess.Popen(command or ["sleep", "60"], cwd=cwd, env=env or {}, start_new_session=True)  # noqa: S603
+
+
+async def until(condition: Callable[[], bool], *, limit: float = LIMIT) -> None:
+    """Wait until a condition holds; fail after `limit` seconds."""
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        await asyncio.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and more than an entry that its parent has not collected yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def program(pid: int) -> str:
+    """The name of the program that a process runs."""
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def command(pid: int) -> list[str]:
+    """The words with which a process was started."""
+    return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+
+
+def takes_connections(port: int) -> bool:
+    """Whether somebody listens on a loopback port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def shared_memory_of(pids: set[int]) -> list[str]:
+    """The System V segments that these processes made."""
+    lines = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
+    return [line for line in lines if int(line.split()[4]) in pids]

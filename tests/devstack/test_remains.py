@@ -1,0 +1,138 @@
+"""Which processes belong to a folder, and what happens to them."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from evidence import alive, start, until
+
+from gateway.devstack import remains
+
+Started = Callable[[subprocess.Popen[bytes]], subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def started() -> Iterator[Started]:
+    """Take a process that was started for the test, and end it with the test."""
+    with ExitStack() as stack:
+
+        def started(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield started
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "stack"
+    (path / "redis").mkdir(parents=True)
+    return path
+
+
+class TestBelonging:
+    def test_a_process_that_works_inside_belongs(self, folder: Path, started: Started) -> None:
+        process = started(start(cwd=folder / "redis"))
+        assert remains.belonging(folder) == [process.pid]
+
+    def test_a_process_with_the_marker_belongs_wherever_it_works(self, folder: Path, started: Started) -> None:
+        process = started(start(env={remains.MARKER: str(folder / "rabbitmq")}))
+        assert remains.belonging(folder) == [process.pid]
+
+    def test_a_process_of_a_folder_with_a_longer_name_does_not(self, folder: Path, started: Started) -> None:
+        longer = folder.with_name("stack2")
+        longer.mkdir()
+        started(start(cwd=longer))
+        started(start(env={remains.MARKER: str(longer)}))
+        assert remains.belonging(folder) == []
+
+    async def test_a_shell_in_a_terminal_that_looks_into_the_folder_does_not(
+        self, folder: Path, started: Started
+    ) -> None:
+        ours, theirs = os.openpty()
+        terminal = os.ttyname(theirs)
+        # The leader of a session gets the first terminal that it opens.
+        command = f"exec 3<>{terminal}; : > {folder}/ready; exec sleep 60"
+        shell = started(start("sh", "-c", command, cwd=folder))
+        await until((folder / "ready").exists)
+        assert remains.belonging(folder) == []
+        assert alive(shell.pid)
+        os.close(ours)
+        os.close(theirs)
+
+    def test_a_process_that_has_ended_does_not(self, folder: Path, started: Started) -> None:
+        process = started(start(cwd=folder))
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
+        assert remains.belonging(folder) == []
+
+
+class TestSend:
+    def test_a_process_that_does_not_belong_gets_no_signal(self, folder: Path, started: Started) -> None:
+        stranger = started(start())
+        remains.send(signal.SIGKILL, stranger.pid, folder)
+        assert stranger.poll() is None
+
+    def test_no_process_is_no_error(self, folder: Path, started: Started) -> None:
+        process = started(start(cwd=folder))
+        process.kill()
+        process.wait()
+        remains.send(signal.SIGKILL, process.pid, folder)
+
+
+class TestRemove:
+    def test_the_folder_and_all_that_belongs_to_it_is_gone(self, folder: Path, started: Started) -> None:
+        inside, marked, stranger = (
+            started(start(cwd=folder)),
+            started(start(env={remains.MARKER: str(folder)})),
+            started(start()),
+        )
+        remains.remove(folder)
+        assert not alive(inside.pid)
+        assert not alive(marked.pid)
+        assert alive(stranger.pid)
+        assert not folder.exists()
+
+    def test_a_suspended_process_is_gone_too(self, folder: Path, started: Started) -> None:
+        process = started(start(cwd=folder))
+        process.send_signal(signal.SIGSTOP)
+        remains.remove(folder)
+        assert not alive(process.pid)
+
+    def test_processes_that_start_others_do_not_outrun_it(self, folder: Path, started: Started) -> None:
+        fork = "import os\nwhile True:\n    if os.fork(): os._exit(0)"
+        started(start(sys.executable, "-I", "-S", "-c", fork, cwd=folder))
+        remains.remove(folder)
+        assert remains.belonging(folder) == []
+
+    def test_a_folder_that_is_gone_is_no_error(self, folder: Path) -> None:
+        remains.remove(folder)
+        remains.remove(folder)
+
+
+class TestOwned:
+    def test_one_owns_it_and_no_other(self, folder: Path) -> None:
+        with remains.owned(folder, wait=False) as ours, remains.owned(folder, wait=False) as theirs:
+            assert (ours, theirs) == (True, False)
+
+    def test_it_is_free_again_afterwards(self, folder: Path) -> None:
+        with remains.owned(folder, wait=False):
+            pass
+        with remains.owned(folder, wait=False) as ours:
+            assert ours
+
+    def test_nobody_owns_what_is_not_there(self, folder: Path) -> None:
+        with remains.owned(folder / "gone", wait=True) as ours:
+            assert not ours
+
+    def test_nobody_owns_a_link_to_it(self, folder: Path) -> None:
+        link = folder.with_name("link")
+        link.symlink_to(folder)
+        with remains.owned(link, wait=True) as ours:
+            assert not ours
