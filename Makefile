@@ -1,5 +1,56 @@
-lock:  ## Write the locked, hashed requirements anew from pyproject.toml and the .in files
-	.venv/bin/pip-compile $(LOCK) --output-file requirements/runtime.txt pyproject.toml
-	.venv/bin/pip-compile $(LOCK) --output-file requirements/dev.txt requirements/dev.in
-	.venv/bin/pip-compile $(LOCK) --output-file requirements/training.txt requirements/training.in
-LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-options --no-header --resolver backtracking
+# `make dev` and `make test` do everything on a machine that has Python 3.11 and make. `make help` lists the rest.
+.DEFAULT_GOAL := help
+.PHONY: help install dev test lint test-compose lock model places clean
+HOST ?= 127.0.0.1
+PORT ?= 8000
+PYTHON ?= python3
+export PYTHON
+
+help:  ## Show this
+	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile
+
+install:  ## Make .venv with the gateway command in it
+	@tools/install runtime
+
+dev: install  ## Serve from private servers on http://127.0.0.1:8000 (PORT=8001 for another); Ctrl-C ends it all
+	@tools/install-servers
+	@exec .venv/bin/gateway dev --host $(HOST) --port $(PORT)
+
+test:  ## Run all tests that need no container engine
+	@tools/install dev
+	@tools/install-servers
+	.venv/bin/pytest $(ARGS)
+
+lint:  ## Check format, style, types and the layers of the house
+	@tools/install dev
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+test-compose:  ## Bring the whole compose stack up and test it; GATEWAY_COMPOSE may name another command
+	@tools/install dev
+	.venv/bin/pytest -m compose tests/compose
+
+lock:  ## Write the locked, hashed requirements anew
+	@tools/install dev
+	.venv/bin/pip-compile $(LOCK) -o requirements/runtime.txt pyproject.toml
+	.venv/bin/pip-compile $(LOCK) -o requirements/build.txt requirements/build.in
+	.venv/bin/pip-compile $(LOCK) -o requirements/dev.txt requirements/dev.in
+	.venv/bin/pip-compile $(LOCK) -o requirements/training.txt requirements/training.in
+LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-header \
+	--no-emit-index-url --no-emit-find-links --no-emit-options
+
+model: .venv-training  ## Train the model that the package ships
+	.venv-training/bin/python -m tools.train_model
+
+places: .venv-training  ## Make the table of places that the package ships
+	.venv-training/bin/python tools/make_places.py
+
+.venv-training: requirements/training.txt
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet --no-deps --require-hashes -r requirements/training.txt
+	touch $@
+
+clean:  ## Remove what the other targets have made
+	rm -rf .venv .venv-training .install.lock .servers.lock .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -136,7 +136,7 @@ def _with_database(work: Callable[..., Coroutine[Any, Any, object]], settings: S
 
     url = settings.database.url.get_secret_value()
     try:
-        done = _run(work(url, application_name=settings.instance))
+        done = _run(work(url, application_name=f"{settings.instance} {work.__name__}"))
     except (OSError, SQLAlchemyError, PostgresError, InterfaceError, SchemaMismatchError) as error:
         _fail(complain_of_database(error, settings), error, debug=debug)
     typer.echo(done)

@@ -4,6 +4,7 @@ import logging
 import sys
 
 import structlog
+from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 from structlog.dev import ConsoleRenderer, plain_traceback
 from structlog.processors import ExceptionRenderer, JSONRenderer, TimeStamper
 from structlog.stdlib import ProcessorFormatter
@@ -16,7 +17,6 @@ _QUIET = {
     # They report each failed attempt to connect, with a traceback; the journal and the health checks say it once.
     "aio_pika": logging.CRITICAL,
     "aiormq": logging.CRITICAL,
-    "stamina": logging.ERROR,
     "httpx": logging.WARNING,
     # What it says of starting and stopping, we say.
     "uvicorn.error": logging.WARNING,
@@ -48,13 +48,20 @@ def configure_logging(level: int = logging.INFO) -> None:
     logging.basicConfig(handlers=[handler], level=level, force=True)
     for name, quiet in _QUIET.items():
         logging.getLogger(name).setLevel(quiet)
+    set_on_retry_hooks([_log_retry])
+
+
+def _log_retry(retry: RetryDetails) -> None:
+    structlog.get_logger("gateway.resources").warning(
+        "trying again", caused_by=describe(retry.caused_by), wait_s=round(retry.wait_for, 2)
+    )
 
 
 def log_event(event: Event) -> None:
     """Log a line of the journal."""
     details: dict[str, object] = {}
     if event.name is not None:
-        details["name"] = event.name
+        details["entry"] = event.name
     if event.took is not None:
         details["took_ms"] = round(event.took * 1000, 1)
     if event.error is not None:

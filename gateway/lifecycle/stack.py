@@ -42,7 +42,7 @@ class LifecycleStack(AsyncExitStack):
             journal: where to record; a new one if it is None.
         """
         super().__init__()
-        self.journal = journal or Journal()
+        self.journal = Journal() if journal is None else journal
         self.phase = Phase.STARTING
         self.entries: list[Entry[Any]] = []
         self._startup = startup

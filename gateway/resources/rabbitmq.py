@@ -87,7 +87,8 @@ class RabbitMQConnection(Resource[RabbitMQ]):
         server = f"the server at {address(self.settings.url)}"
         if isinstance(error, AuthenticationError | ProbableAuthenticationError):
             return f"{server} refuses this user or password: correct them in the URL"
-        if isinstance(error, InvalidFrameError) and "NOT_ALLOWED" in str(error):
+        if isinstance(error, InvalidFrameError) and "Connection.OpenOk" in str(error):
+            # The broker said why it closes the connection instead of opening it; the library does not pass that on.
             return f"{server} has no such virtual host, or not for this user: create it, or correct it in the URL"
         return None
 

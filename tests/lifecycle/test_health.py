@@ -2,9 +2,8 @@
 
 import asyncio
 
-from specimen import fail, hang, nothing, specimen
-
 from gateway.lifecycle import LifecycleStack, check_all
+from tests.lifecycle.specimen import fail, hang, nothing, specimen
 
 
 async def test_checks_run_at_once_each_within_its_deadline() -> None:

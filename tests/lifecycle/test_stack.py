@@ -6,11 +6,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import pytest
-from specimen import enter, fail, hang, specimen, swallow_cancellation, told
 
 from gateway.lifecycle import (
     DiedError,
+    Event,
     ForcedError,
+    Journal,
     LifecycleStack,
     Phase,
     StartError,
@@ -19,6 +20,7 @@ from gateway.lifecycle import (
     TeardownError,
 )
 from gateway.lifecycle.entry import GRACE
+from tests.lifecycle.specimen import enter, fail, hang, specimen, swallow_cancellation, told
 
 NAMES = ["one", "two", "three"]
 
@@ -47,6 +49,12 @@ class TestACleanLife:
             "exited one",
             "stopped",
         ]
+
+    async def test_a_listener_is_told_of_each_event_as_it_happens(self) -> None:
+        heard: list[Event] = []
+        async with LifecycleStack(journal=Journal(listener=heard.append)) as stack:
+            await enter(stack, "one")
+            assert heard == list(stack.journal) != []
 
     async def test_it_is_an_exit_stack_whose_own_methods_share_the_order(self) -> None:
         order: list[str] = []

@@ -1,9 +1,9 @@
 """The timeline: the journal as bars."""
 
 import pytest
-from specimen import told
 
 from gateway.lifecycle import Journal, Kind, spans
+from tests.lifecycle.specimen import told
 
 
 @pytest.fixture

@@ -1,0 +1,77 @@
+"""A gateway in front of the real servers, under a name of its own for each test."""
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from gateway.devstack.stack import Devstack
+from gateway.places.seed import seed
+from gateway.schema.migrate import migrate
+from gateway.settings import Settings
+from tests.end_to_end.running import Process, Running, running
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+async def servers(devstack: Devstack) -> Devstack:
+    """All servers, with the database migrated and the places in it."""
+    await migrate(devstack.postgresql.url)
+    await seed(devstack.postgresql.url)
+    return devstack
+
+
+@pytest.fixture
+async def empty_database(servers: Devstack) -> AsyncIterator[str]:
+    """The URL of a database that was never migrated."""
+    name = f"empty-{next(_numbers)}"
+    yield await servers.postgresql.create_database(name)
+    await servers.postgresql.drop_database(name)
+
+
+@pytest.fixture
+def instance() -> str:
+    """The name that all connections of this test's gateway begin with."""
+    return f"test-{os.getpid()}-{next(_numbers)}-"
+
+
+@pytest.fixture
+def environment(servers: Devstack, instance: str) -> dict[str, str]:
+    """The variables of a gateway in front of the servers."""
+    return {**servers.environment(), "GATEWAY_INSTANCE": instance, "GATEWAY_GRACEFUL_SECONDS": "2"}
+
+
+@pytest.fixture
+def settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return Settings()
+
+
+@pytest.fixture
+async def gateway(settings: Settings) -> AsyncIterator[Running]:
+    """An app in this process, its lifespan entered."""
+    async with running(settings) as it:
+        yield it
+
+
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def start(tmp_path: Path, environment: dict[str, str]) -> Iterator[Start]:
+    """Start `gateway` with arguments, and variables that differ, as a process; none outlives the test."""
+    started: list[Process] = []
+
+    def start_one(*arguments: str, **variables: str) -> Process:
+        folder = tmp_path / str(len(started))
+        folder.mkdir()
+        started.append(Process(folder, environment | variables, *arguments))
+        return started[-1]
+
+    yield start_one
+    for process in started:
+        process.end()

@@ -1,0 +1,132 @@
+"""Running a gateway for a test: in this process over ASGI, or as a process of its own; and what the servers hold of it."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from gateway.app import create_app
+from gateway.asgi import AppLifespan, Requests
+from gateway.devstack.stack import Devstack
+from gateway.lifecycle import Journal, LifecycleStack
+from gateway.settings import Settings
+
+ORDER = ["http", "database", "redis", "rabbitmq", "model", "briefs"]
+"""What the lifespan enters, in order."""
+
+ZURICH = 2657896
+
+
+@dataclass
+class Running:
+    """An app whose lifespan is entered, and a client for it."""
+
+    client: httpx.AsyncClient
+    stack: LifecycleStack
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    """Enter the lifespan of an app over ASGI, as a server does, and leave it again."""
+    app = create_app(settings)
+    lifespan = AppLifespan(app)
+    await lifespan.enter()
+    try:
+        transport = httpx.ASGITransport(Requests(app, lifespan.state))
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            yield Running(client, app.state.stack)
+    finally:
+        await lifespan.leave()
+
+
+class Process:
+    """`gateway` as a process of its own."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], *arguments: str) -> None:
+        self._output = folder / "output"
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - ours
+                [sys.executable, "-m", "gateway", *arguments],
+                env={"PATH": os.environ["PATH"], "HOME": str(folder), **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self._output.read_text()
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    async def said(self, text: str, *, limit: float = 15.0) -> None:
+        """Wait until it has printed the text."""
+
+        async def has_said() -> bool:
+            assert self._process.poll() is None or text in self.output, f"it ended without {text!r}:\n{self.output}"
+            return text in self.output
+
+        await until(has_said, f"{text!r} in:\n{self.output}", limit=limit)
+
+    async def url(self) -> str:
+        """Wait until it serves; return where."""
+        await self.said('"event": "serving"')
+        return self.output.split('"url": "')[1].split('"')[0]
+
+    async def status(self, *, limit: float = 15.0) -> int:
+        """Wait until it ends; return its exit status."""
+
+        async def has_ended() -> bool:
+            return self._process.poll() is not None
+
+        await until(has_ended, "the process ends", limit=limit)
+        return self._process.returncode
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def told(journal: Journal) -> list[str]:
+    """The journal without times and errors."""
+    return [f"{event.kind} {event.name}" if event.name else str(event.kind) for event in journal]
+
+
+async def until(condition: Callable[[], Awaitable[object]], what: str, *, limit: float = 5.0) -> None:
+    """Wait until the condition holds, `limit` seconds at most."""
+    deadline = time.monotonic() + limit
+    while not await condition():
+        assert time.monotonic() < deadline, f"not within {limit} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+async def held(servers: Devstack, instance: str) -> list[str]:
+    """What the servers hold of an instance: the names of its connections."""
+    async with servers.postgresql.superuser() as connection:
+        rows = await connection.fetch("SELECT application_name AS name FROM pg_stat_activity")
+    names = [("postgresql", row["name"]) for row in rows]
+    names += [("redis", name) for name in await servers.redis.clients()]
+    names += [("rabbitmq", name) for name in await servers.rabbitmq.clients()]
+    return [f"{server} {name}" for server, name in names if name.startswith(instance)]
+
+
+async def assert_nothing_is_held(servers: Devstack, instance: str) -> None:
+    async def nothing() -> bool:
+        return not await held(servers, instance)
+
+    await until(nothing, f"the servers hold nothing of {instance}")
