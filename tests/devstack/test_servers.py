@@ -59,20 +59,6 @@ class TestAnyServer:
     def test_keeps_its_folder_to_itself(self, any_server: Server) -> None:
         assert any_server.folder.stat().st_mode & 0o777 == 0o700
 
-    async def test_killed_is_gone_at_once_and_keeps_its_port_to_itself(self, any_server: Server) -> None:
-        url, pids = any_server.url, remains.belonging(any_server.folder)
-        try:
-            any_server.kill()
-            assert not any_server.running
-            assert not any(map(alive, pids))
-            assert not any(map(takes_connections, any_server.ports))
-            with socket.socket() as stranger, pytest.raises(OSError, match="Address already in use"):
-                stranger.bind((ports.LOOPBACK, any_server.port))
-        finally:
-            await any_server.start()
-        assert any_server.url == url
-        assert await any_server.answers()
-
     async def test_is_not_started_twice(self, any_server: Server) -> None:
         with pytest.raises(RuntimeError, match="is running already"):
             await any_server.start()
@@ -90,6 +76,37 @@ class TestAllServers:
             assert not any(await asyncio.gather(*(each.answers() for each in servers)))
         assert all(await asyncio.gather(*(each.answers() for each in servers)))
 
+    async def test_killed_are_gone_at_once_and_come_back_with_their_data(self, devstack: Devstack) -> None:
+        servers = [devstack.weather, devstack.postgresql, devstack.redis, devstack.rabbitmq]
+        urls = [each.url for each in servers]
+        async with connected(devstack.postgresql.url) as connection:
+            await connection.execute("CREATE TABLE kept AS SELECT 1 AS id")
+        async with redis_client.Redis.from_url(devstack.redis.url_of(61)) as client:
+            await client.set("kept", 1)
+        async with await aio_pika.connect(devstack.rabbitmq.url) as amqp:
+            await (await amqp.channel()).declare_queue("kept", durable=True)
+        try:
+            for each in servers:
+                pids = remains.belonging(each.folder)
+                each.kill()
+                assert not each.running
+                assert not any(map(alive, pids))
+                assert not any(map(takes_connections, each.ports))
+                with socket.socket() as stranger, pytest.raises(OSError, match="Address already in use"):
+                    stranger.bind((ports.LOOPBACK, each.port))
+        finally:
+            await asyncio.gather(*(each.start() for each in servers))
+
+        assert [each.url for each in servers] == urls
+        async with connected(devstack.postgresql.url) as connection:
+            assert await connection.fetchval("SELECT id FROM kept") == 1
+            await connection.execute("DROP TABLE kept")
+        async with redis_client.Redis.from_url(devstack.redis.url_of(61)) as client:
+            assert await client.getdel("kept") == b"1"
+        async with await aio_pika.connect(devstack.rabbitmq.url) as amqp:
+            kept = await (await amqp.channel()).declare_queue("kept", passive=True)  # fails if it is not there
+            await kept.delete()
+
 
 class TestPostgreSQL:
     async def test_its_url_leads_to_a_database_of_its_own_role(self, postgresql_server: PostgreSQL) -> None:
@@ -102,17 +119,6 @@ class TestPostgreSQL:
     async def test_it_sorts_by_code_and_knows_the_letters_of_all_languages(self, postgresql_server: PostgreSQL) -> None:
         async with connected(postgresql_server.url) as connection:
             assert await connection.fetchval("SELECT lower('ZÜRICH')") == "zürich"
-
-    async def test_data_survives_a_kill_and_a_restart(self, postgresql_server: PostgreSQL) -> None:
-        url = await postgresql_server.create_database("survives")
-        async with connected(url) as connection:
-            await connection.execute("CREATE TABLE kept AS SELECT 1 AS id")
-        postgresql_server.kill()
-        await postgresql_server.start()
-        await postgresql_server.restart()
-        async with connected(url) as connection:
-            assert await connection.fetchval("SELECT id FROM kept") == 1
-        await postgresql_server.drop_database("survives")
 
     async def test_a_database_is_a_copy_of_its_template(self, postgresql_server: PostgreSQL) -> None:
         template = await postgresql_server.create_database("template")
@@ -146,14 +152,14 @@ class TestRedis:
             assert await other.get("key") is None
             await one.flushdb()
 
-    async def test_data_survives_a_kill(self, redis_server: Redis) -> None:
+    async def test_restarted_it_has_its_port_and_data(self, redis_server: Redis) -> None:
         async with redis_client.Redis.from_url(redis_server.url_of(61)) as client:
             await client.set("key", "value")
-            redis_server.kill()
-            await redis_server.start()
+            port = redis_server.port
+            await redis_server.restart()
+            assert redis_server.port == port
             await client.connection_pool.disconnect()
-            assert await client.get("key") == b"value"
-            await client.flushdb()
+            assert await client.getdel("key") == b"value"
 
     async def test_it_knows_who_is_connected(self, redis_server: Redis) -> None:
         async with redis_client.Redis.from_url(redis_server.url, client_name="gateway-1") as client:
