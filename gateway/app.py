@@ -4,17 +4,21 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from gateway.api import health, places, predictions, problems
+from gateway.api.body_limit import LARGEST_BODY, LargeBodyProblemMiddleware
 from gateway.api.request_id import RequestIdMiddleware
 from gateway.lifespan import lifespan
 from gateway.settings import Settings, read_settings
 
-LARGEST_BODY = 1024 * 1024
-"""Of a request, in bytes."""
-
 
 class GatewayApp(FastAPI):
+    """FastAPI with our request ids around everything, and our problems in its description."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return RequestIdMiddleware(LargeBodyProblemMiddleware(super().build_middleware_stack()))
+
     def openapi(self) -> dict[str, Any]:
         """Describe the interface, with the one shape of all errors among the components."""
         if self.openapi_schema is None:
@@ -41,7 +45,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         max_body_size=LARGEST_BODY,
     )
     app.state.settings = settings or read_settings()
-    app.add_middleware(RequestIdMiddleware)
     for router in (places.router, predictions.router, health.router):
         app.include_router(router)
     return app

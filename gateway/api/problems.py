@@ -95,6 +95,12 @@ async def _on_not_started(_request: Request, _error: Exception) -> JSONResponse:
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, "The gateway has not started. Try again in a moment.")
 
 
+async def _on_mistake_of_ours(request: Request, _error: Exception) -> JSONResponse:
+    """Of anything else; `request_id.py` logs it."""
+    detail = f"This is a mistake of ours. Tell us the request id, {request.scope['request_id']}."
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+
+
 HANDLERS: dict[int | type[Exception], ExceptionHandler] = {
     ProblemError: _on_problem,
     HTTPException: _on_http_exception,
@@ -102,5 +108,6 @@ HANDLERS: dict[int | type[Exception], ExceptionHandler] = {
     DatabaseUnavailableError: _on_unavailable,
     PlaceUnavailableError: _on_unavailable,
     NotStartedError: _on_not_started,
+    Exception: _on_mistake_of_ours,
 }
-"""How the app answers each error. What is not here is a mistake of ours: see `request_id.py`."""
+"""How the app answers each error."""

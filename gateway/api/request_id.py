@@ -1,13 +1,10 @@
-"""The outermost layer of every request: its id, in each answer and each log line, and a problem for what went wrong."""
+"""The outermost layer of every request: its id, in each answer and in each line of the log."""
 
 import re
-from http import HTTPStatus
 from uuid import uuid4
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from gateway.api.problems import problem
 
 HEADER = b"x-request-id"
 _ACCEPTED = re.compile(rb"[!-~]{1,128}")
@@ -28,13 +25,14 @@ class RequestIdMiddleware:
         given = next((value for name, value in scope["headers"] if name == HEADER), b"")
         request_id = given if _ACCEPTED.fullmatch(given) else uuid4().hex.encode()
         scope["request_id"] = request_id.decode()
-        responded = False
+        answered = False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal responded
+            nonlocal answered
             if message["type"] == "http.response.start":
-                responded = True
                 message["headers"] = [*message["headers"], (HEADER, request_id)]
+            elif message["type"] == "http.response.body":
+                answered = not message.get("more_body", False)
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=scope["request_id"]):
@@ -42,7 +40,5 @@ class RequestIdMiddleware:
                 await self._app(scope, receive, send_with_id)
             except Exception:
                 log.exception("a request failed", method=scope["method"], path=scope["path"])
-                if responded:
+                if not answered:
                     raise  # the server cuts the connection, so that nobody takes half an answer for a whole one
-                detail = f"This is a mistake of ours. Tell us the request id, {scope['request_id']}."
-                await problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)(scope, receive, send_with_id)

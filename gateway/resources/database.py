@@ -24,6 +24,10 @@ COMMAND_TIMEOUT = 5.0
 """Seconds for one statement. SQLAlchemy returns a connection behind a shield: with a server that has stopped, this is all
 that ends the wait."""
 
+TLS_UNLESS_SAID = "disable"
+"""TLS is for a URL to ask for (`?ssl=verify-full`). asyncpg's default protects from nobody who answers "no TLS here", and each
+cancellation while it asks leaves an error that nobody awaits."""
+
 _TRANSIENT = (
     OSError,  # refused, unreachable, no such name yet; TimeoutError is one, too
     asyncpg.CannotConnectNowError,  # it is starting up, or shutting down
@@ -61,7 +65,7 @@ class DatabaseEngine(Resource[AsyncEngine]):
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[AsyncEngine]:
         engine = self._engine = create_async_engine(
-            "postgresql+asyncpg://",
+            self.settings.url.get_secret_value(),
             async_creator=self._connect,
             pool_size=POOL_SIZE,
             max_overflow=POOL_SIZE,
@@ -84,10 +88,11 @@ class DatabaseEngine(Resource[AsyncEngine]):
         Raises:
             PermanentError: the server does not know us, or the database.
         """
-        url = self.settings.url.get_secret_value().replace("postgresql+asyncpg:", "postgresql:", 1)
+        _, options = self._opened.dialect.create_connect_args(self._opened.url)
+        options.setdefault("ssl", TLS_UNLESS_SAID)
         try:
-            connection = await asyncpg.connect(
-                url,
+            connection: asyncpg.Connection = await asyncpg.connect(
+                **options,
                 timeout=CONNECT_TIMEOUT,
                 command_timeout=COMMAND_TIMEOUT,
                 server_settings={"application_name": self._instance},
@@ -113,10 +118,14 @@ class DatabaseEngine(Resource[AsyncEngine]):
         if complaint is not None:
             raise PermanentError(f"GATEWAY_DATABASE__URL: {complaint}")
 
-    def _autocommitting(self) -> AsyncEngine:
+    @property
+    def _opened(self) -> AsyncEngine:
         if self._engine is None:
             raise RuntimeError("the database engine is not open")
-        return self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        return self._engine
+
+    def _autocommitting(self) -> AsyncEngine:
+        return self._opened.execution_options(isolation_level="AUTOCOMMIT")
 
     def abort(self) -> None:
         for connection in tuple(self._raw):
