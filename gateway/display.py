@@ -9,11 +9,14 @@ from rich.table import Table
 from gateway.lifecycle import Finding, Journal, spans
 
 _WIDTH = 32
+_UNFOLDED = 400
 
 
 def show_timeline(journal: Journal, findings: Sequence[Finding] = (), *, console: Console | None = None) -> None:
     """Print one line an entry: when it was entering (░), held (█) and exiting (▒), and how that ended."""
     console = console or Console()
+    if not console.is_terminal:
+        console.width = _UNFOLDED  # one line an entry, however long: that is for programs to read, or to fold
     found = {finding.name: finding for finding in findings}
     lives = spans(journal)
     end = max((event.at for event in journal), default=0.0)

@@ -26,6 +26,14 @@ def take_port(host: str, port: int) -> socket.socket:
         raise PortTakenError(f"{host} port {port}: {reason.lower()}: choose another --host or --port") from error
 
 
+def let_go_quickly(listener: socket.socket) -> None:
+    """Before it listens: let a successor have the address while connections to it are still winding up.
+
+    Not earlier, for then another could have it as well. What is accepted inherits this.
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+
 def url_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
@@ -36,6 +44,7 @@ def _bound(family: int, kind: int, protocol: int, address: tuple[object, ...], *
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
         listener.bind(address)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except OSError:
         listener.close()
         raise

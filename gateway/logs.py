@@ -18,6 +18,7 @@ _QUIET = {
     "aio_pika": logging.CRITICAL,
     "aiormq": logging.CRITICAL,
     "httpx": logging.WARNING,
+    "alembic": logging.WARNING,
     # What it says of starting and stopping, we say.
     "uvicorn.error": logging.WARNING,
 }
@@ -51,9 +52,9 @@ def configure_logging(level: int = logging.INFO) -> None:
     set_on_retry_hooks([_log_retry])
 
 
-def _log_retry(retry: RetryDetails) -> None:
+def _log_retry(details: RetryDetails) -> None:
     structlog.get_logger("gateway.resources").warning(
-        "trying again", caused_by=describe(retry.caused_by), wait_s=round(retry.wait_for, 2)
+        "trying again", caused_by=describe(details.caused_by), wait_s=round(details.wait_for, 2)
     )
 
 

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from gateway.asgi import AppLifespan, Requests
 from gateway.lifecycle import LifecycleStack, describe
-from gateway.listener import url_of
+from gateway.listener import let_go_quickly, url_of
 from gateway.settings import Settings
 from gateway.watchdog import Watchdog
 
@@ -132,6 +132,7 @@ class _Life:
             timeout_graceful_shutdown=settings.graceful_seconds,  # type: ignore[arg-type]  # any number will do
         )
         server = self._uvicorn = _Uvicorn(config)
+        let_go_quickly(self._listener)
         serving = asyncio.create_task(server.serve([self._listener]))
         log.info("serving", url=url_of(self._listener), a_stop_takes_at_most_s=settings.shutdown_timeout)
         await asyncio.wait({serving, asked, stack.death}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,6 +1,7 @@
 """The settings: environment variables that begin with `GATEWAY_`, or files of the same name in /run/secrets."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
@@ -143,8 +144,10 @@ def read_settings() -> Settings:
             "\n".join(map(_complaint, json.loads(error.json(include_url=False, include_input=False))))
         ) from None
     except SettingsError as error:
-        # It says which field could not be parsed, and its cause quotes the value: keep the first only.
-        raise InvalidSettingsError(f'{error}: a list should be JSON, such as ["one", "two"]') from None
+        # Its message names the field; the value that could not be parsed is only in its cause.
+        field = re.search(r'field "(\w+)"', str(error))
+        name = f"{PREFIX}{field[1].upper()}" if field else PREFIX
+        raise InvalidSettingsError(f'{name}: should be JSON, such as ["one", "two"] for a list') from None
 
 
 def _complaint(error: dict[str, object]) -> str:

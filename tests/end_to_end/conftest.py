@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -62,16 +63,25 @@ Start = Callable[..., Process]
 
 
 @pytest.fixture
-def start(tmp_path: Path, environment: dict[str, str]) -> Iterator[Start]:
-    """Start `gateway` with arguments, and variables that differ, as a process; none outlives the test."""
+def run(tmp_path: Path, environment: dict[str, str]) -> Iterator[Start]:
+    """Run Python with arguments, and variables that differ, as a process; none outlives the test, or says a password."""
     started: list[Process] = []
 
-    def start_one(*arguments: str, **variables: str) -> Process:
+    def run_one(*arguments: str, **variables: str) -> Process:
         folder = tmp_path / str(len(started))
         folder.mkdir()
         started.append(Process(folder, environment | variables, *arguments))
         return started[-1]
 
-    yield start_one
+    yield run_one
     for process in started:
         process.end()
+    passwords = [url.split("://")[1].split("@")[0].split(":")[1] for url in environment.values() if "@" in url]
+    assert len(passwords) == 3
+    assert not [password for password in passwords for process in started if password in process.output]
+
+
+@pytest.fixture
+def start(run: Start) -> Start:
+    """Start the `gateway` command with arguments, and variables that differ."""
+    return partial(run, "-m", "gateway")

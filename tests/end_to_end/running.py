@@ -48,13 +48,13 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 
 
 class Process:
-    """`gateway` as a process of its own."""
+    """A Python program as a process of its own."""
 
     def __init__(self, folder: Path, environment: dict[str, str], *arguments: str) -> None:
         self._output = folder / "output"
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603 - ours
-                [sys.executable, "-m", "gateway", *arguments],
+                [sys.executable, *arguments],
                 env={"PATH": os.environ["PATH"], "HOME": str(folder), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

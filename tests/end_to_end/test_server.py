@@ -1,0 +1,289 @@
+"""The real process: exit statuses, and a stop that works at any time and leaves nothing behind."""
+
+import asyncio
+import json
+import socket
+import time
+from pathlib import Path
+from signal import SIGINT, SIGTERM, Signals
+
+import httpx
+import pytest
+
+from gateway.devstack.stack import Devstack
+from gateway.listener import PortTakenError, let_go_quickly, take_port
+from tests.end_to_end.conftest import Start
+from tests.end_to_end.running import ORDER, ZURICH, Process, assert_nothing_is_held, held
+
+BRIEF = f"/v1/places/{ZURICH}/brief"
+
+
+def events(process: Process) -> list[str]:
+    """What it has logged, with the entry where there is one."""
+    lines = [json.loads(line) for line in process.output.splitlines() if line.startswith("{")]
+    return [" ".join(filter(None, (line["event"], line.get("entry")))) for line in lines]
+
+
+class TestASignal:
+    @pytest.mark.parametrize("number", [SIGTERM, SIGINT])
+    async def test_while_serving_stops_it_cleanly(
+        self, start: Start, servers: Devstack, instance: str, number: Signals
+    ) -> None:
+        process = start("serve", "--port", "0")
+        url = await process.url()
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(url + BRIEF)).json()["complete"] is True
+        process.send(number)
+
+        assert await process.status() == 0
+        exited = [event.split()[1] for event in events(process) if event.startswith("exited ")]
+        assert exited == list(reversed(ORDER))
+        await assert_nothing_is_held(servers, instance)
+
+    @pytest.mark.parametrize("resource", ["database", "redis", "rabbitmq"])
+    async def test_during_a_startup_that_hangs_gives_everything_back(
+        self, start: Start, servers: Devstack, instance: str, resource: str
+    ) -> None:
+        server = {"database": servers.postgresql, "redis": servers.redis, "rabbitmq": servers.rabbitmq}[resource]
+        with server.suspended():
+            process = start("serve", "--port", "0")
+            await process.said(f'"entry": "{resource}", "event": "entering"')
+            began = time.monotonic()
+            process.send(SIGTERM)
+            assert await process.status() == 3
+            took = time.monotonic() - began
+
+        assert took < 5
+        assert "enter cancelled " + resource in events(process)
+        await assert_nothing_is_held(servers, instance)
+
+    async def test_before_the_first_entry_ends_it(self, start: Start) -> None:
+        process = start("serve", "--port", "0")
+        process.send(SIGTERM)
+
+        assert await process.status() in (-SIGTERM, 0, 3)
+
+    async def test_a_second_one_forces_the_stop(self, start: Start, servers: Devstack, instance: str) -> None:
+        process = start("serve", "--port", "0", GATEWAY_DATABASE__STOP_TIMEOUT="60", GATEWAY_SHUTDOWN_TIMEOUT="60")
+        url = await process.url()
+        async with httpx.AsyncClient() as client:
+            await client.get(url + BRIEF)
+        with servers.postgresql.suspended():
+            process.send(SIGTERM)
+            await process.said('"entry": "database", "event": "exiting"')
+            began = time.monotonic()
+            process.send(SIGTERM)
+            assert await process.status() == 130
+            took = time.monotonic() - began
+
+        assert took < 10  # of 60: half a second, and what a busy machine makes of it
+        await assert_nothing_is_held(servers, instance)
+
+    async def test_with_a_close_that_hangs_ends_in_time_and_says_so(
+        self, start: Start, servers: Devstack, instance: str
+    ) -> None:
+        process = start("serve", "--port", "0", GATEWAY_DATABASE__STOP_TIMEOUT="0.5")
+        url = await process.url()
+        async with httpx.AsyncClient() as client:
+            await client.get(url + BRIEF)
+        with servers.postgresql.suspended():
+            process.send(SIGTERM)
+            status = await process.status()
+
+        assert status == 4
+        assert "exited http" in events(process)
+        assert "database was not released within 0.5 s" in process.output.splitlines()[-1]
+        await assert_nothing_is_held(servers, instance)
+
+
+class TestRequestsInFlight:
+    async def test_are_finished_while_it_drains_and_readiness_is_off(self, start: Start) -> None:
+        process = start("serve", "--port", "0", GATEWAY_DRAIN_SECONDS="1")
+        url = await process.url()
+        async with httpx.AsyncClient() as client:
+            process.send(SIGTERM)
+            await process.said("asked to stop")
+            ready = await client.get(url + "/readyz")
+            brief = await client.get(url + BRIEF)
+
+        assert (ready.status_code, brief.status_code) == (503, 200)
+        assert await process.status() == 0
+
+    async def test_are_cancelled_after_the_graceful_seconds_and_answered(
+        self, start: Start, servers: Devstack, instance: str
+    ) -> None:
+        process = start("serve", "--port", "0", GATEWAY_GRACEFUL_SECONDS="0.3")
+        url = await process.url()
+        async with httpx.AsyncClient(timeout=10) as client:
+            await client.get(f"{url}/v1/places")
+            with servers.postgresql.suspended():
+                request = asyncio.create_task(client.get(f"{url}/v1/places/{ZURICH}"))
+                await asyncio.wait({request}, timeout=0.3)
+                process.send(SIGTERM)
+                response = await request
+
+        assert response.status_code == 503
+        assert response.headers["Content-Type"] == "application/problem+json"
+        assert await process.status() == 0
+        await assert_nothing_is_held(servers, instance)
+
+
+class TestSupervision:
+    async def test_an_entry_that_dies_stops_the_process(self, run: Start) -> None:
+        process = run(str(Path(__file__).with_name("dying.py")))
+        url = await process.url()
+        async with httpx.AsyncClient() as client:
+            await client.get(url + "/die")
+
+        assert await process.status() == 1
+        assert "died worker" in events(process)
+
+
+class TestThePort:
+    async def test_taken_fails_at_once(self, start: Start) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            process = start("serve", "--port", str(taken.getsockname()[1]))
+            assert await process.status() == 3
+
+        assert "address already in use" in process.output
+        assert "--port" in process.output
+        assert events(process) == []
+
+    def test_is_taken_before_it_is_listened_on(self) -> None:
+        with take_port("127.0.0.1", 0) as listener:
+            port = listener.getsockname()[1]
+            with pytest.raises(PortTakenError):
+                take_port("127.0.0.1", port)
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port))
+
+    def test_can_be_taken_again_right_after_connections_to_it_were_closed(self) -> None:
+        with take_port("127.0.0.1", 0) as listener:
+            let_go_quickly(listener)
+            listener.listen()
+            port = listener.getsockname()[1]
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                accepted, _ = listener.accept()
+                accepted.close()  # first, so that it is this side that waits in TIME_WAIT
+                assert client.recv(1) == b""
+        take_port("127.0.0.1", port).close()
+
+    @pytest.mark.parametrize("host", ["no such host", "256.1.1.1", "", "192.0.2.1"])
+    def test_of_no_address_here_says_so(self, host: str) -> None:
+        with pytest.raises(PortTakenError, match="--host"):
+            take_port(host or "\0", 0)
+
+
+BAD_SETTINGS = {
+    "GATEWAY_DATABASE__URL": "mysql://root:hunter2@nowhere/x",
+    "GATEWAY_REDIS__URL": "http://:hunter2@nowhere",
+    "GATEWAY_RABBITMQ__URL": "amqp://user:hunter2@nowhere:notaport/",
+    "GATEWAY_HTTP__WEATHER_URL": "ftp://hunter2@nowhere",
+    "GATEWAY_STARTUP_TIMEOUT": "hunter2",
+    "GATEWAY_DATABASE__STOP_TIMEOUT": "-1",
+    "GATEWAY_REDIS__START_TIMEOUT": "nan",
+    "GATEWAY_SHUTDOWN_TIMEOUT": "1",
+    "GATEWAY_API_KEYS": "hunter2",
+    "GATEWAY_INSTANCE": "two words",
+}
+
+
+class TestBadSettings:
+    @pytest.mark.parametrize("name", BAD_SETTINGS)
+    async def test_are_named_in_one_line_before_anything_is_entered(self, start: Start, name: str) -> None:
+        process = start("serve", "--port", "0", **{name: BAD_SETTINGS[name]})
+
+        assert await process.status() == 3
+        assert name in process.output
+        assert "hunter2" not in process.output
+        assert len(process.output.strip().splitlines()) == 1
+
+    async def test_a_refused_password_is_one_line_without_it(self, start: Start, environment: dict[str, str]) -> None:
+        url = environment["GATEWAY_DATABASE__URL"]
+        password = url.split(":")[2].split("@")[0]
+        process = start("serve", "--port", "0", GATEWAY_DATABASE__URL=url.replace(password, "hunter2"))
+
+        assert await process.status() == 3
+        last = process.output.strip().splitlines()[-1]
+        assert last.startswith("gateway: database: GATEWAY_DATABASE__URL: ")
+        assert "user or password" in last
+        assert "Traceback" not in process.output
+        assert "hunter2" not in process.output
+
+    async def test_debug_shows_the_traceback_and_still_no_password(self, start: Start) -> None:
+        process = start("serve", "--port", "0", "--debug", GATEWAY_MODEL__PATH="/nowhere")
+        assert await process.status() == 3
+        assert "Traceback" in process.output
+        assert "hunter2" not in process.output
+
+    async def test_wrong_usage_is_status_2(self, start: Start) -> None:
+        assert await start("serve", "--port", "many").status() == 2
+
+
+class TestCheck:
+    async def test_shows_the_timeline_and_leaves_nothing(self, start: Start, servers: Devstack, instance: str) -> None:
+        process = start("check")
+
+        assert await process.status() == 0
+        first_words = [line.split()[0] for line in process.output.splitlines() if line.strip()]
+        assert first_words == ["entry", *ORDER]
+        assert await held(servers, instance) == []
+
+    async def test_names_what_to_fix(self, start: Start) -> None:
+        process = start("check", GATEWAY_REDIS__URL="redis://127.0.0.1:1/0", GATEWAY_REDIS__START_TIMEOUT="0.3")
+
+        assert await process.status() == 3
+        last = process.output.strip().splitlines()[-1]
+        assert last.startswith("gateway: redis: not entered within 0.3 s")
+        assert "127.0.0.1:1" in last
+        assert "GATEWAY_REDIS__URL" in last
+
+    async def test_an_upstream_that_is_away_fails_it(self, start: Start) -> None:
+        process = start("check", GATEWAY_HTTP__WEATHER_URL="http://127.0.0.1:1")
+
+        assert await process.status() == 1
+        assert "gateway: http: " in process.output
+
+
+class TestMigrateAndSeed:
+    async def test_prepare_an_empty_database(self, start: Start, empty_database: str) -> None:
+        migrated = start("migrate", GATEWAY_DATABASE__URL=empty_database)
+        assert await migrated.status() == 0
+        seeded = start("seed", GATEWAY_DATABASE__URL=empty_database)
+        assert await seeded.status() == 0
+        again = start("seed", GATEWAY_DATABASE__URL=empty_database)
+        assert await again.status() == 0
+
+        assert "0 unchanged" in seeded.output
+        assert "0 places inserted" in again.output
+
+    async def test_seeding_too_early_says_what_to_do(self, start: Start, empty_database: str) -> None:
+        process = start("seed", GATEWAY_DATABASE__URL=empty_database)
+
+        assert await process.status() == 3
+        assert "gateway migrate" in process.output
+
+    @pytest.mark.parametrize("command", ["migrate", "seed"])
+    async def test_nobody_there_is_one_line(self, start: Start, command: str) -> None:
+        process = start(command, GATEWAY_DATABASE__URL="postgresql+asyncpg://u:hunter2@127.0.0.1:1/gateway")
+
+        assert await process.status() == 3
+        assert "127.0.0.1:1" in process.output
+        assert "hunter2" not in process.output
+        assert len(process.output.strip().splitlines()) == 1
+
+
+async def test_plain_uvicorn_serves_it_too(run: Start, servers: Devstack, instance: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = run("-m", "uvicorn", "gateway.app:create_app", "--factory", "--port", str(port))
+    await process.said("Uvicorn running")
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(f"http://127.0.0.1:{port}{BRIEF}")).json()["complete"] is True
+    process.send(SIGTERM)
+
+    await process.status()
+    await assert_nothing_is_held(servers, instance)
