@@ -4,15 +4,19 @@ import asyncio
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 LIMIT = 20.0  # seconds that anything may take that takes milliseconds
 
 
-def start(*command: str, cwd: Path = Path("/"), env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+def start(
+    *command: str, cwd: Path = Path("/"), env: Mapping[str, str] | None = None, pass_fds: Collection[int] = ()
+) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own; without a command, one that does nothing."""
-    return subprocess.Popen(command or ["sleep", "60"], cwd=cwd, env=env or {}, start_new_session=True)  # noqa: S603
+    return subprocess.Popen(  # noqa: S603
+        command or ["sleep", "60"], cwd=cwd, env=env or {}, pass_fds=pass_fds, start_new_session=True
+    )
 
 
 async def until(condition: Callable[[], bool], *, limit: float = LIMIT) -> None:

@@ -1,15 +1,19 @@
 """Which processes belong to a folder, and what happens to them."""
 
+import fcntl
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from evidence import alive, start, until
+from evidence import alive, shared_memory_of, start, until
 
 from gateway.devstack import remains
 
@@ -77,7 +81,8 @@ class TestSend:
     def test_a_process_that_does_not_belong_gets_no_signal(self, folder: Path, started: Started) -> None:
         stranger = started(start())
         remains.send(signal.SIGKILL, stranger.pid, folder)
-        assert stranger.poll() is None
+        stranger.terminate()
+        assert stranger.wait() == -signal.SIGTERM
 
     def test_no_process_is_no_error(self, folder: Path, started: Started) -> None:
         process = started(start(cwd=folder))
@@ -105,11 +110,31 @@ class TestRemove:
         remains.remove(folder)
         assert not alive(process.pid)
 
-    def test_processes_that_start_others_do_not_outrun_it(self, folder: Path, started: Started) -> None:
-        fork = "import os\nwhile True:\n    if os.fork(): os._exit(0)"
-        started(start(sys.executable, "-I", "-S", "-c", fork, cwd=folder))
+    def test_one_that_starts_others_all_the_time_does_not_outrun_it(self, folder: Path, started: Started) -> None:
+        breed = "import os, signal\nwhile os.fork() or signal.pause(): pass"
+        last_one_ends, inherited = os.pipe()
+        os.set_inheritable(inherited, True)
+        started(start(sys.executable, "-I", "-S", "-c", breed, cwd=folder, pass_fds=[inherited]))
+        os.close(inherited)
         remains.remove(folder)
-        assert remains.belonging(folder) == []
+        try:
+            assert select.select([last_one_ends], [], [], 5)[0]
+            assert os.read(last_one_ends, 1) == b""  # nobody holds the other end any more
+        finally:
+            remains.kill(folder)
+            os.close(last_one_ends)
+
+    @pytest.mark.parametrize("sign", ["", "-"])
+    def test_the_shared_memory_of_a_killed_postgresql_is_gone(self, folder: Path, started: Started, sign: str) -> None:
+        data = folder / "postgresql" / "data"
+        data.mkdir(parents=True)
+        make_and_end = "import ctypes; assert ctypes.CDLL(None).shmget(0, 56, 0o600) >= 0"
+        maker = started(start(sys.executable, "-I", "-S", "-c", make_and_end))
+        assert maker.wait() == 0
+        assert shared_memory_of({maker.pid})
+        (data / "postmaster.pid").write_text(f"{sign}{maker.pid}\n{data}\n")
+        remains.remove(folder)
+        assert not shared_memory_of({maker.pid})
 
     def test_a_folder_that_is_gone_is_no_error(self, folder: Path) -> None:
         remains.remove(folder)
@@ -126,6 +151,29 @@ class TestOwned:
             pass
         with remains.owned(folder, wait=False) as ours:
             assert ours
+
+    def test_nobody_owns_what_was_removed_while_they_waited(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        waits = threading.Event()
+        flock = fcntl.flock
+
+        def wait_for_lock(handle: int, operation: int) -> None:
+            if operation == fcntl.LOCK_EX:
+                waits.set()
+            flock(handle, operation)
+
+        def own() -> bool:
+            with remains.owned(folder, wait=True) as ours:
+                return ours
+
+        monkeypatch.setattr(fcntl, "flock", wait_for_lock)
+        with ThreadPoolExecutor() as pool:
+            with remains.owned(folder, wait=False):
+                owned = pool.submit(own)
+                assert waits.wait(timeout=20)
+                remains.remove(folder)
+            assert owned.result() is False
 
     def test_nobody_owns_what_is_not_there(self, folder: Path) -> None:
         with remains.owned(folder / "gone", wait=True) as ours:

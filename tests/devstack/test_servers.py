@@ -79,8 +79,6 @@ class TestAllServers:
     async def test_killed_are_gone_at_once_and_come_back_with_their_data(self, devstack: Devstack) -> None:
         servers = [devstack.weather, devstack.postgresql, devstack.redis, devstack.rabbitmq]
         urls = [each.url for each in servers]
-        async with connected(devstack.postgresql.url) as connection:
-            await connection.execute("CREATE TABLE kept AS SELECT 1 AS id")
         async with redis_client.Redis.from_url(devstack.redis.url_of(61)) as client:
             await client.set("kept", 1)
         async with await aio_pika.connect(devstack.rabbitmq.url) as amqp:
@@ -98,9 +96,6 @@ class TestAllServers:
             await asyncio.gather(*(each.start() for each in servers))
 
         assert [each.url for each in servers] == urls
-        async with connected(devstack.postgresql.url) as connection:
-            assert await connection.fetchval("SELECT id FROM kept") == 1
-            await connection.execute("DROP TABLE kept")
         async with redis_client.Redis.from_url(devstack.redis.url_of(61)) as client:
             assert await client.getdel("kept") == b"1"
         async with await aio_pika.connect(devstack.rabbitmq.url) as amqp:
@@ -119,6 +114,17 @@ class TestPostgreSQL:
     async def test_it_sorts_by_code_and_knows_the_letters_of_all_languages(self, postgresql_server: PostgreSQL) -> None:
         async with connected(postgresql_server.url) as connection:
             assert await connection.fetchval("SELECT lower('ZÜRICH')") == "zürich"
+
+    async def test_what_was_committed_survives_a_kill_in_the_same_instant(self, postgresql_server: PostgreSQL) -> None:
+        url = await postgresql_server.create_database("survives")
+        async with connected(url) as connection:
+            await connection.execute("CREATE TABLE kept (id integer)")
+            await connection.execute("INSERT INTO kept VALUES (1)")
+            postgresql_server.kill()
+        await postgresql_server.start()
+        async with connected(url) as connection:
+            assert await connection.fetchval("SELECT id FROM kept") == 1
+        await postgresql_server.drop_database("survives")
 
     async def test_a_database_is_a_copy_of_its_template(self, postgresql_server: PostgreSQL) -> None:
         template = await postgresql_server.create_database("template")
@@ -243,10 +249,11 @@ class TestStarting:
     async def test_one_that_ignores_the_signal_is_killed(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(server, "_STOP_LIMIT", 0.1)
         ready = folder / "ready"
-        async with Stub(folder, "trap '' TERM; : >ready; while :; do sleep 1; done", ready.exists):
+        async with Stub(folder, "trap '' TERM; : >ready; while :; do sleep 1; done", ready.exists) as stub:
             pids = remains.belonging(folder)
             assert pids
-        assert not any(map(alive, pids))
+            await stub.stop()
+            assert not any(map(alive, pids))
 
     async def test_one_that_is_suspended_stops_as_well(self, folder: Path) -> None:
         ready = folder / "ready"
