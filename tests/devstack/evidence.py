@@ -36,8 +36,11 @@ def alive(pid: int) -> bool:
 
 
 def program(pid: int) -> str:
-    """The name of the program that a process runs."""
-    return Path(f"/proc/{pid}/comm").read_text().strip()
+    """The name of the program that a process runs, empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def command(pid: int) -> list[str]:
