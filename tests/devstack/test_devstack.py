@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from evidence import alive, command, program, shared_memory_of, takes_connections, until
 
 from gateway.devstack import remains, stack
 from gateway.devstack.folder import sweep
@@ -22,6 +21,7 @@ from gateway.devstack.redis import Redis
 from gateway.devstack.server import DevstackError
 from gateway.devstack.stack import devstack
 from gateway.settings import Settings
+from tests.devstack.evidence import alive, command, program, shared_memory_of, takes_connections, until
 
 
 @dataclass

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from evidence import start
 
 from gateway.devstack import remains
 from gateway.devstack.folder import PREFIX, data_folder, sweep
+from tests.devstack.evidence import start
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from evidence import alive, shared_memory_of, start, until
 
 from gateway.devstack import remains
+from tests.devstack.evidence import alive, shared_memory_of, start, until
 
 Started = Callable[[subprocess.Popen[bytes]], subprocess.Popen[bytes]]
 

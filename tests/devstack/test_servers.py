@@ -11,7 +11,6 @@ import aio_pika
 import asyncpg
 import pytest
 import redis.asyncio as redis_client
-from evidence import alive, takes_connections
 from redis.exceptions import AuthenticationError
 
 from gateway.devstack import ports, remains, server
@@ -20,6 +19,7 @@ from gateway.devstack.rabbitmq import RabbitMQ
 from gateway.devstack.redis import Redis
 from gateway.devstack.server import DevstackError, PortTakenError, Server, find_program
 from gateway.devstack.stack import Devstack
+from tests.devstack.evidence import alive, takes_connections
 
 NAMES = ["weather", "postgresql", "redis", "rabbitmq"]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from evidence import takes_connections, until
 
 from gateway.devstack import ports
 from gateway.devstack.open_meteo import Calls, Faults
 from gateway.devstack.weather import Weather
+from tests.devstack.evidence import takes_connections, until
 
 ZURICH = {"latitude": 47.36667, "longitude": 8.55}
 
