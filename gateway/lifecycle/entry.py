@@ -91,6 +91,7 @@ class Entry(Generic[T]):
             asyncio.CancelledError: the caller was cancelled.
             StartTimeoutError: the deadline has passed.
             DiedError: this entry, or one that was entered before, ended by itself.
+            ForcedError: it was aborted.
             Exception: whatever the context manager raised.
         """
         watched: set[asyncio.Future[Any]] = {self._owner, self._entered, self._aborted, self._death}
@@ -103,6 +104,8 @@ class Entry(Generic[T]):
         error: BaseException
         if self._death.done():
             error = self._death.result()
+        elif self._aborted.done():
+            error = self.errors.pop()
         elif self._entered.done():
             return self._entered.result()
         elif self._owner.done():
@@ -114,7 +117,8 @@ class Entry(Generic[T]):
         self._journal.record(Kind.ENTER_FAILED, self.name, error)
         cancelled_meanwhile = await outlast(self._withdraw())
         if isinstance(error, StartTimeoutError) and self._ended is not None:
-            error.__cause__ = self._ended.__cause__
+            cancelled = isinstance(self._ended, asyncio.CancelledError)
+            error.__cause__ = self._ended.__cause__ if cancelled else self._ended
         if cancelled_meanwhile is not None:
             raise cancelled_meanwhile from error
         raise error

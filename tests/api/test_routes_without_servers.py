@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from gateway.app import create_app
 from gateway.briefs.briefs import Brief, Outlook, PlaceUnavailableError, Popularity, Sections
 from gateway.briefs.sections import Reason, Section, Status
-from gateway.dependencies import get_briefs
+from gateway.dependencies import RequestId, get_briefs
 from gateway.places.queries import Place
 from gateway.settings import Settings
 
@@ -73,6 +73,14 @@ async def test_what_cannot_be_answered_is_a_problem(client: httpx.AsyncClient, p
 
     assert response.status_code == status
     assert response.headers["Content-Type"] == "application/problem+json"
+
+
+async def test_a_route_may_ask_for_the_id_of_its_request(app: FastAPI, client: httpx.AsyncClient) -> None:
+    @app.get("/id")
+    async def show(request_id: RequestId) -> str:
+        return request_id
+
+    assert (await client.get("/id", headers={"X-Request-ID": "mine"})).json() == "mine"
 
 
 async def test_a_mistake_of_ours_is_a_problem_with_a_request_id(app: FastAPI, client: httpx.AsyncClient) -> None:

@@ -203,6 +203,37 @@ class TestAStartThatFails:
 
         assert isinstance(caught.value.__cause__, DiedError)
 
+    async def test_forced_while_it_enters_it_is_aborted(self) -> None:
+        aborted: list[str] = []
+        entering = asyncio.Event()
+        stack = LifecycleStack()
+
+        async def hang_there() -> None:
+            entering.set()
+            await hang()
+
+        async def start() -> None:
+            async with stack:
+                await enter(stack, "one")
+                await enter(stack, "two", on_enter=hang_there, on_exit=hang, abort=partial(aborted.append, "two"))
+
+        task = asyncio.create_task(start())
+        await entering.wait()
+        stack.abort()
+        with pytest.raises(StartError) as caught:
+            await task
+
+        assert isinstance(caught.value.__cause__, ForcedError)
+        assert set(aborted) == {"two"}
+        assert told(stack.journal)[2:] == [
+            "entering two",
+            "aborted two",
+            "aborted one",
+            "enter failed two",
+            "stopping",
+            "stopped",
+        ]
+
     async def test_a_clean_up_that_hangs_is_aborted(self) -> None:
         aborted: list[str] = []
         with pytest.raises(StartError) as caught:
