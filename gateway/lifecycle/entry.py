@@ -117,8 +117,8 @@ class Entry(Generic[T]):
         self._journal.record(Kind.ENTER_FAILED, self.name, error)
         cancelled_meanwhile = await outlast(self._withdraw())
         if isinstance(error, StartTimeoutError) and self._ended is not None:
-            cancelled = isinstance(self._ended, asyncio.CancelledError)
-            error.__cause__ = self._ended.__cause__ if cancelled else self._ended
+            by_us = isinstance(self._ended, asyncio.CancelledError)
+            error.__cause__ = self._ended.__cause__ if by_us else self._ended
         if cancelled_meanwhile is not None:
             raise cancelled_meanwhile from error
         raise error
