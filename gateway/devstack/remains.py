@@ -8,12 +8,13 @@ it is up in a few milliseconds and needs nothing but the standard library.
 import ctypes
 import fcntl
 import os
+import select
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 MARKER = "GATEWAY_DEVSTACK"
@@ -36,13 +37,9 @@ def state(pid: int) -> str:
 
 def send(signum: signal.Signals, pid: int, folder: Path) -> None:
     """Signal a process if it (still) belongs to the folder: its id may have been given to another in the meantime."""
-    with suppress(ProcessLookupError):
-        handle = os.pidfd_open(pid)
-        try:
-            if _belongs(pid, folder):
-                signal.pidfd_send_signal(handle, signum)
-        finally:
-            os.close(handle)
+    with _handle(pid) as handle:
+        if handle is not None and _belongs(pid, folder):
+            signal.pidfd_send_signal(handle, signum)
 
 
 def kill(folder: Path) -> None:
@@ -53,11 +50,14 @@ def kill(folder: Path) -> None:
     """
     deadline = time.monotonic() + _KILL_LIMIT
     while pids := belonging(folder):  # again and again: one of them may just have started another
-        for pid in pids:
-            send(signal.SIGKILL, pid, folder)
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"processes that survive SIGKILL: {pids}")
-        time.sleep(0.002)
+        with ExitStack() as stack:
+            # A dying process loses what it belongs by before it closes its ports: only its handle says when it is gone.
+            handles = [stack.enter_context(_handle(pid)) for pid in pids]
+            for pid in pids:
+                send(signal.SIGKILL, pid, folder)
+            for pid, handle in zip(pids, handles, strict=True):
+                if handle is not None and not _gone(handle, deadline):
+                    raise TimeoutError(f"a process that survives SIGKILL: {pid}")
 
 
 def remove(folder: Path) -> None:
@@ -99,6 +99,27 @@ def main() -> None:
     with owned(folder, wait=True) as ours:
         if ours:
             remove(folder)
+
+
+@contextmanager
+def _handle(pid: int) -> Iterator[int | None]:
+    """A handle of a process, which stays its own when the id is given to another. None: there is no such process."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        yield None
+        return
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _gone(handle: int, deadline: float) -> bool:
+    """Wait until the process has ended, and all that it held is given back; until the deadline at most."""
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    return bool(poll.poll(max(0, deadline - time.monotonic()) * 1000))
 
 
 def _stat(pid: int) -> list[str]:

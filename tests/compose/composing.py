@@ -8,6 +8,7 @@ OPTION...` ends it, and `exec FOLDER VERB ARGUMENT...` is for all other verbs.
 import os
 import secrets
 import shlex
+import signal
 import socket
 import subprocess
 import time
@@ -51,7 +52,7 @@ class Compose:
         return self._run([*ours, verb, *arguments], within=RUN_WITHIN)
 
     def _run(self, arguments: list[str], *, within: float) -> str:
-        done = subprocess.run(  # noqa: S603 - the command is the developer's own
+        process = subprocess.Popen(  # noqa: S603 - the command is the developer's own
             [*self._command, *arguments],
             cwd=ROOT,
             env=self._environment,
@@ -59,11 +60,17 @@ class Compose:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=within,
-            check=False,
+            start_new_session=True,
         )
-        assert done.returncode == 0, f"{shlex.join(done.args)} ended with {done.returncode}:\n{done.stdout[-8000:]}"
-        return done.stdout
+        with process:
+            try:
+                printed, _ = process.communicate(timeout=within)
+            except BaseException:
+                # With all that it started: what still brings the stack up must not do so while it is taken down.
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        assert process.returncode == 0, f"{arguments} ended with {process.returncode}:\n{printed[-8000:]}"
+        return printed
 
 
 def eventually(condition: Callable[[], bool], *, within: float, every: float = 0.2) -> None:
