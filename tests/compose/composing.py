@@ -73,11 +73,11 @@ class Compose:
         return printed
 
 
-def eventually(condition: Callable[[], bool], *, within: float, every: float = 0.2) -> None:
-    """Return once the condition holds; fail if it does not in time."""
+def eventually(look: Callable[[], object], expected: object, *, within: float, every: float = 0.2) -> None:
+    """Return once what is seen is what is expected; fail, and say what is seen instead, if it is not in time."""
     by = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < by, f"not within {within} s: {condition.__name__}"
+    while (seen := look()) != expected:
+        assert time.monotonic() < by, f"after {within} s still {seen!r} instead of {expected!r}"
         time.sleep(every)
 
 
