@@ -12,6 +12,8 @@ from gateway.devstack.rabbitmq import RabbitMQ
 from gateway.devstack.redis import Redis
 from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import Weather
+from gateway.places.seed import seed
+from gateway.schema.migrate import migrate
 
 
 @pytest.fixture(scope="session")
@@ -76,3 +78,11 @@ def devstack(
         redis=redis_server,
         rabbitmq=rabbitmq_server,
     )
+
+
+@pytest.fixture(scope="session")
+async def servers(devstack: Devstack) -> Devstack:
+    """All servers, with the database migrated and the places in it."""
+    await migrate(devstack.postgresql.url)
+    await seed(devstack.postgresql.url)
+    return devstack

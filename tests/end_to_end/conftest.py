@@ -9,20 +9,10 @@ from pathlib import Path
 import pytest
 
 from gateway.devstack.stack import Devstack
-from gateway.places.seed import seed
-from gateway.schema.migrate import migrate
 from gateway.settings import Settings
 from tests.end_to_end.running import Process, Running, running
 
 _numbers = count(1)
-
-
-@pytest.fixture(scope="session")
-async def servers(devstack: Devstack) -> Devstack:
-    """All servers, with the database migrated and the places in it."""
-    await migrate(devstack.postgresql.url)
-    await seed(devstack.postgresql.url)
-    return devstack
 
 
 @pytest.fixture
