@@ -1,5 +1,6 @@
 """The application."""
 
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
@@ -43,6 +44,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         exception_handlers=problems.HANDLERS,
         max_body_size=LARGEST_BODY,
+        redirect_slashes=False,
+        responses=problems.documented(HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE),
     )
     app.state.settings = settings or read_settings()
     for router in (places.router, predictions.router, health.router):

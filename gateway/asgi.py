@@ -87,5 +87,8 @@ class Requests:
         except asyncio.CancelledError:
             if responded:
                 raise
-            stopping = problem(HTTPStatus.SERVICE_UNAVAILABLE, "The gateway is stopping. Send it again.")
+            headers = {"X-Request-ID": scope["request_id"]} if "request_id" in scope else None
+            stopping = problem(
+                HTTPStatus.SERVICE_UNAVAILABLE, "The gateway is stopping. Send it again.", headers=headers
+            )
             await stopping(scope, receive, send)

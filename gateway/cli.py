@@ -4,6 +4,7 @@
 # ruff: noqa: PLC0415
 
 import asyncio
+import contextlib
 import logging
 import traceback
 from collections.abc import Callable, Coroutine
@@ -12,6 +13,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 
 from gateway.settings import InvalidSettingsError, Settings, read_settings
+from gateway.watchdog import end, run
 
 T = TypeVar("T")
 
@@ -105,7 +107,7 @@ def dev(host: Host = "127.0.0.1", port: Port = 8000, *, debug: Debug = False) ->
     from gateway.listener import PortTakenError
 
     try:
-        status = _run(run_dev(host, port, report=typer.echo, debug=debug))
+        status = _run(run_dev(host, port, report=_report, debug=debug))
     except (DevstackError, PortTakenError) as error:
         _fail(str(error), error, debug=debug)
     raise typer.Exit(status)
@@ -113,7 +115,16 @@ def dev(host: Host = "127.0.0.1", port: Port = 8000, *, debug: Debug = False) ->
 
 def main() -> None:
     """What the `gateway` command calls."""
-    app()
+    try:
+        app()
+    except SystemExit as ended:
+        end(ended.code if isinstance(ended.code, int) else 0)
+
+
+def _report(line: str) -> None:
+    """Print a line; there may be nobody to read it, as when the terminal has been closed."""
+    with contextlib.suppress(OSError):
+        typer.echo(line)
 
 
 def _begin(*, debug: bool, level: int = logging.INFO) -> Settings:
@@ -137,14 +148,22 @@ def _with_database(work: Callable[..., Coroutine[Any, Any, object]], settings: S
     url = settings.database.url.get_secret_value()
     try:
         done = _run(work(url, application_name=f"{settings.instance} {work.__name__}"))
-    except (OSError, SQLAlchemyError, PostgresError, InterfaceError, SchemaMismatchError) as error:
+    except (
+        OSError,
+        SQLAlchemyError,
+        PostgresError,
+        InterfaceError,
+        SchemaMismatchError,
+        TypeError,
+        ValueError,
+    ) as error:
         _fail(complain_of_database(error, settings), error, debug=debug)
     typer.echo(done)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
     try:
-        return asyncio.run(work)
+        return run(work)
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise typer.Exit(INTERRUPTED) from None
 

@@ -14,6 +14,7 @@ from gateway.lifespan import Gateway
 from gateway.readiness import Readiness
 from gateway.resources.database import is_transient
 from gateway.resources.model import Model
+from gateway.resources.opening import PermanentError
 
 # They are coroutines because FastAPI calls plain functions in a thread, which takes longer than all that they do.
 
@@ -53,15 +54,17 @@ async def get_journal(request: Request) -> Journal:
 async def get_session(request: Request) -> AsyncGenerator[AsyncSession]:
     """A database session for this request: its connection is taken at the first statement, and given back at the end.
 
+    It is for reading: each statement stands for itself, so there is no transaction to begin and to roll back.
+
     Raises:
         DatabaseUnavailableError: while the session was used the database was away, or took too long.
     """
-    engine = (await get_gateway(request)).database
+    engine = (await get_gateway(request)).database.execution_options(isolation_level="AUTOCOMMIT")
     try:
         async with AsyncSession(engine) as session:
             yield session
-    except (OSError, DBAPIError, PoolTimeoutError) as error:
-        if is_transient(error):
+    except (OSError, DBAPIError, PoolTimeoutError, PermanentError) as error:
+        if isinstance(error, PermanentError) or is_transient(error):
             raise DatabaseUnavailableError from error
         raise
 

@@ -24,6 +24,9 @@ from gateway.settings import Settings
 
 T = TypeVar("T")
 
+RELEASE_SHARE = 0.9
+"""How much of the whole stop there is to release everything politely; the rest is for letting go of what is left."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
@@ -49,7 +52,9 @@ class State(TypedDict):
 async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
     settings: Settings = app.state.settings
     async with LifecycleStack(
-        startup=settings.startup_timeout, shutdown=settings.shutdown_timeout, journal=Journal(listener=log_event)
+        startup=settings.startup_timeout,
+        shutdown=settings.shutdown_timeout * RELEASE_SHARE,
+        journal=Journal(listener=log_event),
     ) as stack:
         app.state.stack = stack  # for the server, which may have to force a stop
 

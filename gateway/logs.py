@@ -18,6 +18,8 @@ _QUIET = {
     "aio_pika": logging.CRITICAL,
     "aiormq": logging.CRITICAL,
     "httpx": logging.WARNING,
+    # A close that is cancelled at its deadline; the journal says so.
+    "sqlalchemy.pool": logging.CRITICAL,
     "alembic": logging.WARNING,
     # What it says of starting and stopping, we say.
     "uvicorn.error": logging.WARNING,

@@ -1,5 +1,6 @@
 """Whether the gateway should be sent requests, and what each resource says of itself."""
 
+import asyncio
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -33,16 +34,18 @@ class Readiness:
         self._stack = stack
         self._grace = grace
         self._away_since: float | None = None
+        self._asking = asyncio.Lock()
         self._latest: tuple[float, Report] | None = None
 
     async def report(self) -> Report:
         if not self._stack.ready:
             died = self._stack.phase is Phase.STARTED
             return Report(ready=False, status="unavailable" if died else self._stack.phase)
-        now = monotonic()
-        if self._latest is None or now - self._latest[0] >= FRESH_FOR:
-            self._latest = now, self._judge(await check_all(self._stack.entries, within=CHECK_WITHIN), now)
-        return self._latest[1]
+        async with self._asking:  # whoever comes meanwhile waits, and gets the same
+            if self._latest is None or monotonic() - self._latest[0] >= FRESH_FOR:
+                report = self._judge(await check_all(self._stack.entries, within=CHECK_WITHIN), monotonic())
+                self._latest = monotonic(), report
+            return self._latest[1]
 
     def _judge(self, findings: list[Finding], now: float) -> Report:
         away = any(finding.name == ESSENTIAL and not finding.ok for finding in findings)

@@ -16,7 +16,7 @@ from gateway.asgi import AppLifespan, Requests
 from gateway.lifecycle import LifecycleStack, describe
 from gateway.listener import let_go_quickly, url_of
 from gateway.settings import Settings
-from gateway.watchdog import Watchdog
+from gateway.watchdog import Watchdog, run
 
 STOPPED = 0
 """Exit status after a clean stop by a signal."""
@@ -32,9 +32,6 @@ FORCED = 130
 FORCE_WITHIN = 0.5
 """Seconds from the second signal to the end of the process, whatever hangs."""
 
-END_WITHIN = 1.0
-"""Seconds for the interpreter to end, once everything is released."""
-
 CLEAN_UP_WITHIN = 3.0
 """Seconds for the clean-up of requests that were cancelled, before what they use is released."""
 
@@ -45,11 +42,13 @@ Started = Callable[[LifecycleStack], object]
 
 
 def serve(
-    app: FastAPI, listener: socket.socket, settings: Settings, *, on_started: Started | None = None
+    app: FastAPI,
+    listener: socket.socket,
+    settings: Settings,
+    *,
+    on_started: Started | None = None,
 ) -> tuple[int, Exception | None]:
     """Run the app until a signal stops it, or one of its entries dies. Return the exit status, and what went wrong.
-
-    End the process with that soon: the watchdog does, should a thread still be stuck in a DNS lookup.
 
     Args:
         app: has its stack in `app.state.stack` once its lifespan is entered.
@@ -57,14 +56,18 @@ def serve(
         settings: how long the stop and its parts may take.
         on_started: called after the startup, before the first request.
     """
-    watchdog = Watchdog()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        status, error = runner.run(_Life(app, listener, settings, watchdog, on_started).run())
-        watchdog.exit_within(END_WITHIN, status)
-    return status, error
+    return run(_Life(app, listener, settings, Watchdog(), on_started).run(), loop_factory=uvloop.new_event_loop)
 
 
 class _Uvicorn(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._on_listening = on_listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_listening()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         """Leave the signals alone: they are ours."""
@@ -112,13 +115,14 @@ class _Life:
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller reports it
             return START_FAILED, error
         try:
-            died = await self._serve(asked, forced)
+            await self._serve(asked, forced)
         finally:
             unclean = await self._leave()
+        died = self._app.state.stack.death.done()  # be it while it drained, or was released
         return (DIED if died else UNCLEAN if unclean else STOPPED), unclean
 
-    async def _serve(self, asked: "asyncio.Task[Any]", forced: "asyncio.Task[Any]") -> bool:
-        """Serve until asked to stop, or until an entry dies. Return once the last request has ended: did one die?"""
+    async def _serve(self, asked: "asyncio.Task[Any]", forced: "asyncio.Task[Any]") -> None:
+        """Serve until asked to stop, or until an entry dies. Return once the last request has ended."""
         settings = self._settings
         stack: LifecycleStack = self._app.state.stack
         if self._on_started is not None:
@@ -131,15 +135,13 @@ class _Life:
             server_header=False,
             timeout_graceful_shutdown=settings.graceful_seconds,  # type: ignore[arg-type]  # any number will do
         )
-        server = self._uvicorn = _Uvicorn(config)
+        server = self._uvicorn = _Uvicorn(config, self._say_that_it_serves)
         let_go_quickly(self._listener)
         serving = asyncio.create_task(server.serve([self._listener]))
-        log.info("serving", url=url_of(self._listener), a_stop_takes_at_most_s=settings.shutdown_timeout)
         await asyncio.wait({serving, asked, stack.death}, return_when=asyncio.FIRST_COMPLETED)
 
         stack.begin_stop()
-        died = stack.death.done()
-        if died:
+        if stack.death.done():
             log.critical("stopping: nothing runs on half a stack", error=describe(stack.death.result()))
         elif asked.done():
             log.info("asked to stop", drain_s=settings.drain_seconds)
@@ -151,7 +153,9 @@ class _Life:
         if cancelled := server.server_state.tasks:
             log.warning("requests had to be cancelled", requests=len(cancelled))
             await asyncio.wait(cancelled, timeout=CLEAN_UP_WITHIN)
-        return died
+
+    def _say_that_it_serves(self) -> None:
+        log.info("serving", url=url_of(self._listener), a_stop_takes_at_most_s=self._settings.shutdown_timeout)
 
     async def _leave(self) -> Exception | None:
         try:
@@ -187,9 +191,11 @@ class _Life:
                 self._watchdog.exit_within(FORCE_WITHIN, FORCED)
                 loop.call_soon_threadsafe(self._forced.set)
 
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        for number in numbers:
+            signal.signal(number, handle)
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for number in numbers:  # all is released and the status is settled: nothing is left to stop
+                signal.signal(number, signal.SIG_IGN)

@@ -26,7 +26,7 @@ class InvalidSettingsError(Exception):
     """The settings cannot be used; the message has a line for each variable that is wrong, and no value of any."""
 
 
-def _url_with(*schemes: str) -> AfterValidator:
+def _url_with(*schemes: str, origin: bool = False) -> AfterValidator:
     """Accept a URL with one of the schemes, a host and a port that is a number."""
 
     def validate(url: SecretStr) -> SecretStr:
@@ -34,6 +34,10 @@ def _url_with(*schemes: str) -> AfterValidator:
         try:
             parts = urlsplit(url.get_secret_value())
             usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+            if origin:  # anything else would have no effect, and be shown: httpx puts the whole URL into its errors
+                usable = (
+                    usable and "@" not in parts.netloc and not (parts.path.strip("/") or parts.query or parts.fragment)
+                )
         except ValueError:
             usable = False
         if not usable:
@@ -46,7 +50,8 @@ def _url_with(*schemes: str) -> AfterValidator:
 def address(url: SecretStr) -> str:
     """What of a URL may be shown: its host and port, without user and password."""
     parts = urlsplit(url.get_secret_value())
-    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+    host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else str(parts.hostname)
+    return f"{host}:{parts.port}" if parts.port else host
 
 
 class ResourceSettings(BaseModel):
@@ -59,7 +64,7 @@ class ResourceSettings(BaseModel):
 
 
 class HttpSettings(ResourceSettings):
-    weather_url: Annotated[SecretStr, _url_with("http", "https")] = SecretStr("https://api.open-meteo.com")
+    weather_url: Annotated[SecretStr, _url_with("http", "https", origin=True)] = SecretStr("https://api.open-meteo.com")
 
 
 class DatabaseSettings(ResourceSettings):

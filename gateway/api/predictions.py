@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.api.problems import ProblemError, documented
 from gateway.dependencies import ModelDependency
@@ -15,18 +15,27 @@ router = APIRouter(prefix="/v1/predictions", tags=["predictions"])
 
 MOST_DAYS = 1000
 
+Number = Annotated[float, Field(strict=True)]
+
+
+def _text(value: object) -> object:
+    """A date is written as text: a number would be taken for seconds since 1970."""
+    if not isinstance(value, str):
+        raise ValueError("should be a date like 2026-11-24")  # noqa: TRY004 - pydantic's way to refuse
+    return value
+
 
 class DayOfWeather(BaseModel):
     """The weather of one day at one place."""
 
     model_config = ConfigDict(extra="forbid")
 
-    precipitation_mm: Annotated[float, Field(ge=0, le=2000, description="The sum of the day")]
-    temperature_max_c: Annotated[float, Field(ge=-100, le=70)]
-    temperature_min_c: Annotated[float, Field(ge=-100, le=70)]
-    wind_m_s: Annotated[float, Field(ge=0, le=150, description="The mean of the day")]
-    date: date
-    latitude: Annotated[float, Field(ge=-90, le=90, description="South is negative")]
+    precipitation_mm: Annotated[Number, Field(ge=0, le=2000, description="The sum of the day")]
+    temperature_max_c: Annotated[Number, Field(ge=-100, le=70)]
+    temperature_min_c: Annotated[Number, Field(ge=-100, le=70)]
+    wind_m_s: Annotated[Number, Field(ge=0, le=150, description="The mean of the day")]
+    date: Annotated[date, BeforeValidator(_text)]
+    latitude: Annotated[Number, Field(ge=-90, le=90, description="South is negative")]
 
 
 class PredictionRequest(BaseModel):

@@ -15,6 +15,15 @@ from gateway.dependencies import DatabaseUnavailableError, NotStartedError
 
 MEDIA_TYPE = "application/problem+json"
 
+MOST_MISTAKES = 20
+"""How many are listed: a request could have a hundred thousand."""
+
+_ADVICE = {
+    HTTPStatus.NOT_FOUND: "There is nothing at this path. What there is, /docs tells.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "This path does not take this method. The header Allow has those that it takes.",
+    HTTPStatus.BAD_REQUEST: "The body cannot be read as JSON. Correct it, and send it again.",
+}
+
 ExceptionHandler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
 
@@ -31,7 +40,7 @@ class Problem(BaseModel):
     type: str = "about:blank"
     title: str
     status: int
-    detail: str = Field(description="What to do about it")
+    detail: str = Field(description="What went wrong here, and what to do about it")
     mistakes: list[Mistake] | None = Field(None, description="All that is wrong with the request")
 
 
@@ -74,12 +83,14 @@ async def _on_problem(_request: Request, error: ProblemError) -> JSONResponse:
 
 async def _on_http_exception(_request: Request, error: HTTPException) -> JSONResponse:
     """Of the framework: an unknown path, a method that a path does not have, a body that is too large."""
-    return problem(HTTPStatus(error.status_code), str(error.detail), headers=error.headers)
+    status = HTTPStatus(error.status_code)
+    return problem(status, _ADVICE.get(status, str(error.detail)), headers=error.headers)
 
 
 async def _on_invalid_request(_request: Request, error: RequestValidationError) -> JSONResponse:
     mistakes = [
-        Mistake(where=".".join(map(str, mistake["loc"])), message=str(mistake["msg"])) for mistake in error.errors()
+        Mistake(where=".".join(map(str, mistake["loc"])), message=str(mistake["msg"]))
+        for mistake in error.errors()[:MOST_MISTAKES]
     ]
     detail = "Correct what is listed in `mistakes`, and send it again."
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, mistakes=mistakes)
@@ -87,7 +98,7 @@ async def _on_invalid_request(_request: Request, error: RequestValidationError) 
 
 async def _on_unavailable(_request: Request, error: Exception) -> JSONResponse:
     reason = f" ({error.reason})" if isinstance(error, PlaceUnavailableError) else ""
-    detail = f"The database is away{reason}. Try again in a moment."
+    detail = f"The database did not answer{reason}. Try again in a moment."
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
 
 

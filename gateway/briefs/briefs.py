@@ -24,6 +24,9 @@ T = TypeVar("T")
 SHARE = 0.9
 """How much of the brief's time its parts may take, so that there is time left to answer."""
 
+PLACE_SHARE = 0.4
+"""How much of it the place may take. The weather waits for it, and shall have its time however slow the database is."""
+
 
 class Outlook(BaseModel):
     """What the model makes of the weather."""
@@ -95,11 +98,12 @@ class Briefs:
         Raises:
             PlaceUnavailableError: the database is away.
         """
-        by = time.monotonic() + self._timeout * SHARE
+        began = time.monotonic()
+        by = began + self._timeout * SHARE
         async with asyncio.TaskGroup() as group:
             observations = group.create_task(self._section(self._observations(place_id), by))
             popularity = group.create_task(self._section(self._popularity(place_id), by))
-            found = await self._section(self._place(place_id), by)
+            found = await self._section(self._place(place_id), began + self._timeout * PLACE_SHARE)
             place = found.data
             if place is None:
                 observations.cancel()

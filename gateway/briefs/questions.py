@@ -6,6 +6,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+PATIENCE = 0.1
+"""Seconds until what resists its cancellation is cancelled again."""
+
 
 class Questions:
     """Each question is a task of its own. At its deadline it is cancelled, and not waited for.
@@ -27,10 +30,11 @@ class Questions:
         task = asyncio.create_task(question)
         try:
             await asyncio.wait({task}, timeout=within)
-        finally:
-            if not task.done():
-                self._leave(task)
+        except asyncio.CancelledError:
+            self._leave(task)
+            raise
         if not task.done():
+            self._leave(task)
             raise TimeoutError(f"no answer within {within:.3g} s")
         if task.cancelled():  # not by us: some libraries do on a lost connection
             raise ConnectionError("the question was cancelled by the client library")
@@ -47,8 +51,8 @@ class Questions:
             task.exception()  # nobody waits for it any more
 
     async def end(self) -> None:
-        """End what still lingers."""
+        """End what still lingers, however often that takes; the entry that this belongs to has a deadline."""
         while self._lingering:
             for task in self._lingering:
                 task.cancel()
-            await asyncio.wait(self._lingering)
+            await asyncio.wait(self._lingering, timeout=PATIENCE)

@@ -57,10 +57,12 @@ async def fetch_weather(http: httpx.AsyncClient, place: Place) -> Weather:
         UpstreamError: what it answered is not the weather.
     """
     where = {"latitude": f"{place.latitude:.5f}", "longitude": f"{place.longitude:.5f}"}
-    async with http.stream("GET", FORECAST, params=where | _VARIABLES) as response:
+    # Not compressed: what is small on the wire could be of any size in memory.
+    plain = {"Accept-Encoding": "identity"}
+    async with http.stream("GET", FORECAST, params=where | _VARIABLES, headers=plain) as response:
         response.raise_for_status()
         content = bytearray()
-        async for chunk in response.aiter_bytes():
+        async for chunk in response.aiter_raw():
             content += chunk
             if len(content) > LARGEST_ANSWER:
                 raise UpstreamError(f"the answer has more than {LARGEST_ANSWER} bytes")

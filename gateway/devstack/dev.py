@@ -13,7 +13,7 @@ import httpx
 
 from gateway.devstack.folder import Report
 from gateway.devstack.stack import devstack
-from gateway.listener import take_port
+from gateway.listener import take_port, url_of
 from gateway.places.seed import seed
 from gateway.schema.migrate import migrate
 
@@ -39,8 +39,8 @@ async def dev(host: str, port: int, *, report: Report, debug: bool = False) -> i
     def stop(number: int) -> None:
         asked.append(number)
         if len(asked) == 1:
-            report("stopping: the gateway first, then the servers in reverse")
             life.cancel()
+            report("stopping: the gateway first, then the servers in reverse")
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop, number)
@@ -51,7 +51,8 @@ async def dev(host: str, port: int, *, report: Report, debug: bool = False) -> i
 
 
 async def _life(host: str, port: int, report: Report, *, debug: bool) -> int:
-    take_port(host, port).close()  # before the servers take their seconds
+    with take_port(host, port) as listener:  # before the servers take their seconds
+        url, port = url_of(listener), listener.getsockname()[1]
     began = time.monotonic()
     async with AsyncExitStack() as stack:
         servers = await stack.enter_async_context(devstack(report=report))
@@ -59,7 +60,6 @@ async def _life(host: str, port: int, report: Report, *, debug: bool) -> int:
         report(f"seed: {await seed(servers.postgresql.url)}")
         command = ["serve", "--host", host, "--port", str(port), "--timeline", *(["--debug"] if debug else [])]
         gateway = await stack.enter_async_context(_gateway(command, servers.environment()))
-        url = f"http://{host}:{port}"
         if await _answers(f"{url}/readyz", gateway):
             report(f"ready after {time.monotonic() - began:.1f} s; try:\n\n    curl {url}{EXAMPLE}\n\nCtrl-C ends it.")
         return await _ended(gateway)

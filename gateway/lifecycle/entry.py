@@ -136,8 +136,8 @@ class Entry(Generic[T]):
         if self.died:
             return
         if not self._aborted.done():
-            self._journal.record(Kind.EXITING, self.name)
             self._released.set()
+            self._journal.record(Kind.EXITING, self.name)
         await self._ends(within)
         if self._aborted.done():
             return
@@ -175,7 +175,7 @@ class Entry(Generic[T]):
         if self._abort is not None:
             try:
                 self._abort()
-            except Exception as error:  # noqa: BLE001 - the rest must be released whatever an abort does
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the rest is released whatever it does
                 self._abort = None
                 self._fail(error)
 

@@ -9,6 +9,12 @@ from typing import Any
 from gateway.lifecycle.entry import Entry
 from gateway.lifecycle.journal import describe
 
+OVERTIME = 0.1
+"""Seconds that a check has to end once its time is up."""
+
+_late: set[asyncio.Task["Finding"]] = set()
+"""Checks that ignore their cancellation: nobody waits for them, and they are kept until they end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -24,9 +30,24 @@ class Finding:
 
 async def check_all(entries: Iterable[Entry[Any]], *, within: float) -> list[Finding]:
     """Check the entries concurrently, each within `within` seconds; the findings are in the order of the entries."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_check(entry, within)) for entry in entries]
-    return [task.result() for task in tasks]
+    began = monotonic()
+    tasks = {asyncio.create_task(_check(entry, within), name=f"check of {entry.name}"): entry for entry in entries}
+    if not tasks:
+        return []
+    try:
+        _, late = await asyncio.wait(tasks, timeout=within + OVERTIME)
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.cancel()
+        raise
+    _late.update(late)
+    for task in late:
+        task.add_done_callback(_late.discard)
+    error = TimeoutError(f"no answer within {within:.3g} s")
+    return [
+        Finding(entry.name, False, monotonic() - began, describe(error), error) if task in late else task.result()
+        for task, entry in tasks.items()
+    ]
 
 
 async def _check(entry: Entry[Any], within: float) -> Finding:

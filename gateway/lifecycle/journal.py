@@ -1,6 +1,7 @@
 """The journal: what happened to each entry, in order, with times."""
 
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -61,7 +62,7 @@ class Journal:
         clock: Callable[[], float] = time.monotonic,
         listener: Callable[[Event], None] | None = None,
     ) -> None:
-        """Begin now. `listener` is told of each event as it is recorded, for logs; it should not raise."""
+        """Begin now. `listener` is told of each event as it is recorded, for logs; if it raises, that is printed and no more."""
         self.began_at = datetime.now(UTC)
         self.listener = listener
         self._clock = clock
@@ -91,7 +92,10 @@ class Journal:
         event = Event(at, kind, name, took, error)
         self._events.append(event)
         if self.listener is not None:
-            self.listener(event)
+            try:
+                self.listener(event)
+            except Exception:  # noqa: BLE001 - what is told to a log must not keep anything from being released
+                traceback.print_exc()
 
 
 def describe(error: BaseException) -> str:

@@ -14,6 +14,9 @@ from gateway.lifecycle.journal import Journal, Kind, describe
 
 T = TypeVar("T")
 
+MOMENT = 0.05
+"""Seconds that an entry has to exit by itself even when the deadline of the whole has passed: most need no more."""
+
 
 class Phase(StrEnum):
     """Where a stack is in its one life."""
@@ -84,11 +87,22 @@ class LifecycleStack(AsyncExitStack):
 
         Raises:
             StartError: it failed or took too long, or an entry before it died. What it had acquired is given back.
+            RuntimeError: the stack was left already, or has an entry of that name.
             asyncio.CancelledError: the caller was cancelled. The same holds.
         """
-        before = [entry.name for entry in self.entries]
+        if self.phase is Phase.STOPPED or name in (entry.name for entry in self.entries):
+            raise RuntimeError(f"{name} cannot be entered: the stack was left, or has one of that name")
+        before = [entry.name for entry in self.entries if entry.held]
         left = self._start_by - self.journal.now
-        entry = Entry(name, manager, stop=stop, journal=self.journal, death=self.death, abort=abort, check=check)
+        entry = Entry(
+            name,
+            manager,
+            stop=min(stop, self._teardown.shutdown),
+            journal=self.journal,
+            death=self.death,
+            abort=abort,
+            check=check,
+        )
         self.entries.append(entry)
         try:
             value = await entry.enter(max(0, min(start, left)))
@@ -114,8 +128,9 @@ class LifecycleStack(AsyncExitStack):
             death = self.death.result()
             raise StartError(death.name, death, [entry.name for entry in self.entries])
         self._start_by = math.inf
-        self.phase = Phase.STARTED
-        self.journal.record(Kind.STARTED)
+        if self.phase is Phase.STARTING:  # a stop that was asked for meanwhile stays asked for
+            self.phase = Phase.STARTED
+            self.journal.record(Kind.STARTED)
 
     def begin_stop(self) -> None:
         """Say that a stop was asked for: `ready` is false from now on, and the stop's deadline counts from here."""
@@ -126,6 +141,7 @@ class LifecycleStack(AsyncExitStack):
 
     def abort(self) -> None:
         """Force the stop: let go of every entry at once, the latest first. Leaving the stack is quick then."""
+        self.begin_stop()
         for entry in reversed(self.entries):
             entry.abort(ForcedError("the stop was forced"))
 
@@ -143,21 +159,23 @@ class LifecycleStack(AsyncExitStack):
         try:
             suppressed = bool(await super().__aexit__(exc_type, exc, traceback))
         except BaseException as error:  # noqa: BLE001 - of an inherited callback: it is raised again below
-            if isinstance(exc, StartError) and isinstance(error, Exception):
+            if isinstance(exc, StartError | asyncio.CancelledError) and isinstance(error, Exception):
                 teardown.errors.append(error)
             else:
                 leaving = error
         self.phase = Phase.STOPPED
         self.journal.record(Kind.STOPPED)
-        unclean = TeardownError.of(teardown.errors) if teardown.errors else None
+        errors, teardown.errors = teardown.errors, []  # said once, should it be left again
+        cancelled, teardown.cancelled = teardown.cancelled, None
+        unclean = TeardownError.of(errors) if errors else None
         if isinstance(leaving, StartError):
             leaving.teardown = unclean
         if leaving is None or suppressed:
             leaving = unclean
         elif unclean is not None:
             leaving.add_note("the teardown was not clean: " + "; ".join(map(describe, unclean.exceptions)))
-        if teardown.cancelled is not None and not isinstance(leaving, asyncio.CancelledError):
-            raise teardown.cancelled from leaving
+        if cancelled is not None and not isinstance(leaving, asyncio.CancelledError):
+            raise cancelled from leaving
         if leaving is not None and leaving is not exc:
             raise leaving
         return suppressed
@@ -178,15 +196,15 @@ class _Teardown:
         self.errors: list[Exception] = []
         self.cancelled: asyncio.CancelledError | None = None
         self._journal = journal
-        self._shutdown = shutdown
+        self.shutdown = shutdown
         self._stop_by = math.inf
 
     def begin(self) -> None:
-        self._stop_by = self._journal.now + self._shutdown
+        self._stop_by = self._journal.now + self.shutdown
 
     async def release(self, entry: Entry[Any], *_exc_details: object) -> None:
         """Exit the entry. A cancellation of the caller does not cut this short: it is kept for the end."""
         left = self._stop_by - self._journal.now
-        cancelled = await outlast(entry.exit(max(0, min(entry.stop_timeout, left))))
+        cancelled = await outlast(entry.exit(max(MOMENT, min(entry.stop_timeout, left))))
         self.cancelled = self.cancelled or cancelled
         self.errors += entry.errors

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from gateway.resources.opening import PermanentError, opened
 from gateway.resources.resource import Resource
 from gateway.schema.revision import current_revision, mismatch
+from gateway.schema.transaction import TLS_UNLESS_SAID
 from gateway.settings import DatabaseSettings, address
 
 POOL_SIZE = 10
@@ -23,10 +24,6 @@ CONNECT_TIMEOUT = 5.0
 COMMAND_TIMEOUT = 5.0
 """Seconds for one statement. SQLAlchemy returns a connection behind a shield: with a server that has stopped, this is all
 that ends the wait."""
-
-TLS_UNLESS_SAID = "disable"
-"""TLS is for a URL to ask for (`?ssl=verify-full`). asyncpg's default protects from nobody who answers "no TLS here", and each
-cancellation while it asks leaves an error that nobody awaits."""
 
 _TRANSIENT = (
     OSError,  # refused, unreachable, no such name yet; TimeoutError is one, too
@@ -89,18 +86,21 @@ class DatabaseEngine(Resource[AsyncEngine]):
             PermanentError: the server does not know us, or the database.
         """
         _, options = self._opened.dialect.create_connect_args(self._opened.url)
-        options.setdefault("ssl", TLS_UNLESS_SAID)
         try:
-            connection: asyncpg.Connection = await asyncpg.connect(
-                **options,
-                timeout=CONNECT_TIMEOUT,
-                command_timeout=COMMAND_TIMEOUT,
-                server_settings={"application_name": self._instance},
-            )
+            ours = {
+                "timeout": CONNECT_TIMEOUT,
+                "command_timeout": COMMAND_TIMEOUT,
+                "server_settings": {"application_name": self._instance},
+            }
+            connection: asyncpg.Connection = await asyncpg.connect(**{"ssl": TLS_UNLESS_SAID, **options, **ours})
         except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidPasswordError) as error:
             raise PermanentError(
                 f"GATEWAY_DATABASE__URL: the server at {address(self.settings.url)} refuses this user or password: "
                 "correct them in the URL"
+            ) from error
+        except TypeError as error:
+            raise PermanentError(
+                f"GATEWAY_DATABASE__URL: it has an option that asyncpg does not know: {error}"
             ) from error
         except asyncpg.InvalidCatalogNameError as error:
             raise PermanentError(

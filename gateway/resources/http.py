@@ -15,6 +15,9 @@ from gateway.settings import HttpSettings, address
 CONNECTIONS = 100
 """The most connections at once; a request beyond them waits for one."""
 
+REMEMBER_ADDRESS = 1
+"""Seconds for which a name is not looked up again: a server that comes back may have another address."""
+
 ASK_EVERY = 10.0
 """Seconds between two questions of the health check: the weather server is somebody else's."""
 
@@ -36,7 +39,7 @@ class HttpClient(Resource[httpx.AsyncClient]):
         self._client: httpx.AsyncClient | None = None
         self._connector: aiohttp.TCPConnector | None = None
         self._asked: float | None = None
-        self._finding: Exception | None = None
+        self._finding: BaseException | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[httpx.AsyncClient]:
@@ -59,7 +62,7 @@ class HttpClient(Resource[httpx.AsyncClient]):
 
     def _session(self) -> aiohttp.ClientSession:
         """What the transport calls at its first request."""
-        self._connector = aiohttp.TCPConnector(limit=CONNECTIONS)
+        self._connector = aiohttp.TCPConnector(limit=CONNECTIONS, ttl_dns_cache=REMEMBER_ADDRESS)
         return aiohttp.ClientSession(connector=self._connector, cookie_jar=aiohttp.DummyCookieJar())
 
     def abort(self) -> None:
@@ -67,7 +70,7 @@ class HttpClient(Resource[httpx.AsyncClient]):
             self._connector._close(abort_ssl=True)  # noqa: SLF001 - its public close() has to be awaited
 
     async def check(self) -> str | None:
-        """Ask the upstream for the least that it answers, at most every `ASK_EVERY` seconds; repeat that in between.
+        """Ask the upstream for the least that it answers: every `ASK_EVERY` seconds, and each time after a failure.
 
         Raises:
             httpx.HTTPError: it did not answer, or not with success.
@@ -79,19 +82,21 @@ class HttpClient(Resource[httpx.AsyncClient]):
             self._asked, self._finding = now, None
             try:
                 (await self._client.get(PROBE)).raise_for_status()
-            except Exception as error:
+            except BaseException as error:  # a cancellation too: that is how a deadline looks from in here
                 self._finding = error
                 raise
         return address(self.settings.weather_url)
 
 
+# The transport under httpx calls a refused and a lost connection a timeout, too: what aiohttp said is behind it.
+
+
 def timed_out(error: BaseException) -> bool:
-    """Whether a request failed because the server took too long: the transport calls a lost connection that, too."""
-    return isinstance(error, TimeoutError) or (
-        isinstance(error, httpx.TimeoutException) and not isinstance(error.__cause__, aiohttp.ServerDisconnectedError)
-    )
+    """Whether a request failed because the server took too long."""
+    return isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
 
 
 def refused(error: BaseException) -> bool:
     """Whether a request failed because there was nobody to connect to."""
-    return isinstance(error, httpx.ConnectError)
+    cause = error.__cause__
+    return isinstance(cause, aiohttp.ClientConnectorError) and not isinstance(cause, aiohttp.ClientSSLError)

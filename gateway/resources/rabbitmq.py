@@ -96,7 +96,7 @@ class RabbitMQConnection(Resource[RabbitMQ]):
         self._transports.abort()
 
     async def check(self) -> str | None:
-        """Ask for an exchange that every broker has.
+        """Open a channel and close it; not the one that publishes, which a check in vain would close.
 
         Raises:
             ConnectionError: it is away; the connection tries to come back by itself.
@@ -105,8 +105,8 @@ class RabbitMQConnection(Resource[RabbitMQ]):
             raise RuntimeError("the RabbitMQ connection is not open")
         if not self._opened.connection.connected.is_set():
             raise ConnectionError("not connected, trying again")
-        channel = await self._opened.channel.get_underlay_channel()
-        await channel.exchange_declare("amq.topic", passive=True)
+        async with self._opened.connection.channel():
+            pass
         return address(self.settings.url)
 
 

@@ -3,8 +3,13 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
+
+TLS_UNLESS_SAID = "disable"
+"""TLS is for a URL to ask for (`?ssl=verify-full`). asyncpg's default protects from nobody who answers "no TLS here", and each
+cancellation while it asks leaves an error that nobody awaits."""
 
 
 @asynccontextmanager
@@ -19,7 +24,11 @@ async def transaction(url: str, *, application_name: str) -> AsyncIterator[Async
     engine = create_async_engine(
         url,
         poolclass=NullPool,
-        connect_args={"timeout": 10, "server_settings": {"application_name": application_name}},
+        connect_args={
+            "ssl": make_url(url).query.get("ssl", TLS_UNLESS_SAID),
+            "timeout": 10,
+            "server_settings": {"application_name": application_name},
+        },
     )
     try:
         async with engine.begin() as connection:

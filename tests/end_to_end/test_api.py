@@ -1,5 +1,8 @@
 """The rest of the HTTP interface."""
 
+import asyncio
+import time
+
 import httpx
 import pytest
 
@@ -118,9 +121,11 @@ class TestPredictions:
 
     async def test_a_body_too_deep_to_read_is_a_problem(self, gateway: Running) -> None:
         deep = b'{"days": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-        response = await gateway.client.post("/v1/predictions", content=deep)
+        response = await gateway.client.post(
+            "/v1/predictions", content=deep, headers={"Content-Type": "application/json"}
+        )
 
-        assert is_problem(response, 422)
+        assert is_problem(response, 400)
 
     @pytest.mark.parametrize(
         "change",
@@ -132,6 +137,9 @@ class TestPredictions:
             {"date": "2026-02-30"},
             {"latitude": 91},
             {"extra": 1},
+            {"precipitation_mm": "1"},
+            {"precipitation_mm": True},
+            {"date": 86400},
         ],
     )
     async def test_impossible_days_are_problems(self, gateway: Running, change: dict[str, object]) -> None:
@@ -196,6 +204,18 @@ class TestOperation:
 
         await until(ok, "it is ok again")
 
+    async def test_a_database_that_stalls_does_not_make_readiness_slow(
+        self, gateway: Running, servers: Devstack
+    ) -> None:
+        """A load balancer would give up on it, and take every replica out long before the grace has passed."""
+        await asyncio.gather(*(gateway.client.get(f"/v1/places/{ZURICH}/brief") for _ in range(20)))
+        with servers.postgresql.suspended():
+            for _ in range(3):
+                began = time.monotonic()
+                response = await gateway.client.get("/readyz")
+                assert time.monotonic() - began < 1.8
+                assert (response.status_code, response.json()["status"]) == (200, "degraded")
+
     async def test_not_ready_once_the_database_was_away_longer_than_the_grace(
         self, servers: Devstack, settings: Settings
     ) -> None:
@@ -233,6 +253,6 @@ class TestOperation:
         schema = (await gateway.client.get("/openapi.json")).json()
 
         answers = schema["paths"]["/v1/places/{place_id}/brief"]["get"]["responses"]
-        assert set(answers) == {"200", "404", "422", "503"}
+        assert set(answers) == {"200", "404", "422", "500", "503"}
         assert list(answers["404"]["content"]) == ["application/problem+json"]
         assert "Problem" in schema["components"]["schemas"]

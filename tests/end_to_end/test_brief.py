@@ -1,5 +1,6 @@
 """The brief: complete when all is well, and true about what is not."""
 
+import gc
 import time
 
 import httpx
@@ -48,6 +49,69 @@ async def test_a_brief_joins_all_backends(gateway: Running, servers: Devstack) -
     notes = [observation["note"] for observation in body["sections"]["observations"]["data"]]
     assert notes == [f"number {number}" for number in (5, 4, 3, 2, 1)]
     assert body["sections"]["popularity"]["data"] == {"views": 0}
+
+
+async def test_the_weather_is_what_the_upstream_said(gateway: Running, servers: Devstack) -> None:
+    query: dict[str, str | float] = {
+        "latitude": 47.36667,
+        "longitude": 8.55,
+        "current": "temperature_2m,relative_humidity_2m,precipitation,weather_code,wind_speed_10m",
+        "daily": "precipitation_sum,temperature_2m_max,temperature_2m_min,wind_speed_10m_max",
+        "wind_speed_unit": "ms",
+        "timezone": "auto",
+        "forecast_days": 1,
+    }
+    async with httpx.AsyncClient() as client:
+        said = (await client.get(servers.weather.url + "/v1/forecast", params=query)).json()
+    weather = (await gateway.client.get(BRIEF)).json()["sections"]["weather"]["data"]
+
+    current, daily = said["current"], {name: values[0] for name, values in said["daily"].items()}
+    assert weather == {
+        "observed_at": current["time"],
+        "temperature_c": current["temperature_2m"],
+        "relative_humidity_percent": current["relative_humidity_2m"],
+        "precipitation_mm": current["precipitation"],
+        "weather_code": current["weather_code"],
+        "wind_speed_m_s": current["wind_speed_10m"],
+        "today": {
+            "date": daily["time"],
+            "precipitation_mm": daily["precipitation_sum"],
+            "temperature_max_c": daily["temperature_2m_max"],
+            "temperature_min_c": daily["temperature_2m_min"],
+            "wind_speed_max_m_s": daily["wind_speed_10m_max"],
+        },
+    }
+
+
+async def test_the_outlook_is_the_models_of_that_weather(gateway: Running) -> None:
+    brief = (await gateway.client.get(BRIEF)).json()
+    today = brief["sections"]["weather"]["data"]["today"]
+    day = {
+        "precipitation_mm": today["precipitation_mm"],
+        "temperature_max_c": today["temperature_max_c"],
+        "temperature_min_c": today["temperature_min_c"],
+        "wind_m_s": today["wind_speed_max_m_s"],
+        "date": today["date"],
+        "latitude": brief["place"]["latitude"],
+    }
+    prediction = (await gateway.client.post("/v1/predictions", json={"days": [day]})).json()
+
+    assert brief["sections"]["outlook"]["data"] == prediction["items"][0]
+
+
+async def test_a_database_that_refuses_costs_no_traceback(
+    gateway: Running, servers: Devstack, caplog: pytest.LogCaptureFixture
+) -> None:
+    servers.postgresql.kill()
+    try:
+        statuses = {(await gateway.client.get(BRIEF)).status_code for _ in range(20)}
+    finally:
+        await servers.postgresql.start()
+    gc.collect()
+
+    assert statuses == {503}
+    errors = [record for record in caplog.records if record.levelname == "ERROR" and record.name == "asyncio"]
+    assert errors == []
 
 
 async def test_an_unknown_place_is_a_problem(gateway: Running) -> None:

@@ -79,6 +79,35 @@ class TestASignal:
         assert took < 10  # of 60: half a second, and what a busy machine makes of it
         await assert_nothing_is_held(servers, instance)
 
+    async def test_once_the_stop_has_taken_its_time_aborts_what_is_left_and_says_so(
+        self, start: Start, servers: Devstack, instance: str
+    ) -> None:
+        process = start("serve", "--port", "0", GATEWAY_SHUTDOWN_TIMEOUT="4", GATEWAY_DATABASE__STOP_TIMEOUT="60")
+        url = await process.url()
+        async with httpx.AsyncClient() as client:
+            await client.get(url + BRIEF)
+        with servers.postgresql.suspended():
+            process.send(SIGTERM)
+            assert await process.status() == 4
+
+        assert [event for event in events(process) if event.endswith(("database", "http", "stopped"))][-4:] == [
+            "aborted database",
+            "exiting http",
+            "exited http",
+            "stopped",
+        ]
+        assert "database was not released" in process.output.splitlines()[-1]
+        await assert_nothing_is_held(servers, instance)
+
+    async def test_after_everything_was_released_changes_nothing(self, start: Start) -> None:
+        process = start("serve", "--port", "0")
+        await process.url()
+        process.send(SIGTERM)
+        await process.said('"event": "stopped"')
+        process.send(SIGTERM)
+
+        assert await process.status() in (0, 130)
+
     async def test_with_a_close_that_hangs_ends_in_time_and_says_so(
         self, start: Start, servers: Devstack, instance: str
     ) -> None:
@@ -138,6 +167,16 @@ class TestSupervision:
         assert await process.status() == 1
         assert "died worker" in events(process)
 
+    async def test_one_that_dies_while_it_drains_makes_it_no_clean_stop(self, run: Start) -> None:
+        process = run(str(Path(__file__).with_name("dying.py")), GATEWAY_DRAIN_SECONDS="5")
+        url = await process.url()
+        process.send(SIGTERM)
+        await process.said("asked to stop")
+        async with httpx.AsyncClient() as client:
+            await client.get(url + "/die")
+
+        assert await process.status() == 1
+
 
 class TestThePort:
     async def test_taken_fails_at_once(self, start: Start) -> None:
@@ -182,6 +221,7 @@ BAD_SETTINGS = {
     "GATEWAY_RABBITMQ__URL": "amqp://user:hunter2@nowhere:notaport/",
     "GATEWAY_HTTP__WEATHER_URL": "ftp://hunter2@nowhere",
     "GATEWAY_STARTUP_TIMEOUT": "hunter2",
+    "GATEWAY_MODEL__START_TIMEOUT": "1e9",
     "GATEWAY_DATABASE__STOP_TIMEOUT": "-1",
     "GATEWAY_REDIS__START_TIMEOUT": "nan",
     "GATEWAY_SHUTDOWN_TIMEOUT": "1",
@@ -199,6 +239,21 @@ class TestBadSettings:
         assert name in process.output
         assert "hunter2" not in process.output
         assert len(process.output.strip().splitlines()) == 1
+
+    @pytest.mark.parametrize("rest", ["/?apikey=hunter2", "?apikey=hunter2", "/hunter2", "#hunter2"])
+    async def test_the_upstream_is_an_origin(self, start: Start, rest: str) -> None:
+        process = start("serve", "--port", "0", GATEWAY_HTTP__WEATHER_URL=f"https://api.example.org{rest}")
+
+        assert await process.status() == 3
+        assert "GATEWAY_HTTP__WEATHER_URL" in process.output
+        assert "hunter2" not in process.output
+
+    async def test_an_option_that_no_driver_knows_is_named(self, start: Start, environment: dict[str, str]) -> None:
+        process = start("serve", "--port", "0", GATEWAY_DATABASE__URL=environment["GATEWAY_DATABASE__URL"] + "?foo=1")
+
+        assert await process.status() == 3
+        assert "GATEWAY_DATABASE__URL" in process.output.splitlines()[-1]
+        assert "foo" in process.output.splitlines()[-1]
 
     async def test_a_refused_password_is_one_line_without_it(self, start: Start, environment: dict[str, str]) -> None:
         url = environment["GATEWAY_DATABASE__URL"]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
 import pytest
@@ -12,6 +12,7 @@ from gateway.lifecycle import (
     Event,
     ForcedError,
     Journal,
+    Kind,
     LifecycleStack,
     Phase,
     StartError,
@@ -94,6 +95,48 @@ class TestACleanLife:
         assert (before, serving, draining, stack.ready) == (False, True, False, False)
         assert stack.phase is Phase.STOPPED
 
+    async def test_a_stop_that_was_asked_for_during_the_startup_is_not_forgotten(self) -> None:
+        async with LifecycleStack() as stack:
+            stack.begin_stop()
+            stack.started()
+            ready = stack.ready
+
+        assert not ready
+        assert told(stack.journal) == ["stopping", "stopped"]
+
+    @pytest.mark.parametrize("kind", list(Kind))
+    async def test_a_listener_that_raises_keeps_nothing_from_being_released(self, kind: Kind) -> None:
+        released: list[str] = []
+
+        def listen(event: Event) -> None:
+            if event.kind is kind:
+                raise RuntimeError("the log is full")
+
+        async def release() -> None:
+            released.append("one")
+
+        async with LifecycleStack(journal=Journal(listener=listen)) as stack:
+            await enter(stack, "one", on_exit=release)
+            stack.started()
+
+        assert released == ["one"]
+
+    async def test_a_name_is_entered_once_and_nothing_after_the_end(self) -> None:
+        async with LifecycleStack() as stack:
+            await enter(stack, "one")
+            with pytest.raises(RuntimeError, match="one cannot be entered"):
+                await enter(stack, "one")
+        with pytest.raises(RuntimeError, match="two cannot be entered"):
+            await enter(stack, "two")
+
+    async def test_an_inherited_manager_may_suppress_what_the_body_raises(self) -> None:
+        async with LifecycleStack() as stack:
+            await enter(stack, "one")
+            stack.enter_context(suppress(KeyError))
+            raise KeyError
+
+        assert told(stack.journal)[-2:] == ["exited one", "stopped"]
+
     async def test_pop_all_hands_everything_over(self) -> None:
         async with LifecycleStack() as stack:
             await enter(stack, "one")
@@ -169,6 +212,7 @@ class TestAStartThatFails:
                 await enter(stack, "one")
                 await enter(stack, "two", on_enter=hang)
 
+        assert stack.journal.now < 2
         assert isinstance(caught.value.__cause__, StartTimeoutError)
         assert caught.value.__cause__.__notes__ == ["the startup as a whole may take 0.02 s"]
         assert told(stack.journal)[-3:] == ["exiting one", "exited one", "stopped"]
@@ -177,7 +221,7 @@ class TestAStartThatFails:
         async with LifecycleStack(startup=0.01) as stack:
             stack.started()
             await asyncio.sleep(0.02)
-            assert await enter(stack, "late") == "the late"
+            assert await enter(stack, "late", on_enter=lambda: asyncio.sleep(0.01)) == "the late"
 
     async def test_the_deadlines_error_has_what_was_in_the_way(self) -> None:
         async def refused() -> None:
@@ -192,6 +236,33 @@ class TestAStartThatFails:
 
         assert isinstance(caught.value.__cause__, StartTimeoutError)
         assert isinstance(caught.value.__cause__.__cause__, ConnectionRefusedError)
+
+    async def test_what_failed_is_not_among_the_entries(self) -> None:
+        async with LifecycleStack() as stack:
+            with pytest.raises(StartError):
+                await enter(stack, "one", on_enter=fail)
+            await enter(stack, "two")
+
+        assert [entry.name for entry in stack.entries] == ["two"]
+
+    async def test_what_it_gives_back_is_bounded_by_the_whole_stop(self) -> None:
+        with pytest.raises(StartError):
+            async with LifecycleStack(shutdown=0.05) as stack:
+                await enter(stack, "one", on_enter=hang, on_exit=hang, start=0.01)
+
+        assert stack.journal.now < 2
+
+    async def test_a_resource_that_ends_without_being_entered_is_a_failure(self) -> None:
+        class Suppressing:
+            async def __aenter__(self) -> None:
+                raise asyncio.CancelledError
+
+            async def __aexit__(self, *_exc: object) -> None:
+                pass
+
+        with pytest.raises(StartError, match="one ended by itself"):
+            async with LifecycleStack() as stack:
+                await stack.enter("one", Suppressing(), start=1, stop=1)
 
     async def test_a_resource_that_cancels_itself_is_a_failure_and_no_cancellation(self) -> None:
         async def cancel_oneself() -> None:
@@ -227,10 +298,10 @@ class TestAStartThatFails:
         assert set(aborted) == {"two"}
         assert told(stack.journal)[2:] == [
             "entering two",
+            "stopping",
             "aborted two",
             "aborted one",
             "enter failed two",
-            "stopping",
             "stopped",
         ]
 
@@ -254,6 +325,46 @@ class TestAStartThatFails:
 
 
 class TestACancelledStart:
+    async def test_cancelled_while_a_failed_start_is_given_back_it_is_cancelled(self) -> None:
+        stack = LifecycleStack()
+        giving_back, go_on = asyncio.Event(), asyncio.Event()
+
+        async def give_back() -> None:
+            giving_back.set()
+            await go_on.wait()
+
+        async def start() -> None:
+            async with stack:
+                await enter(stack, "one", on_enter=hang, on_exit=give_back, start=0.01)
+
+        task = asyncio.create_task(start())
+        await giving_back.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    async def test_a_close_of_an_inherited_callback_does_not_hide_the_cancellation(self) -> None:
+        entering = asyncio.Event()
+
+        async def hang_there() -> None:
+            entering.set()
+            await hang()
+
+        async def start() -> None:
+            async with LifecycleStack() as stack:
+                stack.push_async_callback(fail)
+                await enter(stack, "one", on_enter=hang_there)
+
+        task = asyncio.create_task(start())
+        await entering.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+
+        assert caught.value.__notes__[-1] == "the teardown was not clean: ValueError: broken"
+
     async def test_a_cancellation_is_delivered_once_everything_is_given_back(self) -> None:
         stack = LifecycleStack()
         entering = asyncio.Event()
@@ -382,6 +493,46 @@ class TestATeardownThatFails:
         released.set()
         await stack.entries[1]._owner
 
+    async def test_left_again_it_has_nothing_more_to_say(self) -> None:
+        async with LifecycleStack() as stack:
+            await enter(stack, "one", on_exit=fail)
+            with pytest.raises(TeardownError):
+                await stack.aclose()
+
+    async def test_an_error_of_an_inherited_callback_leaves_as_from_any_exit_stack(self) -> None:
+        with pytest.raises(ValueError, match="broken"):
+            async with LifecycleStack() as stack:
+                await enter(stack, "one")
+                stack.push_async_callback(fail)
+
+        assert told(stack.journal)[-2:] == ["exited one", "stopped"]
+
+    async def test_a_close_that_cancels_itself_is_reported(self) -> None:
+        async def cancel_oneself() -> None:
+            raise asyncio.CancelledError
+
+        with pytest.raises(TeardownError):
+            async with LifecycleStack() as stack:
+                await enter(stack, "one", on_exit=cancel_oneself)
+
+        assert told(stack.journal)[-2:] == ["exit failed one", "stopped"]
+
+    async def test_what_it_got_hold_of_after_the_abort_is_dropped_as_well(self) -> None:
+        aborts: list[bool] = []
+        ended = asyncio.Event()
+
+        async def hang_and_end() -> None:
+            try:
+                await hang()
+            finally:
+                ended.set()
+
+        with pytest.raises(TeardownError):
+            async with LifecycleStack() as stack:
+                await enter(stack, "one", on_exit=hang_and_end, stop=0.01, abort=lambda: aborts.append(ended.is_set()))
+
+        assert aborts == [False, True]
+
     async def test_an_abort_that_raises_is_reported_and_stops_nothing(self) -> None:
         def refuse() -> None:
             raise OSError("no such transport")
@@ -413,13 +564,13 @@ class TestATeardownThatFails:
         assert stack.journal.now < 0.05 + 3 * GRACE
 
     async def test_the_stops_deadline_counts_from_the_stop_signal(self) -> None:
-        stack = LifecycleStack(shutdown=0.05)
+        stack = LifecycleStack(shutdown=0.3)
         with pytest.raises(TeardownError):
             async with stack:
-                await enter(stack, "one", on_exit=lambda: asyncio.sleep(0.04))
+                await enter(stack, "one", on_exit=lambda: asyncio.sleep(0.25))
                 stack.started()
                 stack.begin_stop()
-                await asyncio.sleep(0.03)
+                await asyncio.sleep(0.15)
 
         assert told(stack.journal)[-2:] == ["aborted one", "stopped"]
 
@@ -472,8 +623,10 @@ class TestATeardownThatFails:
 
         task = asyncio.create_task(life())
         await closing.wait()
+        stack.started()
         stack.abort()
         assert aborted == ["three", "two", "one"]
+        assert not stack.ready
         with pytest.raises(TeardownError) as caught:
             await task
 
@@ -540,6 +693,20 @@ class TestSupervision:
             "exited one",
             "stopped",
         ]
+
+    async def test_the_first_that_dies_is_the_death(self) -> None:
+        die = [asyncio.Event(), asyncio.Event()]
+        async with LifecycleStack() as stack:
+            for number, event in enumerate(die):
+                await stack.enter(f"worker {number}", background(event), start=1, stop=1)
+            stack.started()
+            die[1].set()
+            await stack.death
+            die[0].set()
+            while told(stack.journal)[-1] != "died worker 0":  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0)
+
+        assert (await stack.death).name == "worker 1"
 
     async def test_one_that_died_before_started_fails_the_start(self) -> None:
         die = asyncio.Event()

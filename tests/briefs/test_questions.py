@@ -1,0 +1,74 @@
+"""Asking a question: the deadline holds, and whatever becomes of it, nothing is left for the event loop to complain about."""
+
+import asyncio
+import gc
+
+import pytest
+
+from gateway.briefs.questions import Questions
+
+
+async def test_an_answer_is_handed_on_and_a_failure_too() -> None:
+    questions = Questions()
+
+    async def fail() -> None:
+        raise KeyError("nothing there")
+
+    assert await questions.ask(asyncio.sleep(0, "an answer"), within=1) == "an answer"
+    with pytest.raises(KeyError):
+        await questions.ask(fail(), within=1)
+
+
+async def test_a_question_that_resists_its_cancellation_is_not_waited_for_but_ended_in_the_end() -> None:
+    questions = Questions()
+    before = asyncio.all_tasks()
+    cancellations: list[int] = []
+
+    async def resist() -> None:
+        while len(cancellations) < 2:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancellations.append(1)
+
+    with pytest.raises(TimeoutError, match="no answer within"):
+        await questions.ask(resist(), within=0.01)
+    await questions.end()
+
+    assert len(cancellations) == 2
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_library_that_cancels_itself_is_a_lost_connection() -> None:
+    async def cancel_oneself() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(ConnectionError):
+        await Questions().ask(cancel_oneself(), within=1)
+
+
+async def test_a_failure_that_nobody_waits_for_any_more_is_not_reported() -> None:
+    """It fails in the very tick in which whoever asked is cancelled: as when the database refuses all at once."""
+    loop = asyncio.get_running_loop()
+    reported: list[object] = []
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _loop, context: reported.append(context))
+    fail = loop.create_future()
+
+    async def refused() -> None:
+        await fail
+        raise ConnectionRefusedError
+
+    asking = asyncio.create_task(Questions().ask(refused(), within=1))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    fail.set_result(None)
+    await asyncio.sleep(0)  # it has failed, and `ask` has not heard of it
+    asking.cancel()
+    await asyncio.wait({asking})
+    assert asking.cancelled()
+    del asking  # its traceback holds the question
+    gc.collect()
+    loop.set_exception_handler(before)
+
+    assert reported == []

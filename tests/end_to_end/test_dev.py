@@ -1,0 +1,123 @@
+"""`gateway dev` in a real terminal: everything comes up, and everything is gone when the person who started it is."""
+
+import os
+import select
+import shlex
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.devstack.dev import EXAMPLE
+from tests.end_to_end.running import until
+
+CTRL_C = b"\x03"
+
+
+class Terminal:
+    """A terminal in which one command runs."""
+
+    def __init__(self, command: str, folder: Path) -> None:
+        self.output = b""
+        self._ours, theirs = os.openpty()
+        # The leader of a session gets the first terminal that it opens; Ctrl-C and the end of the terminal reach it then.
+        opened = f"exec 0<>{os.ttyname(theirs)} >&0 2>&0; exec {command}"
+        environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), "TERM": "xterm"}
+        self.process = subprocess.Popen(  # noqa: S603 - ours
+            ["/bin/sh", "-c", opened], env=environment, start_new_session=True
+        )
+        self._theirs = theirs
+        self._closed = threading.Event()
+        self._reading = threading.Thread(target=self._read)
+        self._reading.start()
+
+    def _read(self) -> None:
+        while not self._closed.is_set():
+            readable, _, _ = select.select([self._ours], [], [], 0.05)
+            if readable:
+                self.output += os.read(self._ours, 4096)
+
+    def press(self, key: bytes) -> None:
+        os.write(self._ours, key)
+
+    def close(self) -> None:
+        """Close the window. The kernel tells the session with SIGHUP, and whatever is printed then fails."""
+        if not self._closed.is_set():
+            self._closed.set()
+            self._reading.join()  # as long as somebody reads, it is not closed
+            os.close(self._theirs)
+            os.close(self._ours)
+
+    async def ended(self) -> int:
+        async def has_ended() -> bool:
+            return self.process.poll() is not None
+
+        await until(has_ended, f"it ends:\n{self.output.decode()}", limit=20)
+        return self.process.returncode
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number: int = free.getsockname()[1]
+        return number
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the servers of this test have their folders. They run as another user, who has to get through."""
+    for each in (tmp_path, *tmp_path.parents[:2]):
+        each.chmod(0o755)
+    return tmp_path
+
+
+@pytest.fixture
+async def terminal(folder: Path, port: int) -> AsyncIterator[Terminal]:
+    """A terminal in which `gateway dev` is ready."""
+    terminal = Terminal(shlex.join([sys.executable, "-m", "gateway", "dev", "--port", str(port)]), folder)
+
+    async def is_ready() -> bool:
+        assert terminal.process.poll() is None, terminal.output.decode()
+        return b"Ctrl-C ends it." in terminal.output
+
+    try:
+        await until(is_ready, f"it is ready:\n{terminal.output.decode()}", limit=60)
+        yield terminal
+    finally:
+        terminal.close()
+        terminal.process.kill()  # the reaper cleans up then
+        terminal.process.wait()
+
+
+def stacks(folder: Path) -> list[Path]:
+    """The folders of stacks that are up, or were left behind."""
+    return list(folder.glob("gateway-devstack-*"))
+
+
+End = Callable[[Terminal], None]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [lambda terminal: terminal.press(CTRL_C), lambda terminal: terminal.press(CTRL_C * 3), Terminal.close],
+    ids=["Ctrl-C", "Ctrl-C three times", "the window is closed"],
+)
+async def test_it_serves_until_the_person_leaves_and_leaves_nothing(
+    terminal: Terminal, folder: Path, port: int, end: End
+) -> None:
+    async with httpx.AsyncClient() as client:
+        brief = (await client.get(f"http://127.0.0.1:{port}{EXAMPLE}")).json()
+    assert brief["complete"] is True
+    assert len(stacks(folder)) == 1
+    end(terminal)
+
+    assert await terminal.ended() == 0
+    assert stacks(folder) == []
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
