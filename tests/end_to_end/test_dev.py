@@ -18,6 +18,9 @@ from tests.end_to_end.running import until
 
 CTRL_C = b"\x03"
 
+OUTPUT_LOST = 120
+"""Python's status when its last words could not be written: the window had been closed."""
+
 
 class Terminal:
     """A terminal in which one command runs."""
@@ -117,7 +120,7 @@ async def test_it_serves_until_the_person_leaves_and_leaves_nothing(
     assert len(stacks(folder)) == 1
     end(terminal)
 
-    assert await terminal.ended() == 0
+    assert await terminal.ended() in (0, OUTPUT_LOST)
     assert stacks(folder) == []
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
