@@ -24,7 +24,7 @@ class Span:
         if event.kind is Kind.ENTERED:
             self.entered = event.at
         elif event.kind in _ENTER_FAILURES:
-            self.entered = self.exiting = self.exited = event.at
+            self.entered = self.exited = event.at
         elif event.kind is Kind.EXITING:
             self.exiting = event.at
         elif event.kind in _EXIT_ENDS:
