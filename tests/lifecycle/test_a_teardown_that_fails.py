@@ -1,0 +1,240 @@
+"""A teardown that fails or hangs: the rest is released all the same, in order and in time."""
+
+import asyncio
+from functools import partial
+
+import pytest
+
+from gateway.lifecycle import (
+    ForcedError,
+    Journal,
+    LifecycleStack,
+    StopTimeoutError,
+    TeardownError,
+)
+from gateway.lifecycle.entry import GRACE
+from tests.lifecycle.specimen import enter, fail, hang, told
+
+NAMES = ["one", "two", "three"]
+
+
+released = asyncio.Event()
+
+
+async def swallow_twice() -> None:
+    while not released.is_set():
+        try:
+            await released.wait()
+        except asyncio.CancelledError:
+            continue
+
+
+async def test_a_failing_close_does_not_stop_the_next_one() -> None:
+    stack = LifecycleStack()
+    with pytest.raises(TeardownError) as caught:
+        async with stack:
+            await enter(stack, "one", on_exit=fail)
+            await enter(stack, "two", on_exit=fail)
+            await enter(stack, "three")
+
+    assert len(caught.value.exceptions) == 2
+    assert told(stack.journal)[-8:] == [
+        "stopping",
+        "exiting three",
+        "exited three",
+        "exiting two",
+        "exit failed two",
+        "exiting one",
+        "exit failed one",
+        "stopped",
+    ]
+
+
+async def test_a_hanging_close_is_cancelled_and_aborted_at_its_deadline() -> None:
+    aborted: list[str] = []
+    stack = LifecycleStack()
+    with pytest.raises(TeardownError) as caught:
+        async with stack:
+            await enter(stack, "one")
+            await enter(stack, "two", on_exit=hang, stop=0.01, abort=lambda: aborted.append("two"))
+
+    assert set(aborted) == {"two"}
+    assert [type(error) for error in caught.value.exceptions] == [StopTimeoutError]
+    assert told(stack.journal)[-6:] == [
+        "stopping",
+        "exiting two",
+        "aborted two",
+        "exiting one",
+        "exited one",
+        "stopped",
+    ]
+
+
+async def test_a_close_that_ignores_its_cancellation_is_abandoned() -> None:
+    stack = LifecycleStack()
+    with pytest.raises(TeardownError):
+        async with stack:
+            await enter(stack, "one")
+            await enter(stack, "two", on_exit=swallow_twice, stop=0.01)
+
+    assert told(stack.journal)[-5:] == [
+        "aborted two",
+        "abandoned two",
+        "exiting one",
+        "exited one",
+        "stopped",
+    ]
+    released.set()
+    await stack.entries[1]._owner
+
+
+async def test_left_again_it_has_nothing_more_to_say() -> None:
+    async with LifecycleStack() as stack:
+        await enter(stack, "one", on_exit=fail)
+        with pytest.raises(TeardownError):
+            await stack.aclose()
+
+
+async def test_an_error_of_an_inherited_callback_leaves_as_from_any_exit_stack() -> None:
+    with pytest.raises(ValueError, match="broken"):
+        async with LifecycleStack() as stack:
+            await enter(stack, "one")
+            stack.push_async_callback(fail)
+
+    assert told(stack.journal)[-2:] == ["exited one", "stopped"]
+
+
+async def test_a_close_that_cancels_itself_is_reported() -> None:
+    async def cancel_oneself() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(TeardownError):
+        async with LifecycleStack() as stack:
+            await enter(stack, "one", on_exit=cancel_oneself)
+
+    assert told(stack.journal)[-2:] == ["exit failed one", "stopped"]
+
+
+async def test_what_it_got_hold_of_after_the_abort_is_dropped_as_well() -> None:
+    aborts: list[bool] = []
+    ended = asyncio.Event()
+
+    async def hang_and_end() -> None:
+        try:
+            await hang()
+        finally:
+            ended.set()
+
+    with pytest.raises(TeardownError):
+        async with LifecycleStack() as stack:
+            await enter(stack, "one", on_exit=hang_and_end, stop=0.01, abort=lambda: aborts.append(ended.is_set()))
+
+    assert aborts == [False, True]
+
+
+async def test_an_abort_that_raises_is_reported_and_stops_nothing() -> None:
+    def refuse() -> None:
+        raise OSError("no such transport")
+
+    stack = LifecycleStack()
+    with pytest.raises(TeardownError) as caught:
+        async with stack:
+            await enter(stack, "one")
+            await enter(stack, "two", on_exit=hang, stop=0.01, abort=refuse)
+
+    assert [type(error) for error in caught.value.exceptions] == [StopTimeoutError, OSError]
+    assert told(stack.journal)[-3:] == ["exiting one", "exited one", "stopped"]
+
+
+async def test_the_teardown_as_a_whole_has_a_deadline_and_still_each_has_its_turn() -> None:
+    stack = LifecycleStack(shutdown=0.05)
+    with pytest.raises(TeardownError):
+        async with stack:
+            for name in NAMES:
+                await enter(stack, name, on_exit=hang)
+
+    assert told(stack.journal)[-7:-1] == [
+        "exiting three",
+        "aborted three",
+        "exiting two",
+        "aborted two",
+        "exiting one",
+        "aborted one",
+    ]
+    assert stack.journal.now < 0.05 + 3 * GRACE
+
+
+async def test_the_stops_deadline_counts_from_the_stop_signal() -> None:
+    clock = [0.0]
+    stack = LifecycleStack(shutdown=60, journal=Journal(clock=lambda: clock[0]))
+    with pytest.raises(TeardownError):
+        async with asyncio.timeout(10), stack:
+            await enter(stack, "one", on_exit=hang, stop=60)
+            stack.started()
+            stack.begin_stop()
+            clock[0] = 60  # the drain has taken it all
+
+    assert told(stack.journal)[-2:] == ["aborted one", "stopped"]
+
+
+async def test_a_cancellation_of_the_caller_cuts_nothing_short_and_is_delivered() -> None:
+    stack = LifecycleStack()
+    closing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def close_slowly() -> None:
+        closing.set()
+        await go_on.wait()
+
+    async def life() -> None:
+        async with stack:
+            await enter(stack, "one")
+            await enter(stack, "two", on_exit=close_slowly)
+
+    task = asyncio.create_task(life())
+    await closing.wait()
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)
+    assert not task.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert told(stack.journal)[-5:] == ["exiting two", "exited two", "exiting one", "exited one", "stopped"]
+
+
+async def test_an_error_of_the_body_leaves_with_a_note_about_the_teardown() -> None:
+    with pytest.raises(KeyError) as caught:
+        async with LifecycleStack() as stack:
+            await enter(stack, "one", on_exit=fail)
+            raise KeyError
+
+    assert caught.value.__notes__ == ["the teardown was not clean: ValueError: broken"]
+
+
+async def test_forced_it_lets_go_of_everything_at_once() -> None:
+    aborted: list[str] = []
+    stack = LifecycleStack()
+    closing = asyncio.Event()
+
+    async def hang_there() -> None:
+        closing.set()
+        await hang()
+
+    async def life() -> None:
+        async with stack:
+            for name in NAMES:
+                await enter(stack, name, on_exit=hang_there, abort=partial(aborted.append, name))
+
+    task = asyncio.create_task(life())
+    await closing.wait()
+    stack.started()
+    stack.abort()
+    assert aborted == ["three", "two", "one"]
+    assert not stack.ready
+    with pytest.raises(TeardownError) as caught:
+        await task
+
+    assert [type(error) for error in caught.value.exceptions] == [ForcedError] * 3
+    assert told(stack.journal)[-4:] == ["aborted three", "aborted two", "aborted one", "stopped"]
+    assert stack.journal.now < 1
