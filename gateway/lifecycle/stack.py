@@ -87,11 +87,13 @@ class LifecycleStack(AsyncExitStack):
 
         Raises:
             StartError: it failed or took too long, or an entry before it died. What it had acquired is given back.
-            RuntimeError: the stack was left already, or has an entry of that name.
+            RuntimeError: a stop was asked for, or the stack has an entry of that name.
             asyncio.CancelledError: the caller was cancelled. The same holds.
         """
-        if self.phase is Phase.STOPPED or name in (entry.name for entry in self.entries):
-            raise RuntimeError(f"{name} cannot be entered: the stack was left, or has one of that name")
+        if self.phase in (Phase.STOPPING, Phase.STOPPED):
+            raise RuntimeError(f"{name} cannot be entered: the stack is {self.phase}")
+        if name in (entry.name for entry in self.entries):
+            raise RuntimeError(f"{name} cannot be entered: the stack has one of that name")
         before = [entry.name for entry in self.entries if entry.held]
         left = self._start_by - self.journal.now
         entry = Entry(

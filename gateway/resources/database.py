@@ -74,6 +74,9 @@ class DatabaseEngine(Resource[AsyncEngine]):
             await opened(self._verify, transient=is_transient)
             yield engine
         finally:
+            self._engine = (
+                None  # from now on nobody connects any more: a disposed engine would, and nobody would close it
+            )
             try:
                 await engine.dispose()
             finally:
@@ -108,6 +111,8 @@ class DatabaseEngine(Resource[AsyncEngine]):
                 "create it, or correct the name in the URL"
             ) from error
         self._raw.add(connection)
+        if self._engine is None:  # it was closed while this connected
+            connection.terminate()
         return connection
 
     async def _verify(self) -> None:
