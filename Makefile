@@ -1,6 +1,6 @@
 # `make dev` and `make test` do everything on a machine that has Python 3.11 and make. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help install dev test lint test-compose lock model places clean
+.PHONY: help install dev test faults lint test-compose lock model places clean
 HOST ?= 127.0.0.1
 PORT ?= 8000
 PYTHON ?= python3
@@ -20,6 +20,11 @@ test:  ## Run all tests that need no container engine
 	@tools/install dev
 	@tools/install-servers
 	.venv/bin/pytest $(ARGS)
+
+faults:  ## Run the fault lab, its long sweeps included
+	@tools/install dev
+	@tools/install-servers
+	.venv/bin/pytest -m "not compose" tests/faultlab tests/faults $(ARGS)
 
 lint:  ## Check format, style, types and the layers of the house
 	@tools/install dev

@@ -19,15 +19,15 @@ SETTLE_WITHIN = 1.0
 
 
 class TickingLoop(asyncio.SelectorEventLoop):
-    """An event loop that counts its iterations, and does something before one of them."""
+    """An event loop that counts its iterations, and does something before some of them."""
 
     tick = 0
-    act_at = math.inf
+    act_from = act_until = math.inf
     act: Callable[[], object]
 
     def _run_once(self) -> None:
         self.tick += 1
-        if self.tick == self.act_at:
+        if self.act_from <= self.tick <= self.act_until:
             self.act()
         super()._run_once()  # type: ignore[misc]  # the one place where all of asyncio's iterations pass
 
@@ -35,9 +35,10 @@ class TickingLoop(asyncio.SelectorEventLoop):
 class Case:
     """One run: what is inside `armed()` is cancelled at the n-th iteration, if it takes that long."""
 
-    def __init__(self, at: int, loop: TickingLoop) -> None:
+    def __init__(self, at: int, again: float, loop: TickingLoop) -> None:
         self.at = at
         self.fired = False
+        self._again = again
         self._loop = loop
 
     @contextmanager
@@ -51,11 +52,13 @@ class Case:
             self.fired = True
             task.cancel()
 
-        self._loop.act, self._loop.act_at = cancel, self._loop.tick + self.at
+        self._loop.act = cancel
+        self._loop.act_from = self._loop.tick + self.at
+        self._loop.act_until = self._loop.act_from + self._again
         try:
             yield
         finally:
-            self._loop.act_at = math.inf
+            self._loop.act_from = math.inf
 
 
 @dataclass
@@ -69,28 +72,35 @@ class Outcome:
     """The cancellation was injected and did not arrive."""
 
 
-def cancel_at_every_tick(run: Callable[[Case], Awaitable[Any]]) -> list[Outcome]:
+def cancel_at_every_tick(run: Callable[[Case], Awaitable[Any]], *, again: float = 0) -> list[Outcome]:
     """Run again and again, with a cancellation one iteration later each time, until it does not fire any more.
 
-    Each run has an event loop of its own. `run` puts what shall be cancelled into `case.armed()`.
+    Each run has an event loop of its own.
+
+    Args:
+        run: puts what shall be cancelled into `case.armed()`.
+        again: at how many of the iterations that follow it is cancelled again, as long as it is in there: 1 is somebody who
+            asks twice; `math.inf` is anyio's cancel scopes, which insist at every await.
     """
     outcomes: list[Outcome] = []
     while True:
         before = Ledger.now()
         with asyncio.Runner(loop_factory=TickingLoop) as runner:
-            outcome, fired = runner.run(_one(run, len(outcomes) + 1, runner.get_loop()))
+            outcome, fired = runner.run(_one(run, len(outcomes) + 1, again, runner.get_loop()))
         outcome.left += Ledger.now().added_since(before)
         if not fired:
             return outcomes
         outcomes.append(outcome)
 
 
-async def _one(run: Callable[[Case], Awaitable[Any]], at: int, loop: asyncio.AbstractEventLoop) -> tuple[Outcome, bool]:
+async def _one(
+    run: Callable[[Case], Awaitable[Any]], at: int, again: float, loop: asyncio.AbstractEventLoop
+) -> tuple[Outcome, bool]:
     if not isinstance(loop, TickingLoop):
         raise TypeError("this needs a loop that counts")
     complaints: list[str] = []
     loop.set_exception_handler(lambda _loop, context: complaints.append(str(context["message"])))
-    case, outcome = Case(at, loop), Outcome(at)
+    case, outcome = Case(at, again, loop), Outcome(at)
     before = Ledger.now()
     task = asyncio.ensure_future(run(case))
     await asyncio.wait({task})

@@ -79,6 +79,19 @@ def test_a_socket_that_is_left_open_is_named_at_its_tick() -> None:
     assert [outcome.left for outcome in outcomes] == [[], ["descriptor socket", "descriptor socket"]]
 
 
+def test_a_cancellation_may_be_repeated() -> None:
+    """What swallows one cancellation does not swallow the next."""
+
+    async def start(case: Case) -> None:
+        with case.armed():
+            with suppress(asyncio.CancelledError):
+                await step(2)
+            await step(2)
+
+    assert [outcome.swallowed for outcome in cancel_at_every_tick(start)] == [True, True, False, False]
+    assert not any(outcome.swallowed for outcome in cancel_at_every_tick(start, again=1))
+
+
 def test_a_task_that_is_left_running_is_named() -> None:
     (outcome,) = startups(with_a_forgotten_task)
 
