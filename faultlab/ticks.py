@@ -87,7 +87,7 @@ def cancel_at_every_tick(run: Callable[[Case], Awaitable[Any]], *, again: float 
         before = Ledger.now()
         with asyncio.Runner(loop_factory=TickingLoop) as runner:
             outcome, fired = runner.run(_one(run, len(outcomes) + 1, again, runner.get_loop()))
-        outcome.left += Ledger.now().added_since(before)
+        outcome.left += [line for line in Ledger.now().added_since(before) if line not in outcome.left]
         if not fired:
             return outcomes
         outcomes.append(outcome)

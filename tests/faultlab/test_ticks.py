@@ -76,7 +76,7 @@ def test_a_socket_that_is_left_open_is_named_at_its_tick() -> None:
     for sock in left_open:
         sock.close()
 
-    assert [outcome.left for outcome in outcomes] == [[], ["descriptor socket", "descriptor socket"]]
+    assert [outcome.left for outcome in outcomes] == [[], ["descriptor socket"]]
 
 
 def test_a_cancellation_may_be_repeated() -> None:

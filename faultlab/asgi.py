@@ -1,0 +1,80 @@
+"""The lifespan of any ASGI app, as an async context manager."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+Message = MutableMapping[str, Any]
+App = Callable[
+    [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
+]
+
+
+END_WITHIN = 5.0
+"""Seconds that an app may take for its clean-up once it was cancelled."""
+
+
+class LifespanFailedError(Exception):
+    """The app said that its startup or its shutdown failed, or it ended without a word."""
+
+
+@asynccontextmanager
+async def lifespan_of(app: App) -> AsyncGenerator[None]:
+    """Enter and leave the lifespan of `app`. A cancellation of whoever waits here is the app's.
+
+    Raises:
+        LifespanFailedError: the app failed to start or to stop.
+    """
+    received: asyncio.Queue[Message] = asyncio.Queue()
+    sent: asyncio.Queue[Message] = asyncio.Queue()
+    scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+
+    async def run() -> None:
+        await app(scope, received.get, sent.put)
+
+    life = asyncio.create_task(run(), name="lifespan")
+    try:
+        await _ask(life, received, sent, "lifespan.startup")
+        yield
+        await _ask(life, received, sent, "lifespan.shutdown")
+    finally:
+        await _end(life, sent)
+
+
+async def _end(life: "asyncio.Task[None]", sent: "asyncio.Queue[Message]") -> None:
+    """End the app, if it has not ended.
+
+    Raises:
+        LifespanFailedError: it answered as if nobody had cancelled it, or does not end at all.
+    """
+    swallowed = False
+    deadline = asyncio.get_running_loop().time() + END_WITHIN
+    while not sent.empty():
+        sent.get_nowait()  # said before it was cancelled
+    life.cancel()
+    while not life.done() and asyncio.get_running_loop().time() < deadline:
+        await asyncio.wait({life}, timeout=0.01)
+        if not sent.empty() and sent.get_nowait()["type"] == "lifespan.startup.complete":
+            swallowed = True
+            life.cancel()
+    if not life.done():
+        raise LifespanFailedError(f"it was cancelled, and has not ended after {END_WITHIN:.0f} s")
+    if not life.cancelled():
+        life.exception()  # it was told already, or is about to be
+    if swallowed:
+        raise LifespanFailedError("it was cancelled, and went on as if it had not been")
+
+
+async def _ask(
+    life: "asyncio.Task[None]", received: "asyncio.Queue[Message]", sent: "asyncio.Queue[Message]", what: str
+) -> None:
+    received.put_nowait({"type": what})
+    answering = asyncio.create_task(sent.get())
+    try:
+        await asyncio.wait({life, answering}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done() or answering.result()["type"] != f"{what}.complete":
+            why = answering.result().get("message") if answering.done() else "it ended without an answer"
+            raise LifespanFailedError(f"{what}: {why}")
+    finally:
+        answering.cancel()
