@@ -153,6 +153,7 @@ class TestRequestsInFlight:
 
         assert response.status_code == 503
         assert response.headers["Content-Type"] == "application/problem+json"
+        assert response.headers["X-Request-ID"]
         assert await process.status() == 0
         await assert_nothing_is_held(servers, instance)
 
