@@ -15,6 +15,8 @@ from gateway.devstack.weather import Weather
 from gateway.places.seed import seed
 from gateway.schema.migrate import migrate
 
+pytest_plugins = ["tests.faults.reporting"]
+
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:

@@ -1,0 +1,116 @@
+"""What the cases of the fault lab proved: a timeline of each (`--timeline`), and a report of a whole run (`--report PATH`)."""
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from gateway.lifecycle import Journal, Kind, describe
+from tests.faults.report import Phase, Proof, Run, data_of, markdown
+
+_RELEASED = {Kind.EXITED, Kind.EXIT_FAILED, Kind.ABORTED, Kind.DIED}
+
+RUN = pytest.StashKey[Run]()
+
+
+class Record:
+    """The fixture `record`: a test says what it has just proved."""
+
+    def __init__(self, run: Run, test: str, *, draws: bool) -> None:
+        self.drawn: list[str] = []
+        self._run = run
+        self._test = test
+        self._draws = draws
+
+    def __call__(
+        self,
+        resource: str,
+        phase: Phase,
+        fault: str,
+        *,
+        cases: int = 1,
+        journal: Journal | None = None,
+        wire: Sequence[str] = (),
+        held: Sequence[str] = (),
+    ) -> None:
+        """Count `cases` cases.
+
+        Args:
+            resource: where the fault was; "all" if it was the whole lifespan's.
+            phase: when.
+            fault: what, as a short noun.
+            cases: how many of this kind the test has seen.
+            journal: what happened in one of them.
+            wire: what was seen of it on the wire; a line each.
+            held: what was held at its end; a line each.
+        """
+        self._run.proofs.append(Proof(self._test, resource, phase, fault, cases))
+        if self._draws:
+            self.drawn += ["", f"  {resource}, {phase}: {fault}" + (f" ({cases} cases)" if cases > 1 else "")]
+            self.drawn += [f"    {line}" for line in timeline(journal)] if journal is not None else []
+            self.drawn += [f"    on the wire: {line}" for line in wire]
+            self.drawn.append(f"    at the end: {', '.join(held) or 'nothing is held'}")
+
+    def finding(self, name: str, line: str) -> None:
+        """Put one more line into the report."""
+        self._run.findings[name] = line
+
+
+def timeline(journal: Journal) -> Iterator[str]:
+    """The journal, with what was held after each step."""
+    held: list[str] = []
+    for event in journal:
+        if event.name is not None and event.kind is Kind.ENTERED:
+            held.append(event.name)
+        elif event.name in held and event.kind in _RELEASED:
+            held.remove(event.name)
+        error = f"  {describe(event.error)}" if event.error is not None else ""
+        what = f"{event.at * 1000:8.1f} ms  {event.kind.value:<15} {event.name or ''}"
+        yield f"{what:<40}  holds {' '.join(held) or 'nothing'}{error}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("faults", "the fault lab")
+    group.addoption("--timeline", action="store_true", help="print what happened in each case, with times")
+    group.addoption("--report", metavar="PATH", help="write what the run has proved into PATH.md and PATH.json")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[RUN] = Run()
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Iterator[Record]:
+    """Says what a test has proved: see `Record`."""
+    draws = bool(request.config.getoption("--timeline"))
+    one = Record(request.config.stash[RUN], request.node.nodeid, draws=draws)
+    yield one
+    if one.drawn:
+        capture = request.config.pluginmanager.getplugin("capturemanager")
+        claim = request.node.originalname.removeprefix("test_").replace("_", " ")
+        with capture.global_and_fixture_disabled():
+            print(f"\n\n{claim[0].upper()}{claim[1:]}.", *one.drawn, sep="\n")  # noqa: T201 - that was asked for
+
+
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    if call.when == "call":
+        item.config.stash[RUN].seconds[item.nodeid] = call.duration
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    target = session.config.getoption("--report")
+    if not target or session.config.getoption("--collect-only"):
+        return
+    if exitstatus != pytest.ExitCode.OK:
+        session.config.issue_config_time_warning(
+            pytest.PytestWarning(f"{target} is not written: something failed"), stacklevel=2
+        )
+        return
+    run = session.config.stash[RUN]
+    tests = {proof.test for proof in run.proofs}
+    run.seconds = {test: took for test, took in run.seconds.items() if test in tests}
+    command = f"pytest {shlex.join(session.config.invocation_params.args)}"
+    Path(f"{target}.md").write_text(markdown(run, command))
+    Path(f"{target}.json").write_text(json.dumps(data_of(run, command), indent=1) + "\n")
