@@ -3,7 +3,9 @@
 It knows nothing of the gateway, and needs the standard library only.
 """
 
+from faultlab.faults import Cancel, Fault, Leap
 from faultlab.ledger import Ledger
-from faultlab.ticks import Case, Outcome, cancel_at_every_tick
+from faultlab.points import Point
+from faultlab.sweep import Case, Outcome, sweep
 
-__all__ = ["Case", "Ledger", "Outcome", "cancel_at_every_tick"]
+__all__ = ["Cancel", "Case", "Fault", "Leap", "Ledger", "Outcome", "Point", "sweep"]

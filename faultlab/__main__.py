@@ -1,14 +1,14 @@
 """`python -m faultlab package.module:app` cancels the lifespan of an ASGI app at every tick, and prints what is left behind."""
 
 import argparse
-import gc
 import importlib
 import logging
 import sys
 from collections.abc import Iterable
 
 from faultlab.asgi import App, lifespan_of
-from faultlab.ticks import Case, Outcome, cancel_at_every_tick
+from faultlab.sweep import Case, Outcome
+from faultlab.sweep import sweep as sweep_of
 
 
 def main() -> int:
@@ -21,7 +21,6 @@ def main() -> int:
     sys.path.insert(0, "")
     app: App = getattr(importlib.import_module(module), name)
     logging.disable(logging.CRITICAL)  # an app that is cancelled a hundred times has much to complain about
-    gc.freeze()  # what is there now is no leak, and need not be looked at again
     leaks = [_report(phase, sweep(app, phase)) for phase in ("startup", "teardown")]
     return int(any(leaks))
 
@@ -40,7 +39,7 @@ def sweep(app: App, phase: str) -> list[Outcome]:
             with case.armed():
                 await life.__aexit__(None, None, None)
 
-    return cancel_at_every_tick(run)
+    return sweep_of(run)
 
 
 def _made(app: App) -> App:
