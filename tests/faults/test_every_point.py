@@ -21,6 +21,7 @@ from gateway.lifecycle import Journal, Kind, StartError, StartTimeoutError, Stop
 from gateway.lifespan import lifespan
 from gateway.settings import Settings
 from tests.end_to_end.running import held, until
+from tests.faults.proof import assert_given_back
 from tests.faults.report import Phase
 from tests.faults.reporting import Record
 
@@ -87,16 +88,19 @@ class Lives:
         def at_work() -> str:
             return entry_at_work(app.state.stack.journal)
 
-        if self.phase == "startup":
-            with case.armed(at_work):
-                await life.__aenter__()
-            self.journal = app.state.stack.journal
-            await life.__aexit__(None, None, None)
-        else:
-            await life.__aenter__()
-            self.journal = app.state.stack.journal
-            with case.armed(at_work):
+        try:
+            if self.phase == "startup":
+                with case.armed(at_work):
+                    await life.__aenter__()
                 await life.__aexit__(None, None, None)
+            else:
+                await life.__aenter__()
+                with case.armed(at_work):
+                    await life.__aexit__(None, None, None)
+        finally:
+            # Not some time after whoever asked for it was told, but before.
+            self.journal = app.state.stack.journal
+            assert_given_back(self.journal)
 
 
 def entry_at_work(journal: Journal) -> str:

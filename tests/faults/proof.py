@@ -1,0 +1,15 @@
+"""What every case must prove of a journal."""
+
+from gateway.lifecycle import Journal, Kind
+from tests.end_to_end.running import ORDER
+
+_ENDS = {Kind.EXITED, Kind.EXIT_FAILED, Kind.ABORTED}
+
+
+def assert_given_back(journal: Journal, *, order: list[str] = ORDER) -> None:
+    """What was entered is the beginning of `order`, and by the end of the journal exactly that was released, in reverse."""
+    entered = [event.name for event in journal if event.kind is Kind.ENTERED]
+    assert entered == order[: len(entered)]
+    ended = dict.fromkeys(event.name for event in journal if event.kind in _ENDS and event.name in entered)
+    assert list(ended) == list(reversed(entered))
+    assert [event.kind for event in journal][-1] is Kind.STOPPED
