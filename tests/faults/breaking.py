@@ -1,0 +1,80 @@
+"""The lifespan's own entries at real servers, each of which can be told to go wrong while it is entered or exited."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from gateway.briefs.briefs import Briefs
+from gateway.resources.database import DatabaseEngine
+from gateway.resources.http import HttpClient
+from gateway.resources.model import ModelResource
+from gateway.resources.rabbitmq import RabbitMQConnection
+from gateway.resources.redis import RedisPool
+
+Step = Callable[[], Awaitable[object]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What goes wrong in one life: by the names of the entries."""
+
+    entering: Mapping[str, Step] = field(default_factory=dict)
+    """Awaited when the entry holds its resource, and has not been entered yet."""
+    exiting: Mapping[str, Step] = field(default_factory=dict)
+    """Awaited before the entry gives its resource back."""
+
+
+_plan: ContextVar[Plan] = ContextVar("plan", default=Plan())  # noqa: B039 - it cannot be changed
+
+
+@contextmanager
+def planned(plan: Plan) -> Iterator[None]:
+    """Let what is entered within the block go wrong as planned; lives beside it do not notice."""
+    token = _plan.set(plan)
+    try:
+        yield
+    finally:
+        _plan.reset(token)
+
+
+def make_breakable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each entry ask the plan."""
+    for resource in (HttpClient, DatabaseEngine, RedisPool, RabbitMQConnection, ModelResource):
+        monkeypatch.setattr(resource, "open", _breakable(resource.name, resource.open))
+    monkeypatch.setattr(Briefs, "open", _breakable("briefs", Briefs.open))
+
+
+def _breakable(name: str, open_it: Callable[[Any], AbstractAsyncContextManager[Any]]) -> Callable[[Any], Any]:
+    @asynccontextmanager
+    async def broken(self: Any) -> AsyncGenerator[Any]:
+        plan = _plan.get()
+        async with open_it(self) as value:
+            await plan.entering.get(name, nothing)()
+            try:
+                yield value
+            finally:
+                await plan.exiting.get(name, nothing)()
+
+    return broken
+
+
+async def nothing() -> None:
+    pass
+
+
+async def fail() -> None:
+    raise ValueError("broken")
+
+
+async def hang() -> None:
+    await asyncio.Event().wait()
+
+
+async def be_cancelled() -> None:
+    """As a library does whose connection is lost: nobody has cancelled this task."""
+    raise asyncio.CancelledError

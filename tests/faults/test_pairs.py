@@ -1,0 +1,227 @@
+"""Every start fault with every teardown fault: whatever two entries do, the others are released, in order and in time."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from itertools import combinations
+
+import pytest
+
+from faultlab import Ledger
+from gateway.app import create_app
+from gateway.devstack.stack import Devstack
+from gateway.lifecycle import (
+    DiedError,
+    Journal,
+    Kind,
+    StartError,
+    StartTimeoutError,
+    StopTimeoutError,
+    TeardownError,
+)
+from gateway.lifespan import lifespan
+from gateway.settings import Settings
+from tests.end_to_end.running import ORDER, assert_nothing_is_held, until
+from tests.faults.breaking import Plan, Step, be_cancelled, fail, hang, make_breakable, planned
+from tests.faults.proof import assert_given_back
+from tests.faults.reporting import Record
+
+START, STOP = 1.0, 0.3
+"""Seconds: the deadlines of each entry here."""
+
+BRIEFS_STOP = 3.0
+"""Those of the last entry are no settings."""
+
+MARGIN = 2.0
+"""Seconds for all that does not wait for a deadline, on a busy machine."""
+
+AT_ONCE = 8
+"""Lives that run beside each other: most of them wait for a deadline most of the time."""
+
+FAULTS: dict[str, tuple[Step, type[Exception], type[Exception]]] = {
+    "raises": (fail, ValueError, ValueError),
+    "hangs": (hang, StartTimeoutError, StopTimeoutError),
+    "is cancelled": (be_cancelled, DiedError, DiedError),
+}
+"""What an entry does, and what is said of it when it does so in the startup, and in the teardown."""
+
+
+@dataclass
+class Life:
+    """One life of the lifespan, with what goes wrong in it."""
+
+    settings: Settings
+    plan: Plan
+    cancelled_while: Kind | None = None
+    """Cancel whoever waits, as soon as something of this kind happens to the entry that goes wrong."""
+    cancelled_in: str = ""
+    error: BaseException | None = None
+    took: float = 0.0
+
+    async def live(self) -> Journal:
+        """Live it; return the journal, once all that a journal must prove is proved."""
+        began = time.monotonic()
+        app = create_app(self.settings)
+        with planned(self.plan):
+            life = asyncio.create_task(_life(lifespan(app)))
+        if self.cancelled_while is not None:
+
+            async def is_there() -> bool:
+                journal = app.state.stack.journal if hasattr(app.state, "stack") else ()
+                return (self.cancelled_while, self.cancelled_in) in [(event.kind, event.name) for event in journal]
+
+            await until(is_there, f"{self.cancelled_in} is {self.cancelled_while}")
+            life.cancel()
+        await asyncio.wait({life})
+        self.took = time.monotonic() - began
+        self.error = asyncio.CancelledError() if life.cancelled() else life.exception()
+        journal: Journal = app.state.stack.journal
+        assert_given_back(journal)
+        return journal
+
+
+async def _life(one: AbstractAsyncContextManager[object]) -> None:
+    async with one:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def _breakable(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_breakable(monkeypatch)
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """With deadlines that are worth waiting for."""
+    groups = {name: getattr(settings, name) for name in ORDER[:-1]}
+    short = {
+        name: group.model_copy(update={"start_timeout": START, "stop_timeout": STOP}) for name, group in groups.items()
+    }
+    return settings.model_copy(update=short)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where lives are lived."""
+
+    servers: Devstack
+    settings: Settings
+    record: Record
+
+    async def together(self, lives: list[Life]) -> list[Journal]:
+        """Live them all, some beside each other. Afterwards nothing is held, here or by a server."""
+        before = Ledger.now()
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def one(life: Life) -> Journal:
+            async with gate:
+                return await life.live()
+
+        journals = await asyncio.gather(*(one(life) for life in lives))
+
+        async def nothing_is_left() -> bool:
+            return not Ledger.now().added_since(before)
+
+        await until(nothing_is_left, "this process holds what it held before")
+        await assert_nothing_is_held(self.servers, self.settings.instance)
+        return list(journals)
+
+
+@pytest.fixture
+def stage(servers: Devstack, settings: Settings, record: Record) -> Stage:
+    return Stage(servers, settings, record)
+
+
+def others_exited(journal: Journal, *wrong: str) -> Iterator[bool]:
+    """Of each entry but those: whether it exited as if nothing had happened."""
+    entered = {event.name for event in journal if event.kind is Kind.ENTERED} - {*wrong}
+    exited = {event.name for event in journal if event.kind is Kind.EXITED}
+    return (name in exited for name in entered)
+
+
+PAIRS = list(combinations(ORDER, 2))
+
+
+@pytest.mark.parametrize("in_teardown", FAULTS)
+@pytest.mark.parametrize("in_start", FAULTS)
+async def test_an_entry_that_fails_to_start_and_one_that_fails_to_close_keep_no_other_open(
+    stage: Stage, in_start: str, in_teardown: str
+) -> None:
+    start, start_error, _ = FAULTS[in_start]
+    stop, _, stop_error = FAULTS[in_teardown]
+    lives = [Life(stage.settings, Plan(entering={later: start}, exiting={earlier: stop})) for earlier, later in PAIRS]
+    journals = await stage.together(lives)
+
+    for (earlier, later), life, journal in zip(PAIRS, lives, journals, strict=True):
+        assert isinstance(life.error, StartError)
+        assert life.error.name == later
+        assert life.error.entered == tuple(ORDER[: ORDER.index(later)])
+        assert isinstance(life.error.__cause__, start_error)
+        assert life.error.teardown is not None
+        (unclean,) = life.error.teardown.exceptions
+        assert isinstance(unclean, stop_error)
+        assert all(others_exited(journal, earlier))
+        assert life.took < (START if in_start == "hangs" else 0) + (STOP if in_teardown == "hangs" else 0) + MARGIN
+        stage.record(later, "startup", f"{in_start}; then the close of another {in_teardown}", journal=journal)
+
+
+@pytest.mark.parametrize("in_teardown", FAULTS)
+async def test_a_start_that_is_cancelled_stays_cancelled_whatever_a_close_does(stage: Stage, in_teardown: str) -> None:
+    stop, _, _ = FAULTS[in_teardown]
+    lives = [
+        Life(stage.settings, Plan(entering={later: hang}, exiting={earlier: stop}), Kind.ENTERING, later)
+        for earlier, later in PAIRS
+    ]
+    journals = await stage.together(lives)
+
+    for (earlier, later), life, journal in zip(PAIRS, lives, journals, strict=True):
+        assert isinstance(life.error, asyncio.CancelledError)
+        assert all(others_exited(journal, earlier))
+        stage.record(
+            later, "startup", f"the start is cancelled; then the close of another {in_teardown}", journal=journal
+        )
+
+
+@pytest.mark.parametrize("in_start", FAULTS)
+async def test_a_rollback_that_is_cancelled_is_complete_all_the_same(stage: Stage, in_start: str) -> None:
+    """The close of an entry takes until its deadline, and while it does whoever waits is cancelled."""
+    start, _, _ = FAULTS[in_start]
+    lives = [
+        Life(stage.settings, Plan(entering={later: start}, exiting={earlier: hang}), Kind.EXITING, earlier)
+        for earlier, later in PAIRS
+    ]
+    journals = await stage.together(lives)
+
+    for (earlier, later), life, journal in zip(PAIRS, lives, journals, strict=True):
+        assert isinstance(life.error, asyncio.CancelledError)
+        assert all(others_exited(journal, earlier))
+        stage.record(later, "startup", f"{in_start}; then the rollback is cancelled", journal=journal)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("second", FAULTS)
+@pytest.mark.parametrize("first", FAULTS)
+async def test_two_closes_that_fail_are_both_reported_and_keep_no_other_open(
+    stage: Stage, first: str, second: str
+) -> None:
+    (do_first, _, first_error), (do_second, _, second_error) = FAULTS[first], FAULTS[second]
+    lives = [Life(stage.settings, Plan(exiting={later: do_first, earlier: do_second})) for earlier, later in PAIRS]
+    journals = await stage.together(lives)
+
+    for (earlier, later), life, journal in zip(PAIRS, lives, journals, strict=True):
+        assert isinstance(life.error, TeardownError)
+        assert [type(error) for error in life.error.exceptions] == [first_error, second_error]
+        assert all(others_exited(journal, earlier, later))
+        assert life.took < (BRIEFS_STOP if later == "briefs" else STOP) + STOP + MARGIN
+        stage.record(later, "teardown", f"{first}; then the close of another {second}", journal=journal)
+
+
+async def test_after_any_of_it_the_next_life_is_a_clean_one(stage: Stage) -> None:
+    life = Life(stage.settings, Plan())
+    (journal,) = await stage.together([life])
+
+    assert life.error is None
+    assert all(others_exited(journal))
+    stage.record("all", "teardown", "none", journal=journal)
