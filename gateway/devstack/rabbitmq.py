@@ -3,6 +3,8 @@
 import asyncio
 import json
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -89,16 +91,25 @@ class RabbitMQ(Server):
         await connection.close()
         return True
 
-    async def add_vhost(self, name: str) -> str:
-        """Make another vhost for user `gateway`; return its URL. Takes a second."""
+    async def add_vhost(self, name: str, *, allowed: bool = True) -> str:
+        """Make another vhost, which user `gateway` may use unless it is not `allowed` to; return its URL. Takes a second."""
         everything = {"user": "gateway", "vhost": name, "configure": ".*", "write": ".*", "read": ".*"}
-        definitions = {"vhosts": [{"name": name}], "permissions": [everything]}
+        definitions = {"vhosts": [{"name": name}], "permissions": [everything] if allowed else []}
         await self._control("import_definitions", str(self.write("definitions.json", json.dumps(definitions))))
         return self.url_of(name)
 
     async def delete_vhost(self, name: str) -> None:
         """Delete a vhost, its connections too."""
         await self._control("delete_vhost", name)
+
+    @asynccontextmanager
+    async def alarmed(self) -> AsyncIterator[None]:
+        """Within the block it is short of memory, by its own measure: whoever publishes is blocked."""
+        await self._control("set_vm_memory_high_watermark", "absolute", "1")
+        try:
+            yield
+        finally:
+            await self._control("set_vm_memory_high_watermark", "0.4")
 
     async def clients(self) -> list[str]:
         """The `connection_name` of each connection, empty for one without. Takes half a second."""

@@ -1,7 +1,7 @@
 """The lifespan's own entries at real servers, each of which can be told to go wrong while it is entered or exited."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from gateway.resources.model import ModelResource
 from gateway.resources.rabbitmq import RabbitMQConnection
 from gateway.resources.redis import RedisPool
 
-Step = Callable[[], Awaitable[object]]
+Step = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Plan:
     """Awaited when the entry holds its resource, and has not been entered yet."""
     exiting: Mapping[str, Step] = field(default_factory=dict)
     """Awaited before the entry gives its resource back."""
+    serving: Mapping[str, Step] = field(default_factory=dict)
+    """Run beside the entry while it is held, as a background worker is; what it raises ends the entry."""
 
 
 _plan: ContextVar[Plan] = ContextVar("plan", default=Plan())  # noqa: B039 - it cannot be changed
@@ -51,16 +53,19 @@ def make_breakable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _breakable(name: str, open_it: Callable[[Any], AbstractAsyncContextManager[Any]]) -> Callable[[Any], Any]:
     @asynccontextmanager
-    async def broken(self: Any) -> AsyncGenerator[Any]:
+    async def breakable(self: Any) -> AsyncGenerator[Any]:
         plan = _plan.get()
         async with open_it(self) as value:
             await plan.entering.get(name, nothing)()
             try:
-                yield value
+                async with asyncio.TaskGroup() as beside:
+                    worker = beside.create_task(plan.serving.get(name, nothing)())
+                    yield value
+                    worker.cancel()
             finally:
                 await plan.exiting.get(name, nothing)()
 
-    return broken
+    return breakable
 
 
 async def nothing() -> None:

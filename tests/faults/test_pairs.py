@@ -11,7 +11,6 @@ import pytest
 
 from faultlab import Ledger
 from gateway.app import create_app
-from gateway.devstack.stack import Devstack
 from gateway.lifecycle import (
     DiedError,
     Journal,
@@ -26,7 +25,7 @@ from gateway.settings import Settings
 from tests.end_to_end.running import ORDER, assert_nothing_is_held, until
 from tests.faults.breaking import Plan, Step, be_cancelled, fail, hang, make_breakable, planned
 from tests.faults.proof import assert_given_back
-from tests.faults.reporting import Record
+from tests.faults.stage import Stage
 
 START, STOP = 1.0, 0.3
 """Seconds: the deadlines of each entry here."""
@@ -102,36 +101,23 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(update=short)
 
 
-@dataclass(frozen=True)
-class Stage:
-    """Where lives are lived."""
+async def together(stage: Stage, lives: list[Life]) -> list[Journal]:
+    """Live them all, some beside each other. Afterwards nothing is held, here or by a server."""
+    before = Ledger.now()
+    gate = asyncio.Semaphore(AT_ONCE)
 
-    servers: Devstack
-    settings: Settings
-    record: Record
+    async def one(life: Life) -> Journal:
+        async with gate:
+            return await life.live()
 
-    async def together(self, lives: list[Life]) -> list[Journal]:
-        """Live them all, some beside each other. Afterwards nothing is held, here or by a server."""
-        before = Ledger.now()
-        gate = asyncio.Semaphore(AT_ONCE)
+    journals = await asyncio.gather(*(one(life) for life in lives))
 
-        async def one(life: Life) -> Journal:
-            async with gate:
-                return await life.live()
+    async def nothing_is_left() -> bool:
+        return not Ledger.now().added_since(before)
 
-        journals = await asyncio.gather(*(one(life) for life in lives))
-
-        async def nothing_is_left() -> bool:
-            return not Ledger.now().added_since(before)
-
-        await until(nothing_is_left, "this process holds what it held before")
-        await assert_nothing_is_held(self.servers, self.settings.instance)
-        return list(journals)
-
-
-@pytest.fixture
-def stage(servers: Devstack, settings: Settings, record: Record) -> Stage:
-    return Stage(servers, settings, record)
+    await until(nothing_is_left, "this process holds what it held before")
+    await assert_nothing_is_held(stage.servers, stage.settings.instance)
+    return list(journals)
 
 
 def others_exited(journal: Journal, *wrong: str) -> Iterator[bool]:
@@ -152,7 +138,7 @@ async def test_an_entry_that_fails_to_start_and_one_that_fails_to_close_keep_no_
     start, start_error, _ = FAULTS[in_start]
     stop, _, stop_error = FAULTS[in_teardown]
     lives = [Life(stage.settings, Plan(entering={later: start}, exiting={earlier: stop})) for earlier, later in PAIRS]
-    journals = await stage.together(lives)
+    journals = await together(stage, lives)
 
     for (earlier, later), life, journal in zip(PAIRS, lives, journals, strict=True):
         assert isinstance(life.error, StartError)
@@ -174,7 +160,7 @@ async def test_a_start_that_is_cancelled_stays_cancelled_whatever_a_close_does(s
         Life(stage.settings, Plan(entering={later: hang}, exiting={earlier: stop}), Kind.ENTERING, later)
         for earlier, later in PAIRS
     ]
-    journals = await stage.together(lives)
+    journals = await together(stage, lives)
 
     for (earlier, later), life, journal in zip(PAIRS, lives, journals, strict=True):
         assert isinstance(life.error, asyncio.CancelledError)
@@ -192,7 +178,7 @@ async def test_a_rollback_that_is_cancelled_is_complete_all_the_same(stage: Stag
         Life(stage.settings, Plan(entering={later: start}, exiting={earlier: hang}), Kind.EXITING, earlier)
         for earlier, later in PAIRS
     ]
-    journals = await stage.together(lives)
+    journals = await together(stage, lives)
 
     for (earlier, later), life, journal in zip(PAIRS, lives, journals, strict=True):
         assert isinstance(life.error, asyncio.CancelledError)
@@ -208,7 +194,7 @@ async def test_two_closes_that_fail_are_both_reported_and_keep_no_other_open(
 ) -> None:
     (do_first, _, first_error), (do_second, _, second_error) = FAULTS[first], FAULTS[second]
     lives = [Life(stage.settings, Plan(exiting={later: do_first, earlier: do_second})) for earlier, later in PAIRS]
-    journals = await stage.together(lives)
+    journals = await together(stage, lives)
 
     for (earlier, later), life, journal in zip(PAIRS, lives, journals, strict=True):
         assert isinstance(life.error, TeardownError)
@@ -220,7 +206,7 @@ async def test_two_closes_that_fail_are_both_reported_and_keep_no_other_open(
 
 async def test_after_any_of_it_the_next_life_is_a_clean_one(stage: Stage) -> None:
     life = Life(stage.settings, Plan())
-    (journal,) = await stage.together([life])
+    (journal,) = await together(stage, [life])
 
     assert life.error is None
     assert all(others_exited(journal))

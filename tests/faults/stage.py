@@ -1,0 +1,77 @@
+"""The stage for one case: the real servers, and one life of the lifespan at them, all of which must be given back."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from fastapi import FastAPI
+
+from gateway.app import create_app
+from gateway.devstack.server import Server
+from gateway.devstack.stack import Devstack
+from gateway.lifecycle import Journal, StartError
+from gateway.lifespan import Gateway, lifespan
+from gateway.settings import Settings
+from tests.end_to_end.running import ORDER, assert_nothing_is_held
+from tests.faults.proof import assert_given_back
+from tests.faults.report import Phase
+from tests.faults.reporting import Record
+
+
+@asynccontextmanager
+async def living(app: FastAPI) -> AsyncIterator[Gateway]:
+    """The lifespan of an app, and what it entered."""
+    async with lifespan(app) as state:
+        yield state["gateway"]
+
+
+async def live(app: FastAPI) -> None:
+    async with lifespan(app):
+        pass
+
+
+def with_setting(settings: Settings, name: str, **changes: object) -> Settings:
+    """The settings with some of one resource's changed, and validated again."""
+    group = getattr(settings, name)
+    return settings.model_copy(update={name: type(group)(**(dict(group) | changes))})
+
+
+class Stage:
+    """The servers, and what a start at them comes to. Whatever that is, nothing is held afterwards."""
+
+    def __init__(self, servers: Devstack, settings: Settings, record: Record) -> None:
+        self.servers = servers
+        self.settings = settings
+        self.record = record
+
+    def server(self, name: str) -> Server:
+        """The server of a resource."""
+        return {"database": self.servers.postgresql, "redis": self.servers.redis, "rabbitmq": self.servers.rabbitmq}[
+            name
+        ]
+
+    async def refused(self, settings: Settings, name: str, fault: str, *, within: float = 5.0) -> StartError:
+        """Start in vain, because of the resource `name`; return the error, once all that it must prove is proved."""
+        app = create_app(settings)
+        began = time.monotonic()
+        with pytest.raises(StartError) as caught:
+            await live(app)
+        assert time.monotonic() - began < within
+        assert caught.value.name == name
+        assert caught.value.entered == tuple(ORDER[: ORDER.index(name)])
+        assert caught.value.teardown is None
+        await self.proved(app.state.stack.journal, name, "startup", fault)
+        return caught.value
+
+    async def proved(self, journal: Journal, name: str, phase: Phase, fault: str) -> None:
+        """See that it was all given back, and record it."""
+        assert_given_back(journal)
+        await assert_nothing_is_held(self.servers, self.settings.instance)
+        self.record(name, phase, fault, journal=journal)
+
+    async def lives(self, settings: Settings, name: str, fault: str) -> None:
+        """Live a whole life, whose start has to put up with a fault of the resource `name`."""
+        app = create_app(settings)
+        await live(app)
+        await self.proved(app.state.stack.journal, name, "startup", fault)
