@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import aio_pika
@@ -113,10 +114,31 @@ class RabbitMQ(Server):
 
     async def clients(self) -> list[str]:
         """The `connection_name` of each connection, empty for one without. Takes half a second."""
-        printed = await self._control("list_connections", "--formatter=json", "client_properties")
+        return sorted((await self._connections()).values())
+
+    async def census(self) -> dict[str, list[str]]:
+        """Connections, channels, and consumers of vhost `gateway`: the `connection_name` of each. Takes two seconds."""
+        names = await self._connections()
+        channels = {
+            row["pid"]: names.get(row["connection"], "") for row in await self._list("channels", "pid", "connection")
+        }
+        consumers = await self._list("consumers", "-p", "gateway", "channel_pid")
+        return {
+            "connections": sorted(names.values()),
+            "channels": sorted(channels.values()),
+            "consumers": sorted(channels.get(row["channel_pid"], "") for row in consumers),
+        }
+
+    async def _connections(self) -> dict[str, str]:
+        """The `connection_name` of each connection by its process."""
+        rows = await self._list("connections", "pid", "client_properties")
         # Properties are lists of name, type and value.
-        connections = [{name: value for name, _, value in row["client_properties"]} for row in json.loads(printed)]
-        return sorted(properties.get("connection_name", "") for properties in connections)
+        properties = {row["pid"]: {name: value for name, _, value in row["client_properties"]} for row in rows}
+        return {pid: some.get("connection_name", "") for pid, some in properties.items()}
+
+    async def _list(self, what: str, *columns: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads(await self._control(f"list_{what}", "--formatter=json", *columns))
+        return rows
 
     async def _control(self, *arguments: str) -> str:
         return await self.run(_program("rabbitmqctl"), "--quiet", *arguments)

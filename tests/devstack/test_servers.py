@@ -173,6 +173,10 @@ class TestRedis:
             assert "gateway-1" in await redis_server.clients()
 
 
+async def ignore(message: object) -> None:
+    del message
+
+
 class TestRabbitMQ:
     async def test_a_vhost_is_apart_and_gone_once_deleted(self, rabbitmq_server: RabbitMQ) -> None:
         name = f"vhost/{secrets.token_hex(4)}"
@@ -184,6 +188,21 @@ class TestRabbitMQ:
         await rabbitmq_server.delete_vhost(name)
         with pytest.raises(aio_pika.exceptions.AMQPError):
             await aio_pika.connect(url, timeout=5)
+
+    async def test_a_census_attributes_channels_and_consumers_to_their_connection(
+        self, rabbitmq_server: RabbitMQ
+    ) -> None:
+        connection = await aio_pika.connect(rabbitmq_server.url, client_properties={"connection_name": "gateway-2"})
+        async with connection:
+            channel = await connection.channel()
+            queue = await channel.declare_queue(exclusive=True)
+            await queue.consume(ignore)
+            await connection.channel()
+            census = await rabbitmq_server.census()
+
+        assert census["connections"].count("gateway-2") == 1
+        assert census["channels"].count("gateway-2") == 2
+        assert census["consumers"].count("gateway-2") == 1
 
 
 class Stub(Server):

@@ -1,5 +1,7 @@
 """A gateway in front of the real servers, in this process or as one of its own, as the end-to-end tests have it."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from gateway.devstack.stack import Devstack
@@ -14,3 +16,10 @@ __all__ = ["empty_database", "environment", "instance", "run", "settings"]
 @pytest.fixture
 def stage(servers: Devstack, settings: Settings, record: Record) -> Stage:
     return Stage(servers, settings, record)
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def _broker(servers: Devstack) -> AsyncIterator[None]:
+    """The broker's own list, once a file: no connection, channel or consumer is left of any case."""
+    yield
+    assert await servers.rabbitmq.census() == {"connections": [], "channels": [], "consumers": []}
