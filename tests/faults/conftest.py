@@ -18,8 +18,8 @@ def stage(servers: Devstack, settings: Settings, record: Record) -> Stage:
     return Stage(servers, settings, record)
 
 
-@pytest.fixture(scope="module", autouse=True)
-async def _broker(servers: Devstack) -> AsyncIterator[None]:
-    """The broker's own list, once a file: no connection, channel or consumer is left of any case."""
+@pytest.fixture(scope="module")
+async def census(servers: Devstack) -> AsyncIterator[None]:
+    """The broker's own list, once for all cases of a file: no connection, channel or consumer is left of any."""
     yield
     assert await servers.rabbitmq.census() == {"connections": [], "channels": [], "consumers": []}

@@ -93,9 +93,7 @@ def markdown(run: Run, command: str) -> str:
         "",
         *(f"- {line}" for line in run.findings.values()),
     ]
-    for phase in dict.fromkeys(
-        proof.phase for proof in sorted(run.proofs, key=lambda proof: PHASES.index(proof.phase))
-    ):
+    for phase in sorted({proof.phase for proof in run.proofs}, key=PHASES.index):
         lines += ["", f"## {phase.capitalize()}", "", *_matrix(_cells(run), phase)]
     lines += ["", "## Replay", "", "One command a cell, from the project's root, with `.venv/bin` on the path.", ""]
     lines += ["| resource | phase | fault | cases | command |", "| --- | --- | --- | ---: | --- |"]

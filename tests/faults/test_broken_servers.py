@@ -11,6 +11,8 @@ from gateway.lifecycle import StartError, StartTimeoutError, TeardownError
 from tests.end_to_end.running import ZURICH
 from tests.faults.stage import Stage, live, living, with_setting
 
+pytestmark = pytest.mark.usefixtures("census")
+
 SERVERS = pytest.mark.parametrize("name", ["database", "redis", "rabbitmq"])
 
 

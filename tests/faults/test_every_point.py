@@ -25,6 +25,8 @@ from tests.faults.proof import assert_given_back
 from tests.faults.report import Phase
 from tests.faults.reporting import Record
 
+pytestmark = pytest.mark.usefixtures("census")
+
 FEWEST = {
     ("startup", Point.TICK): {"database": 35, "redis": 12, "rabbitmq": 12},
     ("startup", Point.STEP): {"database": 18, "redis": 6, "rabbitmq": 12},

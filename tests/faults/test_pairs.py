@@ -27,6 +27,8 @@ from tests.faults.breaking import Plan, Step, be_cancelled, fail, hang, make_bre
 from tests.faults.proof import assert_given_back
 from tests.faults.stage import Stage
 
+pytestmark = pytest.mark.usefixtures("census")
+
 START, STOP = 1.0, 0.3
 """Seconds: the deadlines of each entry here."""
 

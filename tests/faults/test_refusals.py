@@ -22,6 +22,8 @@ from gateway.settings import Settings
 from tests.end_to_end.running import until
 from tests.faults.stage import Stage, live, living, with_setting
 
+pytestmark = pytest.mark.usefixtures("census")
+
 _numbers = count(1)
 
 

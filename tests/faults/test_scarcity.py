@@ -19,6 +19,8 @@ from tests.faults.breaking import Plan, make_breakable, planned
 from tests.faults.proof import assert_given_back
 from tests.faults.stage import Stage, live, living, with_setting
 
+pytestmark = pytest.mark.usefixtures("census")
+
 
 def corrupt(folder: Path, kind: str) -> Path:
     path = folder / "model.onnx"
