@@ -1,0 +1,26 @@
+"""Every wire message: proxies that understand what passes through them, break it where one asks, and tell who closed first.
+
+Standard library only. A framer for each protocol says where a message ends and what it is called.
+"""
+
+from faultlab.wire.connection import Connection
+from faultlab.wire.faults import GARBAGE, Fault
+from faultlab.wire.framing import RAW, Framer, Message, Side
+from faultlab.wire.log import By, Closed, Opened, WireLog
+from faultlab.wire.proxy import PROTOCOLS, Proxy
+
+__all__ = [
+    "GARBAGE",
+    "PROTOCOLS",
+    "RAW",
+    "By",
+    "Closed",
+    "Connection",
+    "Fault",
+    "Framer",
+    "Message",
+    "Opened",
+    "Proxy",
+    "Side",
+    "WireLog",
+]

@@ -1,0 +1,102 @@
+"""AMQP 0-9-1, as RabbitMQ speaks it: https://www.rabbitmq.com/amqp-0-9-1-reference."""
+
+from typing import Final
+
+from faultlab.wire.framing import Framer, NotThisProtocolError, Side
+
+_METHODS: Final = {
+    (10, "Connection"): {
+        10: "Start",
+        11: "StartOk",
+        20: "Secure",
+        21: "SecureOk",
+        30: "Tune",
+        31: "TuneOk",
+        40: "Open",
+        41: "OpenOk",
+        50: "Close",
+        51: "CloseOk",
+        60: "Blocked",
+        61: "Unblocked",
+        70: "UpdateSecret",
+        71: "UpdateSecretOk",
+    },
+    (20, "Channel"): {10: "Open", 11: "OpenOk", 20: "Flow", 21: "FlowOk", 40: "Close", 41: "CloseOk"},
+    (40, "Exchange"): {
+        10: "Declare",
+        11: "DeclareOk",
+        20: "Delete",
+        21: "DeleteOk",
+        30: "Bind",
+        31: "BindOk",
+        40: "Unbind",
+        51: "UnbindOk",
+    },
+    (50, "Queue"): {
+        10: "Declare",
+        11: "DeclareOk",
+        20: "Bind",
+        21: "BindOk",
+        30: "Purge",
+        31: "PurgeOk",
+        40: "Delete",
+        41: "DeleteOk",
+        50: "Unbind",
+        51: "UnbindOk",
+    },
+    (60, "Basic"): {
+        10: "Qos",
+        11: "QosOk",
+        20: "Consume",
+        21: "ConsumeOk",
+        30: "Cancel",
+        31: "CancelOk",
+        40: "Publish",
+        50: "Return",
+        60: "Deliver",
+        70: "Get",
+        71: "GetOk",
+        72: "GetEmpty",
+        80: "Ack",
+        90: "Reject",
+        100: "RecoverAsync",
+        110: "Recover",
+        111: "RecoverOk",
+        120: "Nack",
+    },
+    (85, "Confirm"): {10: "Select", 11: "SelectOk"},
+    (90, "Tx"): {10: "Select", 11: "SelectOk", 20: "Commit", 21: "CommitOk", 30: "Rollback", 31: "RollbackOk"},
+}
+
+_NAMES: Final = {
+    (number, method): f"{of}.{name}" for (number, of), methods in _METHODS.items() for method, name in methods.items()
+}
+
+_METHOD: Final = 1
+_FRAMES: Final = {_METHOD: "Method", 2: "ContentHeader", 3: "ContentBody", 8: "Heartbeat"}
+_AROUND: Final = 8
+"""Bytes of a frame beside its payload: type, channel and length before it, and one that says that it has ended."""
+_END: Final = 0xCE
+
+
+class Amqp(Framer):
+    """A message is a frame: what is published comes as a method, a header and a body."""
+
+    def length(self, sender: Side, buffer: bytearray) -> int | None:
+        del sender
+        if buffer[0] == ord("A"):  # of "AMQP": how a client begins, and how a server refuses
+            return 8
+        if buffer[0] not in _FRAMES:
+            raise NotThisProtocolError
+        return int.from_bytes(buffer[3:7]) + _AROUND if len(buffer) >= _AROUND - 1 else None
+
+    def name(self, sender: Side, message: bytes) -> str:
+        del sender
+        if message[:4] == b"AMQP":
+            return "ProtocolHeader"
+        if message[0] not in _FRAMES or message[-1] != _END:
+            raise NotThisProtocolError
+        if message[0] != _METHOD:
+            return _FRAMES[message[0]]
+        number, method = int.from_bytes(message[7:9]), int.from_bytes(message[9:11])
+        return _NAMES.get((number, method), f"Method {number}.{method}")

@@ -1,0 +1,141 @@
+"""A TCP proxy that knows the protocol: it breaks a connection at the message that one asks for."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Self
+
+from faultlab.wire.amqp import Amqp
+from faultlab.wire.connection import ACCEPT, Connection
+from faultlab.wire.faults import Fault
+from faultlab.wire.framing import Framer
+from faultlab.wire.http import Http
+from faultlab.wire.log import WireLog
+from faultlab.wire.postgresql import PostgreSQL
+from faultlab.wire.redis import Redis
+
+PROTOCOLS: Final[dict[str, Callable[[], Framer]]] = {
+    "postgresql": PostgreSQL,
+    "redis": Redis,
+    "amqp": Amqp,
+    "http": Http,
+}
+
+_LOOPBACK: Final = "127.0.0.1"
+_ACCEPT_POINT: Final = 0
+
+
+class Proxy:
+    """Stands between clients and one server, in the event loop that enters it.
+
+    Messages are numbered per connection from 1, both directions in order of arrival; 0 is the accept itself.
+    """
+
+    def __init__(self, name: str, protocol: str, host: str, port: int, *, log: WireLog | None = None) -> None:
+        """Listen nowhere yet.
+
+        Args:
+            name: what it is called in the log.
+            protocol: one of `PROTOCOLS`.
+            host: where the real server is.
+            port: the same.
+            log: where to record, together with other proxies.
+        """
+        self.name = name
+        self.connections: list[Connection] = []
+        """All there have been, in order; each with the names of its messages."""
+        self.fired: list[str] = []
+        """At which message the injected fault has hit: one name for each connection."""
+        self._framer = PROTOCOLS[protocol]
+        self._target = host, port
+        self._log = log
+        self._fault: tuple[Fault, int | str] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._holder: socket.socket | None = None
+        self._server: asyncio.Server | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens, on the loopback interface; the same for its whole life."""
+        if self._holder is None:
+            raise RuntimeError("the proxy is not entered")
+        port: int = self._holder.getsockname()[1]
+        return port
+
+    @property
+    def held(self) -> list[Connection]:
+        """The connections that their client has not let go of."""
+        return [connection for connection in self.connections if connection.held_by_client]
+
+    def inject(self, fault: Fault, *, at: int | str) -> None:
+        """From now on let the fault hit every connection at that message, by number or name; those that are open, too."""
+        self.fired.clear()
+        self._fault = fault, at
+
+    def strike(self, fault: Fault) -> None:
+        """Let the fault hit every open connection now, and those that come when they are accepted: the server breaks."""
+        self.inject(fault, at=_ACCEPT_POINT)
+        for connection in self.held:
+            self._fires(fault, connection.messages[-1] if connection.messages else ACCEPT)
+            connection.strike(fault)
+
+    async def repair(self) -> None:
+        """Let no fault hit from now on, and listen again. What is broken stays broken."""
+        self._fault = None
+        if self._server is None:
+            await self._listen()
+
+    async def __aenter__(self) -> Self:
+        self._holder = socket.socket()
+        try:
+            self._holder.bind((_LOOPBACK, 0))  # it is ours while nobody listens, too, and nobody else is given it
+            self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            await self._listen()
+        except BaseException:
+            self._holder.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        self._refuse()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._holder is not None:
+            self._holder.close()
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._accept, _LOOPBACK, self.port, reuse_address=True)
+
+    def _refuse(self) -> None:
+        """Listen no more. The port stays ours."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = len(self.connections) + 1
+        connection = Connection(number, (reader, writer), self._framer(), name=self.name, due=self._due, log=self._log)
+        self.connections.append(connection)
+        task = asyncio.get_running_loop().create_task(connection.run(*self._target), name=f"{self.name} {number}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _due(self, number: int, name: str) -> Fault | None:
+        """Which fault hits a connection at this message, if any."""
+        if self._fault is None:
+            return None
+        fault, at = self._fault
+        if at not in (number, name):
+            return None
+        self._fires(fault, name)
+        return fault
+
+    def _fires(self, fault: Fault, name: str) -> None:
+        self.fired.append(name)
+        if fault is Fault.REFUSE:
+            self._refuse()
