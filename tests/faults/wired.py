@@ -26,11 +26,8 @@ from tests.end_to_end.running import Running
 PROTOCOLS = {"http": "http", "database": "postgresql", "redis": "redis", "rabbitmq": "amqp"}
 """What each resource speaks with its server, in the order in which they are entered."""
 
-DEADLINE = 0.3
-"""Seconds for the start, and for the stop, of the resource whose wire is broken."""
-
 PATIENT = 5.0
-"""Seconds for everybody else, who need a few milliseconds."""
+"""Seconds for the start and for the stop of each resource, unless a test says otherwise. They need a few milliseconds."""
 
 SETTLE_WITHIN = 3.0
 """Seconds for everything to get to its end, before what is still there counts as held."""
@@ -68,7 +65,9 @@ class Wired:
     async def live(
         self,
         *,
-        impatient: str | None = None,
+        broken: str | None = None,
+        start: float = PATIENT,
+        stop: float = PATIENT,
         meanwhile: Callable[[Running], Awaitable[object]] | None = None,
         redis_options: str = "",
         brief_timeout: float = 5,
@@ -76,13 +75,16 @@ class Wired:
         """Let a gateway start, serve and stop.
 
         Args:
-            impatient: the resource whose deadlines are short.
+            broken: the resource that the two deadlines are for.
+            start: seconds that its start may take.
+            stop: seconds that its stop may take.
             meanwhile: what happens while it serves.
             redis_options: what follows the `?` in the URL of Redis.
             brief_timeout: how long an answer may take.
         """
         instance = f"{PREFIX}{next(_numbers)}-"
-        settings = self._settings(instance, impatient, redis_options, brief_timeout)
+        deadlines = {resource: (start, stop) if resource == broken else (PATIENT, PATIENT) for resource in PROTOCOLS}
+        settings = self._settings(instance, deadlines, redis_options, brief_timeout)
         life = Life()
         complaints: list[str] = []
         loop = asyncio.get_running_loop()
@@ -115,13 +117,15 @@ class Wired:
         life.stop_took, life.start_took = (took, life.start_took) if life.started else (0, took)
         life.journal = app.state.stack.journal
 
-    def _settings(self, instance: str, impatient: str | None, redis_options: str, brief_timeout: float) -> Settings:
+    def _settings(
+        self, instance: str, deadlines: dict[str, tuple[float, float]], redis_options: str, brief_timeout: float
+    ) -> Settings:
         """Settings that lead through the proxies, with the paths and passwords that they have without."""
 
         def group(resource: str, name: str, url: str) -> dict[str, object]:
-            limit = DEADLINE if resource == impatient else PATIENT
+            start, stop = deadlines[resource]
             through = re.sub(r":\d+(?=/|$)", f":{self.proxies[resource].port}", url)
-            return {name: through, "start_timeout": limit, "stop_timeout": limit}
+            return {name: through, "start_timeout": start, "stop_timeout": stop}
 
         return Settings.model_validate(
             {
