@@ -169,7 +169,7 @@ class Connection:
         """Send FIN. What that side still says is read until it closes, too."""
         _, writer = self._ends[side]
         self._ended.add(side)
-        if not writer.is_closing():
+        with suppress(OSError):  # it was reset just now; its pump will see it
             writer.write_eof()
 
     def _reset(self, side: Side) -> None:

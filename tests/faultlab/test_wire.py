@@ -97,6 +97,11 @@ class Client:
         except ConnectionResetError:
             return b"RST"
 
+    def reset(self) -> None:
+        linger = struct.pack("ii", 1, 0)
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.writer.transport.abort()
+
     async def close(self) -> None:
         self.writer.close()
         await asyncio.wait({asyncio.ensure_future(self.writer.wait_closed())})
@@ -154,9 +159,7 @@ async def test_a_server_that_closes_first_is_told_from_a_client_that_does() -> N
 async def test_a_reset_by_the_client_is_recorded_and_passed_on() -> None:
     async with pinged() as (server, proxy, log), client_of(proxy) as client:
         await client.ping()
-        linger = struct.pack("ii", 1, 0)
-        client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        client.writer.transport.abort()
+        client.reset()
 
         assert await closed(log) == ["cache 1 reset by the client after PING"]
 
@@ -164,6 +167,21 @@ async def test_a_reset_by_the_client_is_recorded_and_passed_on() -> None:
             return server.ends == ["reset"]
 
         await until(passed_on, "the server sees the reset")
+
+
+async def test_a_fault_may_come_just_when_the_client_has_reset_the_connection() -> None:
+    async with pinged() as (_, proxy, log), client_of(proxy) as client:
+        await client.ping()
+        client.reset()
+        await asyncio.sleep(0)  # its socket is closed, and the proxy has not noticed
+        proxy.strike(Fault.CLOSE)
+
+        assert await closed(log) == ["cache 1 closed by the lab after PING"]
+
+        async def let_go() -> bool:
+            return proxy.held == []
+
+        await until(let_go, "the proxy notices")
 
 
 async def test_nobody_behind_the_proxy_is_a_reset() -> None:
