@@ -62,7 +62,7 @@ CONVERSATIONS: dict[str, tuple[str, list[Said]]] = {
         [
             (CLIENT, untyped(80877103), "SSLRequest"),
             (SERVER, b"S", "reply to SSLRequest"),
-            (CLIENT, b"\x16\x03\x01 what TLS says", RAW),
+            (CLIENT, untyped(196608, b"looks like a Startup, and is encrypted"), RAW),
         ],
     ),
     "PostgreSQL, a request to cancel": ("postgresql", [(CLIENT, untyped(80877102, bytes(8)), "CancelRequest")]),
@@ -74,7 +74,7 @@ CONVERSATIONS: dict[str, tuple[str, list[Said]]] = {
             (SERVER, b"+OK\r\n", "reply to AUTH"),
             (SERVER, b"-ERR no\r\n", "reply to CLIENT SETNAME"),
             (CLIENT, b"*2\r\n$4\r\nMGET\r\n$1\r\na\r\n", "MGET"),
-            (SERVER, b"*3\r\n$5\r\na\r\n:1\r\n$-1\r\n*-1\r\n", "reply to MGET"),
+            (SERVER, b"*3\r\n*-1\r\n$-1\r\n:1\r\n", "reply to MGET"),
             (CLIENT, b"PING\r\n", "PING"),
             (SERVER, b"$4\r\nPONG\r\n", "reply to PING"),
         ],
@@ -205,6 +205,25 @@ def test_a_length_that_cannot_be_is_not_waited_for(protocol: str, lie: bytes) ->
     assert b"".join(message.data for message in framer.feed(SERVER, lie)) == lie
 
 
+@pytest.mark.parametrize(
+    ("protocol", "side", "almost"),
+    [
+        ("postgresql", CLIENT, untyped(196609)),
+        ("postgresql", CLIENT, (7).to_bytes(4) + (196608).to_bytes(4)),
+        ("postgresql", SERVER, b"D" + (3).to_bytes(4)),
+        ("postgresql", SERVER, pg(b"Q")),
+        ("redis", SERVER, b"$-2\r\n"),
+        ("redis", SERVER, b"*one\r\n"),
+        ("amqp", SERVER, method(10, 10)[:-1] + b"\xcf"),
+        ("amqp", SERVER, frame(4, b"")),
+        ("http", CLIENT, b"GET /\r\n\r\n"),
+        ("http", SERVER, b"HTTP/1.1 OK\r\n\r\n"),
+    ],
+)
+def test_what_is_almost_a_message_is_none(protocol: str, side: Side, almost: bytes) -> None:
+    assert heard(protocol, [(side, almost)]) == [(side, almost, RAW)]
+
+
 def test_a_body_without_length_passes_until_the_connection_ends() -> None:
     said = [
         (CLIENT, b"GET / HTTP/1.1\r\n\r\n"),
@@ -225,7 +244,7 @@ def test_another_protocol_after_an_upgrade_passes_raw() -> None:
     said = [
         (CLIENT, b"GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n"),
         (SERVER, b"HTTP/1.1 101 Switching\r\n\r\n"),
-        (CLIENT, b"x"),
+        (CLIENT, b"GET / HTTP/1.1\r\n\r\n"),
     ]
 
     assert [name for _, _, name in heard("http", said)] == ["request head", "response head", RAW]
