@@ -326,6 +326,27 @@ async def test_in_a_black_hole_it_is_seen_that_the_client_lets_go() -> None:
         await until(given_back, "the server's end is closed, too")
 
 
+async def test_in_a_black_hole_nobody_hears_that_the_server_closes() -> None:
+    async with pinged() as (server, proxy, log), client_of(proxy) as client:
+        await client.ping()
+        proxy.strike(Fault.BLACK_HOLE)
+        server.close_all()
+
+        assert await client.read() == b"..."
+        assert log.closed == []
+
+
+async def test_a_fault_hits_a_connection_once() -> None:
+    async with pinged() as (_, proxy, _log), client_of(proxy) as client:
+        proxy.inject(Fault.BYTE_AT_A_TIME, at="PING")
+        for _ in range(2):
+            assert await client.ping() == b"+"
+            while await client.read() != b"\n":
+                pass
+
+        assert proxy.fired == ["PING"]
+
+
 async def test_several_proxies_write_one_log_in_order() -> None:
     async with pinged() as (server, proxy, log), Proxy("other", "redis", "127.0.0.1", server.port, log=log) as other:
         async with client_of(proxy) as first:
