@@ -84,7 +84,7 @@ class Wired:
         """
         instance = f"{PREFIX}{next(_numbers)}-"
         deadlines = {resource: (start, stop) if resource == broken else (PATIENT, PATIENT) for resource in PROTOCOLS}
-        settings = self._settings(instance, deadlines, redis_options, brief_timeout)
+        settings = self.settings(instance, deadlines, redis_options, brief_timeout)
         life = Life()
         complaints: list[str] = []
         loop = asyncio.get_running_loop()
@@ -117,8 +117,12 @@ class Wired:
         life.stop_took, life.start_took = (took, life.start_took) if life.started else (0, took)
         life.journal = app.state.stack.journal
 
-    def _settings(
-        self, instance: str, deadlines: dict[str, tuple[float, float]], redis_options: str, brief_timeout: float
+    def settings(
+        self,
+        instance: str,
+        deadlines: dict[str, tuple[float, float]],
+        redis_options: str = "",
+        brief_timeout: float = 5,
     ) -> Settings:
         """Settings that lead through the proxies, with the paths and passwords that they have without."""
 
