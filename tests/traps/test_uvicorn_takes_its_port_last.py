@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
-    print("started")  # noqa: T201 - for the test
+    print("started")
     yield
 
 
