@@ -62,6 +62,7 @@ async def test_it_looks_like_a_cancellation(exchange: AbstractExchange, rabbitmq
 async def test_a_task_knows_whether_it_was_cancelled(exchange: AbstractExchange, rabbitmq_server: RabbitMQ) -> None:
     publishing = await published(cure, exchange, rabbitmq_server)
 
+    assert not publishing.cancelled()
     assert publishing.result().startswith("not sent")
 
 

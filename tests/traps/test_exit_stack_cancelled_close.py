@@ -41,7 +41,7 @@ async def closed_although_cancelled(life: Callable[[asyncio.Event, asyncio.Event
 
 
 async def test_it_is_not_closed() -> None:
-    assert not await closed_although_cancelled(naive)
+    assert not await closed_although_cancelled(naive), "an exit stack protects its callbacks by now"
 
 
 async def test_in_a_task_of_its_own_it_is() -> None:
