@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from gateway.lifecycle import Journal, LifecycleStack
 
@@ -27,6 +27,13 @@ async def swallow_cancellation() -> None:
         await hang()
     except asyncio.CancelledError:
         return
+
+
+async def ignore_cancellations(end: asyncio.Event) -> None:
+    """Hang until `end` is set, however often it is cancelled."""
+    while not end.is_set():
+        with suppress(asyncio.CancelledError):
+            await end.wait()
 
 
 @asynccontextmanager

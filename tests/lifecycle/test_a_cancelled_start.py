@@ -25,10 +25,44 @@ async def test_cancelled_while_a_failed_start_is_given_back_it_is_cancelled() ->
     task = asyncio.create_task(start())
     await giving_back.wait()
     task.cancel()
-    await asyncio.sleep(0)
+    await asyncio.wait({task}, timeout=0.01)
+    assert not task.done()
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+    assert told(stack.journal) == ["entering one", "enter failed one", "stopping", "stopped"]
+
+
+async def test_cancelled_again_while_the_rest_is_given_back_the_first_cancellation_leaves() -> None:
+    stack = LifecycleStack()
+    entering, closing, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def hang_there() -> None:
+        entering.set()
+        await hang()
+
+    async def close_slowly() -> None:
+        closing.set()
+        await go_on.wait()
+
+    async def start() -> None:
+        async with stack:
+            await enter(stack, "one", on_exit=close_slowly)
+            await enter(stack, "two", on_enter=hang_there)
+
+    task = asyncio.create_task(start())
+    await entering.wait()
+    task.cancel()
+    await closing.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+
+    assert caught.value.__notes__ == ["while entering two; entered before it: one"]
+    assert told(stack.journal)[-3:] == ["exiting one", "exited one", "stopped"]
 
 
 async def test_a_close_of_an_inherited_callback_does_not_hide_the_cancellation() -> None:

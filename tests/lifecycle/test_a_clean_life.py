@@ -100,6 +100,24 @@ async def test_a_stop_that_was_asked_for_during_the_startup_is_not_forgotten() -
     assert told(stack.journal) == ["stopping", "stopped"]
 
 
+async def test_a_clean_exit_drops_no_transports() -> None:
+    aborted: list[str] = []
+    async with LifecycleStack() as stack:
+        await enter(stack, "one", on_exit=lambda: asyncio.sleep(0), abort=lambda: aborted.append("one"))
+
+    assert aborted == []
+
+
+async def test_the_deadline_of_the_stop_counts_from_its_begin() -> None:
+    clock = [0.0]
+    async with LifecycleStack(shutdown=1, journal=Journal(clock=lambda: clock[0])) as stack:
+        await enter(stack, "one", on_exit=lambda: asyncio.sleep(0.1))
+        stack.started()
+        clock[0] = 3600
+
+    assert told(stack.journal)[-3:] == ["exiting one", "exited one", "stopped"]
+
+
 @pytest.mark.parametrize("kind", list(Kind))
 async def test_a_listener_that_raises_keeps_nothing_from_being_released(kind: Kind) -> None:
     released: list[str] = []
@@ -118,11 +136,35 @@ async def test_a_listener_that_raises_keeps_nothing_from_being_released(kind: Ki
     assert released == ["one"]
 
 
+async def test_that_a_listener_raised_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    def listen(_event: Event) -> None:
+        raise RuntimeError("the log is full")
+
+    async with LifecycleStack(journal=Journal(listener=listen)):
+        pass
+
+    assert "the log is full" in capsys.readouterr().err
+
+
+async def test_who_reads_the_journal_does_not_see_it_grow() -> None:
+    async with LifecycleStack() as stack:
+        await enter(stack, "one")
+        reading = iter(stack.journal)
+        stack.started()
+        read = [event.kind for event in reading]
+
+    assert read == [Kind.ENTERING, Kind.ENTERED]
+    assert len(stack.journal) == 7
+
+
 async def test_a_name_is_entered_once_and_nothing_after_the_end() -> None:
     async with LifecycleStack() as stack:
         await enter(stack, "one")
         with pytest.raises(RuntimeError, match="one cannot be entered"):
             await enter(stack, "one")
+        stack.begin_stop()
+        with pytest.raises(RuntimeError, match="two cannot be entered"):
+            await enter(stack, "two")
     with pytest.raises(RuntimeError, match="two cannot be entered"):
         await enter(stack, "two")
 

@@ -1,6 +1,7 @@
 """A start that fails: everything before it is given back, and its own error is the one that leaves."""
 
 import asyncio
+import gc
 from functools import partial
 
 import pytest
@@ -70,6 +71,14 @@ async def test_a_deadline_ends_it_and_its_own_clean_up_runs() -> None:
     assert told(stack.journal) == ["entering one", "enter failed one", "stopping", "stopped"]
 
 
+async def test_an_entrys_own_deadline_does_not_blame_the_whole_startup() -> None:
+    with pytest.raises(StartError) as caught:
+        async with LifecycleStack(startup=60) as stack:
+            await enter(stack, "one", on_enter=hang, start=0.01)
+
+    assert not hasattr(caught.value.__cause__, "__notes__")
+
+
 async def test_the_startup_as_a_whole_has_a_deadline() -> None:
     with pytest.raises(StartError) as caught:
         async with LifecycleStack(startup=0.02) as stack:
@@ -80,6 +89,18 @@ async def test_the_startup_as_a_whole_has_a_deadline() -> None:
     assert isinstance(caught.value.__cause__, StartTimeoutError)
     assert caught.value.__cause__.__notes__ == ["the startup as a whole may take 0.02 s"]
     assert told(stack.journal)[-3:] == ["exiting one", "exited one", "stopped"]
+
+
+async def test_the_deadline_of_the_startup_counts_from_its_begin_for_all_entries_together() -> None:
+    clock = [100.0]
+    journal = Journal(clock=lambda: clock[0])
+    clock[0] = 200
+    with pytest.raises(StartError, match=r"not entered within 0 s \(entered before it: one\)"):
+        async with asyncio.timeout(2), LifecycleStack(startup=60, journal=journal) as stack:
+            clock[0] = 259
+            await enter(stack, "one", on_enter=lambda: asyncio.sleep(0.01))
+            clock[0] = 261
+            await enter(stack, "two", on_enter=hang, start=60)
 
 
 async def test_the_deadline_of_the_startup_does_not_count_after_it() -> None:
@@ -103,6 +124,15 @@ async def test_the_deadlines_error_has_what_was_in_the_way() -> None:
 
     assert isinstance(caught.value.__cause__, StartTimeoutError)
     assert isinstance(caught.value.__cause__.__cause__, ConnectionRefusedError)
+
+
+async def test_the_deadlines_error_has_what_its_own_clean_up_raised() -> None:
+    with pytest.raises(StartError) as caught:
+        async with LifecycleStack() as stack:
+            await enter(stack, "one", on_enter=hang, on_exit=fail, start=0.01)
+
+    assert isinstance(caught.value.__cause__, StartTimeoutError)
+    assert isinstance(caught.value.__cause__.__cause__, ValueError)
 
 
 async def test_what_failed_is_not_among_the_entries() -> None:
@@ -167,6 +197,9 @@ async def test_forced_while_it_enters_it_is_aborted() -> None:
         await task
 
     assert isinstance(caught.value.__cause__, ForcedError)
+    assert isinstance(caught.value.teardown, TeardownError)
+    assert len(caught.value.teardown.exceptions) == 1  # of "one": what "two" says is the start error
+    assert stack.journal.now < 2
     assert set(aborted) == {"two"}
     assert told(stack.journal)[2:] == [
         "entering two",
@@ -195,3 +228,44 @@ async def test_a_clean_up_that_hangs_is_aborted() -> None:
     assert aborted
     assert told(stack.journal) == ["entering one", "enter failed one", "aborted one", "stopping", "stopped"]
     assert isinstance(caught.value.teardown, TeardownError)
+
+
+async def test_forced_in_the_tick_in_which_it_was_entered_it_is_aborted() -> None:
+    stack = LifecycleStack()
+
+    async def force_in_the_next_tick() -> None:
+        asyncio.get_running_loop().call_soon(stack.abort)
+
+    with pytest.raises(StartError) as caught:
+        async with stack:
+            await enter(stack, "one", on_enter=force_in_the_next_tick)
+
+    assert isinstance(caught.value.__cause__, ForcedError)
+    assert told(stack.journal) == [
+        "entering one",
+        "entered one",
+        "stopping",
+        "aborted one",
+        "enter failed one",
+        "stopped",
+    ]
+
+
+async def test_a_cancelled_inherited_callback_is_not_hidden_by_the_start_error() -> None:
+    async def cancel_oneself() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        async with LifecycleStack() as stack:
+            stack.push_async_callback(cancel_oneself)
+            await enter(stack, "one", on_enter=fail)
+
+
+async def test_what_failed_is_not_called_lost(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(StartError):
+        async with LifecycleStack() as stack:
+            await enter(stack, "one", on_enter=fail)
+    del stack
+    gc.collect()
+
+    assert caplog.messages == []

@@ -2,8 +2,11 @@
 
 import asyncio
 
+import pytest
+
 from gateway.lifecycle import LifecycleStack, check_all
-from tests.lifecycle.specimen import fail, hang, nothing, specimen
+from gateway.lifecycle.health import _late
+from tests.lifecycle.specimen import fail, hang, ignore_cancellations, nothing, specimen
 
 
 async def test_checks_run_at_once_each_within_its_deadline() -> None:
@@ -19,6 +22,8 @@ async def test_checks_run_at_once_each_within_its_deadline() -> None:
             await stack.enter(name, specimen(), start=1, stop=1, check=check)
         findings = await check_all(stack.entries, within=0.02)
 
+    assert _late == set()
+    assert {finding.name for finding in findings if finding.took >= 0.02} == {"stuck"}
     assert [(finding.name, finding.ok, finding.remark) for finding in findings] == [
         ("good", True, None),
         ("remarkable", True, "12 ms away"),
@@ -27,3 +32,49 @@ async def test_checks_run_at_once_each_within_its_deadline() -> None:
         ("odd", False, "RuntimeError: the check cancelled itself"),
         ("none", True, None),
     ]
+
+
+async def test_a_check_that_ignores_its_cancellation_is_late_and_kept_until_it_ends(end: asyncio.Event) -> None:
+    async with LifecycleStack() as stack:
+        await stack.enter("stubborn", specimen(), start=1, stop=1, check=lambda: ignore_cancellations(end))
+        async with asyncio.timeout(2):
+            (finding,) = await check_all(stack.entries, within=0.01)
+
+    assert (finding.ok, finding.remark) == (False, "TimeoutError: no answer within 0.01 s")
+    (late,) = _late
+    end.set()
+    await late
+    assert _late == set()
+
+
+async def test_checks_end_with_who_asked_for_them() -> None:
+    checking = asyncio.Event()
+    ended: list[str] = []
+
+    async def hang_there() -> None:
+        checking.set()
+        try:
+            await hang()
+        finally:
+            ended.append("one")
+
+    async with LifecycleStack() as stack:
+        await stack.enter("one", specimen(), start=1, stop=1, check=hang_there)
+        asking = asyncio.create_task(check_all(stack.entries, within=5))
+        await checking.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await asyncio.sleep(0)
+
+    assert ended == ["one"]
+
+
+async def test_what_died_is_not_asked() -> None:
+    async with LifecycleStack() as stack:
+        await stack.enter("one", specimen(), start=1, stop=1, check=nothing)
+        stack.entries[0]._owner.cancel()
+        await stack.death
+        (finding,) = await check_all(stack.entries, within=1)
+
+    assert (finding.ok, finding.remark) == (False, "RuntimeError: it ended by itself")

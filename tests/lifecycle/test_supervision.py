@@ -40,6 +40,7 @@ async def test_an_entry_that_dies_turns_readiness_off_and_says_so() -> None:
 
     assert not ready
     assert death.name == "worker"
+    assert isinstance(death.__cause__, ExceptionGroup)
     assert told(stack.journal)[-6:] == [
         "started",
         "died worker",
@@ -65,6 +66,7 @@ async def test_one_that_dies_during_the_startup_fails_it() -> None:
             await enter(stack, "three", on_enter=kill_the_worker)
 
     assert caught.value.name == "worker"
+    assert stack.journal.now < 2
     assert told(stack.journal)[4:] == [
         "entering three",
         "died worker",
@@ -99,3 +101,42 @@ async def test_one_that_died_before_started_fails_the_start() -> None:
             die.set()
             await stack.death
             stack.started()
+
+
+async def test_what_died_was_not_entered_before_what_fails_for_it() -> None:
+    die = asyncio.Event()
+    with pytest.raises(StartError) as caught:
+        async with LifecycleStack() as stack:
+            await enter(stack, "one")
+            await stack.enter("worker", background(die), start=1, stop=1)
+            die.set()
+            await stack.death
+            await enter(stack, "three")
+
+    assert caught.value.entered == ("one",)
+
+
+async def test_who_is_entered_in_the_tick_of_a_death_is_released_again() -> None:
+    stack = LifecycleStack()
+
+    async def kill_the_first() -> None:
+        stack.entries[0]._owner.cancel()
+        await asyncio.sleep(0)
+
+    with pytest.raises(StartError, match="one failed to start: DiedError"):
+        async with stack:
+            await enter(stack, "one")
+            await enter(stack, "two", on_enter=kill_the_first)
+
+    assert told(stack.journal) == [
+        "entering one",
+        "entered one",
+        "entering two",
+        "entered two",
+        "died one",
+        "enter failed two",
+        "exiting two",
+        "exited two",
+        "stopping",
+        "stopped",
+    ]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.lifecycle import Journal, Kind, spans
+from gateway.lifecycle import Journal, Kind, Span, describe, spans
 from tests.lifecycle.specimen import told
 
 
@@ -33,3 +33,37 @@ def test_the_journal_says_how_long_each_step_took(journal: Journal) -> None:
         ("exited", 2.0),
     ]
     assert told(journal)[0] == "entering redis"
+
+
+@pytest.mark.parametrize("end", [Kind.EXITED, Kind.EXIT_FAILED, Kind.ABORTED, Kind.DIED])
+def test_a_life_ends_with_whatever_released_it(end: Kind) -> None:
+    assert bar(Kind.ENTERED, end) == "░█      "
+
+
+@pytest.mark.parametrize("end", [Kind.ENTER_FAILED, Kind.ENTER_CANCELLED])
+def test_a_life_that_did_not_begin_is_all_start(end: Kind) -> None:
+    assert bar(None, None, end) == "░░░     "
+
+
+def test_whatever_began_has_a_mark_however_late_and_quick_it_was() -> None:
+    late, quick, hardly_held = Span("late", 8, 8, 8, 8), Span("quick", 0, 0, 0, 0), Span("hardly held", 0, 0, 0, 4)
+
+    assert [span.bar(8, 8) for span in (late, quick, hardly_held)] == ["       ░", "░       ", "░▒▒▒    "]
+
+
+def bar(*kinds: Kind | None) -> str:
+    """The bar, 8 characters for 8 seconds, of an entry to which each second one of these happens; None is something else."""
+    clock = iter([0.0, *(float(second) for second in range(9))])
+    journal = Journal(clock=lambda: next(clock))
+    journal.record(Kind.ENTERING, "one")
+    for kind in kinds:
+        if kind is None:
+            journal.record(Kind.STARTED)
+        else:
+            journal.record(kind, "one")
+    (span,) = spans(journal)
+    return span.bar(8, 8)
+
+
+def test_an_error_of_several_lines_is_told_in_one() -> None:
+    assert describe(ValueError("this\n  and that")) == "ValueError: this and that"
