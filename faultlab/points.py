@@ -7,7 +7,8 @@ one of them.
 import asyncio
 import gc
 import math
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
@@ -44,7 +45,9 @@ class Counter:
         self._strike = strike
 
     def disarm(self) -> None:
+        """Strike no more; and hold nothing of what was to be struck, that it can be collected."""
         self._first = math.inf
+        self._strike = lambda: None
 
     def passes(self, running: object) -> None:
         """One more point, at which the coroutine `running` is about to run, or has run."""
@@ -68,7 +71,10 @@ class Stepped(Coroutine[Any, Any, Any]):
 
     def throw(self, *error: Any) -> Any:
         self._on_step(self._coroutine)
-        return self._coroutine.throw(*error)
+        try:
+            return self._coroutine.throw(*error)
+        finally:
+            del error  # its traceback is about to hold this frame: a circle that keeps all of the frames alive
 
     def close(self) -> None:
         self._coroutine.close()
@@ -83,16 +89,18 @@ class Stepped(Coroutine[Any, Any, Any]):
         return repr(self._coroutine)
 
 
-def count(loop: asyncio.AbstractEventLoop, point: Point, counter: Counter) -> None:
-    """Let `counter` count from now on: all tasks of `loop` that are made after this, or the iterations of the loop itself.
+@contextmanager
+def counted(loop: asyncio.AbstractEventLoop, point: Point, counter: Counter) -> Iterator[None]:
+    """Within the block, let `counter` count: the steps of all tasks that are made in it, or the iterations of the loop.
 
     Raises:
         TypeError: the loop has no iterations that one could count.
     """
-    last: list[object] = [None]
+    ran: list[object] = [None]
+    """The coroutine that ran last; a list, so that there is one place to forget it."""
 
     def on_step(coroutine: object) -> None:
-        last[0] = coroutine
+        ran[0] = coroutine
         if point is Point.STEP:
             counter.passes(coroutine)
 
@@ -106,10 +114,17 @@ def count(loop: asyncio.AbstractEventLoop, point: Point, counter: Counter) -> No
             raise TypeError(f"{type(loop).__name__} has no iterations that could be counted: count steps")
 
         def tick() -> None:
-            counter.passes(last[0])
+            counter.passes(ran[0])
             iterate()
 
         vars(loop)["_run_once"] = tick  # the one method through which all of asyncio's iterations pass
+    try:
+        yield
+    finally:
+        ran.clear()
+        ran.append(None)
+        loop.set_task_factory(None)
+        vars(loop).pop("_run_once", None)
 
 
 def place_of(awaiting: object) -> str:

@@ -10,10 +10,13 @@ from typing import Any
 from faultlab.complaints import Complaints
 from faultlab.faults import Cancel, Fault, leaping
 from faultlab.ledger import Ledger
-from faultlab.points import Counter, Point, count
+from faultlab.points import Counter, Point, counted
 
 SETTLE_WITHIN = 1.0
 """Seconds for callbacks and closing transports to get to their end, before what is still there counts as left behind."""
+
+SETTLE_AT_LEAST = 0.002
+"""Seconds for transports that were closed to tell those who used them: only then is there an error that nobody retrieves."""
 
 MISSES = 3
 """So many runs in a row without a strike end the sweep: no two runs have quite the same number of points."""
@@ -136,10 +139,9 @@ async def _settled(run: Run, case: Case, point: Point, counter: Counter) -> Outc
     outcome = Outcome(case.at, "")
     await _warm_up()
     before = Ledger.now()
-    count(loop, point, counter)
-    task = asyncio.ensure_future(run(case))
-    await asyncio.wait({task})
-    loop.set_task_factory(None)
+    with counted(loop, point, counter):
+        task = asyncio.ensure_future(run(case))
+        await asyncio.wait({task})
     if not task.cancelled():
         outcome.error = task.exception()
         if not case.fired:
@@ -147,6 +149,7 @@ async def _settled(run: Run, case: Case, point: Point, counter: Counter) -> Outc
     outcome.during = case.during
     outcome.swallowed = case.fired and case.cancels and not task.cancelled()
     del task
+    await asyncio.sleep(SETTLE_AT_LEAST)
     gc.collect()
     deadline = loop.time() + SETTLE_WITHIN
     while (left := Ledger.now().added_since(before)) and loop.time() < deadline:  # noqa: ASYNC110 - nothing tells us

@@ -215,6 +215,20 @@ def test_what_nobody_waits_for_is_told() -> None:
         assert any(complaint in line for line in outcome.left), (complaint, outcome.left)
 
 
+@pytest.mark.parametrize("point", Point)
+def test_an_error_that_only_the_cancelled_frames_hold_is_told(point: Point) -> None:
+    async def run(case: Case) -> None:
+        with case.armed():
+            unheard = asyncio.get_running_loop().create_future()
+            unheard.set_exception(ValueError("nobody asked"))
+            await step(3)
+            unheard.exception()
+
+    outcomes = sweep(run, point=point)
+
+    assert ["never retrieved" in "".join(outcome.left) for outcome in outcomes][:2] == [True, True]
+
+
 def test_a_run_that_fails_by_itself_fails_the_sweep() -> None:
     async def broken(case: Case) -> None:
         with case.armed():
