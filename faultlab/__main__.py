@@ -1,67 +1,163 @@
-"""`python -m faultlab package.module:app` cancels the lifespan of an ASGI app at every tick, and prints what is left behind."""
+"""`python -m faultlab package.module:app` puts the lifespan of an ASGI app to the test, and prints what is left behind."""
 
 import argparse
-import importlib
+import io
 import logging
+import os
+import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from types import FrameType
 
-from faultlab.asgi import App, lifespan_of
-from faultlab.sweep import Case, Outcome
-from faultlab.sweep import sweep as sweep_of
+from faultlab.acquired import place_of_frame, remembered
+from faultlab.examine import Examination, Finding, Phase, UnusableError
+from faultlab.ledger import Ledger
+from faultlab.points import Point
+from faultlab.target import TargetError, load
+from faultlab.watch import WatchError, watched
+
+_DONE = {
+    "import": "import",
+    "life": "no fault: started and stopped {points} times",
+    "startup": "startup: cancelled at {points} {unit}",
+    "teardown": "teardown: cancelled at {points} {unit}",
+    "request": "stopped during a request: at {points} {unit} of it",
+    "silence": "stopped while no server answers",
+}
+"""How what was done in each phase is told."""
+
+_MOST_PLACES = 3
+"""So many of the places where a fault struck are shown; the rest are counted."""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m faultlab", description=__doc__)
+    options = _options()
+    try:
+        return int(_examined(options))
+    except (TargetError, WatchError) as error:
+        why = str(error)
+    except UnusableError as error:
+        why = f"{options.app} does not start even without a fault: {error}"
+    except SystemExit as error:
+        why = f"{options.app} ended the process: SystemExit({error.code!r})"
+    print(f"faultlab: {why}", file=sys.stderr)
+    return 2
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m faultlab",
+        description="Put the lifespan of an ASGI app to the test: start it and stop it, cancel that at every point in time, and"
+        " print what it leaves behind, where that was acquired, and when. Exit status: 0 nothing, 1 something, 2 it cannot be tested.",
+    )
     parser.add_argument("app", help="package.module:name of an ASGI app, or of a function that makes one")
-    target = parser.parse_args().app
-    module, _, name = target.partition(":")
-    if not name:
-        parser.error("the app should be package.module:name")
-    sys.path.insert(0, "")
-    app: App = getattr(importlib.import_module(module), name)
-    logging.disable(logging.CRITICAL)  # an app that is cancelled a hundred times has much to complain about
-    leaks = [_report(phase, sweep(app, phase)) for phase in ("startup", "teardown")]
-    return int(any(leaks))
+    parser.add_argument(
+        "--watch",
+        nargs="+",
+        default=[],
+        metavar="URL",
+        help="ask these servers, too, what they hold: postgresql:// redis:// amqp:// http://",
+    )
+    parser.add_argument("--points", choices=["ticks", "steps"], default="ticks", help="what is counted (default: ticks)")
+    parser.add_argument("--request", metavar="PATH", help="stop it during a GET of this path, too, at every point of that")
+    parser.add_argument("--silence", action="store_true", help="stop it while no server answers, too")
+    parser.add_argument("--limit", type=float, default=10.0, metavar="SECONDS", help="for one case (default: 10)")
+    return parser.parse_args()
 
 
-def sweep(app: App, phase: str) -> list[Outcome]:
-    """Cancel one phase of the lifespan at every tick. A function without arguments is called for an app each time."""
+def _examined(options: argparse.Namespace) -> bool:
+    """Examine the app and print what is found; return whether anything was."""
+    with remembered() as memory:
+        before = Ledger.now()
+        with _quiet():
+            make = load(options.app)
+        held = Ledger.now().added_since(before)
+        guilty = _report(Phase("import", 1, [Finding(held)] if held else []), options.points)
+        with watched(options.watch), _unblocked(options.limit):
+            phases = Examination(
+                make,
+                memory,
+                point=Point(options.points.removesuffix("s")),
+                path=options.request,
+                silent=options.silence,
+                limit=options.limit,
+                alive=lambda: signal.setitimer(signal.ITIMER_REAL, options.limit + 1),
+            ).phases()
+            while True:
+                with _quiet():
+                    phase = next(phases, None)
+                if phase is None:
+                    return guilty
+                guilty |= _report(phase, options.points)
 
-    async def run(case: Case) -> None:
-        life = lifespan_of(_made(app))
-        if phase == "startup":
-            with case.armed():
-                await life.__aenter__()
-            await life.__aexit__(None, None, None)
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """An app that is started and cancelled a hundred times has much to say, and none of it is asked for."""
+    logging.disable(logging.CRITICAL)
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        yield
+
+
+@contextmanager
+def _unblocked(limit: float) -> Iterator[None]:
+    """End the process when the app blocks the event loop for longer than a case may take: nothing else ends that."""
+
+    def blocked(_number: int, frame: FrameType | None) -> None:
+        text = f"faultlab: the app has blocked the event loop for {limit:g} s, at {place_of_frame(frame)}\n"
+        os.write(2, text.encode())
+        os._exit(2)
+
+    before = signal.signal(signal.SIGALRM, blocked)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _report(phase: Phase, unit: str) -> bool:
+    """Print what one phase has shown; return whether it has shown any guilt."""
+    done = _DONE[phase.name].format(points=phase.points, unit=unit)
+    print(f"{done}: {_verdict(phase)}")
+    for finding in phase.findings:
+        if finding.points:
+            print(f"  at {unit} {_ranges(finding.points)}{_struck(finding.places)}")
+        for line in finding.guilt:
+            what, acquired, where = line.partition(", acquired at ")
+            print(f"    {what}")
+            if acquired:
+                print(f"      acquired at {where}")
+        if finding.story:
+            print(f"    timeline of {unit.removesuffix('s')} {finding.points[0]}")
+            for line in finding.story:
+                print(f"      {line}")
+    sys.stdout.flush()
+    return bool(phase.findings)
+
+
+def _verdict(phase: Phase) -> str:
+    if not phase.findings:
+        return "nothing is left behind"
+    return f"guilty at {phase.guilty} of them" if phase.points > 1 else "guilty"
+
+
+def _struck(places: list[str]) -> str:
+    distinct = [place for place in dict.fromkeys(places) if place]
+    more = f", and {len(distinct) - _MOST_PLACES} more places" if len(distinct) > _MOST_PLACES else ""
+    return f" ({'; '.join(distinct[:_MOST_PLACES])}{more})" if distinct else ""
+
+
+def _ranges(points: list[int]) -> str:
+    """1, 2, 3, 7 are 1-3, 7."""
+    ranges: list[list[int]] = []
+    for point in points:
+        if ranges and point == ranges[-1][1] + 1:
+            ranges[-1][1] = point
         else:
-            await life.__aenter__()
-            with case.armed():
-                await life.__aexit__(None, None, None)
-
-    return sweep_of(run)
-
-
-def _made(app: App) -> App:
-    code = getattr(app, "__code__", None)
-    return app() if code is not None and code.co_argcount == 0 else app  # type: ignore[call-arg, return-value]
-
-
-def _report(phase: str, outcomes: list[Outcome]) -> bool:
-    """Print what one sweep found; return whether it found anything."""
-    guilty = [outcome for outcome in outcomes if outcome.left or outcome.swallowed]
-    print(f"{phase}: cancelled at {len(outcomes)} ticks, {len(guilty)} of them left something behind")
-    for outcome in guilty:
-        print(f"  tick {outcome.at}:")
-        for line in _findings(outcome):
-            print(f"    {line}")
-    return bool(guilty)
-
-
-def _findings(outcome: Outcome) -> Iterable[str]:
-    yield from outcome.left
-    if outcome.swallowed:
-        yield "the cancellation did not arrive: something swallowed it"
+            ranges.append([point, point])
+    return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in ranges)
 
 
 if __name__ == "__main__":

@@ -20,15 +20,16 @@ class LifespanFailedError(Exception):
 
 
 @asynccontextmanager
-async def lifespan_of(app: App) -> AsyncGenerator[None]:
-    """Enter and leave the lifespan of `app`. A cancellation of whoever waits here is the app's.
+async def lifespan_of(app: App) -> AsyncGenerator[dict[str, Any]]:
+    """Enter and leave the lifespan of `app`, and yield its state. A cancellation of whoever waits here is the app's.
 
     Raises:
         LifespanFailedError: the app failed to start or to stop.
     """
     received: asyncio.Queue[Message] = asyncio.Queue()
     sent: asyncio.Queue[Message] = asyncio.Queue()
-    scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+    state: dict[str, Any] = {}
+    scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": state}
 
     async def run() -> None:
         await app(scope, received.get, sent.put)
@@ -36,10 +37,43 @@ async def lifespan_of(app: App) -> AsyncGenerator[None]:
     life = asyncio.create_task(run(), name="lifespan")
     try:
         await _ask(life, received, sent, "lifespan.startup")
-        yield
+        yield state
         await _ask(life, received, sent, "lifespan.shutdown")
     finally:
         await _end(life, sent)
+
+
+async def get(app: App, path: str, state: dict[str, Any]) -> None:
+    """Ask an app whose lifespan is entered for something, as a client that does not look at the answer."""
+    asked = False
+
+    async def receive() -> Message:
+        nonlocal asked
+        if asked:
+            await asyncio.Event().wait()  # nothing more comes
+        asked = True
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        del message
+
+    path, _, query = path.partition("?")
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": [(b"host", b"localhost")],
+        "client": ("127.0.0.1", 50000),
+        "server": ("127.0.0.1", 80),
+        "state": state.copy(),
+    }
+    await app(scope, receive, send)
 
 
 async def _end(life: "asyncio.Task[None]", sent: "asyncio.Queue[Message]") -> None:
@@ -55,7 +89,7 @@ async def _end(life: "asyncio.Task[None]", sent: "asyncio.Queue[Message]") -> No
     life.cancel()
     while not life.done() and asyncio.get_running_loop().time() < deadline:
         await asyncio.wait({life}, timeout=0.01)
-        if not sent.empty() and sent.get_nowait()["type"] == "lifespan.startup.complete":
+        if not sent.empty() and sent.get_nowait()["type"].endswith(".complete"):
             swallowed = True
             life.cancel()
     if not life.done():

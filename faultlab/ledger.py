@@ -1,48 +1,101 @@
-"""The ledger: what this process holds."""
+"""The ledger: what this process holds, and what servers hold for it."""
 
 import asyncio
+import os
+import socket
 import threading
-from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from faultlab import acquired
+from faultlab.acquired import Memory, Place
+from faultlab.points import place_of
+
+witnesses: list[Callable[[], Mapping[str, str]]] = []
+"""Whom to ask as well, whenever somebody looks: what a server says that it holds, by something that tells one from the other."""
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """What was held at one moment: tasks and threads by their names, descriptors by what they are open on."""
+    """What was held at one moment."""
 
-    tasks: Counter[str]
-    threads: Counter[str]
-    descriptors: Counter[str]
+    tasks: frozenset["asyncio.Task[Any]"]
+    threads: frozenset[threading.Thread]
+    descriptors: frozenset[tuple[int, str]]
+    """Their numbers, and what they are open on: a socket has an inode of its own, so the one that is new is the one that is named."""
+    testimony: Mapping[str, str] = field(default_factory=dict)
+    """What servers say."""
 
     @classmethod
     def now(cls) -> Self:
         """Look. Within a running event loop, its tasks count too, but for the one that asks."""
-        return cls(Counter(_tasks()), Counter(thread.name for thread in threading.enumerate()), Counter(_descriptors()))
+        return cls(
+            frozenset(_tasks()),
+            frozenset(_threads()),
+            frozenset(_descriptors()),
+            dict(ChainMap(*(dict(ask()) for ask in witnesses))),
+        )
 
     def added_since(self, before: "Ledger") -> list[str]:
-        """What is held now, and was not before; a line each."""
-        added = [f"task {name}" for name in (self.tasks - before.tasks).elements()]
-        added += [f"thread {name}" for name in (self.threads - before.threads).elements()]
-        return added + [f"descriptor {target}" for target in (self.descriptors - before.descriptors).elements()]
+        """What is held now, and was not before; a line each, the same for all that were acquired alike at the same place."""
+        memory = acquired.memory()
+        added = [_task(task, memory) for task in self.tasks - before.tasks]
+        added += [_thread(thread, memory) for thread in self.threads - before.threads]
+        added += [_descriptor(*held, memory) for held in self.descriptors - before.descriptors]
+        return sorted(added) + sorted(self.testimony[one] for one in self.testimony.keys() - before.testimony.keys())
 
 
-def _tasks() -> list[str]:
+def _tasks() -> Iterable["asyncio.Task[Any]"]:
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return []
-    return [f"{task.get_name()}: {task.get_coro()}" for task in asyncio.all_tasks(loop) - {asyncio.current_task()}]
+    return asyncio.all_tasks(loop) - {asyncio.current_task()}
 
 
-def _descriptors() -> list[str]:
-    """Sockets all look alike: which one it is does not matter, only that there is one more."""
-    targets = []
-    for descriptor in Path("/proc/self/fd").iterdir():
+def _threads() -> Iterable[threading.Thread]:
+    """All but those in which a running event loop looks names up: they are its own, and end with it."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return threading.enumerate()
+    return [thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")]
+
+
+def _descriptors() -> Iterable[tuple[int, str]]:
+    for descriptor in os.listdir("/proc/self/fd"):  # noqa: PTH208 - it is asked for every other millisecond
         try:
-            target = str(descriptor.readlink())
+            yield int(descriptor), os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
         except FileNotFoundError:
             continue  # the one that listed them
-        targets.append(target.partition(":")[0] if target.startswith(("socket:", "pipe:")) else target)
-    return targets
+
+
+def _task(task: "asyncio.Task[Any]", memory: Memory | None) -> str:
+    return f"task {task.get_name()}, now at {place_of(task.get_coro())}{_origin(memory and memory.of_task(task))}"
+
+
+def _thread(thread: threading.Thread, memory: Memory | None) -> str:
+    return f"thread {thread.name}{_origin(memory and memory.of_thread(thread))}"
+
+
+def _descriptor(number: int, target: str, memory: Memory | None) -> str:
+    """Without what differs from one run to the next."""
+    if target.startswith("socket:"):
+        return _socket(number) + _origin(memory and memory.of_socket(number))
+    what = f"file {target}" if target.startswith("/") else target.partition(":[")[0]
+    return what + _origin(memory and memory.of_file(target))
+
+
+def _socket(number: int) -> str:
+    try:
+        with socket.socket(fileno=os.dup(number)) as twin:
+            peer = twin.getpeername()
+    except OSError:
+        return "socket that is not connected"
+    return f"socket to {peer[0]}:{peer[1]}" if isinstance(peer, tuple) else f"socket to {peer or 'the other end of a pair'}"
+
+
+def _origin(place: Place | None) -> str:
+    return f", acquired at {place}" if place and place.is_known else ""

@@ -1,0 +1,213 @@
+"""The examination of an ASGI app: which faults strike in which phase of its life, and what each leaves behind."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from faultlab.acquired import Memory, remember_tasks
+from faultlab.asgi import App, LifespanFailedError, get, lifespan_of
+from faultlab.faults import Cancel, Fault
+from faultlab.points import Point
+from faultlab.silence import Silence
+from faultlab.story import Story
+from faultlab.sweep import Case, Outcome, sweep
+
+Scenario = Callable[[App, Case], Awaitable[None]]
+
+LIVES = 2
+"""How often an app lives without a fault. The second finds what the first has used up: a client that was made at import."""
+
+
+class UnusableError(Exception):
+    """The app does not even start without a fault, so faults would show nothing."""
+
+
+@dataclass
+class Finding:
+    """The same guilt, at one point or at many."""
+
+    guilt: list[str]
+    """What was left behind, or went wrong."""
+    points: list[int] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+    story: list[str] = field(default_factory=list)
+    """The timeline of the first of these points."""
+
+
+@dataclass
+class Phase:
+    """What one phase of the app's life was put through, and what came of it."""
+
+    name: str
+    points: int
+    findings: list[Finding]
+
+    @property
+    def guilty(self) -> int:
+        """At how many points something was left behind, or went wrong."""
+        return sum(len(finding.points) for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A fault that is none."""
+
+    again: float = 0
+
+    def strike(self, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """How to examine an app."""
+
+    make: Callable[[], App]
+    """Gives the app, for each case anew if it has a factory."""
+    memory: Memory
+    point: Point = Point.TICK
+    path: str | None = None
+    """What to ask the app for while it is stopped."""
+    silent: bool = False
+    """Whether to stop it while the servers do not answer any more."""
+    limit: float = 10.0
+    """Seconds that one case may take."""
+    alive: Callable[[], object] = lambda: None
+    """Called in each iteration of the event loop: an app that blocks it can be seen by that."""
+
+    def phases(self) -> Iterator[Phase]:
+        """Examine, phase by phase.
+
+        Raises:
+            UnusableError: it does not start, or does not answer, without a fault.
+        """
+        yield self._alive()
+        yield self._swept("startup", _starting)
+        yield self._swept("teardown", _stopping)
+        if self.path is not None:
+            yield self._swept("request", _asked(self.path))
+        if self.silent:
+            yield self._swept("silence", _once(_stopping), Silence())
+
+    def _alive(self) -> Phase:
+        started = 0
+
+        async def live(app: App, case: Case) -> None:
+            nonlocal started
+            if case.at > LIVES:
+                return
+            life = lifespan_of(app)
+            with case.armed():
+                await life.__aenter__()
+            started += 1
+            await life.__aexit__(None, None, None)
+
+        phase = self._swept("life", live, Nothing())
+        if not started:
+            raise UnusableError("; ".join(phase.findings[0].guilt[-1:]))
+        return phase
+
+    def _swept(self, name: str, scenario: Scenario, fault: Fault = Cancel()) -> Phase:  # noqa: B008 - it cannot be changed
+        stories: dict[int, Story] = {}
+
+        async def run(case: Case) -> None:
+            remember_tasks()
+            story = stories[case.at] = Story(self.memory, case, self.alive)
+            story.begin()
+            bound = asyncio.timeout(self.limit)
+            try:
+                async with bound:
+                    await scenario(self.make(), case)
+            except Exception as error:
+                if bound.expired():
+                    raise UnendingError(f"it has not ended within {self.limit:g} s") from error
+                raise
+
+        outcomes = sweep(run, point=self.point, fault=fault)
+        findings: dict[tuple[str, ...], Finding] = {}
+        for outcome in outcomes:
+            guilt = list(_guilt(outcome, isinstance(fault, Cancel)))
+            if guilt:
+                strike = "" if isinstance(fault, Nothing) else f"{_verb(fault)} {outcome.place}"
+                finding = findings.setdefault(
+                    tuple(guilt), Finding(guilt, story=stories[outcome.at].lines(strike))
+                )
+                finding.points.append(outcome.at)
+                finding.places.append(outcome.place)
+        return Phase(name, len(outcomes), list(findings.values()))
+
+
+class UnendingError(Exception):
+    """It took longer than it may."""
+
+
+async def _starting(app: App, case: Case) -> None:
+    life = lifespan_of(app)
+    with case.armed():
+        await life.__aenter__()
+    await life.__aexit__(None, None, None)
+
+
+async def _stopping(app: App, case: Case) -> None:
+    life = lifespan_of(app)
+    await life.__aenter__()
+    with case.armed():
+        await life.__aexit__(None, None, None)
+
+
+def _asked(path: str) -> Scenario:
+    """A stop while it works on a request: what is asked is cancelled, and the teardown begins in the same instant, as in uvicorn."""
+
+    async def run(app: App, case: Case) -> None:
+        life = lifespan_of(app)
+        state = await life.__aenter__()
+        request = asyncio.create_task(get(app, path, state), name="request")
+        try:
+            with case.armed():
+                await asyncio.wait({request})
+        finally:
+            request.cancel()
+            await life.__aexit__(None, None, None)
+            await asyncio.wait({request})
+        request.result()
+
+    return run
+
+
+def _once(scenario: Scenario) -> Scenario:
+    """At the first point only."""
+
+    async def run(app: App, case: Case) -> None:
+        if case.at == 1:
+            await scenario(app, case)
+
+    return run
+
+
+def _guilt(outcome: Outcome, cancelled: bool) -> Iterator[str]:
+    yield from dict.fromkeys(_steady(line) for line in outcome.left)
+    if outcome.error is not None:
+        yield _steady(_told(outcome.error))
+    elif cancelled and outcome.swallowed:
+        yield "the cancellation did not arrive: something swallowed it"
+
+
+def _told(error: BaseException) -> str:
+    """In one line. Starlette tells of a failed lifespan with a whole traceback, of which the last line says what it was."""
+    if not isinstance(error, LifespanFailedError | UnendingError):
+        return repr(error)
+    lines = str(error).strip().splitlines()
+    return lines[0] if len(lines) == 1 else f"{lines[0].partition(':')[0]}: {lines[-1].strip()}"
+
+
+def _verb(fault: Fault) -> str:
+    return "cancelled   at" if isinstance(fault, Cancel) else f"{fault}, at"
+
+
+def _steady(line: str) -> str:
+    """Without what differs from one run to the next, so that the same can be seen to be the same."""
+    line = re.sub(r"0x[0-9a-f]+", "0x...", line)
+    line = re.sub(r"\b(fd|raddr|laddr)=(\d+|\([^)]*\))", r"\1=...", line)
+    return re.sub(r"\bTask-\d+\b", "Task-...", line)

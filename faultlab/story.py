@@ -1,0 +1,66 @@
+"""The story of one case: what was acquired, what struck, what was released and what was not, with times."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from faultlab.acquired import Acquisition, Memory
+from faultlab.sweep import Case
+
+
+@dataclass
+class Story:
+    """It is told from within: the event loop looks once in each of its iterations."""
+
+    memory: Memory
+    case: Case
+    alive: Callable[[], object]
+    """Called in each iteration of the event loop."""
+    began: float = field(default_factory=time.perf_counter)
+    struck: float | None = None
+    ended: float = 0.0
+    acquisitions: list[Acquisition] = field(default_factory=list)
+    released: dict[Acquisition, float] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """Look from now on, until the case has settled."""
+        self.memory.latest = self.acquisitions  # what comes from now on is of this case
+        (lab,) = asyncio.all_tasks() - {asyncio.current_task()}
+        loop = asyncio.get_running_loop()
+        iterate = vars(loop)["_run_once"] if "_run_once" in vars(loop) else getattr(loop, "_run_once", None)
+        if iterate is None:
+            return
+
+        def look_and_iterate() -> None:
+            self.alive()
+            if not lab.done():
+                self.look()
+            iterate()
+
+        vars(loop)["_run_once"] = look_and_iterate
+
+    def look(self) -> None:
+        self.ended = time.perf_counter()
+        if self.struck is None and self.case.fired:
+            self.struck = self.ended
+        for acquisition in self.acquisitions:
+            if acquisition not in self.released and not acquisition.is_held():
+                self.released[acquisition] = self.ended
+
+    def lines(self, strike: str) -> list[str]:
+        """All of it in order. Tasks that came and went are left out: a library has many.
+
+        Args:
+            strike: what struck, and where.
+        """
+        told = [
+            one for one in self.acquisitions if one not in self.released or not one.what.startswith("task ")
+        ]
+        events = [(one.at, f"acquired    {one.what}, at {one.place}") for one in told]
+        events += [(self.released[one], f"released    {one.what}") for one in told if one in self.released]
+        if self.struck is not None and strike:
+            events.append((self.struck, strike))
+        events += [(self.ended, f"still held  {one.what}") for one in told if one not in self.released]
+        events.sort(key=lambda event: event[0])
+        return [f"{(at - self.began) * 1000:8.1f} ms  {text}" for at, text in events]
