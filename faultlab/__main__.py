@@ -31,8 +31,8 @@ _MOST_PLACES = 3
 """So many of the places where a fault struck are shown; the rest are counted."""
 
 
-def main() -> int:
-    options = _options()
+def main(arguments: list[str] | None = None) -> int:
+    options = _options(arguments)
     try:
         return int(_examined(options))
     except (TargetError, WatchError) as error:
@@ -45,7 +45,7 @@ def main() -> int:
     return 2
 
 
-def _options() -> argparse.Namespace:
+def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m faultlab",
         description="Put the lifespan of an ASGI app to the test: start it and stop it, cancel that at every point in time, and"
@@ -63,7 +63,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--request", metavar="PATH", help="stop it during a GET of this path, too, at every point of that")
     parser.add_argument("--silence", action="store_true", help="stop it while no server answers, too")
     parser.add_argument("--limit", type=float, default=10.0, metavar="SECONDS", help="for one case (default: 10)")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def _examined(options: argparse.Namespace) -> bool:
@@ -121,16 +121,19 @@ def _report(phase: Phase, unit: str) -> bool:
     """Print what one phase has shown; return whether it has shown any guilt."""
     done = _DONE[phase.name].format(points=phase.points, unit=unit)
     print(f"{done}: {_verdict(phase)}")
+    if phase.name == "life":
+        unit = "times"
+    one = unit.removesuffix("s")
     for finding in phase.findings:
         if finding.points:
-            print(f"  at {unit} {_ranges(finding.points)}{_struck(finding.places)}")
+            print(f"  {one if len(finding.points) == 1 else unit} {_ranges(finding.points)}{_struck(finding.places)}")
         for line in finding.guilt:
             what, acquired, where = line.partition(", acquired at ")
             print(f"    {what}")
             if acquired:
                 print(f"      acquired at {where}")
         if finding.story:
-            print(f"    timeline of {unit.removesuffix('s')} {finding.points[0]}")
+            print(f"    timeline of {one} {finding.points[0]}")
             for line in finding.story:
                 print(f"      {line}")
     sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,9 @@ from faultlab.points import Point
 from faultlab.silence import Silence
 from faultlab.story import Story
 from faultlab.sweep import Case, Outcome, sweep
+
+_BEFORE = "its next step"
+"""Where the app is cancelled when it was the lab that ran last."""
 
 Scenario = Callable[[App, Case], Awaitable[None]]
 
@@ -114,12 +118,13 @@ class Examination:
 
         async def run(case: Case) -> None:
             remember_tasks()
-            story = stories[case.at] = Story(self.memory, case, self.alive)
-            story.begin()
             bound = asyncio.timeout(self.limit)
+            story = stories[case.at] = Story()
+            app = self.make()
+            story.begin(app, case, self.memory, self.alive)
             try:
                 async with bound:
-                    await scenario(self.make(), case)
+                    await scenario(app, case)
             except Exception as error:
                 if bound.expired():
                     raise UnendingError(f"it has not ended within {self.limit:g} s") from error
@@ -130,12 +135,11 @@ class Examination:
         for outcome in outcomes:
             guilt = list(_guilt(outcome, isinstance(fault, Cancel)))
             if guilt:
-                strike = "" if isinstance(fault, Nothing) else f"{_verb(fault)} {outcome.place}"
-                finding = findings.setdefault(
-                    tuple(guilt), Finding(guilt, story=stories[outcome.at].lines(strike))
-                )
+                place = _BEFORE if outcome.place.startswith("faultlab/") else outcome.place
+                strike = "" if isinstance(fault, Nothing) else f"{_verb(fault)} {place}"
+                finding = findings.setdefault(tuple(guilt), Finding(guilt, story=stories[outcome.at].lines(strike)))
                 finding.points.append(outcome.at)
-                finding.places.append(outcome.place)
+                finding.places += [place] if strike else []
         return Phase(name, len(outcomes), list(findings.values()))
 
 
@@ -187,7 +191,8 @@ def _once(scenario: Scenario) -> Scenario:
 
 
 def _guilt(outcome: Outcome, cancelled: bool) -> Iterator[str]:
-    yield from dict.fromkeys(_steady(line) for line in outcome.left)
+    for line, times in sorted(Counter(_steady(line) for line in outcome.left).items()):
+        yield line if times == 1 else f"{times} times {line}"
     if outcome.error is not None:
         yield _steady(_told(outcome.error))
     elif cancelled and outcome.swallowed:

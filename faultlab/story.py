@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from faultlab.acquired import Acquisition, Memory
+from faultlab.asgi import App
 from faultlab.sweep import Case
 
 
@@ -13,36 +14,43 @@ from faultlab.sweep import Case
 class Story:
     """It is told from within: the event loop looks once in each of its iterations."""
 
-    memory: Memory
-    case: Case
-    alive: Callable[[], object]
-    """Called in each iteration of the event loop."""
     began: float = field(default_factory=time.perf_counter)
     struck: float | None = None
     ended: float = 0.0
     acquisitions: list[Acquisition] = field(default_factory=list)
     released: dict[Acquisition, float] = field(default_factory=dict)
 
-    def begin(self) -> None:
-        """Look from now on, until the case has settled."""
-        self.memory.latest = self.acquisitions  # what comes from now on is of this case
-        (lab,) = asyncio.all_tasks() - {asyncio.current_task()}
+    def begin(self, app: App, case: Case, memory: Memory, alive: Callable[[], object]) -> None:
+        """Look from now on, until the case has settled. As long, the app is not forgotten: in its process it would not be, either.
+
+        Args:
+            app: what is examined.
+            case: the fault.
+            memory: what is acquired from now on.
+            alive: called in each iteration of the event loop.
+        """
         loop = asyncio.get_running_loop()
-        iterate = vars(loop)["_run_once"] if "_run_once" in vars(loop) else getattr(loop, "_run_once", None)
+        iterate = getattr(loop, "_run_once", None)
         if iterate is None:
             return
+        memory.latest = self.acquisitions  # what comes from now on is of this case
+        (lab,) = asyncio.all_tasks() - {asyncio.current_task()}
+        kept: list[App] = [app]
 
         def look_and_iterate() -> None:
-            self.alive()
+            alive()
             if not lab.done():
-                self.look()
+                self._look(case)
+            elif kept:
+                kept.clear()
+                memory.latest = []  # what the event loop does when it is closed is no part of this
             iterate()
 
         vars(loop)["_run_once"] = look_and_iterate
 
-    def look(self) -> None:
+    def _look(self, case: Case) -> None:
         self.ended = time.perf_counter()
-        if self.struck is None and self.case.fired:
+        if self.struck is None and case.fired:
             self.struck = self.ended
         for acquisition in self.acquisitions:
             if acquisition not in self.released and not acquisition.is_held():
@@ -57,7 +65,7 @@ class Story:
         told = [
             one for one in self.acquisitions if one not in self.released or not one.what.startswith("task ")
         ]
-        events = [(one.at, f"acquired    {one.what}, at {one.place}") for one in told]
+        events = [(one.at, f"acquired    {one.what}, at {one.place.own or one.place.library}") for one in told]
         events += [(self.released[one], f"released    {one.what}") for one in told if one in self.released]
         if self.struck is not None and strike:
             events.append((self.struck, strike))
