@@ -11,7 +11,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from types import FrameType
 
 from faultlab.acquired import place_of_frame, remembered
-from faultlab.examine import Examination, Finding, Phase, UnusableError
+from faultlab.examine import LIVES, Examination, Finding, Phase, UnusableError
 from faultlab.ledger import Ledger
 from faultlab.points import Point
 from faultlab.target import TargetError, load
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (TargetError, WatchError) as error:
         why = str(error)
     except UnusableError as error:
-        why = f"{options.app} does not start even without a fault: {error}"
+        why = f"{options.app}: {error}"
     except SystemExit as error:
         why = f"{options.app} ended the process: SystemExit({error.code!r})"
     print(f"faultlab: {why}", file=sys.stderr)
@@ -59,8 +59,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         metavar="URL",
         help="ask these servers, too, what they hold: postgresql:// redis:// amqp:// http://",
     )
-    parser.add_argument("--points", choices=["ticks", "steps"], default="ticks", help="what is counted (default: ticks)")
-    parser.add_argument("--request", metavar="PATH", help="stop it during a GET of this path, too, at every point of that")
+    parser.add_argument(
+        "--points", choices=["ticks", "steps"], default="ticks", help="what is counted (default: ticks)"
+    )
+    parser.add_argument(
+        "--request", metavar="PATH", help="stop it during a GET of this path, too, at every point of that"
+    )
     parser.add_argument("--silence", action="store_true", help="stop it while no server answers, too")
     parser.add_argument("--limit", type=float, default=10.0, metavar="SECONDS", help="for one case (default: 10)")
     return parser.parse_args(arguments)
@@ -122,8 +126,9 @@ def _report(phase: Phase, unit: str) -> bool:
     done = _DONE[phase.name].format(points=phase.points, unit=unit)
     print(f"{done}: {_verdict(phase)}")
     if phase.name == "life":
-        unit = "times"
-    one = unit.removesuffix("s")
+        unit, one = "lives", "life"
+    else:
+        one = unit.removesuffix("s")
     for finding in phase.findings:
         if finding.points:
             print(f"  {one if len(finding.points) == 1 else unit} {_ranges(finding.points)}{_struck(finding.places)}")
@@ -136,6 +141,8 @@ def _report(phase: Phase, unit: str) -> bool:
             print(f"    timeline of {one} {finding.points[0]}")
             for line in finding.story:
                 print(f"      {line}")
+    if phase.lived < LIVES:
+        print("an app that does not start a second time in its process is not tested any further")
     sys.stdout.flush()
     return bool(phase.findings)
 

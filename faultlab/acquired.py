@@ -70,7 +70,7 @@ class Memory:
 
     def of_file(self, path: str) -> Place | None:
         """Where the file was opened, the last time."""
-        return {os.path.realpath(opened): place for opened, place in self.files.items()}.get(path)  # noqa: PTH118
+        return {os.path.realpath(opened): place for opened, place in self.files.items()}.get(path)
 
     def of_thread(self, thread: threading.Thread) -> Place | None:
         return self.threads[thread].place if thread in self.threads else None
@@ -136,7 +136,7 @@ def remembered() -> Iterator[Memory]:
         remembering.thread(thread)
         start(thread)
 
-    _memory, threading.Thread.start = remembering, remember_and_start  # type: ignore[method-assign]
+    _memory, threading.Thread.start = remembering, remember_and_start  # type: ignore[assignment, method-assign]
     try:
         yield remembering
     finally:

@@ -43,9 +43,9 @@ async def lifespan_of(app: App) -> AsyncGenerator[dict[str, Any]]:
         await _end(life, sent)
 
 
-async def get(app: App, path: str, state: dict[str, Any]) -> None:
-    """Ask an app whose lifespan is entered for something, as a client that does not look at the answer."""
-    asked = False
+async def get(app: App, path: str, state: dict[str, Any]) -> int:
+    """Ask an app whose lifespan is entered for something, and return the status of the answer."""
+    asked, status = False, 0
 
     async def receive() -> Message:
         nonlocal asked
@@ -55,7 +55,8 @@ async def get(app: App, path: str, state: dict[str, Any]) -> None:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Message) -> None:
-        del message
+        nonlocal status
+        status = message.get("status", status)
 
     path, _, query = path.partition("?")
     scope = {
@@ -74,6 +75,7 @@ async def get(app: App, path: str, state: dict[str, Any]) -> None:
         "state": state.copy(),
     }
     await app(scope, receive, send)
+    return status
 
 
 async def _end(life: "asyncio.Task[None]", sent: "asyncio.Queue[Message]") -> None:

@@ -47,6 +47,8 @@ class Phase:
     name: str
     points: int
     findings: list[Finding]
+    lived: int = LIVES
+    """How often the app has started."""
 
     @property
     def guilty(self) -> int:
@@ -87,7 +89,10 @@ class Examination:
         Raises:
             UnusableError: it does not start, or does not answer, without a fault.
         """
-        yield self._alive()
+        alive = self._alive()
+        yield alive
+        if alive.lived < LIVES:
+            return  # it starts once only: there is nothing to compare a fault with
         yield self._swept("startup", _starting)
         yield self._swept("teardown", _stopping)
         if self.path is not None:
@@ -110,7 +115,8 @@ class Examination:
 
         phase = self._swept("life", live, Nothing())
         if not started:
-            raise UnusableError("; ".join(phase.findings[0].guilt[-1:]))
+            raise UnusableError(f"it does not start even without a fault: {phase.findings[0].guilt[-1]}")
+        phase.lived = started
         return phase
 
     def _swept(self, name: str, scenario: Scenario, fault: Fault = Cancel()) -> Phase:  # noqa: B008 - it cannot be changed
@@ -125,7 +131,11 @@ class Examination:
             try:
                 async with bound:
                     await scenario(app, case)
+            except UnusableError:
+                raise
             except Exception as error:
+                if not case.fired:
+                    return  # the life without a fault has shown that, too
                 if bound.expired():
                     raise UnendingError(f"it has not ended within {self.limit:g} s") from error
                 raise
@@ -133,7 +143,7 @@ class Examination:
         outcomes = sweep(run, point=self.point, fault=fault)
         findings: dict[tuple[str, ...], Finding] = {}
         for outcome in outcomes:
-            guilt = list(_guilt(outcome, isinstance(fault, Cancel)))
+            guilt = list(_guilt(outcome, fault))
             if guilt:
                 place = _BEFORE if outcome.place.startswith("faultlab/") else outcome.place
                 strike = "" if isinstance(fault, Nothing) else f"{_verb(fault)} {place}"
@@ -175,7 +185,10 @@ def _asked(path: str) -> Scenario:
             request.cancel()
             await life.__aexit__(None, None, None)
             await asyncio.wait({request})
-        request.result()
+            error = None if request.cancelled() else request.exception()
+        status = repr(error) if error else request.result()
+        if status not in range(200, 400):
+            raise UnusableError(f"GET {path} does not work even without a fault: {status}")
 
     return run
 
@@ -190,12 +203,14 @@ def _once(scenario: Scenario) -> Scenario:
     return run
 
 
-def _guilt(outcome: Outcome, cancelled: bool) -> Iterator[str]:
-    for line, times in sorted(Counter(_steady(line) for line in outcome.left).items()):
+def _guilt(outcome: Outcome, fault: Fault) -> Iterator[str]:
+    left = [_steady(line) for line in outcome.left]
+    held = [line for line in left if not line.startswith("ResourceWarning:")]  # which only says the same again
+    for line, times in sorted(Counter(held or left).items()):
         yield line if times == 1 else f"{times} times {line}"
-    if outcome.error is not None:
-        yield _steady(_told(outcome.error))
-    elif cancelled and outcome.swallowed:
+    if isinstance(outcome.error, UnendingError) or (outcome.error is not None and not isinstance(fault, Silence)):
+        yield _steady(_told(outcome.error))  # without an answer, an app may well say that it did not stop in peace
+    elif isinstance(fault, Cancel) and outcome.swallowed:
         yield "the cancellation did not arrive: something swallowed it"
 
 

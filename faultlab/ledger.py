@@ -73,19 +73,21 @@ def _descriptors() -> Iterable[tuple[int, str]]:
 
 
 def _task(task: "asyncio.Task[Any]", memory: Memory | None) -> str:
-    return f"task {task.get_name()}, now at {place_of(task.get_coro())}{_origin(memory and memory.of_task(task))}"
+    return (
+        f"task {task.get_name()}, now at {place_of(task.get_coro())}{_origin(memory.of_task(task) if memory else None)}"
+    )
 
 
 def _thread(thread: threading.Thread, memory: Memory | None) -> str:
-    return f"thread {thread.name}{_origin(memory and memory.of_thread(thread))}"
+    return f"thread {thread.name}{_origin(memory.of_thread(thread) if memory else None)}"
 
 
 def _descriptor(number: int, target: str, memory: Memory | None) -> str:
     """Without what differs from one run to the next."""
     if target.startswith("socket:"):
-        return _socket(number) + _origin(memory and memory.of_socket(number))
+        return _socket(number) + _origin(memory.of_socket(number) if memory else None)
     what = f"file {target}" if target.startswith("/") else target.partition(":[")[0]
-    return what + _origin(memory and memory.of_file(target))
+    return what + _origin(memory.of_file(target) if memory else None)
 
 
 def _socket(number: int) -> str:
@@ -94,7 +96,11 @@ def _socket(number: int) -> str:
             peer = twin.getpeername()
     except OSError:
         return "socket that is not connected"
-    return f"socket to {peer[0]}:{peer[1]}" if isinstance(peer, tuple) else f"socket to {peer or 'the other end of a pair'}"
+    return (
+        f"socket to {peer[0]}:{peer[1]}"
+        if isinstance(peer, tuple)
+        else f"socket to {peer or 'the other end of a pair'}"
+    )
 
 
 def _origin(place: Place | None) -> str:

@@ -62,9 +62,7 @@ class Story:
         Args:
             strike: what struck, and where.
         """
-        told = [
-            one for one in self.acquisitions if one not in self.released or not one.what.startswith("task ")
-        ]
+        told = [one for one in self.acquisitions if one not in self.released or not one.what.startswith("task ")]
         events = [(one.at, f"acquired    {one.what}, at {one.place.own or one.place.library}") for one in told]
         events += [(self.released[one], f"released    {one.what}") for one in told if one in self.released]
         if self.struck is not None and strike:

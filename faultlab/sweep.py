@@ -125,6 +125,7 @@ def _one(run: Run, at: int, point: Point, fault: Fault, loop_class: type[asyncio
             loop = runner.get_loop()
             loop.set_exception_handler(complaints.of_loop)
             outcome = runner.run(_settled(run, Case(at, fault, counter, loop), point, counter))
+        del loop  # and all that it holds, so that what nobody closed is complained of here and not in the next run
         gc.collect()
     if not counter.fired:
         return None

@@ -58,7 +58,9 @@ def _named(there: object, module: str, path: str) -> "App":
 def _made(factory: Callable[..., object], target: str) -> App:
     made = factory()
     if not callable(made) or not _takes(made, 3):
-        raise TargetError(f"{target} is no ASGI app, and returns none: what it returns is of type {type(made).__name__}")
+        raise TargetError(
+            f"{target} is no ASGI app, and returns none: what it returns is of type {type(made).__name__}"
+        )
     return made
 
 

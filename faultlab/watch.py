@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from faultlab import ledger
@@ -18,7 +18,15 @@ from faultlab.sockets import established
 ANSWER_WITHIN = 5.0
 """Seconds that a server may take to answer."""
 
-_DEFAULT_PORTS = {"postgresql": 5432, "redis": 6379, "rediss": 6379, "amqp": 5672, "amqps": 5671, "http": 80, "https": 443}
+_DEFAULT_PORTS = {
+    "postgresql": 5432,
+    "redis": 6379,
+    "rediss": 6379,
+    "amqp": 5672,
+    "amqps": 5671,
+    "http": 80,
+    "https": 443,
+}
 
 _CONNECTIONS = """
     SELECT pid, usename AS user, application_name AS name, coalesce(state, 'state unknown') AS state FROM pg_stat_activity
@@ -63,7 +71,7 @@ def _witness(url: str) -> Iterator[Callable[[], dict[str, str]]]:
                 return thread.run(question)
             except WatchError:
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - drivers raise whatever they like
                 raise WatchError(f"--watch {name}: {_without_password(error, parts)}") from None
 
         asked(witness.open())
@@ -173,7 +181,7 @@ class _Redis:
 class _Thread:
     """An event loop in a thread of its own: what is asked there does not disturb the loop that is examined."""
 
-    def __enter__(self) -> "_Thread":
+    def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="faultlab watch", daemon=True)
         self._thread.start()

@@ -11,25 +11,25 @@ from fastapi import FastAPI
 
 @asynccontextmanager
 async def naive_lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    database = app.state.database = await asyncpg.connect(os.environ["DATABASE_URL"].replace("+asyncpg", ""))
+    database = app.state.database = await asyncpg.connect(os.environ["POSTGRESQL_URL"])
     try:
         yield
     finally:
         try:
-            await database.close()
-        except (Exception, asyncio.CancelledError):  # "a close must not fail"
+            await database.close(timeout=2)
+        except (TimeoutError, asyncio.CancelledError):  # "a close must not fail"
             database.terminate()
 
 
 @asynccontextmanager
 async def cured_lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    database = app.state.database = await asyncpg.connect(os.environ["DATABASE_URL"].replace("+asyncpg", ""))
+    database = app.state.database = await asyncpg.connect(os.environ["POSTGRESQL_URL"])
     try:
         yield
     finally:
         try:
-            await database.close()
-        except Exception:
+            await database.close(timeout=2)
+        except TimeoutError:
             database.terminate()
 
 

@@ -1,0 +1,43 @@
+"""The command as a test runs it, and the servers that specimens connect to."""
+
+import sys
+
+import pytest
+
+from faultlab.__main__ import main
+from gateway.devstack.postgresql import PostgreSQL
+from gateway.devstack.rabbitmq import RabbitMQ
+from gateway.devstack.redis import Redis
+from tests.faultlab.examining import Examine, Examined
+
+SETTLE_WITHIN = 0.15
+"""Seconds: a naive app is guilty at dozens of points, and each of them waits as long for what never ends."""
+
+
+@pytest.fixture
+def examine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Examine:
+    """Run the command in this process, which has imported everything."""
+    monkeypatch.setattr(sys.modules["faultlab.sweep"], "SETTLE_WITHIN", SETTLE_WITHIN)
+
+    def run(*arguments: str) -> Examined:
+        status = main(list(arguments))
+        printed = capsys.readouterr()
+        return Examined(status, printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture
+def urls(
+    monkeypatch: pytest.MonkeyPatch, postgresql_server: PostgreSQL, redis_server: Redis, rabbitmq_server: RabbitMQ
+) -> dict[str, str]:
+    """Where the servers are; in the environment, too, where specimens look for them."""
+    found = {
+        "REDIS_URL": redis_server.url,
+        "RABBITMQ_URL": rabbitmq_server.url,
+        "DATABASE_URL": f"{postgresql_server.url}?ssl=disable",
+        "POSTGRESQL_URL": f"{postgresql_server.url.replace('+asyncpg', '')}?sslmode=disable",
+    }
+    for name, url in found.items():
+        monkeypatch.setenv(name, url)
+    return found
