@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from faultlab.sweep import Case, Outcome, sweep
 _BEFORE = "its next step"
 """Where the app is cancelled when it was the lab that ran last."""
 
-Scenario = Callable[[App, Case], Awaitable[None]]
+Scenario = Callable[[App, Case], Coroutine[Any, Any, None]]
 
 LIVES = 2
 """How often an app lives without a fault. The second finds what the first has used up: a client that was made at import."""
@@ -124,21 +124,14 @@ class Examination:
 
         async def run(case: Case) -> None:
             remember_tasks()
-            bound = asyncio.timeout(self.limit)
             story = stories[case.at] = Story()
             app = self.make()
             story.begin(app, case, self.memory, self.alive)
-            try:
-                async with bound:
-                    await scenario(app, case)
-            except UnusableError:
-                raise
-            except Exception as error:
-                if not case.fired:
-                    return  # the life without a fault has shown that, too
-                if bound.expired():
-                    raise UnendingError(f"it has not ended within {self.limit:g} s") from error
-                raise
+            failure = await self._failure(scenario(app, case))
+            fired = case.fired
+            del app, case  # an error that is kept keeps what is in the frames that it has passed
+            if failure is not None and fired:  # without a fault it was told of the first lives
+                raise failure
 
         outcomes = sweep(run, point=self.point, fault=fault)
         findings: dict[tuple[str, ...], Finding] = {}
@@ -152,8 +145,28 @@ class Examination:
                 finding.places += [place] if strike else []
         return Phase(name, len(outcomes), list(findings.values()))
 
+    async def _failure(self, life: Coroutine[Any, Any, None]) -> "FailedError | None":
+        """Run it to its end. What went wrong is told by a new error: the frames of the first would keep alive all that is in them."""
+        bound = asyncio.timeout(self.limit)
+        try:
+            async with bound:
+                await life
+        except UnusableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever an app raises
+            return (
+                UnendingError(f"it has not ended within {self.limit:g} s")
+                if bound.expired()
+                else FailedError(_told(error))
+            )
+        return None
 
-class UnendingError(Exception):
+
+class FailedError(Exception):
+    """What went wrong, in one line."""
+
+
+class UnendingError(FailedError):
     """It took longer than it may."""
 
 
@@ -209,14 +222,14 @@ def _guilt(outcome: Outcome, fault: Fault) -> Iterator[str]:
     for line, times in sorted(Counter(held or left).items()):
         yield line if times == 1 else f"{times} times {line}"
     if isinstance(outcome.error, UnendingError) or (outcome.error is not None and not isinstance(fault, Silence)):
-        yield _steady(_told(outcome.error))  # without an answer, an app may well say that it did not stop in peace
+        yield _steady(str(outcome.error))  # without an answer, an app may well say that it did not stop in peace
     elif isinstance(fault, Cancel) and outcome.swallowed:
         yield "the cancellation did not arrive: something swallowed it"
 
 
-def _told(error: BaseException) -> str:
+def _told(error: Exception) -> str:
     """In one line. Starlette tells of a failed lifespan with a whole traceback, of which the last line says what it was."""
-    if not isinstance(error, LifespanFailedError | UnendingError):
+    if not isinstance(error, LifespanFailedError):
         return repr(error)
     lines = str(error).strip().splitlines()
     return lines[0] if len(lines) == 1 else f"{lines[0].partition(':')[0]}: {lines[-1].strip()}"

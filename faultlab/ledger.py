@@ -4,7 +4,6 @@ import asyncio
 import os
 import socket
 import threading
-from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -30,13 +29,8 @@ class Ledger:
 
     @classmethod
     def now(cls) -> Self:
-        """Look. Within a running event loop, its tasks count too, but for the one that asks."""
-        return cls(
-            frozenset(_tasks()),
-            frozenset(_threads()),
-            frozenset(_descriptors()),
-            dict(ChainMap(*(dict(ask()) for ask in witnesses))),
-        )
+        """Look. Within a running event loop, its tasks count too, but for the one that asks, and the servers are asked."""
+        return cls(frozenset(_tasks()), frozenset(_threads()), frozenset(_descriptors()), dict(_testimony()))
 
     def added_since(self, before: "Ledger") -> list[str]:
         """What is held now, and was not before; a line each, the same for all that were acquired alike at the same place."""
@@ -47,21 +41,27 @@ class Ledger:
         return sorted(added) + sorted(self.testimony[one] for one in self.testimony.keys() - before.testimony.keys())
 
 
-def _tasks() -> Iterable["asyncio.Task[Any]"]:
+def _loop() -> asyncio.AbstractEventLoop | None:
     try:
-        loop = asyncio.get_running_loop()
+        return asyncio.get_running_loop()
     except RuntimeError:
-        return []
-    return asyncio.all_tasks(loop) - {asyncio.current_task()}
+        return None
+
+
+def _tasks() -> Iterable["asyncio.Task[Any]"]:
+    loop = _loop()
+    return asyncio.all_tasks(loop) - {asyncio.current_task()} if loop else []
 
 
 def _threads() -> Iterable[threading.Thread]:
     """All but those in which a running event loop looks names up: they are its own, and end with it."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return threading.enumerate()
-    return [thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")]
+    return [thread for thread in threading.enumerate() if not (_loop() and thread.name.startswith("asyncio_"))]
+
+
+def _testimony() -> Iterable[tuple[str, str]]:
+    """Nothing where no loop runs: what it had open is closed with it, and servers need a moment to see that."""
+    for ask in witnesses if _loop() else []:
+        yield from ask().items()
 
 
 def _descriptors() -> Iterable[tuple[int, str]]:

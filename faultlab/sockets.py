@@ -1,6 +1,7 @@
 """The kernel's own table of TCP connections: those of this machine, whichever process holds them."""
 
 import ipaddress
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +9,11 @@ from pathlib import Path
 _ESTABLISHED = "01"
 
 
-def established() -> Iterator[tuple[str, int, str]]:
+def established(family: socket.AddressFamily) -> Iterator[tuple[str, int, str]]:
     """Of each connection the address and the port at the other end, and the inode of the socket at this one."""
-    for table in ("tcp", "tcp6"):
-        for row in _rows(table):
-            if row[3] == _ESTABLISHED:
-                yield *_address(row[2]), row[9]
+    for row in _rows("tcp6" if family is socket.AF_INET6 else "tcp"):
+        if row[3] == _ESTABLISHED:
+            yield *_address(row[2]), row[9]
 
 
 def _rows(table: str) -> list[list[str]]:

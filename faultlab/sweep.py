@@ -147,6 +147,8 @@ async def _settled(run: Run, case: Case, point: Point, counter: Counter) -> Outc
         outcome.error = task.exception()
         if not case.fired:
             task.result()  # the run itself is broken
+        if outcome.error is not None:
+            outcome.error.__traceback__ = None  # its frames would keep alive all that is in them
     outcome.during = case.during
     outcome.swallowed = case.fired and case.cancels and not task.cancelled()
     del task

@@ -112,9 +112,11 @@ def _kernel(name: str, address: tuple[str, int]) -> Callable[[], dict[str, str]]
     except OSError as error:
         raise WatchError(f"--watch {name}: {error.strerror or error}") from None
     addresses = {(str(entry[4][0]), entry[4][1]) for entry in found}
+    families = {entry[0] for entry in found}
     return lambda: {
         f"{name} {inode}": f"{name} has an established connection with this machine"
-        for host, port, inode in established()
+        for family in families
+        for host, port, inode in established(family)
         if (host, port) in addresses
     }
 

@@ -10,16 +10,13 @@ from gateway.devstack.rabbitmq import RabbitMQ
 from gateway.devstack.redis import Redis
 from tests.faultlab.examining import Examine, Examined
 
-SETTLE_WITHIN = 0.15
-"""Seconds: a naive app is guilty at dozens of points, and each of them waits as long for what never ends."""
-
 
 @pytest.fixture
 def examine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Examine:
     """Run the command in this process, which has imported everything."""
-    monkeypatch.setattr(sys.modules["faultlab.sweep"], "SETTLE_WITHIN", SETTLE_WITHIN)
 
-    def run(*arguments: str) -> Examined:
+    def run(*arguments: str, settle: float = 1.0) -> Examined:
+        monkeypatch.setattr(sys.modules["faultlab.sweep"], "SETTLE_WITHIN", settle)
         status = main(list(arguments))
         printed = capsys.readouterr()
         return Examined(status, printed.out, printed.err)

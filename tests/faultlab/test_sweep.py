@@ -80,7 +80,7 @@ def test_a_socket_that_is_left_open_is_named_at_its_tick() -> None:
     for sock in left_open:
         sock.close()
 
-    assert [outcome.left for outcome in outcomes] == [[], ["descriptor socket"]]
+    assert [outcome.left for outcome in outcomes] == [[], ["socket that is not connected"]]
 
 
 def test_a_cancellation_may_be_repeated() -> None:
@@ -99,7 +99,7 @@ def test_a_cancellation_may_be_repeated() -> None:
 def test_a_task_that_is_left_running_is_named() -> None:
     (outcome,) = startups(with_a_forgotten_task)
 
-    assert outcome.left[0].startswith("task forgotten: <coroutine object sleep")
+    assert outcome.left[0].startswith("task forgotten, now at asyncio/tasks.py")
 
 
 def test_a_cancellation_that_does_not_arrive_is_told() -> None:
