@@ -13,8 +13,6 @@ from tests.faultlab.examining import Examine
 
 ROOT = Path(__file__).parents[2]
 
-Say = str
-
 
 def write(folder: Path, lifespan: str) -> None:
     """Write an app with this lifespan into `folder`, as module `service`."""
@@ -96,7 +94,7 @@ def test_what_is_open_after_the_import_is_told(tmp_path: Path) -> None:
         ("sys.exit(7)\nyield", "service:app ended the process: SystemExit(7)"),
     ],
 )
-def test_an_app_that_cannot_be_tested_is_told_in_one_line(tmp_path: Path, lifespan: str, said: Say) -> None:
+def test_an_app_that_cannot_be_tested_is_told_in_one_line(tmp_path: Path, lifespan: str, said: str) -> None:
     write(tmp_path, lifespan)
     done = run(tmp_path, "service:app", "--limit", "0.5")
 
@@ -128,7 +126,7 @@ def test_a_shutdown_that_hangs_is_convicted(tmp_path: Path) -> None:
         ("json:load", "json:load is no ASGI app: one takes a scope and two functions, receive and send"),
     ],
 )
-def test_what_is_no_app_is_wrong_usage(examine: Examine, target: str, said: Say) -> None:
+def test_what_is_no_app_is_wrong_usage(examine: Examine, target: str, said: str) -> None:
     examined = examine(target)
 
     assert (examined.status, examined.errors) == (2, f"faultlab: {said}\n")
