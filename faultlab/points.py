@@ -96,13 +96,15 @@ def counted(loop: asyncio.AbstractEventLoop, point: Point, counter: Counter) -> 
     Raises:
         TypeError: the loop has no iterations that one could count.
     """
-    ran: list[object] = [None]
-    """The coroutine that ran last; a list, so that there is one place to forget it."""
+    counting = True
+    ran: object = None
 
     def on_step(coroutine: object) -> None:
-        ran[0] = coroutine
-        if point is Point.STEP:
-            counter.passes(coroutine)
+        nonlocal ran
+        if counting:
+            ran = coroutine
+            if point is Point.STEP:
+                counter.passes(coroutine)
 
     def make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> "asyncio.Task[Any]":
         return asyncio.Task(Stepped(coroutine, on_step), loop=loop, **options)
@@ -114,17 +116,15 @@ def counted(loop: asyncio.AbstractEventLoop, point: Point, counter: Counter) -> 
             raise TypeError(f"{type(loop).__name__} has no iterations that could be counted: count steps")
 
         def tick() -> None:
-            counter.passes(ran[0])
+            if counting:
+                counter.passes(ran)
             iterate()
 
         vars(loop)["_run_once"] = tick  # the one method through which all of asyncio's iterations pass
     try:
         yield
     finally:
-        ran.clear()
-        ran.append(None)
-        loop.set_task_factory(None)
-        vars(loop).pop("_run_once", None)
+        counting, ran = False, None  # others may have put something over both by now, so both stay where they are
 
 
 def place_of(awaiting: object) -> str:
