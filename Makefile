@@ -21,10 +21,10 @@ test:  ## Run all tests that need no container engine
 	@tools/install-servers
 	.venv/bin/pytest $(ARGS)
 
-faults:  ## Run the fault lab, its long sweeps included
+faults:  ## Run the fault lab, its long sweeps included, and write docs/faults.md anew
 	@tools/install dev
 	@tools/install-servers
-	.venv/bin/pytest -m "not compose" tests/faultlab tests/faults $(ARGS)
+	.venv/bin/pytest -m "not compose" tests/faultlab tests/faults --report docs/faults $(ARGS)
 
 lint:  ## Check format, style, types and the layers of the house
 	@tools/install dev

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -37,11 +37,11 @@ class RedisPool(Resource[Redis]):
     def __init__(self, settings: RedisSettings, instance: str) -> None:
         self.settings: RedisSettings = settings
         self._instance = instance
-        self._pool: BlockingConnectionPool | None = None
+        self._pool: _Pool | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Redis]:
-        pool = self._pool = BlockingConnectionPool.from_url(
+        pool = self._pool = _Pool.from_url(
             self.settings.url.get_secret_value(),
             max_connections=CONNECTIONS,
             timeout=None,
@@ -56,6 +56,7 @@ class RedisPool(Resource[Redis]):
             await opened(self._verify, transient=_transient)
             yield redis
         finally:
+            pool.released = True
             try:
                 await redis.aclose()
             finally:
@@ -88,3 +89,14 @@ class RedisPool(Resource[Redis]):
 def _transient(error: Exception) -> bool:
     """Whether it may pass by itself: refused, not there yet, loading its data, out of connections."""
     return isinstance(error, RedisError | OSError) and not isinstance(error, InvalidResponse)
+
+
+class _Pool(BlockingConnectionPool):
+    """A pool that stays closed: redis-py's connects again when it is used, and nobody would close that."""
+
+    released = False
+
+    async def get_connection(self, *arguments: Any, **options: Any) -> Any:
+        if self.released:
+            raise RuntimeError("the Redis pool is not open")
+        return await super().get_connection(*arguments, **options)  # type: ignore[no-untyped-call]

@@ -4,7 +4,6 @@ import asyncio
 import json
 import socket
 import time
-from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
 
 import httpx
@@ -160,7 +159,7 @@ class TestRequestsInFlight:
 
 class TestSupervision:
     async def test_an_entry_that_dies_stops_the_process(self, run: Start) -> None:
-        process = run(str(Path(__file__).with_name("dying.py")))
+        process = run("-m", "tests.end_to_end.dying")
         url = await process.url()
         async with httpx.AsyncClient() as client:
             await client.get(url + "/die")
@@ -169,7 +168,7 @@ class TestSupervision:
         assert "died worker" in events(process)
 
     async def test_one_that_dies_while_it_drains_makes_it_no_clean_stop(self, run: Start) -> None:
-        process = run(str(Path(__file__).with_name("dying.py")), GATEWAY_DRAIN_SECONDS="5")
+        process = run("-m", "tests.end_to_end.dying", GATEWAY_DRAIN_SECONDS="5")
         url = await process.url()
         process.send(SIGTERM)
         await process.said("asked to stop")
