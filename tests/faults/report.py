@@ -34,6 +34,16 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     findings: dict[str, str] = field(default_factory=dict)
     """What else a test has counted: a line for each, by its name."""
+    places: dict[str, list[str]] = field(default_factory=dict)
+    """Where faults struck, by the name of the sweep: file, line and function."""
+
+
+def summary(run: Run) -> Iterator[str]:
+    """How many cases each test has seen, and how long it took; a line for each."""
+    for function in sorted({_function(proof.test) for proof in run.proofs}):
+        cases = sum(proof.cases for proof in run.proofs if _function(proof.test) == function)
+        seconds = sum(took for test, took in run.seconds.items() if _function(test) == function)
+        yield f"| `{function}` | {cases} | {seconds:.1f} |"
 
 
 def _cells(run: Run) -> dict[tuple[str, Phase, str], list[Proof]]:
@@ -63,6 +73,7 @@ def data_of(run: Run, command: str) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "cases": sum(proof.cases for proof in run.proofs),
         "findings": run.findings,
+        "places": run.places,
         "cells": [
             {
                 "resource": resource,
@@ -102,11 +113,7 @@ def markdown(run: Run, command: str) -> str:
         for cell in data["cells"]
     ]
     lines += ["", "## How long each sweep took", "", "| tests | cases | seconds |", "| --- | ---: | ---: |"]
-    functions = sorted({_function(proof.test) for proof in run.proofs})
-    for function in functions:
-        cases = sum(proof.cases for proof in run.proofs if _function(proof.test) == function)
-        seconds = sum(took for test, took in run.seconds.items() if _function(test) == function)
-        lines.append(f"| `{function}` | {cases} | {seconds:.1f} |")
+    lines += summary(run)
     return "\n".join(lines) + "\n"
 
 

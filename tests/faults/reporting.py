@@ -2,13 +2,13 @@
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from gateway.lifecycle import Journal, Kind, describe
-from tests.faults.report import Phase, Proof, Run, data_of, markdown
+from tests.faults.report import Phase, Proof, Run, data_of, markdown, summary
 
 _RELEASED = {Kind.EXITED, Kind.EXIT_FAILED, Kind.ABORTED, Kind.DIED}
 
@@ -57,6 +57,10 @@ class Record:
         """Put one more line into the report."""
         self._run.findings[name] = line
 
+    def places(self, name: str, places: Iterable[str]) -> None:
+        """Say where the faults of a sweep struck."""
+        self._run.places[name] = sorted({*places})
+
 
 def timeline(journal: Journal) -> Iterator[str]:
     """The journal, with what was held after each step."""
@@ -97,6 +101,16 @@ def record(request: pytest.FixtureRequest) -> Iterator[Record]:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     if call.when == "call":
         item.config.stash[RUN].seconds[item.nodeid] = call.duration
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    run = config.stash[RUN]
+    if run.proofs:
+        seconds = sum(run.seconds.get(test, 0) for test in {proof.test for proof in run.proofs})
+        cases = sum(proof.cases for proof in run.proofs)
+        terminalreporter.section(f"fault lab: {cases} cases in {seconds:.0f} s")
+        for line in summary(run):
+            terminalreporter.write_line(line.strip("| ").replace("`", "").replace(" | ", "  "))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -35,18 +35,8 @@ GOODBYES = {"database": "Terminate", "rabbitmq": "Connection.Close"}
 """What a client says before it leaves. Redis and HTTP know no goodbye: there, the last request was answered."""
 
 NAMED = [
-    *(
-        ("database", message)
-        for message in (
-            "Startup",
-            "AuthenticationSASL",
-            "AuthenticationOk",
-            "ReadyForQuery",
-            "Query",
-            "Parse",
-        )
-    ),
-    *(("redis", message) for message in ("HELLO", "reply to HELLO", "AUTH", "PING", "reply to PING")),
+    *(("database", message) for message in ("Startup", "AuthenticationSASL", "ReadyForQuery", "Query")),
+    *(("redis", message) for message in ("HELLO", "AUTH", "PING")),
     *(
         ("rabbitmq", message)
         for message in ("Connection.Start", "Connection.Tune", "Connection.Open", "Channel.Open", "Confirm.Select")

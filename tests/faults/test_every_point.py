@@ -132,8 +132,9 @@ def prove(servers: Devstack, record: Record, phase: Phase, fault: Fault, where: 
     at = f"{fault}, at each {where}"
     for entry, number in counts.items():
         record(entry, phase, at, cases=number, journal=lives.journal if entry == "rabbitmq" else None)
-    places = len({outcome.place for outcome in outcomes})
-    record.finding(f"{phase} {at}", f"{phase}, {at}: {len(outcomes)} points in {places} places")
+    places = {outcome.place for outcome in outcomes}
+    record.places(f"{phase}, {at}", places)
+    record.finding(f"{phase}, {at}", f"{phase}, {at}: {len(outcomes)} points in {len(places)} places")
     return outcomes
 
 

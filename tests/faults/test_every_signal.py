@@ -88,7 +88,7 @@ class Case:
 @pytest.fixture(
     params=[
         pytest.param([SIGTERM], id="SIGTERM once"),
-        pytest.param([SIGINT, SIGINT], id="SIGINT twice"),
+        pytest.param([SIGINT, SIGINT], id="SIGINT twice", marks=pytest.mark.long),
         pytest.param([SIGINT], id="SIGINT once", marks=pytest.mark.long),
         pytest.param([SIGTERM, SIGTERM], id="SIGTERM twice", marks=pytest.mark.long),
     ]

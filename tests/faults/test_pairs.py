@@ -108,11 +108,12 @@ async def together(stage: Stage, lives: list[Life]) -> list[Journal]:
     before = Ledger.now()
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def one(life: Life) -> Journal:
+    async def one(number: int, life: Life) -> Journal:
+        life.settings = life.settings.model_copy(update={"instance": f"{life.settings.instance}{number}"})
         async with gate:
             return await life.live()
 
-    journals = await asyncio.gather(*(one(life) for life in lives))
+    journals = await asyncio.gather(*(one(number, life) for number, life in enumerate(lives)))
 
     async def nothing_is_left() -> bool:
         return not Ledger.now().added_since(before)
