@@ -5,6 +5,7 @@ It prints lines of JSON: what is reported, and in the end where everything is.
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Mapping
 
@@ -38,5 +39,6 @@ async def own_one(kind: type[Server]) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it runs in the background ignore it
     kinds: dict[str, type[Server]] = {"postgresql": PostgreSQL, "redis": Redis}
     asyncio.run(own_one(kinds[sys.argv[1]]) if len(sys.argv) > 1 else own_a_stack())

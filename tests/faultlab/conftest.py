@@ -1,6 +1,8 @@
 """The command as a test runs it, and the servers that specimens connect to."""
 
+import gc
 import sys
+import warnings
 
 import pytest
 
@@ -17,8 +19,17 @@ def examine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
     def run(*arguments: str, settle: float = 1.0) -> Examined:
         monkeypatch.setattr(sys.modules["faultlab.sweep"], "SETTLE_WITHIN", settle)
+        imported = set(sys.modules)
         status = main(list(arguments))
         printed = capsys.readouterr()
+        for name in set(sys.modules) - imported:
+            if name.startswith("tests.faultlab.specimens."):
+                del sys.modules[name]  # the next one connects to its own server, and is imported with it
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", ResourceWarning
+            )  # what a guilty one holds goes now, and not with the session
+            gc.collect()
         return Examined(status, printed.out, printed.err)
 
     return run
