@@ -42,7 +42,7 @@ BRIEF = 0.5
 MARGIN = 3.0
 """Seconds for all that does not wait for a deadline, on a busy machine."""
 
-EXAMPLES, STEPS = 100, 15
+ROUNDS, EXAMPLES, STEPS = 5, 20, 15
 
 _numbers = count(1)
 
@@ -205,9 +205,11 @@ async def ledger() -> Ledger:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("turn", range(1, ROUNDS + 1))
 def test_after_any_schedule_everything_is_given_back_and_the_next_life_is_a_clean_one(
-    servers: Devstack, record: Record
+    servers: Devstack, record: Record, turn: int
 ) -> None:
+    del turn  # each has schedules of its own
     Schedules.servers, Schedules.record = servers, record
     run_state_machine_as_test(
         Schedules,
