@@ -126,9 +126,11 @@ class Connection:
             await self._pass_on(message)
 
     async def _pass_on(self, message: Message) -> None:
-        if self._mode is _Mode.SILENT:
-            return
         to = message.sender.other
+        if (
+            self._mode is _Mode.SILENT or to not in self._ends
+        ):  # the server may have refused, and the client spoken already
+            return
         if self._mode is _Mode.PASSING:
             self._write(to, message.data)
         else:

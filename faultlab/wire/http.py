@@ -6,6 +6,7 @@ from typing import Final
 
 from faultlab.wire.framing import Framer, NotThisProtocolError, Side
 
+_LONGEST_LENGTH: Final = 20  # digits: Python reads no more than 4300 of them, and nobody means more than these
 _LONGEST_HEAD: Final = 256 * 1024
 _HEAD_END: Final = b"\r\n\r\n"
 _WITHOUT_BODY: Final = {204, 304}
@@ -71,7 +72,7 @@ class Http(Framer):
             return _Next.CHUNK
         if "content-length" in fields:
             length = fields["content-length"]
-            if not length.isdecimal():
+            if not length.isdecimal() or len(length) > _LONGEST_LENGTH:
                 raise NotThisProtocolError
             return int(length) or _Next.HEAD
         return _Next.HEAD if sender is Side.CLIENT else _Next.ALL
@@ -117,6 +118,8 @@ def _end_of_chunk(buffer: bytearray) -> int | None:
         size = int(bytes(buffer[:end]).split(b";")[0], 16)
     except ValueError:
         raise NotThisProtocolError from None
+    if size < 0:
+        raise NotThisProtocolError
     if size:
         return end + 2 + size + 2
     if buffer[end + 2 : end + 4] == b"\r\n":

@@ -190,6 +190,30 @@ async def test_nobody_behind_the_proxy_is_a_reset() -> None:
         assert [str(record) for record in log.closed] == ["cache 1 reset by the server after no message"]
 
 
+async def test_nobody_behind_the_proxy_is_a_reset_for_a_client_that_has_spoken_already() -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    async with Proxy("cache", "redis", "127.0.0.1", 1) as proxy:
+        for _ in range(10):
+            with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+                client.send(PING)
+
+                async def was_told(client: socket.socket = client) -> bool:
+                    client.setblocking(False)
+                    try:
+                        return client.recv(1) == b""
+                    except BlockingIOError:
+                        return False
+                    except ConnectionResetError:
+                        return True
+
+                await until(was_told, "the client is reset")
+    gc.collect()
+    asyncio.get_running_loop().set_exception_handler(None)
+
+    assert complaints == []
+
+
 AT_THE_REPLY = {
     Fault.REFUSE: [b"RST"],
     Fault.RESET: [b"RST"],
