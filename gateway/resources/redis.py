@@ -2,9 +2,10 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -77,6 +78,7 @@ class RedisPool(Resource[Redis]):
         for connection in (*self._pool._available_connections, *self._pool._in_use_connections):  # noqa: SLF001
             if connection._writer is not None:  # noqa: SLF001 - there is no public way that does not wait
                 connection._writer.transport.abort()  # noqa: SLF001
+                connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001 - or it complains that nobody has closed it
 
     async def check(self) -> str | None:
         """Ask for a PING."""
@@ -96,7 +98,13 @@ class _Pool(BlockingConnectionPool):
 
     released = False
 
-    async def get_connection(self, *arguments: Any, **options: Any) -> Any:
+    async def ensure_connection(self, connection: AbstractConnection) -> None:
+        self._raise_if_released()
+        await super().ensure_connection(connection)
+        if self.released:  # while it connected
+            await connection.disconnect(nowait=True)
+            self._raise_if_released()
+
+    def _raise_if_released(self) -> None:
         if self.released:
             raise RuntimeError("the Redis pool is not open")
-        return await super().get_connection(*arguments, **options)  # type: ignore[no-untyped-call]

@@ -1,19 +1,24 @@
 """What every case must prove of a journal."""
 
+from collections.abc import Collection
+
 from gateway.lifecycle import Journal, Kind
 from tests.end_to_end.running import ORDER
 
 _ENDS = {Kind.EXITED, Kind.EXIT_FAILED, Kind.ABORTED}
 
 
-def assert_given_back(journal: Journal, *, order: list[str] = ORDER) -> None:
-    """What was entered is the beginning of `order`, and by the end of the journal exactly that was released, in reverse.
+def assert_given_back(journal: Journal, *, wrong: Collection[str | None] = ()) -> None:
+    """What was entered is the beginning of the order, and by the end of the journal exactly that was released, in reverse.
 
-    An entry that died has released itself, before the others.
+    All exited by themselves and without an error, but for those that went `wrong`. An entry that died has released
+    itself, before the others.
     """
     entered = [event.name for event in journal if event.kind is Kind.ENTERED]
-    assert entered == order[: len(entered)]
+    assert entered == ORDER[: len(entered)]
     died = [event.name for event in journal if event.kind is Kind.DIED]
     ended = dict.fromkeys(event.name for event in journal if event.kind in _ENDS and event.name in entered)
     assert list(ended) == [name for name in reversed(entered) if name not in died]
+    unclean = {event.name for event in journal if event.kind in _ENDS - {Kind.EXITED} and event.name in ended}
+    assert unclean <= {*wrong}
     assert [event.kind for event in journal][-1] is Kind.STOPPED

@@ -93,7 +93,8 @@ def record(request: pytest.FixtureRequest) -> Iterator[Record]:
     yield one
     if one.drawn:
         capture = request.config.pluginmanager.getplugin("capturemanager")
-        claim = request.node.originalname.removeprefix("test_").replace("_", " ")
+        subject = f"{request.node.cls.__name__.removeprefix('Test')}: " if request.node.cls else ""
+        claim = subject + request.node.originalname.removeprefix("test_").replace("_", " ")
         with capture.global_and_fixture_disabled():
             print(f"\n\n{claim[0].upper()}{claim[1:]}.", *one.drawn, sep="\n")  # noqa: T201 - that was asked for
 
@@ -118,9 +119,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if not target or session.config.getoption("--collect-only"):
         return
     if exitstatus != pytest.ExitCode.OK:
-        session.config.issue_config_time_warning(
-            pytest.PytestWarning(f"{target} is not written: something failed"), stacklevel=2
-        )
+        session.config.get_terminal_writer().line(f"\n{target} is not written: not every test passed")
         return
     run = session.config.stash[RUN]
     tests = {proof.test for proof in run.proofs}

@@ -66,7 +66,7 @@ class Stage:
 
     async def proved(self, journal: Journal, name: str, phase: Phase, fault: str) -> None:
         """See that it was all given back, and record it."""
-        assert_given_back(journal)
+        assert_given_back(journal, wrong=(name,))
         await assert_nothing_is_held(self.servers, self.settings.instance)
         self.record(name, phase, fault, journal=journal)
 

@@ -25,7 +25,7 @@ from tests.faults.wired import PATIENT, PROTOCOLS, Life, Wired, wired_to
 DEADLINE = 0.2
 """Seconds for the start, and for the stop, of the resource whose wire is broken."""
 
-SLACK = 0.5
+SLACK = 1.5
 """Seconds by which a busy machine may be late."""
 
 GIVING_BACK = DEADLINE + GRACE + SLACK

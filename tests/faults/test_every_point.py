@@ -8,7 +8,7 @@ import asyncio
 import math
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 import pytest
@@ -20,7 +20,7 @@ from gateway.devstack.stack import Devstack
 from gateway.lifecycle import Journal, Kind, StartError, StartTimeoutError, StopTimeoutError, TeardownError
 from gateway.lifespan import lifespan
 from gateway.settings import Settings
-from tests.end_to_end.running import held, until
+from tests.end_to_end.running import ORDER, held, until
 from tests.faults.proof import assert_given_back
 from tests.faults.report import Phase
 from tests.faults.reporting import Record
@@ -80,8 +80,8 @@ class Lives:
     servers: Devstack
     name: str
     phase: Phase
-    journal: Journal | None = None
-    """Of the latest."""
+    journals: dict[str, Journal] = field(default_factory=dict)
+    """Of a life for each entry that was at work when the fault struck."""
 
     async def one(self, case: Case) -> None:
         app = create_app(settings_of(self.servers, f"{self.name}{case.at}"))
@@ -101,8 +101,9 @@ class Lives:
                     await life.__aexit__(None, None, None)
         finally:
             # Not some time after whoever asked for it was told, but before.
-            self.journal = app.state.stack.journal
-            assert_given_back(self.journal)
+            assert_given_back(app.state.stack.journal, wrong=ORDER if not case.cancels else ())
+            if case.fired:
+                self.journals.setdefault(case.during, app.state.stack.journal)
 
 
 def entry_at_work(journal: Journal) -> str:
@@ -131,7 +132,7 @@ def prove(servers: Devstack, record: Record, phase: Phase, fault: Fault, where: 
 
     at = f"{fault}, at each {where}"
     for entry, number in counts.items():
-        record(entry, phase, at, cases=number, journal=lives.journal if entry == "rabbitmq" else None)
+        record(entry, phase, at, cases=number, journal=lives.journals[entry])
     places = {outcome.place for outcome in outcomes}
     record.places(f"{phase}, {at}", places)
     record.finding(f"{phase}, {at}", f"{phase}, {at}: {len(outcomes)} points in {len(places)} places")

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 from fastapi import FastAPI
-from hypothesis import HealthCheck, note, settings
+from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
@@ -33,14 +33,17 @@ from tests.faults.wired import PROTOCOLS, Wired, wired_to
 
 T = TypeVar("T")
 
-DEADLINE = 0.4
+DEADLINE = 0.8
 """Seconds for the start and for the stop of each resource."""
 
-BRIEF = 0.5
+BRIEF = 2.0
 """Seconds for a brief."""
 
 MARGIN = 3.0
 """Seconds for all that does not wait for a deadline, on a busy machine."""
+
+FAULTS = [fault for fault in Fault if fault is not Fault.REFUSE]
+"""All but the one whose repair opens a new socket to listen on, in this process, where it would look like a leak."""
 
 ROUNDS, EXAMPLES, STEPS = 5, 20, 15
 
@@ -133,7 +136,7 @@ class Schedules(RuleBasedStateMachine):
         if not self.tainted:
             assert answer.json()["complete"] is True
 
-    @rule(resource=st.sampled_from(list(PROTOCOLS)), fault=st.sampled_from(Fault))
+    @rule(resource=st.sampled_from(list(PROTOCOLS)), fault=st.sampled_from(FAULTS))
     def break_it(self, resource: str, fault: Fault) -> None:
         async def strike() -> None:
             self.wired.proxies[resource].strike(fault)
@@ -181,7 +184,7 @@ class Schedules(RuleBasedStateMachine):
         """The life has ended: everything is given back, and nothing is held, neither here nor on the wire."""
         assert self.app is not None
         if hasattr(self.app.state, "stack"):  # it may have been cancelled before it began
-            assert_given_back(self.app.state.stack.journal)
+            assert_given_back(self.app.state.stack.journal, wrong=ORDER if self.tainted else ())
         self.run(self.settle())
 
     async def settle(self) -> None:
@@ -219,5 +222,6 @@ def test_after_any_schedule_everything_is_given_back_and_the_next_life_is_a_clea
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate],  # a schedule that fails is short enough, and to make it shorter takes minutes
         ),
     )

@@ -12,6 +12,7 @@ import pytest
 from aio_pika import Message
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, ChannelNotFoundEntity
 from redis.asyncio import Redis as RedisClient
+from redis.exceptions import ReadOnlyError
 
 from gateway.app import create_app
 from gateway.devstack.redis import Redis
@@ -19,7 +20,7 @@ from gateway.devstack.server import Server
 from gateway.lifecycle import StartError, StartTimeoutError
 from gateway.resources.opening import PermanentError
 from gateway.settings import Settings
-from tests.end_to_end.running import until
+from tests.end_to_end.running import ZURICH, until
 from tests.faults.stage import Stage, live, living, with_setting
 
 pytestmark = pytest.mark.usefixtures("census")
@@ -74,7 +75,7 @@ class TestPostgreSQL:
     async def test_that_has_no_connection_left_is_waited_for_until_the_deadline(
         self, stage: Stage, empty_database: str
     ) -> None:
-        full = with_setting(stage.settings, "database", url=empty_database, start_timeout=0.5)
+        full = with_setting(stage.settings, "database", url=empty_database, start_timeout=2)
         async with stage.servers.postgresql.superuser() as superuser:
             await superuser.execute(f'ALTER DATABASE "{empty_database.rpartition("/")[2]}" CONNECTION LIMIT 0')
         error = await stage.refused(full, "database", "out of connections (53300)")
@@ -85,7 +86,7 @@ class TestPostgreSQL:
     async def test_that_is_shutting_down_is_waited_for(self, stage: Stage) -> None:
         """It says 57P03, as one that is starting up does, for as long as somebody is still connected."""
         server = stage.servers.postgresql
-        impatient = with_setting(stage.settings, "database", start_timeout=0.5)
+        impatient = with_setting(stage.settings, "database", start_timeout=2)
         async with server.superuser():
             assert server._process is not None
             server._process.send_signal(signal.SIGTERM)
@@ -144,11 +145,12 @@ class TestRedis:
             await stage.lives(with_setting(stage.settings, "redis", url=other_redis.url), "redis", "LOADING")
         finally:
             await starting
+        await nobody_is_connected(other_redis, stage.settings.instance)
 
     async def test_that_has_too_many_clients_is_waited_for_until_the_deadline(
         self, stage: Stage, other_redis: OtherRedis
     ) -> None:
-        full = with_setting(stage.settings, "redis", url=other_redis.url, start_timeout=0.5)
+        full = with_setting(stage.settings, "redis", url=other_redis.url, start_timeout=2)
         async with RedisClient.from_url(other_redis.url, single_connection_client=True) as client:
             await client.config_set("maxclients", 1)
             try:
@@ -157,14 +159,29 @@ class TestRedis:
                 await client.config_set("maxclients", 1000)
 
         assert "max number of clients" in str(error.__cause__.__cause__ if error.__cause__ else None)
+        await nobody_is_connected(other_redis, stage.settings.instance)
 
     async def test_that_is_a_read_only_replica_serves_what_is_read(self, stage: Stage, other_redis: OtherRedis) -> None:
         async with RedisClient.from_url(other_redis.url) as client:
             await client.replicaof("127.0.0.1", "1")
             try:
-                await stage.lives(with_setting(stage.settings, "redis", url=other_redis.url), "redis", "READONLY")
+                async with living(create_app(with_setting(stage.settings, "redis", url=other_redis.url))) as gateway:
+                    brief = await gateway.briefs.about(ZURICH)
+                    with pytest.raises(ReadOnlyError):
+                        await gateway.redis.set("written", "never")
             finally:
                 await client.replicaof("NO", "ONE")
+        assert brief is not None
+        assert brief.sections.popularity.status == "ok"
+        await nobody_is_connected(other_redis, stage.settings.instance)
+        await stage.proved(gateway.journal, "redis", "serving", "READONLY")
+
+
+async def nobody_is_connected(server: Redis, instance: str) -> None:
+    async def nobody() -> bool:
+        return not [name for name in await server.clients() if name.startswith(instance)]
+
+    await until(nobody, f"nobody of {instance} is connected")
 
 
 async def answers(server: Redis, word: str) -> bool:

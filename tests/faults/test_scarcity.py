@@ -12,9 +12,9 @@ import pytest
 
 from faultlab import Ledger
 from gateway.app import create_app
-from gateway.lifecycle import DiedError, Kind, StartError
+from gateway.lifecycle import DiedError, Journal, Kind, StartError
 from gateway.settings import SHIPPED_MODEL
-from tests.end_to_end.running import ORDER, until
+from tests.end_to_end.running import ORDER, assert_nothing_is_held, until
 from tests.faults.breaking import Plan, make_breakable, planned
 from tests.faults.proof import assert_given_back
 from tests.faults.stage import Stage, live, living, with_setting
@@ -60,7 +60,7 @@ async def test_with_any_number_of_descriptors_it_starts_or_gives_them_all_back(s
     impatient = stage.settings
     for name in ("database", "redis", "rabbitmq"):
         impatient = with_setting(impatient, name, start_timeout=0.3)
-    failed: list[str] = []
+    failed: list[tuple[str, Journal]] = []
     for spare in range(100):
         before = Ledger.now()
         app = create_app(impatient)
@@ -68,7 +68,7 @@ async def test_with_any_number_of_descriptors_it_starts_or_gives_them_all_back(s
             with few_descriptors(spare):
                 await live(app)
         except StartError as error:
-            failed.append(error.name)
+            failed.append((error.name, app.state.stack.journal))
         else:
             break
         finally:
@@ -81,9 +81,10 @@ async def test_with_any_number_of_descriptors_it_starts_or_gives_them_all_back(s
     else:
         pytest.fail(f"it never started: {failed}")
 
-    assert {"database", "redis", "rabbitmq"} <= {*failed}
-    for name in failed:
-        await stage.proved(app.state.stack.journal, name, "startup", "no descriptor left (EMFILE)")
+    assert {"database", "redis", "rabbitmq"} <= {name for name, _ in failed}
+    await assert_nothing_is_held(stage.servers, stage.settings.instance)
+    for name, journal in failed:
+        stage.record(name, "startup", "no descriptor left (EMFILE)", journal=journal)
 
 
 @pytest.mark.parametrize("name", ORDER)

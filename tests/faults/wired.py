@@ -88,13 +88,14 @@ class Wired:
         life = Life()
         complaints: list[str] = []
         loop = asyncio.get_running_loop()
+        handler = loop.get_exception_handler()
         loop.set_exception_handler(lambda _loop, context: complaints.append(f"complaint {context}"))
         before, closed_before = Ledger.now(), len(self.log.closed)
         try:
             await self._live(create_app(settings), life, meanwhile)
             life.held = await self._held_in_the_end(instance, before) + complaints
         finally:
-            loop.set_exception_handler(None)
+            loop.set_exception_handler(handler)
         life.wire = self.log.closed[closed_before:]
         return life
 
@@ -105,12 +106,16 @@ class Wired:
             await lifespan.enter()
             life.started = True
             life.start_took = time.monotonic() - began
-            if meanwhile is not None:
-                transport = httpx.ASGITransport(Requests(app, lifespan.state))
-                async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-                    await meanwhile(Running(client, app.state.stack))
-            began = time.monotonic()
-            await lifespan.leave()
+            try:
+                if meanwhile is not None:
+                    transport = httpx.ASGITransport(Requests(app, lifespan.state))
+                    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+                        await meanwhile(Running(client, app.state.stack))
+            finally:
+                began = time.monotonic()
+                await lifespan.leave()
+        except AssertionError:
+            raise
         except Exception as error:  # noqa: BLE001 - what it is, is for the test to judge
             life.error = error
         took = time.monotonic() - began
