@@ -124,7 +124,10 @@ def _one(run: Run, at: int, point: Point, fault: Fault, loop_class: type[asyncio
         with asyncio.Runner(loop_factory=leaping(loop_class)) as runner:
             loop = runner.get_loop()
             loop.set_exception_handler(complaints.of_loop)
-            outcome = runner.run(_settled(run, Case(at, fault, counter, loop), point, counter))
+            try:
+                outcome = runner.run(_settled(run, Case(at, fault, counter, loop), point, counter))
+            finally:
+                runner.run(_end_what_is_left())
         del loop  # and all that it holds, so that what nobody closed is complained of here and not in the next run
         gc.collect()
     if not counter.fired:
@@ -159,6 +162,18 @@ async def _settled(run: Run, case: Case, point: Point, counter: Counter) -> Outc
         await asyncio.sleep(0.002)
     outcome.left = left
     return outcome
+
+
+async def _end_what_is_left() -> None:
+    """Cancel the tasks that are left, and forget those that do not end of it: the runner would wait for them for ever."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        _, pending = await asyncio.wait(left, timeout=SETTLE_WITHIN)
+        for task in pending:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - it was named already
+            asyncio.tasks._unregister_task(task)  # noqa: SLF001 - no public way to keep the runner from it
 
 
 async def _warm_up() -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import socket
+import sys
+import time
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
@@ -238,3 +240,26 @@ def test_a_run_that_fails_by_itself_fails_the_sweep() -> None:
 
     with pytest.raises(ValueError, match="broken"):
         sweep(broken)
+
+
+def test_a_task_that_never_ends_is_named_and_does_not_keep_the_sweep_from_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys.modules["faultlab.sweep"], "SETTLE_WITHIN", 0.03)
+    until = time.monotonic() + 5
+
+    async def go_on() -> None:
+        while time.monotonic() < until:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    async def leave(case: Case) -> None:
+        with case.armed():
+            task = asyncio.create_task(go_on(), name="unending")
+            await step()
+            del task
+
+    outcomes = sweep(leave)
+
+    assert time.monotonic() < until
+    assert [line.partition(",")[0] for outcome in outcomes for line in outcome.left] == ["task unending"]
