@@ -1,6 +1,8 @@
 """Silence: from some point on, nothing arrives any more, from any server. What a server does that hangs, without one."""
 
 import asyncio
+import os
+import stat
 import time
 from dataclasses import dataclass
 from selectors import EVENT_WRITE, BaseSelector, SelectorKey
@@ -18,12 +20,16 @@ class Silence:
         selector: BaseSelector = loop._selector  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio's loops have it
         select, own = selector.select, loop._ssock.fileno()  # type: ignore[attr-defined]  # noqa: SLF001
 
+        def held_back(key: SelectorKey) -> bool:
+            """A pipe comes from this machine, and from no server."""
+            return key.fd != own and stat.S_ISSOCK(os.fstat(key.fd).st_mode)
+
         def hear(timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
             events = select(timeout)
             heard = [
-                (key, mask if key.fd == own else mask & EVENT_WRITE)
+                (key, mask & EVENT_WRITE if held_back(key) else mask)
                 for key, mask in events
-                if key.fd == own or mask & EVENT_WRITE
+                if mask & EVENT_WRITE or not held_back(key)
             ]
             if events and not heard:
                 time.sleep(0.001)  # what is not read is told again and again
