@@ -30,7 +30,7 @@ _DEFAULT_PORTS = {
 
 _CONNECTIONS = """
     SELECT pid, usename AS user, application_name AS name, coalesce(state, 'state unknown') AS state FROM pg_stat_activity
-    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+    WHERE coalesce(backend_type, 'client backend') = 'client backend' AND usename IS NOT NULL AND pid <> pg_backend_pid()
 """
 
 
@@ -109,8 +109,8 @@ def _kernel(name: str, address: tuple[str, int]) -> Callable[[], dict[str, str]]
     try:
         found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
         socket.create_connection(address, timeout=ANSWER_WITHIN).close()
-    except OSError as error:
-        raise WatchError(f"--watch {name}: {error.strerror or error}") from None
+    except (OSError, UnicodeError) as error:  # the latter if it can be no host's name
+        raise WatchError(f"--watch {name}: {getattr(error, 'strerror', None) or error}") from None
     addresses = {(str(entry[4][0]), entry[4][1]) for entry in found}
     families = {entry[0] for entry in found}
     return lambda: {
