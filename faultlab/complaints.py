@@ -15,10 +15,17 @@ class Complaints(list[str]):
     coroutines that nobody awaited, of errors in finalizers.
     """
 
-    def of_loop(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """An event loop's exception handler."""
-        error = context.get("exception")
-        self.append(str(context["message"]) + (f" ({error!r})" if error is not None else ""))
+    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hear what the event loop complains of, before an exception handler that the app may have set does."""
+        handle = loop.call_exception_handler
+
+        def hear(context: dict[str, Any]) -> None:
+            error = context.get("exception")
+            self.append(str(context["message"]) + (f" ({error!r})" if error is not None else ""))
+            if loop.get_exception_handler() is not None:
+                handle(context)
+
+        vars(loop)["call_exception_handler"] = hear
 
     @contextmanager
     def collected(self) -> Iterator[None]:
