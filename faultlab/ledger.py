@@ -2,15 +2,25 @@
 
 import asyncio
 import os
+import queue
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import thread as futures
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, Self
 
 from faultlab import acquired
 from faultlab.acquired import Memory, Place
 from faultlab.points import place_of
+
+_POOLS = ("asyncio_", "AnyIO worker thread")
+"""What the threads are called in which an event loop runs what would block it."""
+
+_IDLE = (futures._worker.__code__, queue.Queue.get.__code__)  # noqa: SLF001
+"""Where they wait for work: those of concurrent.futures, and those of anyio, which has Starlette's `run_in_threadpool`."""
 
 witnesses: list[Callable[[], Mapping[str, str]]] = []
 """Whom to ask as well, whenever somebody looks: what a server says that it holds, by something that tells one from the other."""
@@ -54,8 +64,21 @@ def _tasks() -> Iterable["asyncio.Task[Any]"]:
 
 
 def _threads() -> Iterable[threading.Thread]:
-    """All but those in which a running event loop looks names up: they are its own, and end with it."""
-    return [thread for thread in threading.enumerate() if not (_loop() and thread.name.startswith("asyncio_"))]
+    """All but those that wait for work of the event loop: they are its own, and end with it."""
+    loop, frames = _loop(), sys._current_frames()  # noqa: SLF001 - there is no other way to the frames of other threads
+    pool = getattr(getattr(loop, "_default_executor", None), "_threads", ())
+    return [
+        thread
+        for thread in threading.enumerate()
+        if not ((thread in pool or thread.name.startswith(_POOLS)) and _waits_for_work(frames.get(thread.ident or 0)))
+    ]
+
+
+def _waits_for_work(frame: FrameType | None) -> bool:
+    """Whether a thread of a pool is idle."""
+    while frame is not None and frame.f_code is threading.Condition.wait.__code__:
+        frame = frame.f_back
+    return frame is not None and frame.f_code in _IDLE
 
 
 def _testimony() -> Iterable[tuple[str, str]]:

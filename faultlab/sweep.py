@@ -123,7 +123,7 @@ def _one(run: Run, at: int, point: Point, fault: Fault, loop_class: type[asyncio
     with complaints.collected():
         with asyncio.Runner(loop_factory=leaping(loop_class)) as runner:
             loop = runner.get_loop()
-            loop.set_exception_handler(complaints.of_loop)
+            complaints.listen(loop)
             try:
                 outcome = runner.run(_settled(run, Case(at, fault, counter, loop), point, counter))
             finally:
@@ -174,6 +174,15 @@ async def _end_what_is_left() -> None:
         for task in pending:
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - it was named already
             asyncio.tasks._unregister_task(task)  # noqa: SLF001 - no public way to keep the runner from it
+    _give_up_busy_executor(asyncio.get_running_loop())
+
+
+def _give_up_busy_executor(loop: asyncio.AbstractEventLoop) -> None:
+    """Let the loop forget its executor if a thread of that is still busy: the runner would wait for it, however long."""
+    executor = getattr(loop, "_default_executor", None)
+    if executor is not None and Ledger.now().threads & executor._threads:  # noqa: SLF001
+        executor.shutdown(wait=False, cancel_futures=True)
+        vars(loop)["_default_executor"] = None
 
 
 async def _warm_up() -> None:
