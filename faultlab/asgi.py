@@ -111,6 +111,9 @@ async def _ask(
         await asyncio.wait({life, answering}, return_when=asyncio.FIRST_COMPLETED)
         if not answering.done() or answering.result()["type"] != f"{what}.complete":
             why = answering.result().get("message") if answering.done() else "it ended without an answer"
+            await asyncio.wait({life}, timeout=0.1)  # who says that it failed raises, too, as a rule: that tells more
+            if life.done() and not life.cancelled() and (error := life.exception()) is not None:
+                why = repr(error)
             raise LifespanFailedError(f"{what}: {why}")
     finally:
         answering.cancel()

@@ -125,8 +125,9 @@ class Examination:
         async def run(case: Case) -> None:
             remember_tasks()
             story = stories[case.at] = Story()
+            story.begin(case, self.memory, self.alive)
             app = self.make()
-            story.begin(app, case, self.memory, self.alive)
+            story.kept.append(app)
             failure = await self._failure(scenario(app, case))
             fired = case.fired
             del app, case  # an error that is kept keeps what is in the frames that it has passed
@@ -228,11 +229,8 @@ def _guilt(outcome: Outcome, fault: Fault) -> Iterator[str]:
 
 
 def _told(error: Exception) -> str:
-    """In one line. Starlette tells of a failed lifespan with a whole traceback, of which the last line says what it was."""
-    if not isinstance(error, LifespanFailedError):
-        return repr(error)
-    lines = str(error).strip().splitlines()
-    return lines[0] if len(lines) == 1 else f"{lines[0].partition(':')[0]}: {lines[-1].strip()}"
+    """In one line."""
+    return " ".join((str(error) if isinstance(error, LifespanFailedError) else repr(error)).split())
 
 
 def _verb(fault: Fault) -> str:
@@ -243,4 +241,6 @@ def _steady(line: str) -> str:
     """Without what differs from one run to the next, so that the same can be seen to be the same."""
     line = re.sub(r"0x[0-9a-f]+", "0x...", line)
     line = re.sub(r"\b(fd|raddr|laddr)=(\d+|\([^)]*\))", r"\1=...", line)
-    return re.sub(r"\bTask-\d+\b", "Task-...", line)
+    line = re.sub(r"/tmp/tmp\w+", "/tmp/tmp...", line)  # noqa: S108 - it is no path
+    line = re.sub(r"\bThreadPoolExecutor-\d+_\d+", "ThreadPoolExecutor-..._...", line)
+    return re.sub(r"\b(Task-|Thread-|waitpid-|subprocess |asyncio_)\d+\b", r"\1...", line)

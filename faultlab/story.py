@@ -19,12 +19,13 @@ class Story:
     ended: float = 0.0
     acquisitions: list[Acquisition] = field(default_factory=list)
     released: dict[Acquisition, float] = field(default_factory=dict)
+    kept: list[App] = field(default_factory=list)
+    """What is examined, until the case has settled: in a process of its own it would not be forgotten before, either."""
 
-    def begin(self, app: App, case: Case, memory: Memory, alive: Callable[[], object]) -> None:
-        """Look from now on, until the case has settled. As long, the app is not forgotten: in its process it would not be, either.
+    def begin(self, case: Case, memory: Memory, alive: Callable[[], object]) -> None:
+        """Look from now on, until the case has settled. No task of the app's may be there yet.
 
         Args:
-            app: what is examined.
             case: the fault.
             memory: what is acquired from now on.
             alive: called in each iteration of the event loop.
@@ -35,14 +36,13 @@ class Story:
             return
         memory.latest = self.acquisitions  # what comes from now on is of this case
         (lab,) = asyncio.all_tasks() - {asyncio.current_task()}
-        kept: list[App] = [app]
 
         def look_and_iterate() -> None:
             alive()
             if not lab.done():
                 self._look(case)
-            elif kept:
-                kept.clear()
+            elif self.kept:
+                self.kept.clear()
                 memory.latest = []  # what the event loop does when it is closed is no part of this
             iterate()
 
