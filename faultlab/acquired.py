@@ -12,7 +12,7 @@ import sysconfig
 import threading
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FrameType
@@ -22,6 +22,7 @@ from weakref import WeakKeyDictionary, ref
 _STANDARD = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), str(Path(os.__file__).parent)})
 _INSTALLED = ("/site-packages/", "/dist-packages/")
 _LAB = str(Path(__file__).parent) + os.sep
+_FOLDER = str(Path.cwd()) + os.sep
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ class Memory:
         elif event == "socket.connect" and arguments[0] in self.sockets:
             self.sockets[arguments[0]].what = f"socket to {_peer(arguments[1])}"
         elif event == "open" and isinstance(arguments[0], str | os.PathLike):
-            self.files[os.path.abspath(arguments[0])] = self.here()  # noqa: PTH100 - no more than the string
+            with suppress(OSError):  # the current folder may be gone
+                self.files[os.path.abspath(arguments[0])] = self.here()  # noqa: PTH100 - no more than the string
 
     def thread(self, thread: threading.Thread) -> None:
         """Remember who starts a thread."""
@@ -202,7 +204,7 @@ def _written(code: CodeType, line: int) -> str:
     file = code.co_filename
     for installed in _INSTALLED:
         file = file.rpartition(installed)[2]
-    return f"{file.removeprefix(str(Path.cwd()) + os.sep)}:{line} {code.co_name}"
+    return f"{file.removeprefix(_FOLDER)}:{line} {code.co_name}"
 
 
 def _hear(event: str, arguments: tuple[Any, ...]) -> None:

@@ -15,6 +15,8 @@ from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
 _ASYNCIO = str(Path(asyncio.__file__).parent)
+_FOLDER = Path.cwd()
+"""The current folder: the app may leave it, or remove it."""
 
 
 class Point(StrEnum):
@@ -166,4 +168,4 @@ def _short(filename: str) -> str:
     for folder in ("site-packages", "dist-packages"):
         if folder in path.parts:
             return str(Path(*path.parts[path.parts.index(folder) + 1 :]))
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else "/".join(path.parts[-2:])
+    return str(path.relative_to(_FOLDER)) if path.is_relative_to(_FOLDER) else "/".join(path.parts[-2:])
