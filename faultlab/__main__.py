@@ -1,14 +1,17 @@
 """`python -m faultlab package.module:app` puts the lifespan of an ASGI app to the test, and prints what is left behind."""
 
 import argparse
-import io
 import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from functools import cache
+from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from faultlab.acquired import place_of_frame, remembered
 from faultlab.examine import LIVES, Examination, Finding, Phase, UnusableError
@@ -27,6 +30,12 @@ _DONE = {
 }
 """How what was done in each phase is told."""
 
+_A_DAY = 86400.0
+
+_INTERRUPTED = 130
+_PIPE_CLOSED = 141
+"""What a shell says of a program that SIGINT or SIGPIPE has ended."""
+
 _MOST_PLACES = 3
 """So many of the places where a fault struck are shown; the rest are counted."""
 
@@ -41,6 +50,14 @@ def main(arguments: list[str] | None = None) -> int:
         why = f"{options.app}: {error}"
     except SystemExit as error:
         why = f"{options.app} ended the process: SystemExit({error.code!r})"
+    except KeyboardInterrupt:
+        print("faultlab: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        return _PIPE_CLOSED  # nobody reads any further
+    except Exception:  # noqa: BLE001 - a mistake of the lab must not pass for one of the app
+        traceback.print_exc()
+        return 2
     print(f"faultlab: {why}", file=sys.stderr)
     return 2
 
@@ -66,15 +83,26 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "--request", metavar="PATH", help="stop it during a GET of this path, too, at every point of that"
     )
     parser.add_argument("--silence", action="store_true", help="stop it while no server answers, too")
-    parser.add_argument("--limit", type=float, default=10.0, metavar="SECONDS", help="for one case (default: 10)")
-    return parser.parse_args(arguments)
+    parser.add_argument("--limit", type=_seconds, default=10.0, metavar="SECONDS", help="for one case (default: 10)")
+    options, more = parser.parse_known_args(arguments)
+    if more:  # they are not repeated: one may be an URL, with a password
+        unknown = " ".join(one.partition("=")[0] for one in more if one.startswith("-"))
+        parser.error(f"no such option: {unknown}" if unknown else "only one app can be tested; URLs come after --watch")
+    return options
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < (seconds := float(text)) <= _A_DAY:
+            return seconds
+    raise argparse.ArgumentTypeError("that takes a number of seconds, more than none and at most a day")
 
 
 def _examined(options: argparse.Namespace) -> bool:
     """Examine the app and print what is found; return whether anything was."""
     with remembered() as memory:
-        before = Ledger.now()
         with _quiet():
+            before = Ledger.now()
             make = load(options.app)
         held = Ledger.now().added_since(before)
         guilty = _report(Phase("import", 1, [Finding(held)] if held else []), options.points)
@@ -99,9 +127,19 @@ def _examined(options: argparse.Namespace) -> bool:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """An app that is started and cancelled a hundred times has much to say, and none of it is asked for."""
+    disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        yield
+    try:
+        with redirect_stdout(_nowhere()), redirect_stderr(_nowhere()):
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+@cache
+def _nowhere() -> TextIO:
+    """It has a descriptor, which `faulthandler` asks for, and is never closed: the app may keep it."""
+    return Path(os.devnull).open("w")
 
 
 @contextmanager
@@ -171,4 +209,8 @@ def _ranges(points: list[int]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BrokenPipeError):
+            stream.flush()
+    os._exit(status)  # a thread that the app has left behind would keep the process for as long as it runs

@@ -19,6 +19,8 @@ def load(target: str) -> Callable[[], App]:
         TargetError: there is no such thing, or it is no app.
     """
     module, _, path = target.partition(":")
+    if "/" in target or "@" in target:  # it is not repeated: it may be an URL, with a password
+        raise TargetError("what is tested is named package.module:name; this is a path, or an URL without --watch")
     if not module or not path:
         raise TargetError(f"{target!r} is not package.module:name")
     named = _named(_imported(module), module, path)
@@ -47,16 +49,22 @@ def _imported(module: str) -> object:
 
 def _named(there: object, module: str, path: str) -> "App":
     for name in path.split("."):
-        if not hasattr(there, name):
-            raise TargetError(f"{module} has no {path}")
-        there = getattr(there, name)
+        try:
+            there = getattr(there, name)
+        except AttributeError:
+            raise TargetError(f"{module} has no {path}") from None
+        except Exception as error:  # noqa: BLE001 - a property raises whatever it likes
+            raise TargetError(f"{module}:{path} cannot be had: {_in_one_line(error)}") from None
     if not callable(there):
         raise TargetError(f"{module}:{path} is no ASGI app: it is of type {type(there).__name__}")
     return there
 
 
 def _made(factory: Callable[..., object], target: str) -> App:
-    made = factory()
+    try:
+        made = factory()
+    except Exception as error:  # noqa: BLE001 - whatever it is, there is no app
+        raise TargetError(f"{target} makes no app: {_in_one_line(error)}") from None
     if not callable(made) or not _takes(made, 3):
         raise TargetError(
             f"{target} is no ASGI app, and returns none: what it returns is of type {type(made).__name__}"

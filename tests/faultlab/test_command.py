@@ -1,5 +1,6 @@
 """`python -m faultlab` as a person runs it: what it says of apps that cannot be tested, and its exit status."""
 
+import logging
 import os
 import socket
 import subprocess
@@ -9,6 +10,7 @@ from textwrap import dedent
 
 import pytest
 
+from faultlab.__main__ import main
 from tests.faultlab.examining import Examine
 
 ROOT = Path(__file__).parents[2]
@@ -18,9 +20,11 @@ def write(folder: Path, lifespan: str) -> None:
     """Write an app with this lifespan into `folder`, as module `service`."""
     (folder / "service.py").write_text(
         dedent("""\
-            import asyncio, socket, sys, time
+            import asyncio, faulthandler, os, socket, sys, tempfile, threading, time
+            from concurrent.futures import ThreadPoolExecutor
             from contextlib import asynccontextmanager
             from fastapi import FastAPI
+            from starlette.concurrency import run_in_threadpool
 
             @asynccontextmanager
             async def lifespan(app):
@@ -56,7 +60,7 @@ def test_a_leak_is_told_with_its_place_and_its_story(tmp_path: Path) -> None:
     told = [line.strip() for line in done.stdout.partition("teardown:")[2].splitlines()]
 
     assert (done.returncode, done.stderr) == (1, "")
-    assert told[2:5] == ["socket that is not connected", "acquired at service.py:7 lifespan", "timeline of tick 1"]
+    assert told[2:5] == ["socket that is not connected", "acquired at service.py:9 lifespan", "timeline of tick 1"]
     assert [line.partition(" ms  ")[2].split("  ")[0] for line in told[5:8]] == ["acquired", "cancelled", "still held"]
 
 
@@ -84,14 +88,18 @@ def test_what_is_open_after_the_import_is_told(tmp_path: Path) -> None:
     [
         (
             "raise ValueError('no')\nyield",
-            "service:app: it does not start even without a fault: lifespan.startup: ValueError: no",
+            "service:app: it does not start even without a fault: lifespan.startup: ValueError('no')",
         ),
         (
             "await asyncio.Event().wait()\nyield",
             "it does not start even without a fault: it has not ended within 0.5 s",
         ),
-        ("time.sleep(60)\nyield", "the app has blocked the event loop for 0.5 s, at service.py:7 lifespan"),
+        ("time.sleep(60)\nyield", "the app has blocked the event loop for 0.5 s, at service.py:9 lifespan"),
         ("sys.exit(7)\nyield", "service:app ended the process: SystemExit(7)"),
+        (
+            "async with asyncio.TaskGroup():\n    raise ValueError('the reason')\nyield",
+            "[ValueError('the reason')])",
+        ),
     ],
 )
 def test_an_app_that_cannot_be_tested_is_told_in_one_line(tmp_path: Path, lifespan: str, said: str) -> None:
@@ -110,6 +118,142 @@ def test_a_shutdown_that_hangs_is_convicted(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stderr) == (1, "")
     assert "it has not ended within 0.5 s" in done.stdout.partition("startup:")[0]
+
+
+INNOCENT = {
+    "a thread of anyio that waits for work": "await run_in_threadpool(time.sleep, 0)\nyield",
+    "a thread of an executor of its own that waits for work": (
+        "asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix='own'))\n"
+        "await asyncio.to_thread(time.sleep, 0)\nyield"
+    ),
+    "output with a descriptor": "faulthandler.enable()\nsys.stdout.reconfigure(line_buffering=True)\nyield",
+    "a folder that is gone": (
+        "gone, before = tempfile.mkdtemp(), os.getcwd()\nos.chdir(gone)\nos.rmdir(gone)\n"
+        "open('/dev/null').close()\nawait asyncio.sleep(0)\nos.chdir(before)\nyield"
+    ),
+}
+
+
+@pytest.mark.parametrize("lifespan", INNOCENT.values(), ids=INNOCENT)
+def test_what_is_no_leak_is_not_convicted(tmp_path: Path, lifespan: str) -> None:
+    write(tmp_path, lifespan)
+    done = run(tmp_path, "service:app")
+
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+def test_a_thread_that_never_ends_is_convicted_and_does_not_keep_the_command_from_its_end(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "if not hasattr(sys, 'first'):\n"
+        "    sys.first = threading.Thread(target=time.sleep, args=(90,), name='unending')\n"
+        "    sys.first.start()\n"
+        "    app.state.busy = asyncio.get_running_loop().run_in_executor(None, time.sleep, 90)\n"
+        "yield",
+    )
+    done = run(tmp_path, "service:app")
+
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "thread unending" in done.stdout
+    assert "thread asyncio_..." in done.stdout
+
+
+def test_an_exception_handler_of_the_apps_own_hides_nothing(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "loop = asyncio.get_running_loop()\nloop.set_exception_handler(lambda loop, context: None)\n"
+        "loop.create_future().set_exception(ValueError('unheard'))\nyield",
+    )
+    done = run(tmp_path, "service:app")
+
+    assert done.returncode == 1
+    assert "never retrieved (ValueError('unheard'))" in done.stdout.partition("startup:")[0]
+
+
+def test_a_task_that_the_factory_makes_does_not_disturb(tmp_path: Path) -> None:
+    write(tmp_path, "yield")
+    with (tmp_path / "service.py").open("a") as file:
+        file.write("def make():\n    asyncio.ensure_future(asyncio.sleep(0))\n    return app\n")
+    done = run(tmp_path, "service:make")
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("def app(): raise ValueError('no')", "service:app makes no app: ValueError: no"),
+        (
+            "class Lazy:\n    @property\n    def app(self): raise ValueError('no')\nlazy = Lazy()",
+            "service:lazy.app cannot be had: ValueError: no",
+        ),
+        ("def app(): raise KeyboardInterrupt", "interrupted"),
+    ],
+)
+def test_what_raises_in_place_of_an_app_is_told_in_one_line(tmp_path: Path, code: str, said: str) -> None:
+    (tmp_path / "service.py").write_text(code)
+    done = run(tmp_path, "service:lazy.app" if "lazy" in code else "service:app")
+
+    assert (done.returncode, done.stderr) == (130 if said == "interrupted" else 2, f"faultlab: {said}\n")
+
+
+def test_a_mistake_of_the_lab_is_no_guilt_of_the_app(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("faultlab.__main__.LIVES")
+    examined = examine("tests.faultlab.specimens.tutorial:harmless")
+
+    assert examined.status == 2
+    assert "NameError" in examined.errors
+
+
+def test_who_reads_only_the_head_is_told_no_more(tmp_path: Path) -> None:
+    write(tmp_path, "yield")
+    with subprocess.Popen(
+        [sys.executable, "-m", "faultlab", "service:app"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("limit", ["nan", "inf", "0", "-5", "soon"])
+def test_a_limit_is_a_number_of_seconds(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(["service:app", "--limit", limit])
+
+    assert exited.value.code == 2
+    assert "a number of seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["redis://gateway:s3cr3t@localhost"],
+        ["gateway:s3cr3t@localhost"],
+        ["json:load", "redis://gateway:s3cr3t@localhost"],
+        ["json:load", "--wacht=redis://gateway:s3cr3t@localhost"],
+    ],
+)
+def test_an_url_in_the_wrong_place_is_not_repeated(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        status = main(arguments)
+    except SystemExit as exited:
+        status = int(exited.code or 0)
+    printed = capsys.readouterr()
+
+    assert status == 2
+    assert "s3cr3t" not in printed.out + printed.err
+
+
+def test_logging_is_as_it_was_afterwards(examine: Examine) -> None:
+    examine("tests.faultlab.specimens.tutorial:harmless")
+
+    assert logging.root.manager.disable == logging.NOTSET
 
 
 @pytest.mark.parametrize(
@@ -141,6 +285,7 @@ def test_a_server_that_cannot_be_asked_is_told_without_its_password(examine: Exa
         urls["REDIS_URL"].replace("gateway:", "gateway:s3cr3t"): "invalid username-password pair",
         f"amqp://gateway:s3cr3t@127.0.0.1:{port}/": "Connection refused",
         "postgresql://gateway:p@s3cr3t:5432x/y": "--watch takes URLs",
+        "amqp://gateway:s3cr3t@a..b/": "label empty",
         "mysql://gateway:s3cr3t@localhost/": "--watch takes URLs",
     }
     for url, said in wrong.items():
