@@ -158,6 +158,18 @@ def test_a_thread_that_never_ends_is_convicted_and_does_not_keep_the_command_fro
     assert "thread asyncio_..." in done.stdout
 
 
+def test_threads_without_a_name_of_their_own_are_the_same_guilt(
+    tmp_path: Path, examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "threading.Thread(target=time.sleep, args=(1,), daemon=True).start()\nyield")
+    monkeypatch.syspath_prepend(tmp_path)
+    examined = examine("service:app", settle=0.01)
+    monkeypatch.delitem(sys.modules, "service")
+
+    assert examined.phase("no fault").count("thread Thread-...") == 1
+    assert examined.phase("teardown").count("thread Thread-...") == 1
+
+
 def test_an_exception_handler_of_the_apps_own_hides_nothing(tmp_path: Path) -> None:
     write(
         tmp_path,

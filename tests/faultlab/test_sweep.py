@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import socket
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 import uvloop
 
 from faultlab import Cancel, Case, Leap, Outcome, Point, sweep
+from faultlab.silence import Silence
 
 
 async def step(times: int = 1) -> None:
@@ -263,3 +265,25 @@ def test_a_task_that_never_ends_is_named_and_does_not_keep_the_sweep_from_its_en
 
     assert time.monotonic() < until
     assert [line.partition(",")[0] for outcome in outcomes for line in outcome.left] == ["task unending"]
+
+
+def test_silent_servers_do_not_silence_a_pipe() -> None:
+    async def read(case: Case) -> None:
+        if case.at > 1:
+            return
+        reader = asyncio.StreamReader()
+        out, into = os.pipe()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(out, "rb")
+        )
+        with case.armed():
+            await step(2)
+            os.write(into, b"x")
+            async with asyncio.timeout(1):
+                assert await reader.readexactly(1) == b"x"
+        os.close(into)
+        transport.close()
+
+    (outcome,) = sweep(read, fault=Silence())
+
+    assert (outcome.error, outcome.left) == (None, [])
