@@ -25,6 +25,8 @@ def examine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         for name in set(sys.modules) - imported:
             if name.startswith("tests.faultlab.specimens."):
                 del sys.modules[name]  # the next one connects to its own server, and is imported with it
+                package, _, module = name.rpartition(".")
+                vars(sys.modules[package]).pop(module, None)  # which would keep what it holds until then
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", ResourceWarning
