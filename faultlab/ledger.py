@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from faultlab import acquired
 from faultlab.acquired import Memory, Place
-from faultlab.points import place_of
+from faultlab.points import where_it_stands
 
 _POOLS = ("asyncio_", "AnyIO worker thread")
 """What the threads are called in which an event loop runs what would block it."""
@@ -96,9 +96,7 @@ def _descriptors() -> Iterable[tuple[int, str]]:
 
 
 def _task(task: "asyncio.Task[Any]", memory: Memory | None) -> str:
-    return (
-        f"task {task.get_name()}, now at {place_of(task.get_coro())}{_origin(memory.of_task(task) if memory else None)}"
-    )
+    return f"task {task.get_name()}, now at {where_it_stands(task.get_coro())}{_origin(memory.of_task(task) if memory else None)}"
 
 
 def _thread(thread: threading.Thread, memory: Memory | None) -> str:

@@ -28,7 +28,7 @@ class Point(StrEnum):
     """Each step of every task, on any event loop."""
 
 
-class Counter:
+class PointCounter:
     """Counts the points that pass, and strikes at the n-th one after it was armed."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Counter:
         self._passed += 1
         if self._first <= self._passed <= self._last:
             self.fired += 1
-            self.place = self.place or place_of(running)
+            self.place = self.place or where_it_stands(running)
             self._strike()
 
 
@@ -92,7 +92,7 @@ class Stepped(Coroutine[Any, Any, Any]):
 
 
 @contextmanager
-def counted(loop: asyncio.AbstractEventLoop, point: Point, counter: Counter) -> Iterator[None]:
+def counted(loop: asyncio.AbstractEventLoop, point: Point, counter: PointCounter) -> Iterator[None]:
     """Within the block, let `counter` count: the steps of all tasks that are made in it, or the iterations of the loop.
 
     Raises:
@@ -129,7 +129,7 @@ def counted(loop: asyncio.AbstractEventLoop, point: Point, counter: Counter) -> 
         counting, ran = False, None  # others may have put something over both by now, so both stay where they are
 
 
-def place_of(awaiting: object) -> str:
+def where_it_stands(awaiting: object) -> str:
     """Where a coroutine stands: file, line and function of the innermost frame that is not asyncio's own."""
     frame: FrameType | None = None
     inner: object | None = awaiting

@@ -10,7 +10,7 @@ from typing import Any
 from faultlab.complaints import Complaints
 from faultlab.faults import Cancel, Fault, leaping
 from faultlab.ledger import Ledger
-from faultlab.points import Counter, Point, counted
+from faultlab.points import Point, PointCounter, counted
 
 SETTLE_WITHIN = 1.0
 """Seconds for callbacks and closing transports to get to their end, before what is still there counts as left behind."""
@@ -43,7 +43,7 @@ class Outcome:
 class Case:
     """One run. What is inside `armed()` is struck at the n-th point, if it takes that long."""
 
-    def __init__(self, at: int, fault: Fault, counter: Counter, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, at: int, fault: Fault, counter: PointCounter, loop: asyncio.AbstractEventLoop) -> None:
         self.at = at
         self.during = ""
         self._fault = fault
@@ -119,7 +119,7 @@ def sweep(
 def _one(run: Run, at: int, point: Point, fault: Fault, loop_class: type[asyncio.AbstractEventLoop]) -> Outcome | None:
     before = Ledger.now()
     complaints = Complaints()
-    counter = Counter()
+    counter = PointCounter()
     with complaints.collected():
         with asyncio.Runner(loop_factory=leaping(loop_class)) as runner:
             loop = runner.get_loop()
@@ -138,7 +138,7 @@ def _one(run: Run, at: int, point: Point, fault: Fault, loop_class: type[asyncio
     return outcome
 
 
-async def _settled(run: Run, case: Case, point: Point, counter: Counter) -> Outcome:
+async def _settled(run: Run, case: Case, point: Point, counter: PointCounter) -> Outcome:
     loop = asyncio.get_running_loop()
     outcome = Outcome(case.at, "")
     await _warm_up()

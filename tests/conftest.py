@@ -15,7 +15,7 @@ from gateway.devstack.weather import Weather
 from gateway.places.seed import seed
 from gateway.schema.migrate import migrate
 
-pytest_plugins = ["tests.faults.reporting"]
+pytest_plugins = ["tests.faults.recording"]
 
 
 @pytest.fixture(scope="session")

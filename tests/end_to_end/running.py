@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 
+from faultlab import Ledger
 from gateway.app import create_app
 from gateway.asgi import AppLifespan, Requests
 from gateway.devstack.stack import Devstack
@@ -23,6 +24,9 @@ ORDER = ["http", "database", "redis", "rabbitmq", "model", "briefs"]
 """What the lifespan enters, in order."""
 
 ZURICH = 2657896
+
+RUNNER = "TestRunner._call_in_runner_task"
+"""The task of anyio that runs a step of a test or of a fixture: another one each time."""
 
 
 @dataclass
@@ -131,3 +135,17 @@ async def assert_nothing_is_held(servers: Devstack, instance: str) -> None:
         return not await held(servers, instance)
 
     await until(nothing, f"the servers hold nothing of {instance}")
+
+
+async def assert_nothing_is_left(before: Ledger) -> None:
+    """This process holds what it held before, or does so in a moment."""
+    left: list[str] = []
+
+    async def nothing() -> bool:
+        left[:] = [line for line in Ledger.now().added_since(before) if RUNNER not in line]
+        return not left
+
+    try:
+        await until(nothing, "this process holds what it held before")
+    except AssertionError:
+        raise AssertionError(f"this process holds more than before: {left}") from None

@@ -1,7 +1,7 @@
 """The lifespan on real servers, when all goes well. What happens when it does not: tests/faults."""
 
 from gateway.devstack.stack import Devstack
-from gateway.settings import Settings
+from gateway.settings import HttpSettings, Settings
 from tests.end_to_end.running import ORDER, ZURICH, assert_nothing_is_held, held, running, told
 
 
@@ -24,10 +24,8 @@ async def test_what_is_entered_is_exited_in_reverse_and_nothing_is_held(
 
 
 async def test_an_unreachable_weather_upstream_is_no_failed_startup(settings: Settings) -> None:
-    http = settings.http.model_copy(
-        update={"weather_url": type(settings.http)(weather_url="http://127.0.0.1:1").weather_url}
-    )
-    async with running(settings.model_copy(update={"http": http})) as gateway:
+    nobody = HttpSettings.model_validate({"weather_url": "http://127.0.0.1:1"})
+    async with running(settings.model_copy(update={"http": nobody})) as gateway:
         readiness = (await gateway.client.get("/readyz")).json()
 
     assert readiness["status"] == "degraded"

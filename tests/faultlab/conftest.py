@@ -3,14 +3,22 @@
 import gc
 import sys
 import warnings
+from collections.abc import Iterator
 
 import pytest
 
-from faultlab.__main__ import main
+from faultlab.__main__ import _nowhere, main
 from gateway.devstack.postgresql import PostgreSQL
 from gateway.devstack.rabbitmq import RabbitMQ
 from gateway.devstack.redis import Redis
 from tests.faultlab.examining import Examine, Examined
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nowhere_ends() -> Iterator[None]:
+    """The command leaves that to the end of its process, and this process has warnings for it."""
+    yield
+    _nowhere().close()
 
 
 @pytest.fixture

@@ -7,8 +7,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
-
 from gateway.briefs.briefs import Briefs
 from gateway.resources.database import DatabaseEngine
 from gateway.resources.http import HttpClient
@@ -44,11 +42,15 @@ def planned(plan: Plan) -> Iterator[None]:
         _plan.reset(token)
 
 
-def make_breakable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each entry ask the plan."""
+def make_breakable(replace: Callable[[object, str, object], object] = setattr) -> None:
+    """Let each entry ask the plan. What is around it stays what it is: the real resource, at its real server.
+
+    Args:
+        replace: sets an attribute; a test gives one that is taken back in the end.
+    """
     for resource in (HttpClient, DatabaseEngine, RedisPool, RabbitMQConnection, ModelResource):
-        monkeypatch.setattr(resource, "open", _breakable(resource.name, resource.open))
-    monkeypatch.setattr(Briefs, "open", _breakable("briefs", Briefs.open))
+        replace(resource, "open", _breakable(resource.name, resource.open))
+    replace(Briefs, "open", _breakable("briefs", Briefs.open))
 
 
 def _breakable(name: str, open_it: Callable[[Any], AbstractAsyncContextManager[Any]]) -> Callable[[Any], Any]:

@@ -8,8 +8,8 @@ from faultlab import Ledger
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
 from tests.end_to_end.conftest import empty_database, environment, instance, run, settings
-from tests.end_to_end.running import until
-from tests.faults.reporting import Record
+from tests.end_to_end.running import assert_nothing_is_left, until
+from tests.faults.recording import Record
 from tests.faults.stage import Stage
 
 __all__ = ["empty_database", "environment", "instance", "run", "settings"]
@@ -20,12 +20,7 @@ async def stage(servers: Devstack, settings: Settings, record: Record) -> AsyncI
     """The servers, and a ledger: in the end this process holds what it held before."""
     before = Ledger.now()
     yield Stage(servers, settings, record)
-
-    async def nothing_is_left() -> bool:
-        left = Ledger.now().added_since(before)
-        return not [line for line in left if "TestRunner" not in line]  # the task that runs fixtures and tests
-
-    await until(nothing_is_left, "this process holds what it held before")
+    await assert_nothing_is_left(before)
 
 
 @pytest.fixture(scope="module")

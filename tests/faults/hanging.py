@@ -11,32 +11,16 @@ import os
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import structlog
 from fastapi import FastAPI
 
 import gateway.app
 from gateway.api import health
-from gateway.briefs.briefs import Briefs
 from gateway.cli import main
 from gateway.dependencies import Session
 from gateway.lifespan import State, lifespan
-from gateway.resources.database import DatabaseEngine
-from gateway.resources.http import HttpClient
-from gateway.resources.model import ModelResource
-from gateway.resources.rabbitmq import RabbitMQConnection
-from gateway.resources.redis import RedisPool
-
-ENTRIES: dict[str, Any] = {
-    "http": HttpClient,
-    "database": DatabaseEngine,
-    "redis": RedisPool,
-    "rabbitmq": RabbitMQConnection,
-    "model": ModelResource,
-    "briefs": Briefs,
-}
-"""What has the `open()` that the lifespan enters."""
+from tests.faults.breaking import Plan, make_breakable, planned
 
 
 async def hang() -> None:
@@ -63,29 +47,17 @@ async def hang_with_a_session(session: Session) -> None:
     await hang()
 
 
-def hang_in(entry: Any, phase: str) -> None:
-    open_it = entry.open
-
-    @asynccontextmanager
-    async def open_and_hang(self: Any) -> AsyncGenerator[Any]:
-        async with open_it(self) as value:
-            if phase == "entering":
-                await hang()
-            try:
-                yield value
-            finally:
-                if phase == "exiting":
-                    await hang()
-
-    entry.open = open_and_hang
-
-
+plan = Plan()
 match sys.argv[1:]:
     case ["before"]:
         gateway.app.lifespan = hang_before_anything_is_entered  # type: ignore[attr-defined]  # imported there
     case ["serving"]:
         health.router.add_api_route("/hang", hang_with_a_session)
-    case [phase, name]:
-        hang_in(ENTRIES[name], phase)
+    case ["entering", name]:
+        plan = Plan(entering={name: hang})
+    case ["exiting", name]:
+        plan = Plan(exiting={name: hang})
 sys.argv[1:] = ["serve", "--port", "0"]
-main()
+make_breakable()
+with planned(plan):
+    main()

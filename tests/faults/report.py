@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from tests.end_to_end.running import ORDER
+
 Phase = Literal["startup", "serving", "teardown"]
 PHASES: tuple[Phase, ...] = ("startup", "serving", "teardown")
-ORDER = ["http", "database", "redis", "rabbitmq", "model", "briefs"]
 HEAD = Path(__file__).with_name("report_head.md")
 
 

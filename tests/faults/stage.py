@@ -15,8 +15,8 @@ from gateway.lifespan import Gateway, lifespan
 from gateway.settings import Settings
 from tests.end_to_end.running import ORDER, assert_nothing_is_held
 from tests.faults.proof import assert_given_back
+from tests.faults.recording import Record
 from tests.faults.report import Phase
-from tests.faults.reporting import Record
 
 
 @asynccontextmanager
@@ -37,6 +37,16 @@ def with_setting(settings: Settings, name: str, **changes: object) -> Settings:
     return settings.model_copy(update={name: type(group)(**(dict(group) | changes))})
 
 
+def server_of(servers: Devstack, name: str) -> Server:
+    """The server of a resource."""
+    return {
+        "http": servers.weather,
+        "database": servers.postgresql,
+        "redis": servers.redis,
+        "rabbitmq": servers.rabbitmq,
+    }[name]
+
+
 class Stage:
     """The servers, and what a start at them comes to. Whatever that is, nothing is held afterwards."""
 
@@ -47,9 +57,7 @@ class Stage:
 
     def server(self, name: str) -> Server:
         """The server of a resource."""
-        return {"database": self.servers.postgresql, "redis": self.servers.redis, "rabbitmq": self.servers.rabbitmq}[
-            name
-        ]
+        return server_of(self.servers, name)
 
     async def refused(self, settings: Settings, name: str, fault: str, *, within: float = 5.0) -> StartError:
         """Start in vain, because of the resource `name`; return the error, once all that it must prove is proved."""

@@ -19,7 +19,7 @@ from gateway.lifecycle import StartError, TeardownError
 from gateway.lifecycle.entry import GRACE
 from gateway.lifecycle.journal import Journal, Kind
 from tests.end_to_end.running import ORDER, ZURICH, Running, until
-from tests.faults.reporting import Record
+from tests.faults.recording import Record
 from tests.faults.wired import PATIENT, PROTOCOLS, Life, Wired, wired_to
 
 DEADLINE = 0.2

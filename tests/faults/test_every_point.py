@@ -22,8 +22,8 @@ from gateway.lifespan import lifespan
 from gateway.settings import Settings
 from tests.end_to_end.running import ORDER, held, until
 from tests.faults.proof import assert_given_back
+from tests.faults.recording import Record
 from tests.faults.report import Phase
-from tests.faults.reporting import Record
 
 pytestmark = pytest.mark.usefixtures("census")
 

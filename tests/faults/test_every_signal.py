@@ -17,7 +17,7 @@ from gateway.devstack.stack import Devstack
 from gateway.lifecycle import Kind
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.running import ORDER, assert_nothing_is_held, held, until
-from tests.faults.reporting import Record
+from tests.faults.recording import Record
 
 PROGRAM = "tests.faults.hanging"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.mutants import DRAWS, ENTRY_ENTERS, ENTRY_EXITS, MUTANTS, RECORDS, STACK_ENTERS, STACK_LEAVES, Mutant
-from tests.faults.reporting import Record
+from tests.faults.recording import Record
 
 ROOT = Path(__file__).parents[2]
 CORE = Path("gateway/lifecycle")

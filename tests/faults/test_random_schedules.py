@@ -28,7 +28,7 @@ from gateway.devstack.stack import Devstack
 from gateway.lifecycle import StartError, TeardownError
 from tests.end_to_end.running import ORDER, ZURICH, until
 from tests.faults.proof import assert_given_back
-from tests.faults.reporting import Record
+from tests.faults.recording import Record
 from tests.faults.wired import PROTOCOLS, Wired, wired_to
 
 T = TypeVar("T")

@@ -1,8 +1,8 @@
 """The report and the timelines: what they say of a run."""
 
 from gateway.lifecycle import Journal, Kind
+from tests.faults.recording import timeline
 from tests.faults.report import Proof, Run, data_of, markdown
-from tests.faults.reporting import timeline
 
 KILLED = "tests/faults/test_x.py::test_a_killed_server[redis-{}]"
 

@@ -14,7 +14,7 @@ from faultlab import Ledger
 from gateway.app import create_app
 from gateway.lifecycle import DiedError, Journal, Kind, StartError
 from gateway.settings import SHIPPED_MODEL
-from tests.end_to_end.running import ORDER, assert_nothing_is_held, until
+from tests.end_to_end.running import ORDER, assert_nothing_is_held, assert_nothing_is_left
 from tests.faults.breaking import Plan, make_breakable, planned
 from tests.faults.proof import assert_given_back
 from tests.faults.stage import Stage, live, living, with_setting
@@ -74,10 +74,7 @@ async def test_with_any_number_of_descriptors_it_starts_or_gives_them_all_back(s
         finally:
             assert_given_back(app.state.stack.journal)
 
-        async def nothing_is_left(before: Ledger = before) -> bool:
-            return not Ledger.now().added_since(before)
-
-        await until(nothing_is_left, "this process holds what it held before")
+        await assert_nothing_is_left(before)
     else:
         pytest.fail(f"it never started: {failed}")
 
@@ -91,7 +88,7 @@ async def test_with_any_number_of_descriptors_it_starts_or_gives_them_all_back(s
 async def test_an_entry_that_dies_while_serving_ends_readiness_and_the_others_are_released(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    make_breakable(monkeypatch)
+    make_breakable(monkeypatch.setattr)
     broken = asyncio.Event()
 
     async def die() -> None:

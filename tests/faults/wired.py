@@ -17,11 +17,11 @@ from faultlab import Ledger
 from faultlab.wire import Closed, Proxy, WireLog
 from gateway.app import create_app
 from gateway.asgi import AppLifespan, Requests
-from gateway.devstack.server import Server
 from gateway.devstack.stack import Devstack
 from gateway.lifecycle import Journal
 from gateway.settings import Settings
 from tests.end_to_end.running import Running
+from tests.faults.stage import server_of
 
 PROTOCOLS = {"http": "http", "database": "postgresql", "redis": "redis", "rabbitmq": "amqp"}
 """What each resource speaks with its server, in the order in which they are entered."""
@@ -164,15 +164,6 @@ class Wired:
         names = [("postgresql", row["name"]) for row in rows]
         names += [("redis", name) for name in await self.servers.redis.clients()]
         return [f"{server} {name}" for server, name in names if name.startswith(instance)]
-
-
-def server_of(servers: Devstack, resource: str) -> Server:
-    return {
-        "http": servers.weather,
-        "database": servers.postgresql,
-        "redis": servers.redis,
-        "rabbitmq": servers.rabbitmq,
-    }[resource]
 
 
 @asynccontextmanager

@@ -8,10 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from faultlab import Ledger
-from tests.end_to_end.running import until
-
-RUNNER = "TestRunner._call_in_runner_task"
-"""The task of anyio that runs a step of a test or of a fixture: another one each time."""
+from tests.end_to_end.running import assert_nothing_is_left
 
 
 @pytest.fixture(autouse=True)
@@ -21,16 +18,7 @@ async def nothing_is_left(anyio_backend: str) -> AsyncIterator[None]:
     before = Ledger.now()
     yield
     gc.collect()  # aio-pika closes what it has lost in a finalizer, with a task: here, not in the middle of another test
-    left: list[str] = []
-
-    async def all_is_given_back() -> bool:
-        left[:] = [line for line in Ledger.now().added_since(before) if RUNNER not in line]
-        return not left
-
-    try:
-        await until(all_is_given_back, "the test gives back what the naive code leaked")
-    except AssertionError:
-        pytest.fail(f"the test leaves behind what the naive code leaked: {left}")
+    await assert_nothing_is_left(before)
 
 
 @pytest.fixture

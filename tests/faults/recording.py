@@ -33,7 +33,6 @@ class Record:
         cases: int = 1,
         journal: Journal | None = None,
         wire: Sequence[str] = (),
-        held: Sequence[str] = (),
     ) -> None:
         """Count `cases` cases.
 
@@ -44,14 +43,12 @@ class Record:
             cases: how many of this kind the test has seen.
             journal: what happened in one of them.
             wire: what was seen of it on the wire; a line each.
-            held: what was held at its end; a line each.
         """
         self._run.proofs.append(Proof(self._test, resource, phase, fault, cases))
         if self._draws:
             self.drawn += ["", f"  {resource}, {phase}: {fault}" + (f" ({cases} cases)" if cases > 1 else "")]
             self.drawn += [f"    {line}" for line in timeline(journal)] if journal is not None else []
             self.drawn += [f"    on the wire: {line}" for line in wire]
-            self.drawn.append(f"    at the end: {', '.join(held) or 'nothing is held'}")
 
     def finding(self, name: str, line: str) -> None:
         """Put one more line into the report."""
