@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from redis.asyncio import Redis as RedisClient
 from redis.exceptions import ReadOnlyError
 
 from gateway.app import create_app
+from gateway.devstack.postgresql import PostgreSQL
 from gateway.devstack.redis import Redis
-from gateway.devstack.server import Server
 from gateway.lifecycle import StartError, StartTimeoutError
 from gateway.resources.opening import PermanentError
+from gateway.schema.migrate import migrate
 from gateway.settings import Settings
 from tests.end_to_end.running import ZURICH, until
 from tests.faults.stage import Stage, live, living, with_setting
@@ -71,52 +73,142 @@ async def test_the_deadlines_error_says_what_was_in_the_way(stage: Stage) -> Non
     assert "Connect call failed" in str(error.__cause__.__cause__)
 
 
+class OtherPostgreSQL(PostgreSQL):
+    """A PostgreSQL for these tests alone, with few connections, and with an archive that keeps it waiting."""
+
+    def command(self) -> list[str]:
+        # Asked for what is not there it says so, but not as long as the file `waiting` is.
+        archive = f"while test -e {self.folder / 'waiting'}; do sleep 0.02; done; false"
+        return [*super().command(), "--max_connections=6", "--wal_level=replica", f"--restore_command={archive}"]
+
+    @asynccontextmanager
+    async def starting_up(self) -> AsyncIterator[None]:
+        """Within the block it recovers what it had when it was killed: until then it is starting up."""
+        self.kill()
+        self.write("data/recovery.signal", "")
+        waiting = self.write("waiting", "")
+        starting = asyncio.create_task(self.start())
+        try:
+            yield
+        finally:
+            waiting.unlink()
+            await starting
+
+    @asynccontextmanager
+    async def full(self) -> AsyncIterator[None]:
+        """Within the block somebody else has all of its connections."""
+        async with AsyncExitStack() as others:
+            try:
+                while True:
+                    await others.enter_async_context(self.superuser())
+            except asyncpg.TooManyConnectionsError:
+                yield
+
+
+@pytest.fixture(scope="module")
+async def other_postgresql(devstack_folder: Path) -> AsyncIterator[OtherPostgreSQL]:
+    async with OtherPostgreSQL(devstack_folder / "other_postgresql") as server:
+        await migrate(server.url)
+        yield server
+
+
 class TestPostgreSQL:
-    async def test_that_has_no_connection_left_is_waited_for_until_the_deadline(
+    async def test_whose_database_has_no_connection_left_is_waited_for_until_the_deadline(
         self, stage: Stage, empty_database: str
     ) -> None:
         full = with_setting(stage.settings, "database", url=empty_database, start_timeout=2)
         async with stage.servers.postgresql.superuser() as superuser:
             await superuser.execute(f'ALTER DATABASE "{empty_database.rpartition("/")[2]}" CONNECTION LIMIT 0')
-        error = await stage.refused(full, "database", "out of connections (53300)")
+        error = await stage.refused(full, "database", "out of connections: the database (53300)")
 
         assert isinstance(error.__cause__, StartTimeoutError)
         assert "too many connections" in str(error.__cause__.__cause__)
 
-    async def test_that_is_shutting_down_is_waited_for(self, stage: Stage) -> None:
-        """It says 57P03, as one that is starting up does, for as long as somebody is still connected."""
-        server = stage.servers.postgresql
+    async def test_that_has_no_connection_left_is_waited_for(
+        self, stage: Stage, other_postgresql: OtherPostgreSQL
+    ) -> None:
+        patient = with_setting(stage.settings, "database", url=other_postgresql.url, start_timeout=25)
+        fault = "out of connections: the server (53300)"
+        await stage.lives_through(
+            other_postgresql.full(),
+            patient,
+            "database",
+            fault,
+            meets="sorry, too many clients already",
+        )
+        await nobody_is_connected(other_postgresql, stage.settings.instance)
+
+    async def test_that_is_starting_up_is_waited_for(self, stage: Stage, other_postgresql: OtherPostgreSQL) -> None:
+        patient = with_setting(stage.settings, "database", url=other_postgresql.url, start_timeout=25)
+        await stage.lives_through(
+            other_postgresql.starting_up(),
+            patient,
+            "database",
+            "starting up (57P03)",
+            meets="the database system is starting up",
+        )
+        await nobody_is_connected(other_postgresql, stage.settings.instance)
+
+    async def test_that_is_shutting_down_is_waited_for_until_the_deadline(self, stage: Stage) -> None:
         impatient = with_setting(stage.settings, "database", start_timeout=2)
-        async with server.superuser():
-            assert server._process is not None
-            server._process.send_signal(signal.SIGTERM)
-            await until(lambda: says(server, asyncpg.CannotConnectNowError), "it refuses new connections")
+        async with shutting_down(stage.servers.postgresql):
             app = create_app(impatient)
             with pytest.raises(StartError) as caught:
                 await live(app)
-        await server.restart()
 
         assert caught.value.name == "database"
         assert isinstance(caught.value.__cause__, StartTimeoutError)
         assert "shutting down" in str(caught.value.__cause__.__cause__)
-        await stage.proved(app.state.stack.journal, "database", "startup", "starting up or shutting down (57P03)")
+        await stage.proved(app.state.stack.journal, "database", "startup", "shutting down (57P03)")
 
 
-async def says(server: Server, error: type[Exception]) -> bool:
-    """Whether a new connection to PostgreSQL fails with this error."""
-    url = server.url.replace("+asyncpg", "")
+@asynccontextmanager
+async def shutting_down(server: PostgreSQL) -> AsyncIterator[None]:
+    """Within the block it is shutting down, which it does for as long as somebody is still connected."""
+
+    async def refuses() -> bool:
+        try:
+            async with server.superuser():
+                return False
+        except asyncpg.CannotConnectNowError:
+            return True
+
     try:
-        await (await asyncpg.connect(url, ssl=False)).close()
-    except error:
-        return True
-    return False
+        async with server.superuser():
+            assert server._process is not None
+            server._process.send_signal(signal.SIGTERM)
+            await until(refuses, "it refuses new connections")
+            yield
+    finally:
+        await server.restart()
 
 
 class OtherRedis(Redis):
-    """A Redis for these tests alone: they turn it into something else. It takes its time to load each key."""
+    """A Redis for these tests alone: they turn it into something else. It takes 20 ms to load a key, and answers after each."""
 
     def command(self) -> list[str]:
-        return [*super().command(), "--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024"]
+        slowly = ["--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024"]
+        return [*super().command(), *slowly, "--rdbcompression", "no"]
+
+    @asynccontextmanager
+    async def loading(self) -> AsyncIterator[None]:
+        """Within the block it loads its data: by itself that would take 20 s."""
+        async with RedisClient.from_url(self.url) as client:
+            await client.mset({f"key-{number}": "x" * 1024 for number in range(1000)})
+            await client.bgrewriteaof()  # what it loads then is a snapshot, and only of that each key takes its time
+
+            async def rewritten() -> bool:
+                return not (await client.info("persistence"))["aof_rewrite_in_progress"]
+
+            await until(rewritten, "the snapshot is written")
+        self.kill()
+        starting = asyncio.create_task(self.start())
+        try:
+            yield
+            async with RedisClient.from_url(self.url) as client:
+                await client.config_set("key-load-delay", 0)
+        finally:
+            await starting
 
 
 @pytest.fixture(scope="module")
@@ -127,24 +219,8 @@ async def other_redis(devstack_folder: Path) -> AsyncIterator[OtherRedis]:
 
 class TestRedis:
     async def test_that_loads_its_data_is_waited_for(self, stage: Stage, other_redis: OtherRedis) -> None:
-        async with RedisClient.from_url(other_redis.url) as client:
-            async with client.pipeline(transaction=False) as pipeline:
-                for number in range(1000):
-                    pipeline.set(f"key-{number}", "x" * 100)
-                await pipeline.execute()
-            await client.bgrewriteaof()  # what it loads then is a snapshot, and only of that each key takes its time
-
-            async def rewritten() -> bool:
-                return not (await client.info("persistence"))["aof_rewrite_in_progress"]
-
-            await until(rewritten, "the snapshot is written")
-        other_redis.kill()
-        starting = asyncio.create_task(other_redis.start())
-        try:
-            await until(lambda: answers(other_redis, "LOADING"), "it is loading")
-            await stage.lives(with_setting(stage.settings, "redis", url=other_redis.url), "redis", "LOADING")
-        finally:
-            await starting
+        patient = with_setting(stage.settings, "redis", url=other_redis.url, start_timeout=25)
+        await stage.lives_through(other_redis.loading(), patient, "redis", "LOADING", meets="BusyLoadingError")
         await nobody_is_connected(other_redis, stage.settings.instance)
 
     async def test_that_has_too_many_clients_is_waited_for_until_the_deadline(
@@ -177,37 +253,23 @@ class TestRedis:
         await stage.proved(gateway.journal, "redis", "serving", "READONLY")
 
 
-async def nobody_is_connected(server: Redis, instance: str) -> None:
+async def nobody_is_connected(server: PostgreSQL | Redis, instance: str) -> None:
     async def nobody() -> bool:
         return not [name for name in await server.clients() if name.startswith(instance)]
 
     await until(nobody, f"nobody of {instance} is connected")
 
 
-async def answers(server: Redis, word: str) -> bool:
-    """Whether Redis answers a PING with an error that begins with this word."""
-    _, _, rest = server.url.partition("//")
-    user, _, password = rest.partition("@")[0].partition(":")
-    try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    except OSError:
-        return False
-    writer.write(f"AUTH {user} {password}\r\nPING\r\n".encode())
-    try:
-        lines = [await reader.readline(), await reader.readline()]
-    except OSError:
-        return False
-    finally:
-        writer.close()
-    return any(line.startswith(f"-{word}".encode()) for line in lines)
-
-
 class TestRabbitMQ:
     async def test_with_a_vhost_that_is_not_for_us_says_so_at_once(self, stage: Stage) -> None:
         name = f"forbidden-{next(_numbers)}"
         url = await stage.servers.rabbitmq.add_vhost(name, allowed=False)
-        error = await stage.refused(with_setting(stage.settings, "rabbitmq", url=url), "rabbitmq", "vhost forbidden")
-        await stage.servers.rabbitmq.delete_vhost(name)
+        try:
+            error = await stage.refused(
+                with_setting(stage.settings, "rabbitmq", url=url), "rabbitmq", "vhost forbidden"
+            )
+        finally:
+            await stage.servers.rabbitmq.delete_vhost(name)
 
         assert isinstance(error.__cause__, PermanentError)
         assert "virtual host" in str(error.__cause__)
