@@ -11,8 +11,8 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, ClassVar, Self
@@ -206,6 +206,24 @@ class Server(ABC):
         if self._process is not None:
             self._process.wait()
             self._process = None
+
+    @asynccontextmanager
+    async def killed(self) -> AsyncIterator[None]:
+        """Kill it; after the block it is up again, with the data it had."""
+        self.kill()
+        try:
+            yield
+        finally:
+            await self.start()
+
+    @asynccontextmanager
+    async def stopped(self) -> AsyncIterator[None]:
+        """Stop it as it likes to be stopped; after the block it is up again, with the data it had."""
+        await self.stop()
+        try:
+            yield
+        finally:
+            await self.start()
 
     # For the servers' own use.
 

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
 
 import aio_pika
@@ -279,6 +279,17 @@ class TestStarting:
         async with Stub(folder, "trap 'echo bye >>ready; exit' TERM; : >ready; sleep 60 & wait", ready.exists) as stub:
             stub.suspend()
         assert ready.read_text() == "bye\n"
+
+    @pytest.mark.parametrize("down", [Server.killed, Server.stopped])
+    async def test_one_that_is_down_for_a_block_comes_back_whatever_happens_in_it(
+        self, folder: Path, down: Callable[[Server], AbstractAsyncContextManager[None]]
+    ) -> None:
+        async with Stub(folder, "sleep 60", lambda: True) as stub:
+            with pytest.raises(ZeroDivisionError):
+                async with down(stub):
+                    assert not stub.running
+                    raise ZeroDivisionError
+            assert stub.running
 
     async def test_one_that_ended_by_itself_stops_as_well(self, folder: Path) -> None:
         async with Stub(folder, "sleep 60", lambda: True) as stub:

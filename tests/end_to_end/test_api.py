@@ -75,11 +75,8 @@ class TestPlaces:
         assert response.json()["mistakes"]
 
     async def test_the_database_away_is_a_problem(self, gateway: Running, servers: Devstack) -> None:
-        servers.postgresql.kill()
-        try:
+        async with servers.postgresql.killed():
             response = await gateway.client.get(f"/v1/places/{ZURICH}")
-        finally:
-            await servers.postgresql.start()
 
         assert is_problem(response, 503)
         assert (await gateway.client.get(f"/v1/places/{ZURICH}")).status_code == 200

@@ -102,11 +102,8 @@ async def test_the_outlook_is_the_models_of_that_weather(gateway: Running) -> No
 async def test_a_database_that_refuses_costs_no_traceback(
     gateway: Running, servers: Devstack, caplog: pytest.LogCaptureFixture
 ) -> None:
-    servers.postgresql.kill()
-    try:
+    async with servers.postgresql.killed():
         statuses = {(await gateway.client.get(BRIEF)).status_code for _ in range(20)}
-    finally:
-        await servers.postgresql.start()
     gc.collect()
 
     assert statuses == {503}
@@ -144,11 +141,8 @@ async def test_bad_weather_answers_cost_weather_and_outlook_only(
 
 
 async def test_a_weather_upstream_that_is_down_is_refused(gateway: Running, servers: Devstack) -> None:
-    await servers.weather.stop()
-    try:
+    async with servers.weather.stopped():
         response = await gateway.client.get(BRIEF)
-    finally:
-        await servers.weather.start()
 
     assert reasons(response) == {"weather": "refused", "outlook": "no_weather"}
     assert reasons(await gateway.client.get(BRIEF)) == {}
@@ -156,12 +150,9 @@ async def test_a_weather_upstream_that_is_down_is_refused(gateway: Running, serv
 
 async def test_redis_away_costs_popularity_only(gateway: Running, servers: Devstack) -> None:
     await gateway.client.get(BRIEF)
-    await servers.redis.stop()
-    try:
+    async with servers.redis.stopped():
         first = await gateway.client.get(BRIEF)  # may find a connection that Redis is just closing
         second = await gateway.client.get(BRIEF)
-    finally:
-        await servers.redis.start()
 
     assert reasons(first) in ({"popularity": "refused"}, {"popularity": "error"})
     assert reasons(second) == {"popularity": "refused"}
@@ -208,9 +199,8 @@ async def test_a_database_that_stalls_is_a_problem_in_time_and_no_other_request_
 
 async def test_a_restarted_database_costs_nothing_once_it_is_back(gateway: Running, servers: Devstack) -> None:
     await gateway.client.get(BRIEF)
-    servers.postgresql.kill()
-    away = await gateway.client.get(BRIEF)
-    await servers.postgresql.start()
+    async with servers.postgresql.killed():
+        away = await gateway.client.get(BRIEF)
 
     assert away.status_code == 503
     assert reasons(await gateway.client.get(BRIEF)) == {}
@@ -219,8 +209,10 @@ async def test_a_restarted_database_costs_nothing_once_it_is_back(gateway: Runni
 async def test_foreign_data_in_redis_is_an_error_of_its_section(gateway: Running, settings: Settings) -> None:
     async with redis.Redis.from_url(settings.redis.url.get_secret_value()) as client:
         await client.set(f"popularity:{ZURICH}", b"\xff not a number")
-        response = await gateway.client.get(BRIEF)
-        await client.delete(f"popularity:{ZURICH}")
+        try:
+            response = await gateway.client.get(BRIEF)
+        finally:
+            await client.delete(f"popularity:{ZURICH}")
 
     assert reasons(response) == {"popularity": "error"}
 

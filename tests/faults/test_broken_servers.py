@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from contextlib import suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 
 import pytest
 
@@ -37,15 +37,12 @@ class TestAStart:
     async def test_at_a_server_that_is_killed_while_we_connect_waits_for_it(self, stage: Stage, name: str) -> None:
         patient = with_setting(stage.settings, name, start_timeout=60).model_copy(update={"startup_timeout": 60})
         server = stage.server(name)
-        server.suspend()
-        entering = asyncio.create_task(stage.lives(patient, name, "SIGKILL, and started again"))
-        try:
-            done, _ = await asyncio.wait({entering}, timeout=0.3)
+        async with asyncio.TaskGroup() as group, AsyncExitStack() as mending:
+            mending.enter_context(server.suspended())
+            life = group.create_task(stage.lives(patient, name, "SIGKILL, and started again"))
+            done, _ = await asyncio.wait({life}, timeout=0.3)
             assert not done
-        finally:
-            server.kill()
-            await server.start()
-        await entering
+            await mending.enter_async_context(server.killed())
 
     @SERVERS
     async def test_that_is_cancelled_while_a_server_hangs_is_cancelled(self, stage: Stage, name: str) -> None:
@@ -67,13 +64,13 @@ class TestATeardown:
         impatient = with_setting(stage.settings, name, stop_timeout=0.5)
         server = stage.server(name)
         began = 0.0
-        with suppress(TeardownError):
-            async with living(create_app(impatient)) as gateway:
-                await gateway.briefs.about(ZURICH)
-                server.suspend()
-                began = time.monotonic()
-        took = time.monotonic() - began
-        server.resume()
+        with ExitStack() as mending:
+            with suppress(TeardownError):
+                async with living(create_app(impatient)) as gateway:
+                    await gateway.briefs.about(ZURICH)
+                    mending.enter_context(server.suspended())
+                    began = time.monotonic()
+            took = time.monotonic() - began
 
         assert took < 2
         await stage.proved(gateway.journal, name, "teardown", "SIGSTOP")
@@ -81,12 +78,12 @@ class TestATeardown:
     @SERVERS
     async def test_with_a_server_that_was_killed_is_clean(self, stage: Stage, name: str) -> None:
         server = stage.server(name)
-        async with living(create_app(stage.settings)) as gateway:
-            await gateway.briefs.about(ZURICH)
-            server.kill()
-            began = time.monotonic()
-        took = time.monotonic() - began
-        await server.start()
+        async with AsyncExitStack() as mending:
+            async with living(create_app(stage.settings)) as gateway:
+                await gateway.briefs.about(ZURICH)
+                await mending.enter_async_context(server.killed())
+                began = time.monotonic()
+            took = time.monotonic() - began
 
         assert took < 2
         await stage.proved(gateway.journal, name, "teardown", "SIGKILL")
