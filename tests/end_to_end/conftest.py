@@ -53,14 +53,14 @@ Start = Callable[..., Process]
 
 
 @pytest.fixture
-def run(tmp_path: Path, environment: dict[str, str]) -> Iterator[Start]:
+def run(tmp_path: Path, environment: dict[str, str], devstack_folder: Path) -> Iterator[Start]:
     """Run Python with arguments, and variables that differ, as a process; none outlives the test, or says a password."""
     started: list[Process] = []
 
     def run_one(*arguments: str, **variables: str) -> Process:
         folder = tmp_path / str(len(started))
         folder.mkdir()
-        started.append(Process(folder, environment | variables, *arguments))
+        started.append(Process(folder, environment | variables, *arguments, ends_with=devstack_folder))
         return started[-1]
 
     yield run_one

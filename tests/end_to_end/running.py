@@ -16,6 +16,7 @@ import httpx
 from faultlab import Ledger
 from gateway.app import create_app
 from gateway.asgi import AppLifespan, Requests
+from gateway.devstack.remains import MARKER
 from gateway.devstack.stack import Devstack
 from gateway.lifecycle import Journal, LifecycleStack
 from gateway.settings import Settings
@@ -54,12 +55,20 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 class Process:
     """A Python program as a process of its own."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], *arguments: str) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str], *arguments: str, ends_with: Path) -> None:
+        """Start it.
+
+        Args:
+            folder: for what it prints.
+            environment: its variables.
+            arguments: for Python.
+            ends_with: the folder of a stack; the process belongs to it, and so does not outlive us if we are killed.
+        """
         self._output = folder / "output"
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603 - ours
                 [sys.executable, *arguments],
-                env={"PATH": os.environ["PATH"], "HOME": str(folder), **environment},
+                env={"PATH": os.environ["PATH"], "HOME": str(folder), **environment, MARKER: str(ends_with)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

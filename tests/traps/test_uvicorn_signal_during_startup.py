@@ -40,10 +40,10 @@ async def cure() -> None:
 
 
 @pytest.fixture
-def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process]:
+def program(request: pytest.FixtureRequest, tmp_path: Path, devstack_folder: Path) -> Iterator[Process]:
     """A process of its own that runs the code given."""
     code = f"import asyncio; from tests.traps.{Path(__file__).stem} import naive, cure; {request.param}"
-    process = Process(tmp_path, {"PYTHONPATH": str(ROOT)}, "-c", code)
+    process = Process(tmp_path, {"PYTHONPATH": str(ROOT)}, "-c", code, ends_with=devstack_folder)
     yield process
     process.end()
 

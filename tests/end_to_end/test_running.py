@@ -1,0 +1,60 @@
+"""What a test has started ends with it, however that ends."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.devstack import remains
+from tests.devstack.evidence import alive, command, until
+from tests.end_to_end.conftest import Start
+
+ROOT = Path(__file__).parents[2]
+
+ONE_THAT_HEARS_NO_SIGNAL = "tests/traps/test_uvicorn_signal_during_startup.py::test_it_goes_on_and_only_sigkill_ends_it"
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.fixture
+def killed_later(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A pytest that runs one test, with a folder for temporary files of its own."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    run = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", ONE_THAT_HEARS_NO_SIGNAL]
+    with subprocess.Popen(run, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True) as process:  # noqa: S603 - ours
+        yield process
+        process.kill()
+
+
+async def test_a_process_of_a_test_does_not_outlive_a_pytest_that_is_killed(
+    killed_later: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    started: list[int] = []
+
+    def has_started_one() -> bool:
+        started[:] = [
+            child for child in children(killed_later.pid) if any("naive()" in word for word in command(child))
+        ]
+        return bool(started)
+
+    await until(has_started_one)
+    killed_later.kill()
+
+    try:
+        await until(lambda: not any(map(alive, started)))
+    finally:
+        for pid in filter(alive, started):
+            os.kill(pid, signal.SIGKILL)
+    await until(lambda: not list(tmp_path.glob("gateway-devstack-*")))
+
+
+async def test_a_gateway_of_a_test_belongs_to_the_stack(start: Start, devstack_folder: Path) -> None:
+    process = start("serve", "--port", "0")
+
+    assert process.pid in remains.belonging(devstack_folder)
