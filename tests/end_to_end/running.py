@@ -120,6 +120,15 @@ def told(journal: Journal) -> list[str]:
     return [f"{event.kind} {event.name}" if event.name else str(event.kind) for event in journal]
 
 
+def assert_problem_in_full(response: httpx.Response, status: int) -> None:
+    """It is a problem, and all of it has come: as much as its head says, and as JSON."""
+    assert response.status_code == status
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.headers["Content-Length"] == str(len(response.content))
+    assert response.json()["status"] == status
+    assert response.headers["X-Request-ID"]
+
+
 async def until(condition: Callable[[], Awaitable[object]], what: str, *, limit: float = 5.0) -> None:
     """Wait until the condition holds, `limit` seconds at most."""
     deadline = time.monotonic() + limit

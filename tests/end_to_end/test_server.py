@@ -12,7 +12,7 @@ import pytest
 from gateway.devstack.stack import Devstack
 from gateway.listener import PortTakenError, let_go_quickly, take_port
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.running import ORDER, ZURICH, Process, assert_nothing_is_held, held
+from tests.end_to_end.running import ORDER, ZURICH, Process, assert_nothing_is_held, assert_problem_in_full, held
 
 BRIEF = f"/v1/places/{ZURICH}/brief"
 
@@ -135,6 +135,7 @@ class TestRequestsInFlight:
             brief = await client.get(url + BRIEF)
 
         assert (ready.status_code, brief.status_code) == (503, 200)
+        assert brief.json()["complete"] is True
         assert await process.status() == 0
 
     async def test_are_cancelled_after_the_graceful_seconds_and_answered(
@@ -150,9 +151,7 @@ class TestRequestsInFlight:
                 process.send(SIGTERM)
                 response = await request
 
-        assert response.status_code == 503
-        assert response.headers["Content-Type"] == "application/problem+json"
-        assert response.headers["X-Request-ID"]
+        assert_problem_in_full(response, 503)
         assert await process.status() == 0
         await assert_nothing_is_held(servers, instance)
 

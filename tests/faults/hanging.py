@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 
 import gateway.app
 from gateway.api import health
@@ -47,12 +48,24 @@ async def hang_with_a_session(session: Session) -> None:
     await hang()
 
 
+async def hang_in_the_middle_of_an_answer(session: Session) -> StreamingResponse:
+    await session.connection()
+
+    async def answer() -> AsyncGenerator[str]:
+        yield "half"
+        await hang()
+        yield "a whole"
+
+    return StreamingResponse(answer())
+
+
 plan = Plan()
 match sys.argv[1:]:
     case ["before"]:
         gateway.app.lifespan = hang_before_anything_is_entered  # type: ignore[attr-defined]  # imported there
     case ["serving"]:
         health.router.add_api_route("/hang", hang_with_a_session)
+        health.router.add_api_route("/half", hang_in_the_middle_of_an_answer)
     case ["entering", name]:
         plan = Plan(entering={name: hang})
     case ["exiting", name]:

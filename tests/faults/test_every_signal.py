@@ -16,7 +16,7 @@ import pytest
 from gateway.devstack.stack import Devstack
 from gateway.lifecycle import Kind
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.running import ORDER, assert_nothing_is_held, held, until
+from tests.end_to_end.running import ORDER, assert_nothing_is_held, assert_problem_in_full, held, until
 from tests.faults.recording import Record
 
 PROGRAM = "tests.faults.hanging"
@@ -151,18 +151,26 @@ async def test_while_one_is_entered_it_is_given_back_with_all_before_it(case: Ca
     record(name, "startup", case.fault)
 
 
-async def test_while_it_serves_a_request_in_flight_is_answered_and_all_is_released(case: Case, record: Record) -> None:
+@pytest.mark.parametrize("path", ["/hang", "/half"])
+async def test_while_it_serves_a_request_in_flight_is_answered_in_full_or_cut_and_all_is_released(
+    case: Case, path: str, record: Record
+) -> None:
+    """Nothing was answered yet, or half: of that nothing can be made but a cut, which nobody takes for the end."""
     case.start("serving")
     async with httpx.AsyncClient(timeout=STOPS_WITHIN) as client:
-        request = asyncio.create_task(client.get(await case.process.url() + "/hang"))
+        request = asyncio.create_task(client.get(await case.process.url() + path))
         await case.hangs()
         case.send()
-        if case.once:
-            assert (await request).status_code == 503
-        else:
+        if not case.once:
             await case.process.said("asked to stop")
             case.send()
-            with pytest.raises(httpx.RemoteProtocolError):  # it is let go, as everything is
+        if path == "/half":
+            with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
+                await request
+        elif case.once:
+            assert_problem_in_full(await request, 503)
+        else:
+            with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
                 await request
 
     assert await case.status() == (STOPPED if case.once else FORCED)
@@ -172,7 +180,7 @@ async def test_while_it_serves_a_request_in_flight_is_answered_and_all_is_releas
         "stopping",
         *([*exited(ORDER), "stopped"] if case.once else aborted(ORDER)),  # forced, nobody waits for the request
     ]
-    record("all", "serving", case.fault)
+    record("all", "serving", f"{case.fault}, {'a request' if path == '/hang' else 'half an answer'} in flight")
 
 
 @pytest.mark.parametrize("name", ORDER)
