@@ -1,6 +1,7 @@
 """What the cases of the fault lab proved: a timeline of each (`--timeline`), and a report of a whole run (`--report PATH`)."""
 
 import json
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -59,6 +60,13 @@ class Record:
         self._run.places[name] = sorted({*places})
 
 
+def claim(test: str, of: type | None) -> str:
+    """The sentence that a test proves: its name, after that of its class."""
+    subject = re.sub("^A(?=[A-Z])", "A ", of.__name__.removeprefix("Test")) + ": " if of else ""
+    sentence = subject + test.removeprefix("test_").replace("_", " ")
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
 def timeline(journal: Journal) -> Iterator[str]:
     """The journal, with what was held after each step."""
     held: list[str] = []
@@ -90,10 +98,8 @@ def record(request: pytest.FixtureRequest) -> Iterator[Record]:
     yield one
     if one.drawn:
         capture = request.config.pluginmanager.getplugin("capturemanager")
-        subject = f"{request.node.cls.__name__.removeprefix('Test')}: " if request.node.cls else ""
-        claim = subject + request.node.originalname.removeprefix("test_").replace("_", " ")
         with capture.global_and_fixture_disabled():
-            print(f"\n\n{claim[0].upper()}{claim[1:]}.", *one.drawn, sep="\n")  # noqa: T201 - that was asked for
+            print("\n", claim(request.node.originalname, request.node.cls), *one.drawn, sep="\n")  # noqa: T201 - that was asked for
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:

@@ -1,8 +1,17 @@
 """The report and the timelines: what they say of a run."""
 
+import re
+from pathlib import Path
+
+from gateway.devstack.stack import Devstack
 from gateway.lifecycle import Journal, Kind
-from tests.faults.recording import timeline
-from tests.faults.report import Proof, Run, data_of, markdown
+from gateway.settings import Settings
+from tests.faults import test_refusals
+from tests.faults.recording import Record, claim, timeline
+from tests.faults.report import HEAD, Proof, Run, data_of, markdown
+from tests.faults.stage import Stage
+
+PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 
 KILLED = "tests/faults/test_x.py::test_a_killed_server[redis-{}]"
 
@@ -61,3 +70,27 @@ def test_a_timeline_says_what_is_held_after_each_step() -> None:
         "5000.0 ms exiting http holds http",
         "6000.0 ms aborted http holds nothing",
     ]
+
+
+def test_the_page_in_the_docs_begins_as_the_next_one_will() -> None:
+    assert PAGE.read_text().startswith(HEAD.read_text().rstrip() + "\n\n## The run\n")
+
+
+async def test_the_sample_in_the_docs_is_what_its_case_prints_but_for_the_numbers(
+    servers: Devstack, settings: Settings
+) -> None:
+    sample = HEAD.read_text().partition("```console\n")[2].partition("\n```")[0]
+    command, _, printed = sample.partition("\n\n")
+    of, case = (
+        test_refusals.TestRabbitMQ,
+        test_refusals.TestRabbitMQ.test_with_a_vhost_that_is_not_for_us_says_so_at_once,
+    )
+    record = Record(Run(), "", draws=True)
+    await case(of(), Stage(servers, settings, record))
+
+    assert command.removeprefix("$ pytest tests/faults -k ").removesuffix(" --timeline") in case.__name__
+    assert without_numbers(printed) == without_numbers("\n".join([claim(case.__name__, of), *record.drawn]))
+
+
+def without_numbers(text: str) -> str:
+    return re.sub(r" *\d+(\.\d+)*", " 0", text)
