@@ -8,6 +8,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import ChannelInvalidStateError, ChannelNotFoundEntity
 
 from gateway.devstack.rabbitmq import RabbitMQ
+from tests.end_to_end.running import until
 
 QUEUE = "trap of the missing exchange"
 
@@ -25,12 +26,30 @@ async def cure(connection: AbstractConnection, channel: AbstractChannel) -> None
     await channel.default_exchange.publish(aio_pika.Message(b"hello"), routing_key=QUEUE)
 
 
-async def test_what_uses_the_channel_next_finds_it_closed(rabbitmq_server: RabbitMQ) -> None:
+async def test_what_uses_the_channel_next_finds_it_closed_until_it_is_restored(rabbitmq_server: RabbitMQ) -> None:
     async with await aio_pika.connect_robust(rabbitmq_server.url) as connection:
         channel = await connection.channel()
 
         with pytest.raises(ChannelInvalidStateError):  # else a channel survives a 404 by now
             await naive(channel)
+
+        async def is_restored() -> bool:
+            with suppress(ChannelInvalidStateError):
+                await channel.default_exchange.publish(aio_pika.Message(b"hello"), routing_key=QUEUE)
+                return True
+            return False
+
+        await until(is_restored, "a robust connection has restored it")
+
+
+async def test_a_plain_connection_restores_no_channel(rabbitmq_server: RabbitMQ) -> None:
+    async with await aio_pika.connect(rabbitmq_server.url) as connection:
+        channel = await connection.channel()
+        for _ in range(2):
+            with pytest.raises(ChannelInvalidStateError):
+                await naive(channel)
+
+        assert channel.is_closed
 
 
 async def test_a_channel_of_its_own_for_the_question_spares_the_others(rabbitmq_server: RabbitMQ) -> None:

@@ -39,7 +39,8 @@ async def dispose(engine: AsyncEngine, raw: RawConnections) -> None:
 
 
 async def test_two_of_three_connections_stay_open(postgresql_server: PostgreSQL) -> None:
-    engine = create_async_engine(postgresql_server.url)
+    named = {"server_settings": {"application_name": "left"}}
+    engine = create_async_engine(postgresql_server.url, connect_args=named)
     raw = await idle_connections(engine, 3)
 
     with postgresql_server.suspended(), pytest.raises(TimeoutError):
@@ -47,6 +48,11 @@ async def test_two_of_three_connections_stay_open(postgresql_server: PostgreSQL)
 
     left = [connection for connection in raw if not connection.is_closed()]
     assert len(left) == 2, "SQLAlchemy closes all of them by now"
+
+    async def the_server_has_two() -> bool:
+        return (await postgresql_server.clients()).count("left") == 2
+
+    await until(the_server_has_two, "of the three it has two")
     for connection in left:
         connection.terminate()
 
