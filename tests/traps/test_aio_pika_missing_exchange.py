@@ -26,30 +26,24 @@ async def cure(connection: AbstractConnection, channel: AbstractChannel) -> None
     await channel.default_exchange.publish(aio_pika.Message(b"hello"), routing_key=QUEUE)
 
 
-async def test_what_uses_the_channel_next_finds_it_closed_until_it_is_restored(rabbitmq_server: RabbitMQ) -> None:
-    async with await aio_pika.connect_robust(rabbitmq_server.url) as connection:
-        channel = await connection.channel()
-
-        with pytest.raises(ChannelInvalidStateError):  # else a channel survives a 404 by now
-            await naive(channel)
-
-        async def is_restored() -> bool:
-            with suppress(ChannelInvalidStateError):
-                await channel.default_exchange.publish(aio_pika.Message(b"hello"), routing_key=QUEUE)
-                return True
-            return False
-
-        await until(is_restored, "a robust connection has restored it")
+async def works(channel: AbstractChannel) -> bool:
+    try:
+        await channel.default_exchange.publish(aio_pika.Message(b"hello"), routing_key=QUEUE)
+    except ChannelInvalidStateError:
+        return False
+    return True
 
 
-async def test_a_plain_connection_restores_no_channel(rabbitmq_server: RabbitMQ) -> None:
-    async with await aio_pika.connect(rabbitmq_server.url) as connection:
-        channel = await connection.channel()
-        for _ in range(2):
-            with pytest.raises(ChannelInvalidStateError):
+async def test_what_uses_the_channel_next_finds_it_closed(rabbitmq_server: RabbitMQ) -> None:
+    url = rabbitmq_server.url
+    async with await aio_pika.connect(url) as plain, await aio_pika.connect_robust(url) as robust:
+        closed_for_good, closed = await plain.channel(), await robust.channel()
+        for channel in (closed_for_good, closed):
+            with pytest.raises(ChannelInvalidStateError):  # else a channel survives a 404 by now
                 await naive(channel)
 
-        assert channel.is_closed
+        await until(lambda: works(closed), "a robust connection has restored its channel")
+        assert not await works(closed_for_good)
 
 
 async def test_a_channel_of_its_own_for_the_question_spares_the_others(rabbitmq_server: RabbitMQ) -> None:
