@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ class Outcome:
     """It was cancelled, and did not end as what is cancelled ends."""
     error: BaseException | None = None
     """What the run raised, if that was no cancellation."""
+    took: float = 0.0
+    """Seconds from the strike to the end of the run."""
 
 
 class Case:
@@ -46,6 +49,8 @@ class Case:
     def __init__(self, at: int, fault: Fault, counter: PointCounter, loop: asyncio.AbstractEventLoop) -> None:
         self.at = at
         self.during = ""
+        self.struck_at = 0.0
+        """When the fault struck first, by the monotonic clock."""
         self._fault = fault
         self._counter = counter
         self._loop = loop
@@ -68,6 +73,7 @@ class Case:
             raise RuntimeError("only a task can be struck")
 
         def strike() -> None:
+            self.struck_at = self.struck_at or time.monotonic()
             self.during = self.during or during()
             self._fault.strike(task, self._loop)
 
@@ -81,12 +87,17 @@ class Case:
 Run = Callable[[Case], Awaitable[Any]]
 
 
+async def _nothing(_case: Case) -> None:
+    pass
+
+
 def sweep(
     run: Run,
     *,
     point: Point = Point.TICK,
     fault: Fault = Cancel(),  # noqa: B008 - it cannot be changed
     loop: type[asyncio.AbstractEventLoop] = asyncio.SelectorEventLoop,
+    then: Run = _nothing,
 ) -> list[Outcome]:
     """Run again and again, with the fault one point later each time, until it strikes no more.
 
@@ -97,6 +108,8 @@ def sweep(
         point: which points in time there are.
         fault: what strikes.
         loop: the class of the event loop.
+        then: follows at once, in the same event loop, where the fault has struck: a restart, say. What it raises is raised from
+            here, and what it leaves behind is the case's.
     """
     outcomes: list[Outcome] = []
     at = misses = 0
@@ -107,7 +120,7 @@ def sweep(
     try:
         while misses < MISSES:
             at += 1
-            outcome = _one(run, at, point, fault, loop)
+            outcome = _one(run, at, point, fault, loop, then=then)
             misses = misses + 1 if outcome is None else 0
             if outcome is not None:
                 outcomes.append(outcome)
@@ -116,7 +129,9 @@ def sweep(
     return outcomes
 
 
-def _one(run: Run, at: int, point: Point, fault: Fault, loop_class: type[asyncio.AbstractEventLoop]) -> Outcome | None:
+def _one(
+    run: Run, at: int, point: Point, fault: Fault, loop_class: type[asyncio.AbstractEventLoop], *, then: Run
+) -> Outcome | None:
     before = Ledger.now()
     complaints = Complaints()
     counter = PointCounter()
@@ -125,7 +140,7 @@ def _one(run: Run, at: int, point: Point, fault: Fault, loop_class: type[asyncio
             loop = runner.get_loop()
             complaints.listen(loop)
             try:
-                outcome = runner.run(_settled(run, Case(at, fault, counter, loop), point, counter))
+                outcome = runner.run(_settled(run, then, Case(at, fault, counter, loop), point, counter))
             finally:
                 runner.run(_end_what_is_left())
         del loop  # and all that it holds, so that what nobody closed is complained of here and not in the next run
@@ -138,7 +153,7 @@ def _one(run: Run, at: int, point: Point, fault: Fault, loop_class: type[asyncio
     return outcome
 
 
-async def _settled(run: Run, case: Case, point: Point, counter: PointCounter) -> Outcome:
+async def _settled(run: Run, then: Run, case: Case, point: Point, counter: PointCounter) -> Outcome:
     loop = asyncio.get_running_loop()
     outcome = Outcome(case.at, "")
     await _warm_up()
@@ -146,6 +161,7 @@ async def _settled(run: Run, case: Case, point: Point, counter: PointCounter) ->
     with counted(loop, point, counter):
         task = asyncio.ensure_future(run(case))
         await asyncio.wait({task})
+    outcome.took = time.monotonic() - case.struck_at
     if not task.cancelled():
         outcome.error = task.exception()
         if not case.fired:
@@ -155,6 +171,8 @@ async def _settled(run: Run, case: Case, point: Point, counter: PointCounter) ->
     outcome.during = case.during
     outcome.swallowed = case.fired and case.cancels and not task.cancelled()
     del task
+    if case.fired:
+        await _follow(then, case, counter.place)
     await asyncio.sleep(SETTLE_AT_LEAST)
     gc.collect()
     deadline = loop.time() + SETTLE_WITHIN
@@ -162,6 +180,14 @@ async def _settled(run: Run, case: Case, point: Point, counter: PointCounter) ->
         await asyncio.sleep(0.002)
     outcome.left = left
     return outcome
+
+
+async def _follow(then: Run, case: Case, place: str) -> None:
+    try:
+        await then(case)
+    except Exception as error:
+        error.add_note(f"after the fault had struck at point {case.at}, {place}")
+        raise
 
 
 async def _end_what_is_left() -> None:

@@ -244,6 +244,54 @@ def test_a_run_that_fails_by_itself_fails_the_sweep() -> None:
         sweep(broken)
 
 
+def test_what_follows_runs_at_once_after_each_strike_and_what_it_leaves_is_told() -> None:
+    followed: list[int] = []
+
+    async def run(case: Case) -> None:
+        with case.armed():
+            await step(2)
+
+    async def follow(case: Case) -> None:
+        followed.append(case.at)
+        await step()
+        left_open.append(socket.socket())
+
+    outcomes = sweep(run, then=follow)
+    while left_open:
+        left_open.pop().close()
+
+    assert followed == [outcome.at for outcome in outcomes] == [1, 2]
+    assert [outcome.left for outcome in outcomes] == [["socket that is not connected"]] * 2
+
+
+def test_a_follower_that_fails_fails_the_sweep_and_says_after_which_point() -> None:
+    async def run(case: Case) -> None:
+        with case.armed():
+            await step()
+
+    async def follow(_case: Case) -> None:
+        await fail()
+
+    with pytest.raises(ValueError, match="nobody asked") as caught:
+        sweep(run, then=follow)
+    (note,) = caught.value.__notes__
+    assert note.startswith("after the fault had struck at point 1, tests/faultlab/test_sweep.py:")
+
+
+def test_how_long_a_run_took_after_the_strike_is_told() -> None:
+    async def run(case: Case) -> None:
+        await asyncio.sleep(0.1)  # which does not count
+        try:
+            with case.armed():
+                await step()
+        finally:
+            await asyncio.sleep(0.05)
+
+    (outcome,) = sweep(run)
+
+    assert 0.05 <= outcome.took < 0.1
+
+
 def test_a_task_that_never_ends_is_named_and_does_not_keep_the_sweep_from_its_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
