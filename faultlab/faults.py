@@ -1,4 +1,4 @@
-"""What can strike a task at a point in time: a cancellation, or a deadline that expires right there."""
+"""What can strike at a point in time: a cancellation, a deadline that expires right there, or whatever one calls."""
 
 import asyncio
 import math
@@ -49,6 +49,23 @@ class Leap:
 
     def __str__(self) -> str:
         return "deadline expired"
+
+
+@dataclass(frozen=True)
+class Call:
+    """Something is called, and nothing is done to the task: what a second stop signal does, for instance."""
+
+    what: Callable[[], object]
+    name: str
+    """What is said of it."""
+    again: float = 0
+
+    def strike(self, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop) -> None:
+        del task, loop
+        self.what()
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @runtime_checkable
