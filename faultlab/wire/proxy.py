@@ -53,7 +53,8 @@ class Proxy:
         self._fault: tuple[Fault, int | str] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._holder: socket.socket | None = None
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._listens = False
 
     @property
     def port(self) -> int:
@@ -83,17 +84,21 @@ class Proxy:
     async def repair(self) -> None:
         """Let no fault hit from now on, and listen again. What is broken stays broken."""
         self._fault = None
-        if self._server is None:
-            await self._listen()
+        self._listen()
 
     async def __aenter__(self) -> Self:
         self._holder = socket.socket()
         try:
             self._holder.bind((_LOOPBACK, 0))  # it is ours while nobody listens, too, and nobody else is given it
             self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            await self._listen()
+            # Named TCP, it passes that on to what it accepts, and asyncio lets nothing wait there (TCP_NODELAY).
+            self._listener = socket.socket(proto=socket.IPPROTO_TCP)
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._listener.setblocking(False)
+            self._listener.bind((_LOOPBACK, self.port))
+            self._listen()
         except BaseException:
-            self._holder.close()
+            self._close()
             raise
         return self
 
@@ -105,25 +110,44 @@ class Proxy:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if self._holder is not None:
-            self._holder.close()
+        self._close()
 
-    async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accept, _LOOPBACK, self.port, reuse_address=True)
+    def _close(self) -> None:
+        for sock in (self._listener, self._holder):
+            if sock is not None:
+                sock.close()
+
+    def _listen(self) -> None:
+        """Listen, if it does not. It is the same socket each time, so that no ledger sees a new one."""
+        if self._listener is not None and not self._listens:
+            self._listener.listen()
+            asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
+            self._listens = True
 
     def _refuse(self) -> None:
-        """Listen no more. The port stays ours."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        """Listen no more: who connects is refused, and who waits to be accepted is reset. The port stays ours."""
+        if self._listener is not None and self._listens:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listens = False
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        number = len(self.connections) + 1
-        connection = Connection(number, (reader, writer), self._framer(), name=self.name, due=self._due, log=self._log)
-        self.connections.append(connection)
-        task = asyncio.get_running_loop().create_task(connection.run(*self._target), name=f"{self.name} {number}")
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            return  # whoever connected has gone again
+        client.setblocking(False)
+        task = asyncio.get_running_loop().create_task(self._serve(client), name=f"{self.name}, a connection")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: client.close())  # which its transport has done, if there was time to make one
+
+    async def _serve(self, client: socket.socket) -> None:
+        ends = await asyncio.open_connection(sock=client)
+        number = len(self.connections) + 1
+        connection = Connection(number, ends, self._framer(), name=self.name, due=self._due, log=self._log)
+        self.connections.append(connection)
+        await connection.run(*self._target)
 
     def _due(self, number: int, name: str) -> Fault | None:
         """Which fault hits a connection at this message, if any."""

@@ -26,10 +26,12 @@ from gateway.app import create_app
 from gateway.asgi import AppLifespan, Requests
 from gateway.devstack.stack import Devstack
 from gateway.lifecycle import StartError, TeardownError
-from tests.end_to_end.running import ORDER, ZURICH, until
+from tests.end_to_end.running import ORDER, ZURICH, held, until
 from tests.faults.proof import assert_given_back
 from tests.faults.recording import Record
 from tests.faults.wired import PROTOCOLS, Wired, wired_to
+
+pytestmark = pytest.mark.usefixtures("census")
 
 T = TypeVar("T")
 
@@ -42,8 +44,8 @@ BRIEF = 2.0
 MARGIN = 3.0
 """Seconds for all that does not wait for a deadline, on a busy machine."""
 
-FAULTS = [fault for fault in Fault if fault is not Fault.REFUSE]
-"""All but the one whose repair opens a new socket to listen on, in this process, where it would look like a leak."""
+LONGEST = len(PROTOCOLS) * 2 * DEADLINE + MARGIN
+"""Seconds for a start that has to be rolled back, or for a stop, whatever is broken."""
 
 ROUNDS, EXAMPLES, STEPS = 5, 20, 15
 
@@ -88,7 +90,7 @@ class Schedules(RuleBasedStateMachine):
             assert error.name in self.broken
             assert error.entered == tuple(ORDER[: ORDER.index(error.name)])
             self.assert_over()
-        assert time.monotonic() - began < len(PROTOCOLS) * 2 * DEADLINE + MARGIN
+        assert time.monotonic() - began < LONGEST
 
     @precondition(lambda self: self.life is None)
     @rule(ticks=st.integers(0, 120))
@@ -121,7 +123,32 @@ class Schedules(RuleBasedStateMachine):
             self.run(self.life.leave())
         except TeardownError:
             assert self.tainted
-        assert time.monotonic() - began < len(PROTOCOLS) * 2 * DEADLINE + MARGIN
+        assert time.monotonic() - began < LONGEST
+        self.life = None
+        self.assert_over()
+
+    @precondition(lambda self: self.life is not None)
+    @rule(ticks=st.integers(0, 80))
+    def stop_and_cancel(self, ticks: int) -> None:
+        """It is cancelled while it stops, unless that is done by then: it stops all the same, and in time."""
+        assert self.life is not None
+        life = self.life
+        began = time.monotonic()
+
+        async def stop() -> None:
+            leaving = asyncio.create_task(life.leave())
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            early = not leaving.done()
+            leaving.cancel()
+            await asyncio.wait({leaving})
+            assert leaving.cancelled() is early or self.tainted
+            if not leaving.cancelled() and leaving.exception() is not None:
+                assert self.tainted
+                assert isinstance(leaving.exception(), TeardownError)
+
+        self.run(stop())
+        assert time.monotonic() - began < LONGEST
         self.life = None
         self.assert_over()
 
@@ -136,7 +163,7 @@ class Schedules(RuleBasedStateMachine):
         if not self.tainted:
             assert answer.json()["complete"] is True
 
-    @rule(resource=st.sampled_from(list(PROTOCOLS)), fault=st.sampled_from(FAULTS))
+    @rule(resource=st.sampled_from(list(PROTOCOLS)), fault=st.sampled_from(Fault))
     def break_it(self, resource: str, fault: Fault) -> None:
         async def strike() -> None:
             self.wired.proxies[resource].strike(fault)
@@ -166,7 +193,7 @@ class Schedules(RuleBasedStateMachine):
 
     def new_life(self) -> AppLifespan:
         self.tainted = bool(self.broken)
-        name = f"schedule-{os.getpid()}-{next(_numbers)}-"
+        self.name = name = f"schedule-{os.getpid()}-{next(_numbers)}-"
         deadlines = dict.fromkeys(PROTOCOLS, (DEADLINE, DEADLINE))
         self.app = create_app(self.wired.settings(name, deadlines, brief_timeout=BRIEF))
         return AppLifespan(self.app)
@@ -181,7 +208,7 @@ class Schedules(RuleBasedStateMachine):
         return answer, time.monotonic() - began
 
     def assert_over(self) -> None:
-        """The life has ended: everything is given back, and nothing is held, neither here nor on the wire."""
+        """The life has ended: everything is given back, and nothing is held, neither here nor on the wire nor by a server."""
         assert self.app is not None
         if hasattr(self.app.state, "stack"):  # it may have been cancelled before it began
             assert_given_back(self.app.state.stack.journal, wrong=ORDER if self.tainted else ())
@@ -190,9 +217,12 @@ class Schedules(RuleBasedStateMachine):
     async def settle(self) -> None:
         async def nothing_is_held() -> bool:
             wire = [one for proxy in self.wired.proxies.values() for one in proxy.held]
-            return not wire and not Ledger.now().added_since(self.before)
+            here = Ledger.now().added_since(self.before)
+            return (
+                not wire and not here and not await held(self.servers, self.name, broker=False)
+            )  # it is asked in the end
 
-        await until(nothing_is_held, "neither this process nor the wire holds anything")
+        await until(nothing_is_held, "neither this process nor the wire nor a server holds anything")
 
 
 async def refusal(start: Coroutine[Any, Any, None]) -> StartError | None:
