@@ -128,7 +128,7 @@ class Schedules(RuleBasedStateMachine):
         self.assert_over()
 
     @precondition(lambda self: self.life is not None)
-    @rule(ticks=st.integers(0, 80))
+    @rule(ticks=st.integers(1, 80))  # with none, it would not have begun
     def stop_and_cancel(self, ticks: int) -> None:
         """It is cancelled while it stops, unless that is done by then: it stops all the same, and in time."""
         assert self.life is not None
