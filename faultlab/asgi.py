@@ -24,7 +24,7 @@ async def lifespan_of(app: App) -> AsyncGenerator[dict[str, Any]]:
     """Enter and leave the lifespan of `app`, and yield its state. A cancellation of whoever waits here is the app's.
 
     Raises:
-        LifespanFailedError: the app failed to start or to stop.
+        LifespanFailedError: the app failed to start or to stop, or made another error of a cancellation.
     """
     received: asyncio.Queue[Message] = asyncio.Queue()
     sent: asyncio.Queue[Message] = asyncio.Queue()
@@ -39,6 +39,11 @@ async def lifespan_of(app: App) -> AsyncGenerator[dict[str, Any]]:
         await _ask(life, received, sent, "lifespan.startup")
         yield state
         await _ask(life, received, sent, "lifespan.shutdown")
+    except asyncio.CancelledError:
+        await _end(life, sent)
+        if not life.cancelled() and (error := life.exception()) is not None:
+            raise LifespanFailedError(f"it was cancelled, and ended with another error: {error!r}") from None
+        raise
     finally:
         await _end(life, sent)
 

@@ -224,8 +224,6 @@ def _guilt(outcome: Outcome, fault: Fault) -> Iterator[str]:
         yield line if times == 1 else f"{times} times {line}"
     if isinstance(outcome.error, UnendingError) or (outcome.error is not None and not isinstance(fault, Silence)):
         yield _steady(str(outcome.error))  # without an answer, an app may well say that it did not stop in peace
-    elif isinstance(fault, Cancel) and outcome.swallowed:
-        yield "the cancellation did not arrive: something swallowed it"
 
 
 def _told(error: Exception) -> str:

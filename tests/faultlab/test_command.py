@@ -315,3 +315,19 @@ def test_a_driver_that_is_missing_is_told(examine: Examine, monkeypatch: pytest.
 
     assert examined.status == 2
     assert "--watch postgresql://127.0.0.1:1: that needs `pip install asyncpg`" in examined.errors
+
+
+def test_a_cancellation_that_becomes_another_error_is_convicted(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        dedent("""\
+            yield
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                raise RuntimeError("not in peace") from None"""),
+    )
+    done = run(tmp_path, "service:app")
+
+    assert done.returncode == 1
+    assert "it was cancelled, and ended with another error: RuntimeError('not in peace')" in done.stdout

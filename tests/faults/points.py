@@ -26,11 +26,12 @@ from tests.faults.stage import live
 FEWEST = {
     ("startup", Point.TICK): {"database": 35, "redis": 12, "rabbitmq": 12},
     ("startup", Point.STEP): {"database": 18, "redis": 6, "rabbitmq": 12},
-    ("teardown", Point.TICK): {"database": 1, "redis": 3, "rabbitmq": 20},
+    ("teardown", Point.TICK): {"database": 3, "redis": 3, "rabbitmq": 20},
     ("teardown", Point.STEP): {"database": 1, "redis": 3, "rabbitmq": 20},
 }
 """So many points there are at least; counts differ a little from run to run. Plain clients were seen to have 41 ticks for the
-engine and 20 for Redis: ours ask for no TLS unless told to, and have no timeouts of their own, each of which is a few more."""
+engine and 20 for Redis: ours ask for no TLS unless told to, and have no timeouts of their own, each of which is a few more. A plain
+engine was seen to close in 3 ticks and one suspension; ours in 5 to 7 ticks and 2 to 4 steps."""
 
 DEADLINE = 3.0
 """Seconds that an entry may take here: less than any timeout of the libraries, so that whoever leaps over it leaps over

@@ -15,7 +15,7 @@ from faultlab.wire import By, Closed, Fault
 from gateway.devstack.open_meteo import Faults
 from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import Weather
-from gateway.lifecycle import StartError, TeardownError
+from gateway.lifecycle import StartError, StartTimeoutError, TeardownError
 from gateway.lifecycle.entry import GRACE
 from gateway.lifecycle.journal import Journal, Kind
 from tests.end_to_end.running import ORDER, ZURICH, Running, until
@@ -145,6 +145,9 @@ async def start_broken(wired: Wired, resource: str, message: int | str, fault: F
             return life
         if life.started:
             return None
+        # A case of its own: the deadline expired before the message, and nothing else went wrong.
+        assert life.error is not None
+        assert isinstance(life.error.__cause__, StartTimeoutError)
         assert deadline < PATIENT, "it neither started nor got to that message"
         deadline *= 2  # a broker on a busy machine may need longer even to get there
 
