@@ -41,7 +41,7 @@ async def lifespan_of(app: App) -> AsyncGenerator[dict[str, Any]]:
         await _ask(life, received, sent, "lifespan.shutdown")
     except asyncio.CancelledError:
         await _end(life, sent)
-        if not life.cancelled() and (error := life.exception()) is not None:
+        if not life.cancelled() and _comes_of_a_cancellation(error := life.exception()):
             raise LifespanFailedError(f"it was cancelled, and ended with another error: {error!r}") from None
         raise
     finally:
@@ -105,6 +105,13 @@ async def _end(life: "asyncio.Task[None]", sent: "asyncio.Queue[Message]") -> No
         life.exception()  # it was told already, or is about to be
     if swallowed:
         raise LifespanFailedError("it was cancelled, and went on as if it had not been")
+
+
+def _comes_of_a_cancellation(error: BaseException | None) -> bool:
+    """Whether it was raised while a cancellation was handled: else it is a failure of its own."""
+    while error is not None and not isinstance(error, asyncio.CancelledError):
+        error = error.__context__
+    return error is not None
 
 
 async def _ask(

@@ -45,3 +45,8 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert target.exists(), f"{page.name}: {link[0]}"
         if link["anchor"]:
             assert link["anchor"] in anchors(target), f"{page.name}: {link[0]}"
+
+
+def test_the_report_of_the_fault_lab_begins_as_the_next_one_will() -> None:
+    head = (ROOT / "tests" / "faults" / "report_head.md").read_text().rstrip()
+    assert (ROOT / "docs" / "faults.md").read_text().startswith(head + "\n\n## The run\n")

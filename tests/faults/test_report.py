@@ -1,7 +1,6 @@
 """The report and the timelines: what they say of a run."""
 
 import re
-from pathlib import Path
 
 from gateway.devstack.stack import Devstack
 from gateway.lifecycle import Journal, Kind
@@ -11,7 +10,6 @@ from tests.faults.recording import Record, claim, timeline
 from tests.faults.report import HEAD, Proof, Run, data_of, markdown
 from tests.faults.stage import Stage
 
-PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 
 KILLED = "tests/faults/test_x.py::test_a_killed_server[redis-{}]"
 
@@ -70,10 +68,6 @@ def test_a_timeline_says_what_is_held_after_each_step() -> None:
         "5000.0 ms exiting http holds http",
         "6000.0 ms aborted http holds nothing",
     ]
-
-
-def test_the_page_in_the_docs_begins_as_the_next_one_will() -> None:
-    assert PAGE.read_text().startswith(HEAD.read_text().rstrip() + "\n\n## The run\n")
 
 
 async def test_the_sample_in_the_docs_is_what_its_case_prints_but_for_the_numbers(
