@@ -10,7 +10,6 @@ from tests.faults.recording import Record, claim, timeline
 from tests.faults.report import HEAD, Proof, Run, data_of, markdown
 from tests.faults.stage import Stage
 
-
 KILLED = "tests/faults/test_x.py::test_a_killed_server[redis-{}]"
 
 
