@@ -2,30 +2,47 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel, Field
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from gateway.briefs.asked import Asked
+from gateway.briefs.batcher import Batcher
+from gateway.briefs.breaker import Breaker
+from gateway.briefs.forecasts import Forecasts
+from gateway.briefs.kept import Kept, fetch_kept
 from gateway.briefs.questions import Questions
 from gateway.briefs.reasons import reason_of
-from gateway.briefs.sections import Reason, Section, Status
-from gateway.briefs.weather import Weather, fetch_weather
-from gateway.observations.queries import Observation, latest_observations
-from gateway.places.queries import Place, get
+from gateway.briefs.rows import Known, only_places, places_with_observations
+from gateway.briefs.sections import Reason, Section, Status, milliseconds, unavailable
+from gateway.briefs.weather import Weather
+from gateway.observations.queries import Observation
+from gateway.places.queries import Place
 from gateway.resources.model import Day, Model
 
-T = TypeVar("T")
+# How much of the brief's time its parts have, counted from its begin: each gets less than the whole, so that there is
+# time left for what waits for it, and to answer.
 
 SHARE = 0.9
-"""How much of the brief's time its parts may take, so that there is time left to answer."""
+"""For any section."""
 
 PLACE_SHARE = 0.4
-"""How much of it the place may take. The weather waits for it, and shall have its time however slow the database is."""
+"""For the place: the weather waits for it."""
+
+OBSERVATIONS_SHARE = 0.25
+"""For the place with its observations. If that is not enough, the place is asked for alone."""
+
+LOOKUP_SHARE = 0.25
+"""For what Redis keeps of the weather. Then it is asked for upstream."""
+
+AT_ONCE = 2
+"""How many batches to one backend are under way at most: the fewer, the more questions share one."""
+
+MOST_IN_A_BATCH = 100
 
 
 class Outlook(BaseModel):
@@ -60,13 +77,16 @@ class Brief(BaseModel):
 class PlaceUnavailableError(Exception):
     """The database did not say in time what place that is, so there is nothing to ask the others about."""
 
-    def __init__(self, reason: Reason | None) -> None:
+    def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
 class Briefs:
-    """Answers what is known about a place, from all backends, within `timeout` seconds."""
+    """Answers what is known about places, from all backends, within `timeout` seconds.
+
+    Briefs that are asked for together share one statement to PostgreSQL and one command to Redis.
+    """
 
     def __init__(
         self,
@@ -77,12 +97,15 @@ class Briefs:
         model: Model,
         timeout: float,
     ) -> None:
-        self._http = http
-        self._database = database.execution_options(isolation_level="AUTOCOMMIT")
+        self._database = database
         self._redis = redis
         self._model = model
-        self._questions = Questions()
         self._timeout = timeout
+        self._questions = Questions()
+        self._redis_breaker = Breaker(self._questions.keep)
+        self._rows = Batcher(self._load_rows, self._questions.keep, at_once=AT_ONCE, most=MOST_IN_A_BATCH)
+        self._kept = Batcher(self._load_kept, self._questions.keep, at_once=AT_ONCE, most=MOST_IN_A_BATCH)
+        self._forecasts = Forecasts(http=http, redis=redis, questions=self._questions, timeout=timeout * SHARE)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
@@ -92,6 +115,21 @@ class Briefs:
         finally:
             await self._questions.end()
 
+    async def about_all(self, place_ids: Iterable[int]) -> list[Brief | None]:
+        """Put together the briefs of several places, in their order. None: there is no such place.
+
+        Raises:
+            PlaceUnavailableError: the database is away.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                briefs = [group.create_task(self.about(place_id)) for place_id in place_ids]
+        except* PlaceUnavailableError as errors:
+            unavailable_place = errors.exceptions[0]
+        else:
+            return [brief.result() for brief in briefs]
+        raise unavailable_place
+
     async def about(self, place_id: int) -> Brief | None:
         """Put together the brief of a place. None: there is no such place.
 
@@ -100,77 +138,105 @@ class Briefs:
         """
         began = time.monotonic()
         by = began + self._timeout * SHARE
-        async with asyncio.TaskGroup() as group:
-            observations = group.create_task(self._section(self._observations(place_id), by))
-            popularity = group.create_task(self._section(self._popularity(place_id), by))
-            found = await self._section(self._place(place_id), began + self._timeout * PLACE_SHARE)
-            place = found.data
-            if place is None:
-                observations.cancel()
-                popularity.cancel()
-            else:
-                weather = await self._section(fetch_weather(self._http, place), by)
-                outlook = await self._outlook(place, weather, by)
-        if found.status is Status.UNAVAILABLE:
-            raise PlaceUnavailableError(found.reason)
-        if place is None:
-            return None
-        sections = Sections(
-            weather=weather, outlook=outlook, observations=observations.result(), popularity=popularity.result()
-        )
-        complete = all(section.status is not Status.UNAVAILABLE for _, section in sections)
-        return Brief(place=place, complete=complete, sections=sections)
-
-    async def _section(self, question: Coroutine[Any, Any, T], by: float) -> Section[T]:
-        """Ask, and make of the answer or of its absence a section. It never raises, whatever the source does."""
-        began = time.monotonic()
+        rows = Asked(self._rows.ask(place_id))
+        kept = Asked(self._kept.ask(place_id))
         try:
-            data = await self._questions.ask(question, within=by - began)
-        except Exception as error:  # noqa: BLE001 - any failure is this section's, and no other's
-            return _unavailable(reason_of(error), began)
-        return Section(status=Status.OK, age_s=0, took_ms=_milliseconds_since(began), data=data)
+            try:
+                known = await rows.until(began + self._timeout * PLACE_SHARE)
+            except Exception as error:
+                raise PlaceUnavailableError(reason_of(error)) from error
+            if known is None:
+                return None
+            weather = await self._weather(known.place, kept, began)
+            sections = Sections(
+                weather=weather,
+                outlook=self._outlook(known.place, weather),
+                observations=_observations(known, rows.took),
+                popularity=await _popularity(kept, by),
+            )
+        finally:
+            rows.give_up()
+            kept.give_up()
+        complete = all(section.status is not Status.UNAVAILABLE for _, section in sections)
+        return Brief(place=known.place, complete=complete, sections=sections)
 
-    async def _place(self, place_id: int) -> Place | None:
-        async with self._database.connect() as connection:
-            return await get(connection, place_id)
+    async def _weather(self, place: Place, kept: Asked[Kept | None], began: float) -> Section[Weather]:
+        try:
+            there = await kept.until(began + self._timeout * LOOKUP_SHARE)
+        except Exception:  # noqa: BLE001 - Redis is away: whatever it has is not needed
+            there = None
+        remembered = None if there is None else there.weather
+        found = await self._forecasts.find(place, remembered, by=began + self._timeout * SHARE)
+        took = milliseconds(time.monotonic() - began)
+        if found.forecast is None:
+            return Section(status=Status.UNAVAILABLE, reason=found.reason, took_ms=took)
+        return Section(
+            status=Status.OK if found.fresh else Status.STALE,
+            reason=found.reason,
+            age_s=round(found.forecast.age, 3),
+            took_ms=took,
+            data=found.forecast.weather,
+        )
 
-    async def _observations(self, place_id: int) -> list[Observation]:
-        async with self._database.connect() as connection:
-            return await latest_observations(connection, place_id)
-
-    async def _popularity(self, place_id: int) -> Popularity:
-        views = await self._redis.get(popularity_key(place_id))
-        return Popularity(views=0 if views is None else int(views))
-
-    async def _outlook(self, place: Place, weather: Section[Weather], by: float) -> Section[Outlook]:
+    def _outlook(self, place: Place, weather: Section[Weather]) -> Section[Outlook]:
+        """What the model makes of the weather: as old as that, and as stale."""
+        began = time.monotonic()
         if weather.data is None:
-            return _unavailable(Reason.NO_WEATHER, time.monotonic())
-        section = await self._section(self._predict(place, weather.data), by)
-        return (
-            section.model_copy(update={"status": weather.status, "age_s": weather.age_s}) if section.data else section
+            return unavailable(Reason.NO_WEATHER, 0)
+        today = weather.data.today
+        try:
+            day = Day(
+                precipitation_mm=today.precipitation_mm,
+                temperature_max_c=today.temperature_max_c,
+                temperature_min_c=today.temperature_min_c,
+                wind_m_s=today.wind_speed_max_m_s,
+                date=today.date,
+                latitude=place.latitude,
+            )
+            probability = self._model.precipitation_probability(day)
+        except Exception as error:  # noqa: BLE001 - any failure is this section's, and no other's
+            return unavailable(reason_of(error), time.monotonic() - began)
+        return Section(
+            status=weather.status,
+            reason=weather.reason,
+            age_s=weather.age_s,
+            took_ms=milliseconds(time.monotonic() - began),
+            data=Outlook(wet_tomorrow_probability=probability),
         )
 
-    async def _predict(self, place: Place, weather: Weather) -> Outlook:
-        today = weather.today
-        day = Day(
-            precipitation_mm=today.precipitation_mm,
-            temperature_max_c=today.temperature_max_c,
-            temperature_min_c=today.temperature_min_c,
-            wind_m_s=today.wind_speed_max_m_s,
-            date=today.date,
-            latitude=place.latitude,
+    async def _load_rows(self, place_ids: list[int]) -> Mapping[int, Known]:
+        """Ask PostgreSQL for everything at once; for the places alone if that fails, so that the rest can be told."""
+        try:
+            return await self._questions.ask(
+                places_with_observations(self._database, place_ids), within=self._timeout * OBSERVATIONS_SHARE
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is, the places may be there
+            reason = reason_of(error)
+        places = await self._questions.ask(
+            only_places(self._database, place_ids), within=self._timeout * (PLACE_SHARE - OBSERVATIONS_SHARE)
         )
-        return Outlook(wet_tomorrow_probability=self._model.precipitation_probability(day))
+        return {place_id: Known(place, None, reason) for place_id, place in places.items()}
+
+    async def _load_kept(self, place_ids: list[int]) -> Mapping[int, Kept]:
+        """Ask Redis, unless it has been failing."""
+
+        async def ask() -> Mapping[int, Kept]:
+            return await self._questions.ask(fetch_kept(self._redis, place_ids), within=self._timeout * SHARE)
+
+        return await self._redis_breaker.call(ask)
 
 
-def popularity_key(place_id: int) -> str:
-    """Where in Redis the views of a place are counted."""
-    return f"popularity:{place_id}"
+def _observations(known: Known, took: float) -> Section[list[Observation]]:
+    if known.observations is None:
+        return unavailable(known.reason or Reason.ERROR, took)
+    return Section(status=Status.OK, age_s=0, took_ms=milliseconds(took), data=known.observations)
 
 
-def _unavailable(reason: Reason, began: float) -> Section[Any]:
-    return Section(status=Status.UNAVAILABLE, reason=reason, took_ms=_milliseconds_since(began))
-
-
-def _milliseconds_since(began: float) -> float:
-    return round((time.monotonic() - began) * 1000, 3)
+async def _popularity(kept: Asked[Kept | None], by: float) -> Section[Popularity]:
+    try:
+        there = await kept.until(by)
+        views = int(there.views) if there is not None and there.views is not None else 0
+        popularity = Popularity(views=views)
+    except Exception as error:  # noqa: BLE001 - any failure is this section's, and no other's
+        return unavailable(reason_of(error), kept.took)
+    return Section(status=Status.OK, age_s=0, took_ms=milliseconds(kept.took), data=popularity)

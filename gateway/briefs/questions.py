@@ -1,10 +1,14 @@
-"""Asking a backend, with a deadline that holds whatever the client library under it does."""
+"""Asking a backend, with a deadline that holds whatever the client library under it does; and work that nobody awaits."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+import structlog
+
 T = TypeVar("T")
+
+log = structlog.get_logger("gateway.briefs")
 
 PATIENCE = 0.1
 """Seconds until what resists its cancellation is cancelled again."""
@@ -13,12 +17,16 @@ PATIENCE = 0.1
 class Questions:
     """Each question is a task of its own. At its deadline it is cancelled, and not waited for.
 
-    SQLAlchemy gives a connection back behind a shield, which takes seconds when the server has stopped: whoever asked
-    has been answered by then. What lingers so is kept here, and ended before the resources are released.
+    Client libraries may take their time to give a connection back, or resist: whoever asked has been answered by then.
+    What lingers so is kept here, with all that works in the background, and ended before the resources are released.
     """
 
     def __init__(self) -> None:
-        self._lingering: set[asyncio.Task[Any]] = set()
+        self._kept: set[asyncio.Task[Any]] = set()
+
+    def keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` to its end, or to ours. It has its own ways with what can go wrong: what it raises is a mistake."""
+        self._hold(asyncio.create_task(work), _report)
 
     async def ask(self, question: Coroutine[Any, Any, T], *, within: float) -> T:
         """Await the answer, `within` seconds at most.
@@ -42,17 +50,29 @@ class Questions:
 
     def _leave(self, task: asyncio.Task[Any]) -> None:
         task.cancel()
-        self._lingering.add(task)
-        task.add_done_callback(self._left)
+        self._hold(task, _ignore)
 
-    def _left(self, task: asyncio.Task[Any]) -> None:
-        self._lingering.discard(task)
-        if not task.cancelled():
-            task.exception()  # nobody waits for it any more
+    def _hold(self, task: asyncio.Task[Any], judge: Callable[[BaseException], object]) -> None:
+        def done(task: asyncio.Task[Any]) -> None:
+            self._kept.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                judge(error)
+
+        self._kept.add(task)
+        task.add_done_callback(done)
 
     async def end(self) -> None:
-        """End what still lingers, however often that takes; the entry that this belongs to has a deadline."""
-        while self._lingering:
-            for task in self._lingering:
+        """End what is still kept, however often that takes; the entry that this belongs to has a deadline."""
+        while self._kept:
+            for task in self._kept:
                 task.cancel()
-            await asyncio.wait(self._lingering, timeout=PATIENCE)
+            await asyncio.wait(self._kept, timeout=PATIENCE)
+
+
+def _report(error: BaseException) -> None:
+    log.error("background work failed", exc_info=error)
+
+
+def _ignore(_error: BaseException) -> None:
+    """Nobody waits for the answer any more."""

@@ -1,7 +1,7 @@
 """A section: one part of a brief, with its own source, status and age."""
 
 from enum import StrEnum
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -35,3 +35,13 @@ class Section(BaseModel, Generic[T]):
     age_s: Annotated[float | None, Field(description="How old the data is, in seconds")] = None
     took_ms: Annotated[float, Field(description="How long this part took, in milliseconds")]
     data: Annotated[T | None, Field(description="None where it is unavailable")] = None
+
+
+def unavailable(reason: Reason, took: float) -> Section[Any]:
+    """The section that is not there, which took `took` seconds to tell."""
+    return Section(status=Status.UNAVAILABLE, reason=reason, took_ms=milliseconds(took))
+
+
+def milliseconds(seconds: float) -> float:
+    """As sections tell it: to the microsecond."""
+    return round(seconds * 1000, 3)

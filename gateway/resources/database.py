@@ -1,5 +1,6 @@
 """The database engine."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import ClassVar
@@ -9,7 +10,7 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from gateway.resources.opening import PermanentError, opened
 from gateway.resources.resource import Resource
@@ -43,6 +44,23 @@ def is_transient(error: BaseException | None) -> bool:
             return True
         error = error.orig.__cause__ or error.orig
     return isinstance(error, _TRANSIENT)
+
+
+@asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
+    """A connection for reading: each statement stands for itself, there is no transaction to begin and to roll back.
+
+    Whoever is cancelled while the server has not answered leaves no half-read answer to the next one, and does not wait
+    for it either: the connection is dropped at once, and the pool makes another.
+    """
+    async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        try:
+            yield connection
+        except asyncio.CancelledError:
+            raw = (await connection.get_raw_connection()).driver_connection
+            if isinstance(raw, asyncpg.Connection):
+                raw.terminate()
+            raise
 
 
 class DatabaseEngine(Resource[AsyncEngine]):

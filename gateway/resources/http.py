@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import ClassVar
 
 import aiohttp
@@ -22,6 +23,8 @@ ASK_EVERY = 10.0
 """Seconds between two questions of the health check: the weather server is somebody else's."""
 
 PROBE = "/v1/forecast?latitude=0&longitude=0"
+
+_NOBODY_TO_ASK = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 
 
 class HttpClient(Resource[httpx.AsyncClient]):
@@ -100,3 +103,17 @@ def refused(error: BaseException) -> bool:
     """Whether a request failed because there was nobody to connect to."""
     cause = error.__cause__
     return isinstance(cause, aiohttp.ClientConnectorError) and not isinstance(cause, aiohttp.ClientSSLError)
+
+
+def is_worth_another_try(error: Exception) -> bool:
+    """Whether the same question may well be answered at once: a connection was lost, or a proxy had nobody to ask."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code in _NOBODY_TO_ASK and "Retry-After" not in error.response.headers
+    return isinstance(error, httpx.TransportError) and not timed_out(error)
+
+
+def is_trouble(error: Exception) -> bool:
+    """Whether the server is in trouble, or tells us to leave it alone; not whether it only refused what it was asked."""
+    if isinstance(error, httpx.HTTPStatusError) and error.response.is_client_error:
+        return error.response.status_code == HTTPStatus.TOO_MANY_REQUESTS
+    return True

@@ -17,6 +17,18 @@ from tests.end_to_end.running import ZURICH, Running, running, until
 BRIEF = f"/v1/places/{ZURICH}/brief"
 
 
+async def forget(servers: Devstack) -> None:
+    """Let Redis keep nothing."""
+    async with redis.Redis.from_url(servers.redis.url) as client:
+        await client.flushdb()
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_kept(servers: Devstack) -> None:
+    """No test finds the weather of another one."""
+    await forget(servers)
+
+
 def reasons(response: httpx.Response) -> dict[str, str | None]:
     """The sections that are not ok, with their reasons; and that headers, flag and sections tell the same."""
     body = response.json()
@@ -171,6 +183,7 @@ async def test_a_server_that_stalls_costs_its_sections_and_the_deadline_holds(
     gateway: Running, servers: Devstack, name: str, missing: dict[str, str]
 ) -> None:
     await gateway.client.get(BRIEF)
+    await forget(servers)
     with stalled(servers, name).suspended():
         began = time.monotonic()
         response = await gateway.client.get(BRIEF)

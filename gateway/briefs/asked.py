@@ -1,0 +1,45 @@
+"""An answer that is waited for until a deadline, more than once if need be."""
+
+import asyncio
+import time
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Asked(Generic[T]):
+    """A future, and how long it took. Waiting in vain leaves it as it is: it may still come."""
+
+    def __init__(self, answer: "asyncio.Future[T]") -> None:
+        """Take the time from now."""
+        self._answer = answer
+        self._began = time.monotonic()
+        self._ended: float | None = None
+        answer.add_done_callback(self._on_done)
+
+    async def until(self, by: float) -> T:
+        """Return the answer, until `by` (`time.monotonic()`).
+
+        Raises:
+            TimeoutError: it has not come by then.
+            Exception: whatever it is instead of an answer.
+        """
+        if not self._answer.done():
+            await asyncio.wait({self._answer}, timeout=max(0, by - time.monotonic()))
+        if not self._answer.done():
+            raise TimeoutError("no answer within its time")
+        if self._answer.cancelled():  # not by us: whoever would have answered is being stopped
+            raise ConnectionError("nobody answers any more")
+        return self._answer.result()
+
+    @property
+    def took(self) -> float:
+        """Seconds until it came, or until now."""
+        return (self._ended or time.monotonic()) - self._began
+
+    def give_up(self) -> None:
+        """Say that nobody waits any more."""
+        self._answer.cancel()
+
+    def _on_done(self, _: object) -> None:
+        self._ended = time.monotonic()

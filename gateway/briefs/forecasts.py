@@ -1,0 +1,158 @@
+"""The weather of places: kept in Redis, and asked for upstream by one caller for all who want it."""
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+from functools import partial
+
+import httpx
+import stamina
+from pydantic import BaseModel, Field, ValidationError
+from redis.asyncio import Redis
+
+from gateway.briefs.breaker import Breaker, OpenError
+from gateway.briefs.kept import weather_key
+from gateway.briefs.questions import Questions
+from gateway.briefs.reasons import reason_of
+from gateway.briefs.sections import Reason
+from gateway.briefs.weather import Weather, fetch_weather
+from gateway.places.queries import Place
+from gateway.resources import http as http_errors
+
+FRESH_FOR = 60.0
+"""Seconds for which the weather is as good as new."""
+
+KEPT_FOR = 24 * 3600
+"""Seconds for which it is better than none."""
+
+WAIT_WITH_STALE = 0.5
+"""How much of its time the one who revalidates waits for news, while there is stale weather to answer with."""
+
+CALLS = 20
+"""The most calls upstream at once; one beyond them waits."""
+
+KEEP_WITHIN = 1.0
+"""Seconds that writing to Redis may take."""
+
+CLOCKS_DIFFER = 1.0
+"""Seconds by which another replica's clock may be ahead of ours. What was fetched later than that is not ours."""
+
+
+class Forecast(BaseModel):
+    """The weather, and when it was fetched. As JSON it is what Redis keeps."""
+
+    fetched_at: float = Field(allow_inf_nan=False, description="Seconds since 1970")
+    weather: Weather
+
+    @property
+    def age(self) -> float:
+        """In seconds."""
+        return max(0.0, time.time() - self.fetched_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is to say about the weather: a forecast or none, and the reason why it is not fresh."""
+
+    forecast: Forecast | None
+    fresh: bool
+    reason: Reason | None = None
+
+
+class Forecasts:
+    """Finds the weather: fresh from Redis, else from upstream, else stale from Redis."""
+
+    def __init__(self, *, http: httpx.AsyncClient, redis: Redis, questions: Questions, timeout: float) -> None:
+        """`timeout` is how many seconds upstream has for an answer, with the second try after a first that failed."""
+        self._http = http
+        self._redis = redis
+        self._questions = questions
+        self._timeout = timeout
+        self._breaker = Breaker(questions.keep, counts=http_errors.is_trouble)
+        self._calls = asyncio.Semaphore(CALLS)
+        self._flights: dict[int, asyncio.Future[Forecast]] = {}
+        """The calls under way, by place: one for all who want the same."""
+
+    async def find(self, place: Place, kept: bytes | None, *, by: float) -> Found:
+        """Find the weather of a place until `by` (`time.monotonic()`). It never raises, whatever upstream does.
+
+        `kept` is what Redis has of it; what cannot be read is as good as nothing.
+        """
+        forecast = _read(kept)
+        if forecast is not None and forecast.age < FRESH_FOR:
+            return Found(forecast, fresh=True)
+        flight = self._flights.get(place.id)
+        if flight is None:
+            return await self._from(self._start(place), forecast, by)
+        if forecast is not None and not flight.done():
+            return Found(forecast, fresh=False)  # somebody is at it
+        found = await self._from(flight, forecast, by)
+        if found.fresh or not flight.done():
+            return found
+        # It began before us, and so it had to end before our time is up.
+        return await self._from(self._flights.get(place.id) or self._start(place), forecast, by)
+
+    async def _from(self, flight: "asyncio.Future[Forecast]", forecast: Forecast | None, by: float) -> Found:
+        """Wait for a flight; with stale weather at hand not to the end."""
+        patience = (by - time.monotonic()) * (1 if forecast is None else WAIT_WITH_STALE)
+        await asyncio.wait({flight}, timeout=max(0, patience))
+        if not flight.done():
+            return Found(forecast, fresh=False, reason=Reason.TIMEOUT)
+        error = flight.exception()
+        if error is not None:
+            return Found(forecast, fresh=False, reason=reason_of(error))
+        return Found(flight.result(), fresh=True)
+
+    def _start(self, place: Place) -> "asyncio.Future[Forecast]":
+        flight: asyncio.Future[Forecast] = asyncio.get_running_loop().create_future()
+        if self._breaker.is_open:
+            flight.set_exception(OpenError("the upstream is left alone for now"))
+            return flight
+        self._flights[place.id] = flight
+        self._questions.keep(self._fly(place, flight))
+        return flight
+
+    async def _fly(self, place: Place, flight: "asyncio.Future[Forecast]") -> None:
+        """Fetch the weather for whoever waits for the flight; and only then keep it, so that nobody waits for that."""
+        try:
+            forecast = await self._breaker.call(partial(self._fetch, place))
+        except Exception as error:  # noqa: BLE001 - whoever waits tells it
+            flight.set_exception(error)
+            flight.exception()  # so that the loop does not miss them, if they are gone
+        else:
+            flight.set_result(forecast)
+            await self._keep(place, forecast)
+        finally:
+            del self._flights[place.id]
+
+    async def _fetch(self, place: Place) -> Forecast:
+        return await self._questions.ask(self._fetch_in_turn(place), within=self._timeout)
+
+    async def _fetch_in_turn(self, place: Place) -> Forecast:
+        async with self._calls:
+            async for attempt in stamina.retry_context(
+                on=http_errors.is_worth_another_try, attempts=2, timeout=None, wait_initial=0.02, wait_jitter=0.05
+            ):
+                with attempt:
+                    weather = await fetch_weather(self._http, place)
+        return Forecast(fetched_at=time.time(), weather=weather)
+
+    async def _keep(self, place: Place, forecast: Forecast) -> None:
+        with contextlib.suppress(Exception):  # then it is fetched again
+            await self._questions.ask(self._write(place, forecast), within=KEEP_WITHIN)
+
+    async def _write(self, place: Place, forecast: Forecast) -> None:
+        await self._redis.set(weather_key(place.id), forecast.model_dump_json(), ex=KEPT_FOR)
+
+
+def _read(kept: bytes | None) -> Forecast | None:
+    """The forecast that Redis keeps, if it is one, of the last day and not of the future."""
+    if kept is None:
+        return None
+    try:
+        forecast = Forecast.model_validate_json(kept)
+    except ValidationError:
+        return None
+    age = time.time() - forecast.fetched_at
+    return forecast if -CLOCKS_DIFFER <= age <= KEPT_FOR else None

@@ -1,0 +1,70 @@
+"""What PostgreSQL knows for a brief: places with their latest observations, all in one statement."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import ARRAY, Integer, Row, any_, bindparam, select, true
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.briefs.sections import Reason
+from gateway.observations.queries import Observation
+from gateway.places.queries import Place
+from gateway.resources.database import reading
+from gateway.schema.tables import observations, places
+
+OBSERVATIONS = 5
+"""How many of the latest a brief has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A place, and what was reported about it lately, the newest first."""
+
+    place: Place
+    observations: list[Observation] | None
+    """None: they could not be fetched."""
+    reason: Reason | None = None
+    """Why not."""
+
+
+_PLACE = [places.c[name] for name in Place.__slots__]
+_OBSERVATION = [observations.c[name] for name in Observation.__slots__]
+_NEWEST_FIRST = (observations.c.created_at.desc(), observations.c.id.desc())
+_WANTED = places.c.id == any_(bindparam("place_ids", type_=ARRAY(Integer)))
+
+_latest = (
+    select(*_OBSERVATION)
+    .where(observations.c.place_id == places.c.id)
+    .order_by(*_NEWEST_FIRST)
+    .limit(OBSERVATIONS)
+    .lateral("latest")
+)
+_PLACES = select(*_PLACE).where(_WANTED)
+_PLACES_WITH_OBSERVATIONS = (
+    select(*_PLACE, *_latest.c)
+    .select_from(places.outerjoin(_latest, true()))
+    .where(_WANTED)
+    .order_by(places.c.id, _latest.c.created_at.desc(), _latest.c.id.desc())
+)
+
+
+async def places_with_observations(database: AsyncEngine, place_ids: Sequence[int]) -> dict[int, Known]:
+    """Fetch places, each with its latest observations. Those that do not exist are left out."""
+    async with reading(database) as connection:
+        rows = await connection.execute(_PLACES_WITH_OBSERVATIONS, {"place_ids": place_ids})
+    return {place_id: _known(list(its_rows)) for place_id, its_rows in groupby(rows, key=itemgetter(0))}
+
+
+async def only_places(database: AsyncEngine, place_ids: Sequence[int]) -> dict[int, Place]:
+    """Fetch places. Those that do not exist are left out."""
+    async with reading(database) as connection:
+        rows = await connection.execute(_PLACES, {"place_ids": place_ids})
+    return {row[0]: Place(*row) for row in rows}
+
+
+def _known(rows: Sequence[Row[*tuple[Any, ...]]]) -> Known:
+    width = len(_PLACE)
+    return Known(Place(*rows[0][:width]), [Observation(*row[width:]) for row in rows if row[width] is not None])
