@@ -39,6 +39,10 @@ OBSERVATIONS_SHARE = 0.25
 LOOKUP_SHARE = 0.25
 """For what Redis keeps of the weather. Then it is asked for upstream."""
 
+CALL_WITHIN = 1.0
+"""Seconds for one call to a backend. That is longer than a brief waits for it: it may have to connect anew, and were that
+given up each time, a slow network would never be connected again. Whoever comes next finds it done."""
+
 AT_ONCE = 2
 """How many batches to one backend are under way at most: the fewer, the more questions share one."""
 
@@ -101,11 +105,13 @@ class Briefs:
         self._redis = redis
         self._model = model
         self._timeout = timeout
+        self._call_within = max(CALL_WITHIN, timeout)
         self._questions = Questions()
         self._redis_breaker = Breaker(self._questions.keep)
         self._rows = Batcher(self._load_rows, self._questions.keep, at_once=AT_ONCE, most=MOST_IN_A_BATCH)
+        self._places = Batcher(self._load_places, self._questions.keep, at_once=AT_ONCE, most=MOST_IN_A_BATCH)
         self._kept = Batcher(self._load_kept, self._questions.keep, at_once=AT_ONCE, most=MOST_IN_A_BATCH)
-        self._forecasts = Forecasts(http=http, redis=redis, questions=self._questions, timeout=timeout * SHARE)
+        self._forecasts = Forecasts(http=http, redis=redis, questions=self._questions, timeout=self._call_within)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
@@ -141,10 +147,7 @@ class Briefs:
         rows = Asked(self._rows.ask(place_id))
         kept = Asked(self._kept.ask(place_id))
         try:
-            try:
-                known = await rows.until(began + self._timeout * PLACE_SHARE)
-            except Exception as error:
-                raise PlaceUnavailableError(reason_of(error)) from error
+            known = await self._known(place_id, rows, began)
             if known is None:
                 return None
             weather = await self._weather(known.place, kept, began)
@@ -159,6 +162,21 @@ class Briefs:
             kept.give_up()
         complete = all(section.status is not Status.UNAVAILABLE for _, section in sections)
         return Brief(place=known.place, complete=complete, sections=sections)
+
+    async def _known(self, place_id: int, rows: Asked[Known | None], began: float) -> Known | None:
+        """What PostgreSQL knows: all of it, or the place alone if the rest fails or takes too long."""
+        try:
+            return await rows.until(began + self._timeout * OBSERVATIONS_SHARE)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the place may be there
+            reason = reason_of(error)
+        alone = Asked(self._places.ask(place_id))
+        try:
+            place = await alone.until(began + self._timeout * PLACE_SHARE)
+        except Exception as error:
+            raise PlaceUnavailableError(reason_of(error)) from error
+        finally:
+            alone.give_up()
+        return None if place is None else Known(place, None, reason)
 
     async def _weather(self, place: Place, kept: Asked[Kept | None], began: float) -> Section[Weather]:
         try:
@@ -205,23 +223,16 @@ class Briefs:
         )
 
     async def _load_rows(self, place_ids: list[int]) -> Mapping[int, Known]:
-        """Ask PostgreSQL for everything at once; for the places alone if that fails, so that the rest can be told."""
-        try:
-            return await self._questions.ask(
-                places_with_observations(self._database, place_ids), within=self._timeout * OBSERVATIONS_SHARE
-            )
-        except Exception as error:  # noqa: BLE001 - whatever it is, the places may be there
-            reason = reason_of(error)
-        places = await self._questions.ask(
-            only_places(self._database, place_ids), within=self._timeout * (PLACE_SHARE - OBSERVATIONS_SHARE)
-        )
-        return {place_id: Known(place, None, reason) for place_id, place in places.items()}
+        return await self._questions.ask(places_with_observations(self._database, place_ids), within=self._call_within)
+
+    async def _load_places(self, place_ids: list[int]) -> Mapping[int, Place]:
+        return await self._questions.ask(only_places(self._database, place_ids), within=self._call_within)
 
     async def _load_kept(self, place_ids: list[int]) -> Mapping[int, Kept]:
         """Ask Redis, unless it has been failing."""
 
         async def ask() -> Mapping[int, Kept]:
-            return await self._questions.ask(fetch_kept(self._redis, place_ids), within=self._timeout * SHARE)
+            return await self._questions.ask(fetch_kept(self._redis, place_ids), within=self._call_within)
 
         return await self._redis_breaker.call(ask)
 

@@ -6,7 +6,9 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import ARRAY, Integer, Row, any_, bindparam, select, true
+from asyncpg import Record
+from sqlalchemy import ARRAY, Integer, Select, any_, bindparam, literal_column, select, true
+from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.briefs.sections import Reason
@@ -30,6 +32,11 @@ class Known:
     """Why not."""
 
 
+def _sql(statement: Select[*tuple[Any, ...]]) -> str:
+    """The text of a statement: compiled once, and not with each brief."""
+    return str(statement.compile(dialect=asyncpg.dialect()))  # type: ignore[no-untyped-call]
+
+
 _PLACE = [places.c[name] for name in Place.__slots__]
 _OBSERVATION = [observations.c[name] for name in Observation.__slots__]
 _NEWEST_FIRST = (observations.c.created_at.desc(), observations.c.id.desc())
@@ -39,11 +46,11 @@ _latest = (
     select(*_OBSERVATION)
     .where(observations.c.place_id == places.c.id)
     .order_by(*_NEWEST_FIRST)
-    .limit(OBSERVATIONS)
+    .limit(literal_column(str(OBSERVATIONS)))
     .lateral("latest")
 )
-_PLACES = select(*_PLACE).where(_WANTED)
-_PLACES_WITH_OBSERVATIONS = (
+_PLACES = _sql(select(*_PLACE).where(_WANTED))
+_PLACES_WITH_OBSERVATIONS = _sql(
     select(*_PLACE, *_latest.c)
     .select_from(places.outerjoin(_latest, true()))
     .where(_WANTED)
@@ -54,17 +61,17 @@ _PLACES_WITH_OBSERVATIONS = (
 async def places_with_observations(database: AsyncEngine, place_ids: Sequence[int]) -> dict[int, Known]:
     """Fetch places, each with its latest observations. Those that do not exist are left out."""
     async with reading(database) as connection:
-        rows = await connection.execute(_PLACES_WITH_OBSERVATIONS, {"place_ids": place_ids})
+        rows = await connection.fetch(_PLACES_WITH_OBSERVATIONS, place_ids)
     return {place_id: _known(list(its_rows)) for place_id, its_rows in groupby(rows, key=itemgetter(0))}
 
 
 async def only_places(database: AsyncEngine, place_ids: Sequence[int]) -> dict[int, Place]:
     """Fetch places. Those that do not exist are left out."""
     async with reading(database) as connection:
-        rows = await connection.execute(_PLACES, {"place_ids": place_ids})
+        rows = await connection.fetch(_PLACES, place_ids)
     return {row[0]: Place(*row) for row in rows}
 
 
-def _known(rows: Sequence[Row[*tuple[Any, ...]]]) -> Known:
+def _known(rows: Sequence[Record]) -> Known:
     width = len(_PLACE)
     return Known(Place(*rows[0][:width]), [Observation(*row[width:]) for row in rows if row[width] is not None])

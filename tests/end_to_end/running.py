@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from starlette.types import ASGIApp
 
 from faultlab import Ledger
 from gateway.app import create_app
@@ -19,6 +20,7 @@ from gateway.asgi import AppLifespan, Requests
 from gateway.devstack.remains import MARKER
 from gateway.devstack.stack import Devstack
 from gateway.lifecycle import Journal, LifecycleStack
+from gateway.lifespan import Gateway
 from gateway.settings import Settings
 
 ORDER = ["http", "database", "redis", "rabbitmq", "model", "briefs"]
@@ -36,6 +38,8 @@ class Running:
 
     client: httpx.AsyncClient
     stack: LifecycleStack
+    gateway: Gateway
+    app: ASGIApp
 
 
 @asynccontextmanager
@@ -45,9 +49,10 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     lifespan = AppLifespan(app)
     await lifespan.enter()
     try:
-        transport = httpx.ASGITransport(Requests(app, lifespan.state))
+        requests = Requests(app, lifespan.state)
+        transport = httpx.ASGITransport(requests)
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-            yield Running(client, app.state.stack)
+            yield Running(client, app.state.stack, lifespan.state["gateway"], requests)
     finally:
         await lifespan.leave()
 

@@ -108,9 +108,10 @@ class Wired:
             life.start_took = time.monotonic() - began
             try:
                 if meanwhile is not None:
-                    transport = httpx.ASGITransport(Requests(app, lifespan.state))
+                    requests = Requests(app, lifespan.state)
+                    transport = httpx.ASGITransport(requests)
                     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-                        await meanwhile(Running(client, app.state.stack))
+                        await meanwhile(Running(client, app.state.stack, lifespan.state["gateway"], requests))
             finally:
                 began = time.monotonic()
                 await lifespan.leave()
