@@ -99,6 +99,8 @@ class Forecasts:
         await asyncio.wait({flight}, timeout=max(0, patience))
         if not flight.done():
             return Found(forecast, fresh=False, reason=Reason.TIMEOUT)
+        if flight.cancelled():
+            return Found(forecast, fresh=False, reason=Reason.ERROR)
         error = flight.exception()
         if error is not None:
             return Found(forecast, fresh=False, reason=reason_of(error))
@@ -125,6 +127,7 @@ class Forecasts:
             await self._keep(place, forecast)
         finally:
             del self._flights[place.id]
+            flight.cancel()  # unless it has landed: we were cancelled, and nobody shall wait for ever
 
     async def _fetch(self, place: Place) -> Forecast:
         return await self._questions.ask(self._fetch_in_turn(place), within=self._timeout)

@@ -11,7 +11,7 @@ T = TypeVar("T")
 log = structlog.get_logger("gateway.briefs")
 
 PATIENCE = 0.1
-"""Seconds until what resists its cancellation is cancelled again."""
+"""Seconds until what goes on is cancelled, and what resists its cancellation is cancelled again."""
 
 
 class Questions:
@@ -23,6 +23,7 @@ class Questions:
 
     def __init__(self) -> None:
         self._kept: set[asyncio.Task[Any]] = set()
+        self._ended = False
 
     def keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` to its end, or to ours. It has its own ways with what can go wrong: what it raises is a mistake."""
@@ -33,8 +34,12 @@ class Questions:
 
         Raises:
             TimeoutError: there was none in time.
+            ConnectionError: we have ended, and nothing is asked any more.
             Exception: whatever the question raised.
         """
+        if self._ended:
+            question.close()
+            raise ConnectionError("nothing is asked any more")
         task = asyncio.create_task(question)
         try:
             await asyncio.wait({task}, timeout=within)
@@ -63,7 +68,13 @@ class Questions:
         task.add_done_callback(done)
 
     async def end(self) -> None:
-        """End what is still kept, however often that takes; the entry that this belongs to has a deadline."""
+        """End what is still kept: by itself if it takes but a moment, else by force, however often that takes.
+
+        The entry that this belongs to has a deadline.
+        """
+        self._ended = True
+        if self._kept:
+            await asyncio.wait(self._kept, timeout=PATIENCE)
         while self._kept:
             for task in self._kept:
                 task.cancel()

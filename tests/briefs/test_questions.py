@@ -4,6 +4,7 @@ import asyncio
 import gc
 
 import pytest
+import structlog
 
 from gateway.briefs.questions import Questions
 
@@ -72,3 +73,38 @@ async def test_a_failure_that_nobody_waits_for_any_more_is_not_reported() -> Non
     loop.set_exception_handler(before)
 
     assert reported == []
+
+
+async def test_once_it_has_ended_nothing_is_asked_any_more() -> None:
+    questions = Questions()
+    await questions.end()
+
+    with pytest.raises(ConnectionError):
+        await questions.ask(asyncio.sleep(0), within=1)
+
+
+async def test_what_needs_but_a_moment_is_let_end_by_itself() -> None:
+    questions = Questions()
+    ended: list[bool] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0.01)
+        ended.append(True)
+
+    questions.keep(work())
+    await questions.end()
+
+    assert ended
+
+
+async def test_a_mistake_in_the_background_is_reported() -> None:
+    questions = Questions()
+
+    async def err() -> None:
+        raise KeyError("a mistake")
+
+    with structlog.testing.capture_logs() as logs:
+        questions.keep(err())
+        await questions.end()
+
+    assert [entry["event"] for entry in logs] == ["background work failed"]

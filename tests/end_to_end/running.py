@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from redis.asyncio import Redis
 from starlette.types import ASGIApp
 
 from faultlab import Ledger
@@ -151,6 +152,12 @@ async def held(servers: Devstack, instance: str, *, broker: bool = True) -> list
     if broker:
         names += [("rabbitmq", name) for name in await servers.rabbitmq.clients()]
     return [f"{server} {name}" for server, name in names if name.startswith(instance)]
+
+
+async def forget(servers: Devstack) -> None:
+    """Let Redis keep nothing: neither the weather nor any views."""
+    async with Redis.from_url(servers.redis.url) as client:
+        await client.flushdb()
 
 
 async def assert_nothing_is_held(servers: Devstack, instance: str) -> None:

@@ -12,15 +12,9 @@ from gateway.devstack.server import Server
 from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import Weather
 from gateway.settings import Settings
-from tests.end_to_end.running import ZURICH, Running, running, until
+from tests.end_to_end.running import ZURICH, Running, forget, running, until
 
 BRIEF = f"/v1/places/{ZURICH}/brief"
-
-
-async def forget(servers: Devstack) -> None:
-    """Let Redis keep nothing."""
-    async with redis.Redis.from_url(servers.redis.url) as client:
-        await client.flushdb()
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from gateway.asgi import AppLifespan, Requests
 from gateway.devstack.stack import Devstack
 from gateway.lifecycle import Journal
 from gateway.settings import Settings
-from tests.end_to_end.running import Running
+from tests.end_to_end.running import Running, forget
 from tests.faults.stage import server_of
 
 PROTOCOLS = {"http": "http", "database": "postgresql", "redis": "redis", "rabbitmq": "amqp"}
@@ -82,6 +82,7 @@ class Wired:
             redis_options: what follows the `?` in the URL of Redis.
             brief_timeout: how long an answer may take.
         """
+        await forget(self.servers)  # so that upstream is asked for the weather
         instance = f"{PREFIX}{next(_numbers)}-"
         deadlines = {resource: (start, stop) if resource == broken else (PATIENT, PATIENT) for resource in PROTOCOLS}
         settings = self.settings(instance, deadlines, redis_options, brief_timeout)
