@@ -1,6 +1,6 @@
 # `make dev` and `make test` do everything on a machine that has Python 3.11 and make. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help install dev test faults lint test-compose lock model places clean
+.PHONY: help install dev test faults soak lint test-compose lock model places clean
 HOST ?= 127.0.0.1
 PORT ?= 8000
 PYTHON ?= python3
@@ -24,7 +24,12 @@ test:  ## Run all tests that need no container engine
 faults:  ## Run the fault lab, its long sweeps included, and write docs/faults.md anew
 	@tools/install dev
 	@tools/install-servers
-	.venv/bin/pytest -m "not compose" tests/faultlab tests/faults --report docs/faults $(ARGS)
+	.venv/bin/pytest -m "not compose and not soak" tests/faultlab tests/faults --report docs/faults $(ARGS)
+
+soak:  ## Break everything under load for ten minutes (SOAK_SECONDS, SOAK_SEED), and write what that was like
+	@tools/install dev
+	@tools/install-servers
+	SOAK_REPORT=$${SOAK_REPORT-build/soak.md} .venv/bin/pytest -m soak -o faulthandler_timeout=7200 tests/chaos $(ARGS)
 
 lint:  ## Check format, style, types and the layers of the house
 	@tools/install dev

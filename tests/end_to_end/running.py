@@ -90,6 +90,10 @@ class Process:
         """What it has printed so far."""
         return self._output.read_text()
 
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
