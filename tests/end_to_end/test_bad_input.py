@@ -74,20 +74,24 @@ def resident_mib(gateway: Process) -> float:
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
-@pytest.mark.parametrize("what", REQUESTS)
-async def test_bad_input_has_a_clear_answer(gateway_process: Process, what: str) -> None:
-    request, expected = REQUESTS[what]
-    status, headers, body = await answer(gateway_process, request)
+async def test_bad_input_has_a_clear_answer(gateway_process: Process) -> None:
+    wrong = {}
+    for what, (request, expected) in REQUESTS.items():
+        status, headers, body = await answer(gateway_process, request)
+        told = status < 400 or is_clear(status, headers, body)
+        if status != expected or not told or not headers["x-request-id"] or len(body) > 20_000:
+            wrong[what] = status, headers, body[:500]
 
-    assert status == expected
-    if status >= 400:
-        assert headers["content-type"] == "application/problem+json"
-        problem = json.loads(body)
-        assert problem["status"] == status
-        assert problem["detail"]
-    assert headers["x-request-id"]
-    assert len(body) < 20_000
+    assert wrong == {}
     assert (await answer(gateway_process, get("/livez")))[0] == 200
+
+
+def is_clear(status: int, headers: dict[str, str], body: bytes) -> bool:
+    """Whether it is a problem that says what to do."""
+    if headers["content-type"] != "application/problem+json":
+        return False
+    problem = json.loads(body)
+    return problem["status"] == status and bool(problem["detail"])
 
 
 async def test_bad_input_leaves_memory_as_it_was(gateway_process: Process) -> None:
