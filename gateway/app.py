@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from gateway.api import briefs, health, places, predictions, problems
+from gateway.api import briefs, health, observations, places, predictions, problems
 from gateway.api.body_limit import LARGEST_BODY, LargeBodyProblemMiddleware
 from gateway.api.request_id import RequestIdMiddleware
 from gateway.lifespan import lifespan
@@ -48,6 +48,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=problems.documented(HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE),
     )
     app.state.settings = settings or read_settings()
-    for router in (places.router, briefs.router, predictions.router, health.router):
+    for router in (places.router, briefs.router, observations.router, predictions.router, health.router):
         app.include_router(router)
     return app

@@ -4,17 +4,15 @@ from collections.abc import AsyncGenerator
 from typing import Annotated
 
 from fastapi import Depends, Request
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.briefs.briefs import Briefs
 from gateway.lifecycle import Journal
 from gateway.lifespan import Gateway
+from gateway.observations.reports import Reports
 from gateway.readiness import Readiness
-from gateway.resources.database import is_transient
+from gateway.resources.database import is_away
 from gateway.resources.model import Model
-from gateway.resources.opening import PermanentError
 
 # They are coroutines because FastAPI calls plain functions in a thread, which takes longer than all that they do.
 
@@ -51,6 +49,10 @@ async def get_journal(request: Request) -> Journal:
     return (await get_gateway(request)).journal
 
 
+async def get_reports(request: Request) -> Reports:
+    return (await get_gateway(request)).reports
+
+
 async def get_session(request: Request) -> AsyncGenerator[AsyncSession]:
     """A database session for this request: its connection is taken at the first statement, and given back at the end.
 
@@ -63,8 +65,8 @@ async def get_session(request: Request) -> AsyncGenerator[AsyncSession]:
     try:
         async with AsyncSession(engine) as session:
             yield session
-    except (OSError, DBAPIError, PoolTimeoutError, PermanentError) as error:
-        if isinstance(error, PermanentError) or is_transient(error):
+    except Exception as error:
+        if is_away(error):
             raise DatabaseUnavailableError from error
         raise
 
@@ -79,5 +81,6 @@ BriefsDependency = Annotated[Briefs, Depends(get_briefs)]
 JournalDependency = Annotated[Journal, Depends(get_journal)]
 ModelDependency = Annotated[Model, Depends(get_model)]
 ReadinessDependency = Annotated[Readiness, Depends(get_readiness)]
+ReportsDependency = Annotated[Reports, Depends(get_reports)]
 RequestId = Annotated[str, Depends(get_request_id)]
 Session = Annotated[AsyncSession, Depends(get_session)]

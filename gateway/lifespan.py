@@ -13,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.briefs.briefs import Briefs
 from gateway.lifecycle import Journal, LifecycleStack
 from gateway.logs import log_event
+from gateway.observations.relay import Relay
+from gateway.observations.reports import Reports
 from gateway.readiness import Readiness
 from gateway.resources.database import DatabaseEngine
 from gateway.resources.http import HttpClient
@@ -37,6 +39,7 @@ class Gateway:
     redis: Redis
     rabbitmq: RabbitMQ
     model: Model
+    reports: Reports
     briefs: Briefs
     readiness: Readiness
     journal: Journal
@@ -65,6 +68,10 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
         model = await enter(stack, ModelResource(settings.model))
 
         # What works with them comes after them, so that it ends before they do.
+        relay = Relay(database, rabbitmq.connection)
+        await stack.enter("relay", relay.open(), start=1, stop=3, abort=relay.abort, check=relay.check)
+        reports = Reports(database, on_stored=relay.wake)
+        await stack.enter("reports", reports.open(), start=1, stop=3)
         briefs = Briefs(http=http, database=database, redis=redis, model=model, timeout=settings.brief_timeout)
         await stack.enter("briefs", briefs.open(), start=1, stop=3)
 
@@ -76,6 +83,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
                 redis=redis,
                 rabbitmq=rabbitmq,
                 model=model,
+                reports=reports,
                 briefs=briefs,
                 readiness=Readiness(stack, grace=settings.ready_grace),
                 journal=stack.journal,

@@ -1,5 +1,6 @@
 """The address to serve on: taken before anything is entered, listened on after the startup."""
 
+import ipaddress
 import socket
 
 
@@ -37,6 +38,11 @@ def let_go_quickly(listener: socket.socket) -> None:
 def url_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
+
+
+def on_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine can connect to it."""
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def _bound(family: int, kind: int, protocol: int, address: tuple[object, ...], *, reuse: bool) -> socket.socket:

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from gateway.asgi import AppLifespan, Requests
 from gateway.lifecycle import LifecycleStack, describe
-from gateway.listener import let_go_quickly, url_of
+from gateway.listener import let_go_quickly, on_loopback, url_of
 from gateway.settings import Settings
 from gateway.watchdog import Watchdog, run
 
@@ -56,6 +56,7 @@ def serve(
         settings: how long the stop and its parts may take.
         on_started: called after the startup, before the first request.
     """
+    app.state.on_loopback = on_loopback(listener)  # for the keys: see `api/keys.py`
     return run(_Life(app, listener, settings, Watchdog(), on_started).run(), loop_factory=uvloop.new_event_loop)
 
 

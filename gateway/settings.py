@@ -47,6 +47,13 @@ def _url_with(*schemes: str, origin: bool = False) -> AfterValidator:
     return AfterValidator(validate)
 
 
+def _visible(key: SecretStr) -> SecretStr:
+    """Accept what a header can say as it is: an empty key would let everybody in, and a space could not be told."""
+    if not re.fullmatch(r"[!-~]+", key.get_secret_value()):
+        raise ValueError("should be visible ASCII characters, at least one and no space")
+    return key
+
+
 def address(url: SecretStr) -> str:
     """What of a URL may be shown: its host and port, without user and password."""
     parts = urlsplit(url.get_secret_value())
@@ -111,7 +118,7 @@ class Settings(BaseSettings):
     graceful_seconds: Seconds = 10
     ready_grace: Seconds = 30
     brief_timeout: PositiveSeconds = 0.8
-    api_keys: tuple[SecretStr, ...] = ()
+    api_keys: tuple[Annotated[SecretStr, AfterValidator(_visible)], ...] = ()
     instance: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9._-]+$")] = "gateway"
 
     @model_validator(mode="after")

@@ -47,10 +47,11 @@ class Problem(BaseModel):
 class ProblemError(Exception):
     """Raised by routes to answer with a problem."""
 
-    def __init__(self, status: HTTPStatus, detail: str) -> None:
+    def __init__(self, status: HTTPStatus, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, detail)
         self.status = status
         self.detail = detail
+        self.headers = headers
 
 
 def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
@@ -78,7 +79,7 @@ def problem(
 
 
 async def _on_problem(_request: Request, error: ProblemError) -> JSONResponse:
-    return problem(error.status, error.detail)
+    return problem(error.status, error.detail, headers=error.headers)
 
 
 async def _on_http_exception(_request: Request, error: HTTPException) -> JSONResponse:

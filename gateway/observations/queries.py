@@ -29,9 +29,20 @@ _LATEST = (
 )
 
 
+_ONE = select(*[observations.c[name] for name in Observation.__slots__]).where(
+    observations.c.id == bindparam("observation_id"), observations.c.place_id == bindparam("place_id")
+)
+
+
 async def latest_observations(connection: AsyncConnection, place_id: int, limit: int = 5) -> list[Observation]:
     """Fetch the latest observations of a place, the newest first. An unknown place has none."""
     if not 0 <= place_id <= LARGEST_PLACE_ID:
         return []
     rows = await connection.execute(_LATEST, {"place_id": place_id, "limit": limit})
     return [Observation(*row) for row in rows]
+
+
+async def observation_of(connection: AsyncConnection, place_id: int, observation_id: int) -> Observation | None:
+    """Fetch one observation of a place. None: there is none of that id, or not of that place."""
+    row = (await connection.execute(_ONE, {"place_id": place_id, "observation_id": observation_id})).first()
+    return None if row is None else Observation(*row)

@@ -28,10 +28,11 @@ that ends the wait."""
 
 _TRANSIENT = (
     OSError,  # refused, unreachable, no such name yet; TimeoutError is one, too
-    asyncpg.CannotConnectNowError,  # it is starting up, or shutting down
-    asyncpg.TooManyConnectionsError,
-    asyncpg.ConnectionDoesNotExistError,  # it closed the connection in the middle
-    asyncpg.AdminShutdownError,
+    asyncpg.PostgresConnectionError,  # it closed the connection in the middle
+    asyncpg.OperatorInterventionError,  # it is starting up, or shutting down; somebody ended what we asked
+    asyncpg.InsufficientResourcesError,  # too many connections, no memory, no space
+    asyncpg.TransactionRollbackError,  # a deadlock
+    asyncpg.ReadOnlySQLTransactionError,  # it is a replica, until it is promoted
 )
 
 
@@ -44,6 +45,11 @@ def is_transient(error: BaseException | None) -> bool:
             return True
         error = error.orig.__cause__ or error.orig
     return isinstance(error, _TRANSIENT)
+
+
+def is_away(error: BaseException | None) -> bool:
+    """Whether who uses the database should try again later: it may pass by itself, or a person is about to mend it."""
+    return isinstance(error, PermanentError) or is_transient(error)
 
 
 @asynccontextmanager

@@ -1,5 +1,7 @@
 """The tables, as SQLAlchemy Core knows them. The migrations make them; a test keeps the two the same."""
 
+from typing import Literal, get_args
+
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -13,11 +15,14 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    Uuid,
     func,
 )
 
-CONDITIONS = ("drizzle", "rain", "sun", "snow", "fog")
+Condition = Literal["drizzle", "rain", "sun", "snow", "fog"]
 """What an observation may say of the sky."""
+
+CONDITIONS: tuple[str, ...] = get_args(Condition)
 
 LOWEST_TEMPERATURE_C = -100.0
 HIGHEST_TEMPERATURE_C = 70.0
@@ -28,6 +33,9 @@ LONGEST_NOTE = 1000
 
 LARGEST_PLACE_ID = 2**31 - 1
 """The largest integer that the column takes; GeoNames' ids have eight digits."""
+
+LARGEST_OBSERVATION_ID = 2**63 - 1
+"""The largest that a bigint takes."""
 
 metadata = MetaData(
     naming_convention={
@@ -72,6 +80,8 @@ observations = Table(
     Column("condition", Text, nullable=False),
     Column("note", Text),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    # What the caller called this report, so that sending it again reports nothing twice.
+    Column("idempotency_key", Text),
     CheckConstraint(
         f"temperature_c BETWEEN {LOWEST_TEMPERATURE_C} AND {HIGHEST_TEMPERATURE_C}",
         name="temperature_c",
@@ -80,4 +90,30 @@ observations = Table(
     CheckConstraint(f"char_length(note) <= {LONGEST_NOTE}", name="note"),
     # The latest of a place are the end of a range of this index.
     Index(None, "place_id", "created_at", "id"),
+)
+Index(
+    "ix_observations_idempotency_key",
+    observations.c.idempotency_key,
+    unique=True,
+    postgresql_where=observations.c.idempotency_key.is_not(None),
+)
+
+# Events that were not published yet: written in the transaction that makes them true, deleted when the broker has them.
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("event_id", Uuid, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+# Events that the worker has worked in: the broker may deliver one more than once.
+consumed_events = Table(
+    "consumed_events",
+    metadata,
+    Column("event_id", Uuid, primary_key=True),
+    Column("consumed_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Index(None, "consumed_at"),
 )

@@ -24,8 +24,10 @@ from gateway.lifecycle import Journal, LifecycleStack
 from gateway.lifespan import Gateway
 from gateway.settings import Settings
 
-ORDER = ["http", "database", "redis", "rabbitmq", "model", "briefs"]
-"""What the lifespan enters, in order."""
+RESOURCES = ["http", "database", "redis", "rabbitmq", "model"]
+WORKERS = ["relay", "reports", "briefs"]
+ORDER = [*RESOURCES, *WORKERS]
+"""What the lifespan enters, in order: what it owns, and what works with that."""
 
 ZURICH = 2657896
 

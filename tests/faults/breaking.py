@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.briefs.briefs import Briefs
+from gateway.observations.relay import Relay
+from gateway.observations.reports import Reports
 from gateway.resources.database import DatabaseEngine
 from gateway.resources.http import HttpClient
 from gateway.resources.model import ModelResource
@@ -50,6 +52,8 @@ def make_breakable(replace: Callable[[object, str, object], object] = setattr) -
     """
     for resource in (HttpClient, DatabaseEngine, RedisPool, RabbitMQConnection, ModelResource):
         replace(resource, "open", _breakable(resource.name, resource.open))
+    replace(Relay, "open", _breakable("relay", Relay.open))
+    replace(Reports, "open", _breakable("reports", Reports.open))
     replace(Briefs, "open", _breakable("briefs", Briefs.open))
 
 

@@ -16,15 +16,13 @@ import pytest
 from gateway.devstack.stack import Devstack
 from gateway.lifecycle import Kind
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.running import ORDER, assert_nothing_is_held, assert_problem_in_full, held, until
+from tests.end_to_end.running import ORDER, RESOURCES, assert_nothing_is_held, assert_problem_in_full, held, until
 from tests.faults.recording import Record
 
 PROGRAM = "tests.faults.hanging"
 
-LIMITS = {f"GATEWAY_{name.upper()}__STOP_TIMEOUT": "0.3" for name in ORDER if name != "briefs"} | {
-    "GATEWAY_GRACEFUL_SECONDS": "0.3"
-}
-"""Of a stop that was asked for once. The briefs have three seconds, always."""
+LIMITS = {f"GATEWAY_{name.upper()}__STOP_TIMEOUT": "0.3" for name in RESOURCES} | {"GATEWAY_GRACEFUL_SECONDS": "0.3"}
+"""Of a stop that was asked for once. What works with the resources has three seconds, always."""
 
 NO_LIMITS = dict.fromkeys(LIMITS, "50") | {"GATEWAY_SHUTDOWN_TIMEOUT": "60"}
 """Of one that has to be forced: whatever ends it in time, it is none of these."""

@@ -20,7 +20,7 @@ from gateway.lifecycle import (
 )
 from gateway.lifespan import lifespan
 from gateway.settings import Settings
-from tests.end_to_end.running import ORDER, assert_nothing_is_held, until
+from tests.end_to_end.running import ORDER, RESOURCES, WORKERS, assert_nothing_is_held, until
 from tests.faults.breaking import Plan, Step, be_cancelled, fail, hang, make_breakable, planned
 from tests.faults.proof import assert_given_back
 from tests.faults.stage import Stage
@@ -30,8 +30,8 @@ pytestmark = pytest.mark.usefixtures("census")
 START, STOP = 1.5, 0.3
 """Seconds: the deadlines of each entry here."""
 
-BRIEFS_STOP = 3.0
-"""Those of the last entry are no settings."""
+WORKER_STOP = 3.0
+"""Those of what works with the resources are no settings."""
 
 MARGIN = 1.4
 """Seconds for all that does not wait for a deadline, on a busy machine (0.4 were seen); less than a start that is waited for in
@@ -102,7 +102,7 @@ def _breakable(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """With deadlines that are worth waiting for."""
-    groups = {name: getattr(settings, name) for name in ORDER[:-1]}
+    groups = {name: getattr(settings, name) for name in RESOURCES}
     short = {
         name: group.model_copy(update={"start_timeout": START, "stop_timeout": STOP}) for name, group in groups.items()
     }
@@ -126,6 +126,10 @@ async def together(stage: Stage, lives: list[Life]) -> list[Journal]:
     return list(journals)
 
 
+def stop_of(name: str) -> float:
+    return WORKER_STOP if name in WORKERS else STOP
+
+
 PAIRS = list(combinations(ORDER, 2))
 
 
@@ -136,9 +140,13 @@ async def test_an_entry_that_fails_to_start_and_one_that_fails_to_close_keep_no_
 ) -> None:
     start, start_error, _ = FAULTS[in_start]
     stop, _, stop_error = FAULTS[in_teardown]
-    expire = waits(in_start, START) + waits(in_teardown, STOP)
     lives = [
-        Life(stage.settings, Plan(entering={later: start}, exiting={earlier: stop}), expire) for earlier, later in PAIRS
+        Life(
+            stage.settings,
+            Plan(entering={later: start}, exiting={earlier: stop}),
+            waits(in_start, START) + waits(in_teardown, stop_of(earlier)),
+        )
+        for earlier, later in PAIRS
     ]
     journals = await together(stage, lives)
 
@@ -207,7 +215,7 @@ async def test_two_closes_that_fail_are_both_reported_and_keep_no_other_open(
         Life(
             stage.settings,
             Plan(exiting={later: do_first, earlier: do_second}),
-            waits(first, BRIEFS_STOP if later == "briefs" else STOP) + waits(second, STOP),
+            waits(first, stop_of(later)) + waits(second, stop_of(earlier)),
         )
         for earlier, later in PAIRS
     ]

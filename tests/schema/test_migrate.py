@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from gateway.schema.migrate import Migrated, configuration, migrate
 from gateway.schema.revision import HEAD, REVISIONS, SchemaMismatchError, current_revision
 
-ALL = {"alembic_version", "observations", "places"}
+ALL = {"alembic_version", "consumed_events", "observations", "outbox", "places"}
 
 WAITING = text("""
     SELECT application_name FROM pg_stat_activity

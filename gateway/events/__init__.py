@@ -1,0 +1,1 @@
+"""Events: what they say, and how they travel through RabbitMQ."""

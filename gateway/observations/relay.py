@@ -1,0 +1,176 @@
+"""The relay: brings events from the outbox to RabbitMQ, whenever both are there."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+from uuid import UUID
+
+import asyncpg
+import structlog
+from aio_pika import RobustConnection
+from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from gateway.events.channels import LOST, is_cancelled, open_channel
+from gateway.events.publishing import NotPublishedError, Publisher
+from gateway.events.topology import DEAD_LETTERS
+from gateway.events.waiting import Backoff, until
+from gateway.lifecycle import describe
+from gateway.resources.database import is_away
+from gateway.schema.tables import outbox
+
+BATCH = 100
+"""The most entries that are published together. After a failure it is one, until that is confirmed."""
+
+POLL = 1.0
+"""Seconds between two looks at the outbox. Our own writes wake us; this finds what others have left."""
+
+PUBLISH_WITHIN = 2.0
+"""Seconds for a batch, for which its entries are locked."""
+
+LAST_MOMENT = 0.5
+"""Seconds that a batch has to end by itself, once the gateway stops; then it is rolled back, and published again by another."""
+
+ASK_WITHIN = 0.3
+"""Seconds for the broker to say how many dead letters it has."""
+
+# Others skip what is locked: each relay has entries of its own. Who dies gives them back.
+_NEXT = (
+    select(outbox.c.id, outbox.c.event_id, outbox.c.type, outbox.c.body)
+    .order_by(outbox.c.id)
+    .limit(bindparam("limit"))
+    .with_for_update(skip_locked=True)
+)
+_PUBLISHED = delete(outbox).where(outbox.c.id.in_(bindparam("ids", expanding=True)))
+_DEPTH = select(func.count()).select_from(outbox)
+
+log = structlog.get_logger("gateway.relay")
+
+
+class Relay:
+    """Publishes what is in the outbox, in the order in which it came, and deletes what the broker has confirmed.
+
+    What was published and not deleted, because one of the two went away in between, is published again.
+    """
+
+    def __init__(self, database: AsyncEngine, rabbitmq: RobustConnection) -> None:
+        self._database = database
+        self._rabbitmq = rabbitmq
+        self._publisher = Publisher(rabbitmq)
+        self._woken = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._held: asyncpg.Connection | None = None
+        self._in_the_way: BaseException | None = None
+
+    def wake(self) -> None:
+        """Say that there is a new entry."""
+        self._woken.set()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[None]:
+        """Work until this is left. It ends by itself only by a mistake of ours."""
+        async with asyncio.TaskGroup() as group:
+            work = group.create_task(self._work(), name="relay")
+            try:
+                yield
+            finally:
+                self._stopping.set()
+                self.wake()
+                await asyncio.wait({work}, timeout=LAST_MOMENT)
+                work.cancel()
+                self.abort()
+
+    def abort(self) -> None:
+        """Let go of the connection that a batch holds: a server that has stopped would keep us waiting for it."""
+        if self._held is not None:
+            self._held.terminate()
+
+    async def _work(self) -> None:
+        backoff = Backoff()
+        while not self._stopping.is_set():
+            self._woken.clear()
+            try:
+                more = await self._relay()
+            except Exception as error:
+                if not (isinstance(error, NotPublishedError) or is_away(error)):
+                    raise
+                self._note(error.__cause__ if isinstance(error, NotPublishedError) else error)
+                await until(self._stopping, within=backoff.longer())
+                continue
+            self._note(None)
+            backoff.reset()
+            if not more:
+                await until(self._woken, within=POLL)
+
+    async def _relay(self) -> bool:
+        """Publish some entries; return whether there may be more.
+
+        Raises:
+            NotPublishedError: not all of them were confirmed; those that were are gone.
+        """
+        async with self._database.begin() as connection:
+            self._held = await _driver_of(connection)
+            try:
+                limit = BATCH if self._in_the_way is None else 1
+                entries = (await connection.execute(_NEXT, {"limit": limit})).all()
+                failures = await self._publish(entries)
+                published = [entry.id for entry in entries if entry.id not in failures]
+                if published:
+                    await connection.execute(_PUBLISHED, {"ids": published})
+            finally:
+                self._held = None
+        for failure in failures.values():
+            raise failure
+        return len(entries) == limit
+
+    async def _publish(self, entries: Sequence[Any]) -> dict[int, BaseException]:
+        """Publish the entries together; return what went wrong with which."""
+
+        async def publish(event_id: UUID, event_type: str, body: str) -> None:
+            await self._publisher.publish(event_id, event_type, body.encode(), within=PUBLISH_WITHIN)
+
+        outcomes = await asyncio.gather(
+            *(publish(entry.event_id, entry.type, entry.body) for entry in entries), return_exceptions=True
+        )
+        return {entry.id: error for entry, error in zip(entries, outcomes, strict=True) if error is not None}
+
+    def _note(self, error: BaseException | None) -> None:
+        """Remember what is in the way; say so when that begins, and when it ends."""
+        if error is not None and self._in_the_way is None:
+            log.warning("events have to wait", error=describe(error))
+        elif error is None and self._in_the_way is not None:
+            log.info("events are published again")
+        self._in_the_way = error
+
+    async def check(self) -> str | None:
+        """Say how many events wait, and how many dead letters there are, if the broker can be asked."""
+        async with self._database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            depth = await connection.scalar(_DEPTH)
+        remarks = [f"outbox: {depth} waiting"]
+        dead = await self._dead_letters()
+        if dead is not None:
+            remarks.append(f"dead letters: {dead}")
+        if self._in_the_way is not None:
+            remarks.append(f"trying again: {describe(self._in_the_way)}")
+        return ", ".join(remarks)
+
+    async def _dead_letters(self) -> int | None:
+        try:
+            async with asyncio.timeout(ASK_WITHIN):
+                channel = await open_channel(self._rabbitmq, confirms=False)
+                try:
+                    queue = await channel.declare_queue(DEAD_LETTERS, passive=True)
+                    return queue.declaration_result.message_count
+                finally:
+                    await channel.close()
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            return None
+        except LOST:
+            return None
+
+
+async def _driver_of(connection: AsyncConnection) -> asyncpg.Connection:
+    return cast("asyncpg.Connection", (await connection.get_raw_connection()).driver_connection)

@@ -1,0 +1,44 @@
+"""Observations that may be sent again, the outbox of their events, and which events were consumed."""
+# ruff: noqa: INP001 - Alembic runs this folder's files by their path; it is no package
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    """Add a column and two tables; no row of any table is written, so that it takes no time on a large one."""
+    op.add_column("observations", sa.Column("idempotency_key", sa.Text))
+    op.create_index(
+        "ix_observations_idempotency_key",
+        "observations",
+        ["idempotency_key"],
+        unique=True,
+        postgresql_where=sa.text("idempotency_key IS NOT NULL"),
+    )
+    op.create_table(
+        "outbox",
+        sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False),
+        sa.Column("event_id", sa.Uuid, nullable=False),
+        sa.Column("type", sa.Text, nullable=False),
+        sa.Column("body", sa.Text, nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+        sa.PrimaryKeyConstraint("id", name="pk_outbox"),
+    )
+    op.create_table(
+        "consumed_events",
+        sa.Column("event_id", sa.Uuid, nullable=False),
+        sa.Column("consumed_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+        sa.PrimaryKeyConstraint("event_id", name="pk_consumed_events"),
+    )
+    op.create_index("ix_consumed_events_consumed_at", "consumed_events", ["consumed_at"])
+
+
+def downgrade() -> None:
+    """Drop them, with what was not published yet."""
+    op.drop_table("consumed_events")
+    op.drop_table("outbox")
+    op.drop_index("ix_observations_idempotency_key", "observations")
+    op.drop_column("observations", "idempotency_key")

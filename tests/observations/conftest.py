@@ -1,0 +1,34 @@
+"""A database with three places for the tests of what is written."""
+
+import secrets
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.devstack.postgresql import PostgreSQL
+from gateway.places.seed import SHIPPED_TABLE, load, read
+from gateway.resources.database import DatabaseEngine
+from gateway.schema.migrate import migrate
+from gateway.schema.transaction import transaction
+from gateway.settings import DatabaseSettings
+
+PLACES = list(read(SHIPPED_TABLE))[:3]
+
+
+@pytest.fixture
+async def written_database(postgresql_server: PostgreSQL) -> str:
+    """The URL of a database of this test's own, with three places."""
+    url = await postgresql_server.create_database(f"written_{secrets.token_hex(4)}")
+    await migrate(url)
+    async with transaction(url, application_name="test") as connection:
+        await load(connection, PLACES)
+    return url
+
+
+@pytest.fixture
+async def database(written_database: str) -> AsyncIterator[AsyncEngine]:
+    """The engine as the gateway has it."""
+    settings = DatabaseSettings.model_validate({"url": written_database})
+    async with DatabaseEngine(settings, "test").open() as engine:
+        yield engine
