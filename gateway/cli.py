@@ -8,6 +8,7 @@ import contextlib
 import logging
 import traceback
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -56,6 +57,23 @@ def serve(
         _fail(str(error), error, debug=debug)
     on_started = (lambda stack: show_timeline(stack.journal)) if timeline else None
     status, failure = serve_app(create_app(settings), listener, settings, on_started=on_started)
+    if failure is not None:
+        _say(complain(failure, settings), failure, debug=debug)
+    raise typer.Exit(status)
+
+
+@app.command()
+def worker(
+    *,
+    alive: Annotated[Path | None, typer.Option(help="A file to touch every two seconds while all is well.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Work in what was reported and viewed, until SIGINT or SIGTERM stops it; a second signal forces the stop."""
+    settings = _begin(debug=debug)
+    from gateway.complaints import complain
+    from gateway.worker import work
+
+    status, failure = work(settings, alive=alive)
     if failure is not None:
         _say(complain(failure, settings), failure, debug=debug)
     raise typer.Exit(status)

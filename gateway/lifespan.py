@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypedDict, TypeVar
+from typing import TypedDict
 
 import httpx
 from fastapi import FastAPI
@@ -11,23 +11,19 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.briefs.briefs import Briefs
+from gateway.briefs.views import Views
 from gateway.lifecycle import Journal, LifecycleStack
 from gateway.logs import log_event
 from gateway.observations.relay import Relay
 from gateway.observations.reports import Reports
 from gateway.readiness import Readiness
 from gateway.resources.database import DatabaseEngine
+from gateway.resources.entering import RELEASE_SHARE, enter
 from gateway.resources.http import HttpClient
 from gateway.resources.model import Model, ModelResource
 from gateway.resources.rabbitmq import RabbitMQ, RabbitMQConnection
 from gateway.resources.redis import RedisPool
-from gateway.resources.resource import Resource
 from gateway.settings import Settings
-
-T = TypeVar("T")
-
-RELEASE_SHARE = 0.9
-"""How much of the whole stop there is to release everything politely; the rest is for letting go of what is left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +36,7 @@ class Gateway:
     rabbitmq: RabbitMQ
     model: Model
     reports: Reports
+    views: Views
     briefs: Briefs
     readiness: Readiness
     journal: Journal
@@ -72,6 +69,8 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
         await stack.enter("relay", relay.open(), start=1, stop=3, abort=relay.abort, check=relay.check)
         reports = Reports(database, on_stored=relay.wake)
         await stack.enter("reports", reports.open(), start=1, stop=3)
+        views = Views(rabbitmq.connection)
+        await stack.enter("views", views.open(), start=1, stop=3, check=views.check)
         briefs = Briefs(http=http, database=database, redis=redis, model=model, timeout=settings.brief_timeout)
         await stack.enter("briefs", briefs.open(), start=1, stop=3)
 
@@ -84,20 +83,9 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
                 rabbitmq=rabbitmq,
                 model=model,
                 reports=reports,
+                views=views,
                 briefs=briefs,
                 readiness=Readiness(stack, grace=settings.ready_grace),
                 journal=stack.journal,
             )
         }
-
-
-async def enter(stack: LifecycleStack, resource: Resource[T]) -> T:
-    """Enter a resource under its name, with its deadlines, the way to let go of it by force, and its health check."""
-    return await stack.enter(
-        resource.name,
-        resource.open(),
-        start=resource.settings.start_timeout,
-        stop=resource.settings.stop_timeout,
-        abort=resource.abort,
-        check=resource.check,
-    )

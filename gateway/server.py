@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 import socket
 from collections.abc import Callable, Generator
 from typing import Any
@@ -16,21 +15,8 @@ from gateway.asgi import AppLifespan, Requests
 from gateway.lifecycle import LifecycleStack, describe
 from gateway.listener import let_go_quickly, on_loopback, url_of
 from gateway.settings import Settings
-from gateway.watchdog import Watchdog, run
-
-STOPPED = 0
-"""Exit status after a clean stop by a signal."""
-DIED = 1
-"""A supervised entry died."""
-START_FAILED = 3
-"""The startup failed, or was stopped."""
-UNCLEAN = 4
-"""A close failed, or had to be aborted."""
-FORCED = 130
-"""A second signal forced the stop."""
-
-FORCE_WITHIN = 0.5
-"""Seconds from the second signal to the end of the process, whatever hangs."""
+from gateway.stopping import DIED, FORCED, START_FAILED, STOPPED, UNCLEAN, StopSignals
+from gateway.watchdog import run
 
 CLEAN_UP_WITHIN = 3.0
 """Seconds for the clean-up of requests that were cancelled, before what they use is released."""
@@ -57,7 +43,10 @@ def serve(
         on_started: called after the startup, before the first request.
     """
     app.state.on_loopback = on_loopback(listener)  # for the keys: see `api/keys.py`
-    return run(_Life(app, listener, settings, Watchdog(), on_started).run(), loop_factory=uvloop.new_event_loop)
+    return run(
+        _Life(app, listener, settings, StopSignals(settings.shutdown_timeout), on_started).run(),
+        loop_factory=uvloop.new_event_loop,
+    )
 
 
 class _Uvicorn(uvicorn.Server):
@@ -79,29 +68,32 @@ class _Life:
     """One life of the process, from before the startup to after the teardown."""
 
     def __init__(
-        self, app: FastAPI, listener: socket.socket, settings: Settings, watchdog: Watchdog, on_started: Started | None
+        self,
+        app: FastAPI,
+        listener: socket.socket,
+        settings: Settings,
+        signals: StopSignals,
+        on_started: Started | None,
     ) -> None:
         self._app = app
         self._listener = listener
         self._settings = settings
-        self._watchdog = watchdog
+        self._signals = signals
         self._on_started = on_started
         self._lifespan = AppLifespan(app)
         self._uvicorn: _Uvicorn | None = None
-        self._asked = asyncio.Event()
-        self._forced = asyncio.Event()
 
     async def run(self) -> tuple[int, Exception | None]:
         """Start, serve until there is a reason to stop, and stop."""
-        with self._listener, self._stop_signals():
-            asked = asyncio.create_task(self._asked.wait())
+        with self._listener, self._signals.heeded():
+            asked = asyncio.create_task(self._signals.asked.wait())
             forced = asyncio.create_task(self._abort_when_forced())
             try:
                 status, error = await self._live(asked, forced)
             finally:
                 asked.cancel()
                 forced.cancel()
-        return (FORCED if self._forced.is_set() else status), error
+        return (FORCED if self._signals.forced.is_set() else status), error
 
     async def _live(self, asked: "asyncio.Task[Any]", forced: "asyncio.Task[Any]") -> tuple[int, Exception | None]:
         entering = asyncio.create_task(self._lifespan.enter())
@@ -166,37 +158,10 @@ class _Life:
         return None
 
     async def _abort_when_forced(self) -> None:
-        await self._forced.wait()
+        await self._signals.forced.wait()
         log.warning("forced to stop: letting go of everything")
         if self._uvicorn is not None:
             self._uvicorn.force_exit = True
         stack: LifecycleStack | None = getattr(self._app.state, "stack", None)
         if stack is not None:
             stack.abort()
-
-    @contextlib.contextmanager
-    def _stop_signals(self) -> Generator[None]:
-        """Let SIGINT and SIGTERM stop us: the first asks for it, the second forces it.
-
-        A handler runs between any two instructions of the process, so it does only what is safe anywhere.
-        """
-        loop = asyncio.get_running_loop()
-        received: list[int] = []
-
-        def handle(number: int, _frame: object) -> None:
-            received.append(number)
-            if len(received) == 1:
-                self._watchdog.exit_within(self._settings.shutdown_timeout, UNCLEAN)
-                loop.call_soon_threadsafe(self._asked.set)
-            else:
-                self._watchdog.exit_within(FORCE_WITHIN, FORCED)
-                loop.call_soon_threadsafe(self._forced.set)
-
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        for number in numbers:
-            signal.signal(number, handle)
-        try:
-            yield
-        finally:
-            for number in numbers:  # all is released and the status is settled: nothing is left to stop
-                signal.signal(number, signal.SIG_IGN)

@@ -74,6 +74,8 @@ _MODULES_AFTER = "import importlib, sys; importlib.import_module(sys.argv[1]); p
     ("module", "absent"),
     [
         ("gateway.app", "alembic"),
+        ("gateway.worker", "fastapi"),
+        ("gateway.worker", "starlette"),
         ("gateway.app", "onnxruntime"),
         ("gateway.schema.migrate", "fastapi"),
         ("gateway.places.seed", "fastapi"),

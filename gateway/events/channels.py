@@ -24,7 +24,10 @@ async def open_channel(connection: RobustConnection, *, confirms: bool) -> Abstr
     if not connection.connected.is_set():
         raise ConnectionError("RabbitMQ is away")
     channel = aio_pika.Channel(connection, publisher_confirms=confirms, on_return_raises=confirms)
-    await channel.initialize()
+    try:
+        await channel.initialize()
+    except RuntimeError as error:  # the connection is lost, and the library about to notice
+        raise ConnectionError("RabbitMQ is away") from error
     return channel
 
 

@@ -14,14 +14,16 @@ class Backoff:
 
     def __init__(self) -> None:
         self._next = FIRST
+        self.attempts = 0
 
     def longer(self) -> float:
         """Seconds to wait now."""
+        self.attempts += 1
         wait, self._next = self._next, min(self._next * 2, LONGEST)
         return wait * random.uniform(0.5, 1)  # noqa: S311 - nobody has to guess it
 
     def reset(self) -> None:
-        self._next = FIRST
+        self._next, self.attempts = FIRST, 0
 
 
 async def until(event: asyncio.Event, *, within: float) -> None:

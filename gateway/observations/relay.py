@@ -12,6 +12,7 @@ from aio_pika import RobustConnection
 from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from gateway.events.beside import beside
 from gateway.events.channels import LOST, is_cancelled, open_channel
 from gateway.events.publishing import NotPublishedError, Publisher
 from gateway.events.topology import DEAD_LETTERS
@@ -21,7 +22,7 @@ from gateway.resources.database import is_away
 from gateway.schema.tables import outbox
 
 BATCH = 100
-"""The most entries that are published together. After a failure it is one, until that is confirmed."""
+"""The most entries that are published together."""
 
 POLL = 1.0
 """Seconds between two looks at the outbox. Our own writes wake us; this finds what others have left."""
@@ -39,7 +40,7 @@ ASK_WITHIN = 0.3
 _NEXT = (
     select(outbox.c.id, outbox.c.event_id, outbox.c.type, outbox.c.body)
     .order_by(outbox.c.id)
-    .limit(bindparam("limit"))
+    .limit(BATCH)
     .with_for_update(skip_locked=True)
 )
 _PUBLISHED = delete(outbox).where(outbox.c.id.in_(bindparam("ids", expanding=True)))
@@ -70,16 +71,12 @@ class Relay:
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
         """Work until this is left. It ends by itself only by a mistake of ours."""
-        async with asyncio.TaskGroup() as group:
-            work = group.create_task(self._work(), name="relay")
-            try:
-                yield
-            finally:
-                self._stopping.set()
-                self.wake()
-                await asyncio.wait({work}, timeout=LAST_MOMENT)
-                work.cancel()
-                self.abort()
+        async with beside(self._work(), name="relay", stop=self._stop, within=LAST_MOMENT, force=self.abort):
+            yield
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self.wake()
 
     def abort(self) -> None:
         """Let go of the connection that a batch holds: a server that has stopped would keep us waiting for it."""
@@ -112,8 +109,7 @@ class Relay:
         async with self._database.begin() as connection:
             self._held = await _driver_of(connection)
             try:
-                limit = BATCH if self._in_the_way is None else 1
-                entries = (await connection.execute(_NEXT, {"limit": limit})).all()
+                entries = (await connection.execute(_NEXT)).all()
                 failures = await self._publish(entries)
                 published = [entry.id for entry in entries if entry.id not in failures]
                 if published:
@@ -122,7 +118,7 @@ class Relay:
                 self._held = None
         for failure in failures.values():
             raise failure
-        return len(entries) == limit
+        return len(entries) == BATCH
 
     async def _publish(self, entries: Sequence[Any]) -> dict[int, BaseException]:
         """Publish the entries together; return what went wrong with which."""

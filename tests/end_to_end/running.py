@@ -25,7 +25,7 @@ from gateway.lifespan import Gateway
 from gateway.settings import Settings
 
 RESOURCES = ["http", "database", "redis", "rabbitmq", "model"]
-WORKERS = ["relay", "reports", "briefs"]
+WORKERS = ["relay", "reports", "views", "briefs"]
 ORDER = [*RESOURCES, *WORKERS]
 """What the lifespan enters, in order: what it owns, and what works with that."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.briefs.briefs import Briefs
+from gateway.briefs.views import Views
 from gateway.observations.relay import Relay
 from gateway.observations.reports import Reports
 from gateway.resources.database import DatabaseEngine
@@ -54,6 +55,7 @@ def make_breakable(replace: Callable[[object, str, object], object] = setattr) -
         replace(resource, "open", _breakable(resource.name, resource.open))
     replace(Relay, "open", _breakable("relay", Relay.open))
     replace(Reports, "open", _breakable("reports", Reports.open))
+    replace(Views, "open", _breakable("views", Views.open))
     replace(Briefs, "open", _breakable("briefs", Briefs.open))
 
 

@@ -12,6 +12,9 @@ from gateway.resources.database import DatabaseEngine
 from gateway.schema.migrate import migrate
 from gateway.schema.transaction import transaction
 from gateway.settings import DatabaseSettings
+from tests.events.conftest import channel, rabbitmq, vhost
+
+__all__ = ["channel", "rabbitmq", "vhost"]
 
 PLACES = list(read(SHIPPED_TABLE))[:3]
 

@@ -1,0 +1,211 @@
+"""Consuming a queue: each message is worked in, or buried, or kept until it can be worked in."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Generic, TypeVar
+
+import structlog
+from aio_pika import RobustConnection
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+
+from gateway.events.beside import beside
+from gateway.events.channels import LOST, is_cancelled, open_channel
+from gateway.events.event import Event, PoisonError, decode
+from gateway.events.topology import Queue, declare
+from gateway.events.waiting import Backoff, until
+from gateway.lifecycle import describe
+
+E = TypeVar("E", bound=Event)
+
+OPEN_WITHIN = 5.0
+"""Seconds to begin to consume. A broker that stalls is asked again on another channel."""
+
+LAST_MOMENT = 1.5
+"""Seconds that handlers have to end, once consuming stops; what they do not finish comes again."""
+
+CLOSE_WITHIN = 0.5
+"""Seconds for each goodbye to the broker."""
+
+log = structlog.get_logger("gateway.consumer")
+
+
+class HandlerError(Exception):
+    """A handler failed for a reason that does not pass by itself: a mistake of ours."""
+
+
+class Consumer(Generic[E]):
+    """Calls a handler for each event in a queue. A message may come more than once: the handler has to know it again.
+
+    - Done: it is acknowledged, and gone.
+    - Poison: it is rejected, and ends among the dead letters. Trying again would not help.
+    - What the handler needs is away: the message stays here, and is tried again until it is back. It is not given back,
+      for that would count as a delivery, and an outage would bury it.
+    - The channel or the broker is lost: another channel is opened, and the messages come again.
+    - Anything else is a mistake of ours, and ends the consumer: the process stops, and is started again by whoever runs it.
+    """
+
+    def __init__(
+        self,
+        rabbitmq: RobustConnection,
+        queue: Queue,
+        kind: type[E],
+        handle: Callable[[E], Awaitable[None]],
+        *,
+        is_away: Callable[[Exception], bool],
+        prefetch: int,
+    ) -> None:
+        """Make one that is not consuming yet.
+
+        Args:
+            rabbitmq: comes back by itself when it is lost.
+            queue: what to consume.
+            kind: of the events in it.
+            handle: called for each, several at once.
+            is_away: whether what the handler raised passes by itself.
+            prefetch: how many messages there are here at once.
+        """
+        self.poison = 0
+        """How many messages were rejected."""
+        self._rabbitmq = rabbitmq
+        self._queue = queue
+        self._kind = kind
+        self._handle = handle
+        self._is_away = is_away
+        self._prefetch = prefetch
+        self._handling: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        self._broken: asyncio.Future[None] | None = None
+        self._log = log.bind(queue=queue.name)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[None]:
+        """Consume until this is left. It ends by itself only by a mistake of ours."""
+        self._broken = asyncio.get_running_loop().create_future()
+        within = LAST_MOMENT + 2 * CLOSE_WITHIN
+        async with beside(self._work(), name=self._queue.name, stop=self._stopping.set, within=within):
+            yield
+
+    async def _work(self) -> None:
+        backoff = Backoff()
+        while not self._stopping.is_set():
+            try:
+                await self._consume(backoff)
+            except asyncio.CancelledError as error:
+                if is_cancelled():
+                    raise
+                self._log.warning("consuming has to wait", error=describe(error))
+            except LOST as error:
+                self._log.warning("consuming has to wait", error=describe(error))
+            await until(self._stopping, within=backoff.longer())
+
+    async def _consume(self, backoff: Backoff) -> None:
+        """Consume on one channel, until that is lost or we stop.
+
+        Raises:
+            HandlerError: a handler made a mistake.
+            OSError, AMQPError, ...: the broker is away.
+        """
+        over = asyncio.Event()
+        channel = None
+        try:
+            async with asyncio.timeout(OPEN_WITHIN):
+                channel = await open_channel(self._rabbitmq, confirms=False)
+                channel.close_callbacks.add(lambda *_: over.set())
+                # So the broker says that the queue was deleted.
+                (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(lambda _: over.set())
+                await declare(channel)
+                await channel.set_qos(prefetch_count=self._prefetch)
+                queue = await channel.get_queue(self._queue.name, ensure=False)
+                tag = await queue.consume(self._receive)
+            self._log.info("consuming")
+            backoff.reset()
+            await self._first_of(over)
+            if self._stopping.is_set() and not over.is_set():
+                await self._finish(queue, tag)
+        finally:
+            for handler in self._handling:
+                handler.cancel()
+            if channel is not None:
+                await _close(channel)
+
+    async def _first_of(self, over: asyncio.Event) -> None:
+        """Wait until the channel is over, or we stop, or a handler has made a mistake, which is raised."""
+        if self._broken is None:
+            raise RuntimeError("the consumer is not open")
+        waiting: set[asyncio.Future[Any]] = {asyncio.create_task(event.wait()) for event in (over, self._stopping)}
+        try:
+            await asyncio.wait({*waiting, self._broken}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+        if self._broken.done():
+            self._broken.result()
+
+    async def _finish(self, queue: AbstractQueue, tag: str) -> None:
+        """Take no more, and let the handlers in flight end."""
+        async with asyncio.timeout(CLOSE_WITHIN):
+            await queue.cancel(tag)
+        if self._handling:
+            await asyncio.wait(self._handling, timeout=LAST_MOMENT)
+
+    async def _receive(self, message: AbstractIncomingMessage) -> None:
+        """Let a task of ours work it in: the library's own would be cancelled in the middle when the channel is lost."""
+        handler = asyncio.create_task(self._work_in(message))
+        self._handling.add(handler)
+        handler.add_done_callback(self._on_worked_in)
+
+    def _on_worked_in(self, handler: "asyncio.Task[None]") -> None:
+        self._handling.discard(handler)
+        error = None if handler.cancelled() else handler.exception()
+        if error is not None and self._broken is not None and not self._broken.done():
+            broken = HandlerError(describe(error))
+            broken.__cause__ = error
+            self._broken.set_exception(broken)
+
+    async def _work_in(self, message: AbstractIncomingMessage) -> None:
+        try:
+            event = decode(message.body, self._kind)
+        except PoisonError as error:
+            self.poison += 1
+            self._log.error("a message is poison", message_id=message.message_id, error=str(error), so_far=self.poison)
+            with suppress(*LOST):  # else it comes again, and is still poison
+                await message.reject(requeue=False)
+            return
+        backoff = Backoff()
+        while not await self._handled(event, tries_before=backoff.attempts):
+            await until(self._stopping, within=backoff.longer())
+            if self._stopping.is_set():
+                return  # it comes again, to another
+        with suppress(*LOST):  # else it comes again, and the handler knows it
+            await message.ack()
+
+    async def _handled(self, event: E, *, tries_before: int) -> bool:
+        """Call the handler. False: what it needs is away."""
+        try:
+            await self._handle(event)
+        except asyncio.CancelledError as error:
+            if is_cancelled():
+                raise
+            away: BaseException = error  # of a library whose connection was lost
+        except Exception as error:
+            if not self._is_away(error):
+                raise
+            away = error
+        else:
+            return True
+        if tries_before == 0:
+            self._log.warning("an event has to wait", event_id=str(event.id), error=describe(away))
+        return False
+
+
+async def _close(channel: AbstractChannel) -> None:
+    """Say goodbye, if there is anybody to hear it."""
+    try:
+        async with asyncio.timeout(CLOSE_WITHIN):
+            await channel.close()
+    except asyncio.CancelledError:
+        if is_cancelled():
+            raise
+    except (*LOST, RuntimeError):
+        pass

@@ -1,0 +1,80 @@
+"""Counting: what the worker does with each observation that was reported."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from sqlalchemy import Interval, bindparam, delete, func, literal_column, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.events.beside import beside
+from gateway.events.event import ObservationReported
+from gateway.resources.database import is_away
+from gateway.schema.tables import consumed_events, places
+
+REMEMBER = timedelta(days=30)
+"""For how long an event is known again. An event that comes later than this, and twice, is counted twice."""
+
+FORGET_AT_ONCE = 1000
+"""The most events that one statement forgets."""
+
+FORGET_EVERY = 600.0
+PAUSE = 1.0
+"""Seconds between two statements: when nothing was left, and when there may be more."""
+
+_REMEMBER = (
+    insert(consumed_events)
+    .values(event_id=bindparam("event_id"))
+    .on_conflict_do_nothing()
+    .returning(consumed_events.c.event_id)
+    .cte("new")
+)
+# One statement, so one transaction: counted and remembered, or neither. Of two at once, the second waits for the first.
+_COUNT = (
+    update(places)
+    .values(observation_count=places.c.observation_count + 1)
+    .where(places.c.id == bindparam("place"), select(literal_column("1")).select_from(_REMEMBER).exists())
+)
+_OLD = (
+    select(consumed_events.c.event_id)
+    .where(consumed_events.c.consumed_at < func.now() - bindparam("age", type_=Interval))
+    .limit(FORGET_AT_ONCE)
+)
+_FORGET = delete(consumed_events).where(consumed_events.c.event_id.in_(_OLD))
+
+
+async def count_observation(database: AsyncEngine, event: ObservationReported) -> None:
+    """Count an observation of its place, unless this event was counted before."""
+    async with database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        await connection.execute(_COUNT, {"event_id": event.id, "place": event.data.place_id})
+
+
+async def forget(database: AsyncEngine, *, age: timedelta = REMEMBER) -> int:
+    """Forget some of the events that are older; return how many."""
+    async with database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        return (await connection.execute(_FORGET, {"age": age})).rowcount
+
+
+class Forgetting:
+    """Forgets old events, some at a time."""
+
+    def __init__(self, database: AsyncEngine) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[None]:
+        """Forget until this is left."""
+        async with beside(self._work(), name="forgetting"):
+            yield
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                more = await forget(self._database) == FORGET_AT_ONCE
+            except Exception as error:
+                if not is_away(error):
+                    raise
+                more = False
+            await asyncio.sleep(PAUSE if more else FORGET_EVERY)

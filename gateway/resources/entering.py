@@ -1,0 +1,23 @@
+"""Putting resources on the stack."""
+
+from typing import TypeVar
+
+from gateway.lifecycle import LifecycleStack
+from gateway.resources.resource import Resource
+
+T = TypeVar("T")
+
+RELEASE_SHARE = 0.9
+"""How much of the whole stop there is to release everything politely; the rest is for letting go of what is left."""
+
+
+async def enter(stack: LifecycleStack, resource: Resource[T]) -> T:
+    """Enter a resource under its name, with its deadlines, the way to let go of it by force, and its health check."""
+    return await stack.enter(
+        resource.name,
+        resource.open(),
+        start=resource.settings.start_timeout,
+        stop=resource.settings.stop_timeout,
+        abort=resource.abort,
+        check=resource.check,
+    )

@@ -1,0 +1,154 @@
+"""`gateway worker`: the same resources through the same core, without HTTP; it consumes what the gateway publishes."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvloop
+from redis.exceptions import RedisError
+
+from gateway.briefs.popularity import add_views
+from gateway.events.beside import beside
+from gateway.events.consumer import Consumer
+from gateway.events.event import BriefViewed, ObservationReported
+from gateway.events.topology import OBSERVATIONS, VIEWS
+from gateway.lifecycle import Journal, LifecycleStack, describe
+from gateway.logs import log_event
+from gateway.observations.counting import Forgetting, count_observation
+from gateway.resources.database import DatabaseEngine, is_away
+from gateway.resources.entering import RELEASE_SHARE, enter
+from gateway.resources.rabbitmq import RabbitMQConnection
+from gateway.resources.redis import RedisPool
+from gateway.settings import Settings
+from gateway.stopping import DIED, FORCED, START_FAILED, STOPPED, UNCLEAN, StopSignals
+from gateway.watchdog import run
+
+PREFETCH = 10
+"""How many messages of each queue are worked in at once: as many as the database keeps connections open."""
+
+ALIVE_EVERY = 2.0
+"""Seconds between two signs of life."""
+
+log = structlog.get_logger("gateway.worker")
+
+
+@asynccontextmanager
+async def working(stack: LifecycleStack, settings: Settings, alive: Path | None = None) -> AsyncGenerator[None]:
+    """Enter what the worker owns, in order, and then what works with it."""
+    async with stack:
+        database = await enter(stack, DatabaseEngine(settings.database, settings.instance))
+        redis = await enter(stack, RedisPool(settings.redis, settings.instance))
+        rabbitmq = (await enter(stack, RabbitMQConnection(settings.rabbitmq, settings.instance))).connection
+
+        counting = Consumer(
+            rabbitmq,
+            OBSERVATIONS,
+            ObservationReported,
+            partial(count_observation, database),
+            is_away=is_away,
+            prefetch=PREFETCH,
+        )
+        await stack.enter("observations", counting.open(), start=1, stop=3)
+        viewing = Consumer(
+            rabbitmq,
+            VIEWS,
+            BriefViewed,
+            partial(add_views, redis),
+            is_away=lambda error: isinstance(error, RedisError | OSError),
+            prefetch=PREFETCH,
+        )
+        await stack.enter("views", viewing.open(), start=1, stop=3)
+        await stack.enter("forgetting", Forgetting(database).open(), start=1, stop=3)
+        if alive is not None:
+            await stack.enter("alive", signs_of_life(alive), start=1, stop=3)
+        stack.started()
+        yield
+
+
+def work(settings: Settings, *, alive: Path | None = None) -> tuple[int, Exception | None]:
+    """Work until a signal stops us, or an entry dies. Return the exit status, and what went wrong.
+
+    Args:
+        settings: those of the gateway.
+        alive: a file that is touched every two seconds as long as it works.
+    """
+    return run(_Life(settings, StopSignals(settings.shutdown_timeout), alive).run(), loop_factory=uvloop.new_event_loop)
+
+
+class _Life:
+    """One life of the process, from before the startup to after the teardown."""
+
+    def __init__(self, settings: Settings, signals: StopSignals, alive: Path | None) -> None:
+        self._settings = settings
+        self._signals = signals
+        self._alive = alive
+        self._stack: LifecycleStack | None = None
+        self._entered = asyncio.Event()
+
+    async def run(self) -> tuple[int, Exception | None]:
+        with self._signals.heeded():
+            asked = asyncio.create_task(self._signals.asked.wait())
+            forced = asyncio.create_task(self._abort_when_forced())
+            try:
+                status, error = await self._live(asked)
+            finally:
+                asked.cancel()
+                forced.cancel()
+        return (FORCED if self._signals.forced.is_set() else status), error
+
+    async def _live(self, asked: "asyncio.Task[Any]") -> tuple[int, Exception | None]:
+        stack = self._stack = LifecycleStack(
+            startup=self._settings.startup_timeout,
+            shutdown=self._settings.shutdown_timeout * RELEASE_SHARE,
+            journal=Journal(listener=log_event),
+        )
+        life = asyncio.create_task(self._work(stack, asked))
+        entered = asyncio.create_task(self._entered.wait())
+        await asyncio.wait({life, asked, entered}, return_when=asyncio.FIRST_COMPLETED)
+        entered.cancel()
+        if not life.done() and not self._entered.is_set():
+            log.warning("asked to stop during the startup: giving everything back")
+            life.cancel()
+        await asyncio.wait({life})
+        error = None if life.cancelled() else life.exception()
+        if not self._entered.is_set():
+            return START_FAILED, error if isinstance(error, Exception) else None
+        unclean = error if isinstance(error, Exception) else None
+        return (DIED if stack.death.done() else UNCLEAN if unclean else STOPPED), unclean
+
+    async def _work(self, stack: LifecycleStack, asked: "asyncio.Task[Any]") -> None:
+        async with working(stack, self._settings, self._alive):
+            self._entered.set()
+            log.info("working", a_stop_takes_at_most_s=self._settings.shutdown_timeout)
+            await asyncio.wait({asked, stack.death}, return_when=asyncio.FIRST_COMPLETED)
+            if stack.death.done():
+                log.critical("stopping: nothing runs on half a stack", error=describe(stack.death.result()))
+            else:
+                log.info("asked to stop")
+
+    async def _abort_when_forced(self) -> None:
+        await self._signals.forced.wait()
+        log.warning("forced to stop: letting go of everything")
+        if self._stack is not None:
+            self._stack.abort()
+
+
+@asynccontextmanager
+async def signs_of_life(alive: Path) -> AsyncGenerator[None]:
+    """Touch the file now and then until this is left, and remove it."""
+
+    async def touch() -> None:
+        while True:
+            await asyncio.sleep(ALIVE_EVERY)
+            alive.touch()  # noqa: ASYNC240 - it takes no time
+
+    alive.touch()  # noqa: ASYNC240
+    try:
+        async with beside(touch(), name="signs of life"):
+            yield
+    finally:
+        alive.unlink(missing_ok=True)  # noqa: ASYNC240

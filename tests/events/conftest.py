@@ -1,0 +1,33 @@
+"""A virtual host of its own for each test, and the connection as the gateway has it."""
+
+import secrets
+from collections.abc import AsyncIterator
+
+import pytest
+from aio_pika.abc import AbstractChannel
+
+from gateway.devstack.rabbitmq import RabbitMQ as Server
+from gateway.events.channels import open_channel
+from gateway.resources.rabbitmq import RabbitMQ, RabbitMQConnection
+from gateway.settings import RabbitMQSettings
+
+
+@pytest.fixture
+async def vhost(rabbitmq_server: Server) -> AsyncIterator[str]:
+    """The URL of a virtual host of this test's own."""
+    name = f"test-{secrets.token_hex(4)}"
+    yield await rabbitmq_server.add_vhost(name)
+    await rabbitmq_server.delete_vhost(name)
+
+
+@pytest.fixture
+async def rabbitmq(vhost: str) -> AsyncIterator[RabbitMQ]:
+    settings = RabbitMQSettings.model_validate({"url": vhost})
+    async with RabbitMQConnection(settings, "test").open() as rabbitmq:
+        yield rabbitmq
+
+
+@pytest.fixture
+async def channel(rabbitmq: RabbitMQ) -> AbstractChannel:
+    """A channel for the test to look with."""
+    return await open_channel(rabbitmq.connection, confirms=True)

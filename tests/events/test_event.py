@@ -1,0 +1,69 @@
+"""What an event says, and what is none."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.events.event import (
+    BriefViewed,
+    Event,
+    ObservationReported,
+    PoisonError,
+    ReportedObservation,
+    Viewed,
+    decode,
+    encode,
+)
+
+REPORTED = ObservationReported.now(ReportedObservation(observation_id=7, place_id=2657896))
+VIEWED = BriefViewed.now(Viewed(views={2657896: 3, 1: 1}))
+
+
+@pytest.mark.parametrize("event", [REPORTED, VIEWED], ids=lambda event: event.type)
+def test_an_event_is_read_as_it_was_written(event: Event) -> None:
+    assert decode(encode(event), type(event)) == event
+
+
+def test_what_a_later_version_adds_is_left_alone() -> None:
+    body = json.loads(encode(REPORTED))
+    body["more"] = body["data"]["more"] = 1
+
+    assert decode(json.dumps(body).encode(), ObservationReported) == REPORTED
+
+
+def changed(**changes: Any) -> bytes:
+    """The event with some of it changed, or missing."""
+    body = json.loads(encode(REPORTED)) | changes
+    return json.dumps({name: value for name, value in body.items() if value is not None}).encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"null",
+        b"[" * 100_000,
+        encode(VIEWED),
+        changed(id=None),
+        changed(at=None),
+        changed(type="something.else"),
+        changed(data={}),
+        changed(data={"observation_id": 1, "place_id": 2**31}),
+    ],
+    ids=lambda body: repr(body[:20]),
+)
+def test_anything_else_is_poison_and_not_repeated(body: bytes) -> None:
+    with pytest.raises(PoisonError) as poison:
+        decode(body, ObservationReported)
+
+    assert len(str(poison.value)) < 300
+
+
+@pytest.mark.parametrize("views", [{"1": 0}, {"x": 1}, {"0": 1}, {"1": 1.5}, {str(2**31): 1}])
+def test_views_are_counts_of_places(views: dict[str, float]) -> None:
+    body = json.loads(encode(VIEWED)) | {"data": {"views": views}}
+    with pytest.raises(PoisonError):
+        decode(json.dumps(body).encode(), BriefViewed)

@@ -1,0 +1,285 @@
+"""The relay: everything in the outbox gets to RabbitMQ, whichever of the two servers goes away, and nothing else is needed."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from uuid import uuid4
+
+import pytest
+from aio_pika import Message
+from aio_pika.abc import AbstractChannel
+from sqlalchemy import func, insert, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import QueuePool
+
+from gateway.devstack.postgresql import PostgreSQL
+from gateway.devstack.rabbitmq import RabbitMQ as Server
+from gateway.events.channels import open_channel
+from gateway.events.topology import EXCHANGE, OBSERVATIONS, declare
+from gateway.observations.relay import BATCH, Relay
+from gateway.resources.rabbitmq import RabbitMQ
+from gateway.schema.tables import outbox
+from tests.end_to_end.running import until
+
+RECOVERS_WITHIN = 3.0
+"""Seconds from a server's return: two are aimed at, and a busy machine makes more of it."""
+
+
+async def enqueue(database: AsyncEngine, count: int = 1) -> list[str]:
+    """Put so many events into the outbox; return their ids in order."""
+    entries = [{"event_id": uuid4(), "type": OBSERVATIONS.event, "body": "{}"} for _ in range(count)]
+    async with database.begin() as connection:
+        await connection.execute(insert(outbox), entries)
+    return [str(entry["event_id"]) for entry in entries]
+
+
+async def depth(database: AsyncEngine) -> int:
+    async with database.connect() as connection:
+        return await connection.scalar(select(func.count()).select_from(outbox)) or 0
+
+
+async def emptied(database: AsyncEngine, *, limit: float = 5.0) -> None:
+    async def is_empty() -> bool:
+        return await depth(database) == 0
+
+    await until(is_empty, "the outbox is empty", limit=limit)
+
+
+async def arrived(rabbitmq: RabbitMQ) -> list[str]:
+    """The ids of what is in the queue, in order; it is empty then."""
+    channel = await open_channel(rabbitmq.connection, confirms=False)
+    queue = await channel.declare_queue(OBSERVATIONS.name, passive=True)
+    ids = []
+    while (message := await queue.get(no_ack=True, fail=False, timeout=5)) is not None:
+        ids.append(str(message.message_id))
+    await channel.close()
+    return ids
+
+
+@pytest.fixture
+async def relay(database: AsyncEngine, rabbitmq: RabbitMQ) -> AsyncIterator[Relay]:
+    """A relay at work."""
+    relay = Relay(database, rabbitmq.connection)
+    async with relay.open():
+        yield relay
+
+
+async def test_what_is_in_the_outbox_arrives_in_order_and_is_gone_then(
+    database: AsyncEngine, rabbitmq: RabbitMQ
+) -> None:
+    ids = await enqueue(database, 2 * BATCH + 1)
+    async with Relay(database, rabbitmq.connection).open():
+        await emptied(database)
+
+    assert await arrived(rabbitmq) == ids
+
+
+async def test_woken_it_works_at_once(
+    database: AsyncEngine, relay: Relay, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.observations.relay.POLL", 60)
+    await enqueue(database)
+    relay.wake()
+    await emptied(database)  # it may have begun to wait before the patch
+    await enqueue(database)
+    relay.wake()
+    await emptied(database)
+
+    assert len(await arrived(rabbitmq)) == 2
+
+
+async def test_what_another_process_has_written_is_found_within_a_moment(
+    database: AsyncEngine, relay: Relay, rabbitmq: RabbitMQ
+) -> None:
+    await emptied(database)
+    await enqueue(database)
+    await emptied(database, limit=RECOVERS_WITHIN)
+
+    assert relay is not None
+    assert len(await arrived(rabbitmq)) == 1
+
+
+async def test_two_share_the_outbox_and_publish_nothing_twice(database: AsyncEngine, rabbitmq: RabbitMQ) -> None:
+    ids = await enqueue(database, 10 * BATCH)
+    first, second = (Relay(database, rabbitmq.connection) for _ in range(2))
+    shares: Counter[Relay] = Counter()
+    for each in (first, second):
+        _count_what_it_publishes(each, shares)
+    async with first.open(), second.open():
+        await emptied(database)
+
+    assert Counter(await arrived(rabbitmq)) == Counter(ids)
+    assert min(shares[first], shares[second]) >= BATCH
+
+
+def _count_what_it_publishes(relay: Relay, shares: "Counter[Relay]") -> None:
+    publish = relay._publisher.publish
+
+    async def counted(*arguments: object, within: float) -> None:
+        await publish(*arguments, within=within)  # type: ignore[arg-type]
+        shares[relay] += 1
+
+    relay._publisher.publish = counted  # type: ignore[method-assign, assignment]
+
+
+async def test_without_rabbitmq_the_outbox_grows_and_empties_once_it_is_back(
+    database: AsyncEngine, relay: Relay, rabbitmq: RabbitMQ, rabbitmq_server: Server
+) -> None:
+    ids = await enqueue(database)
+    await emptied(database)
+    rabbitmq_server.kill()
+    try:
+        for _ in range(3):
+            ids += await enqueue(database)
+            relay.wake()
+
+        async def says_so() -> bool:
+            return str(await relay.check()).startswith("outbox: 3 waiting, trying again: ")
+
+        await until(says_so, "the check says so")
+    finally:
+        await rabbitmq_server.start()
+    await emptied(database, limit=RECOVERS_WITHIN)
+
+    assert set(await arrived(rabbitmq)) == set(ids)
+    assert await relay.check() == "outbox: 0 waiting, dead letters: 0"
+
+
+async def test_a_rabbitmq_that_stalls_makes_it_wait_and_nothing_is_lost(
+    database: AsyncEngine, relay: Relay, rabbitmq: RabbitMQ, rabbitmq_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.observations.relay.PUBLISH_WITHIN", 0.3)
+    await enqueue(database)
+    await emptied(database)
+    with rabbitmq_server.suspended():
+        ids = await enqueue(database, 3)
+        relay.wake()
+
+        async def says_so() -> bool:
+            return "trying again" in str(await relay.check())
+
+        await until(says_so, "the check says so")
+        assert await depth(database) == 3
+    await emptied(database, limit=RECOVERS_WITHIN)
+
+    assert set(ids) < set(await arrived(rabbitmq))
+
+
+async def test_a_rabbitmq_that_comes_back_empty_has_everything_declared_again(
+    database: AsyncEngine, relay: Relay, channel: AbstractChannel, rabbitmq: RabbitMQ
+) -> None:
+    await enqueue(database)
+    await emptied(database)
+    await channel.queue_delete(OBSERVATIONS.name)
+    await channel.exchange_delete(EXCHANGE)
+    ids = await enqueue(database)
+    relay.wake()
+    await emptied(database)
+
+    assert await arrived(rabbitmq) == ids
+
+
+async def test_a_database_that_was_killed_is_worked_in_again_once_it_is_back(
+    database: AsyncEngine, relay: Relay, rabbitmq: RabbitMQ, postgresql_server: PostgreSQL
+) -> None:
+    await enqueue(database)
+    await emptied(database)
+    postgresql_server.kill()
+    try:
+
+        async def noticed() -> bool:
+            return relay._in_the_way is not None
+
+        await until(noticed, "it has noticed")
+    finally:
+        await postgresql_server.start()
+    await enqueue(database)
+    await emptied(database, limit=RECOVERS_WITHIN)
+
+    assert len(await arrived(rabbitmq)) == 2
+
+
+async def test_one_that_cannot_be_published_keeps_no_other_back(
+    database: AsyncEngine, relay: Relay, rabbitmq: RabbitMQ
+) -> None:
+    async with database.begin() as connection:
+        await connection.execute(insert(outbox), {"event_id": uuid4(), "type": "of.no.queue", "body": "{}"})
+    ids = await enqueue(database, 3)
+    relay.wake()
+
+    async def one_is_left() -> bool:
+        return await depth(database) == 1
+
+    await until(one_is_left, "only that one is left")
+    assert sorted(await arrived(rabbitmq)) == sorted(ids)
+
+
+async def test_the_check_says_how_many_dead_letters_there_are(relay: Relay, channel: AbstractChannel) -> None:
+    await declare(channel)
+    queue = await channel.declare_queue(OBSERVATIONS.name, passive=True)
+    async with asyncio.timeout(5):
+        await channel.default_exchange.publish(Message(b"{}"), OBSERVATIONS.name)
+        message = await queue.get(timeout=5)
+        assert message is not None
+        await message.reject(requeue=False)
+
+    async def says_so() -> bool:
+        return await relay.check() == "outbox: 0 waiting, dead letters: 1"
+
+    await until(says_so, "the check says so")
+
+
+async def test_a_mistake_of_ours_ends_it(database: AsyncEngine, rabbitmq: RabbitMQ) -> None:
+    async with database.begin() as connection:
+        await connection.execute(text("DROP TABLE outbox"))
+
+    with pytest.raises(DBAPIError, match="outbox"):
+        async with asyncio.timeout(5), Relay(database, rabbitmq.connection).open():
+            await asyncio.Event().wait()
+
+
+class TestItsEnd:
+    async def test_waits_for_a_batch_in_flight(self, database: AsyncEngine, rabbitmq: RabbitMQ) -> None:
+        ids = await enqueue(database, BATCH)
+        async with Relay(database, rabbitmq.connection).open():
+            await until(at_work(database), "it is at work")
+
+        assert await depth(database) == 0
+        assert await arrived(rabbitmq) == ids
+
+    @pytest.mark.parametrize("stalls", ["rabbitmq", "postgresql"])
+    async def test_is_quick_while_a_server_stalls_and_what_it_had_is_still_there(
+        self,
+        database: AsyncEngine,
+        rabbitmq: RabbitMQ,
+        stalls: str,
+        rabbitmq_server: Server,
+        postgresql_server: PostgreSQL,
+    ) -> None:
+        async with Relay(database, rabbitmq.connection).open():
+            await enqueue(database)
+            await emptied(database)
+        ids = await enqueue(database, 3)
+        server = rabbitmq_server if stalls == "rabbitmq" else postgresql_server
+        with server.suspended():
+            async with Relay(database, rabbitmq.connection).open():
+                await until(at_work(database), "it is at work")
+                began = time.monotonic()
+            assert time.monotonic() - began < 3  # the stop deadline; SQLAlchemy takes two to give up a connection
+
+        async with Relay(database, rabbitmq.connection).open():
+            await emptied(database)
+        assert set(ids) <= set(await arrived(rabbitmq))
+
+
+def at_work(database: AsyncEngine) -> Callable[[], Awaitable[bool]]:
+    """Whether the relay has a connection: nobody else has one in these tests."""
+
+    async def it_is() -> bool:
+        pool = database.pool
+        assert isinstance(pool, QueuePool)
+        return pool.checkedout() > 0
+
+    return it_is
