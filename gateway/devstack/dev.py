@@ -1,4 +1,4 @@
-"""`gateway dev`: the gateway, served from private servers of its own, and gone without a trace at Ctrl-C."""
+"""`gateway dev`: the gateway and its worker, served from private servers of its own, and gone without a trace at Ctrl-C."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 
 from gateway.devstack.folder import Report
-from gateway.devstack.stack import devstack
+from gateway.devstack.stack import Devstack, devstack
 from gateway.listener import take_port, url_of
 from gateway.places.seed import seed
 from gateway.schema.migrate import migrate
@@ -59,17 +59,21 @@ async def _life(host: str, port: int, report: Report, *, debug: bool) -> int:
         report(f"migrate: {await migrate(servers.postgresql.url)}")
         report(f"seed: {await seed(servers.postgresql.url)}")
         command = ["serve", "--host", host, "--port", str(port), "--timeline", *(["--debug"] if debug else [])]
-        gateway = await stack.enter_async_context(_gateway(command, servers.environment()))
+        # Entered first, the worker ends last, and works in what the gateway publishes while it stops.
+        worker = await stack.enter_async_context(_command(["worker", *(["--debug"] if debug else [])], servers))
+        gateway = await stack.enter_async_context(_command(command, servers))
         if await _answers(f"{url}/readyz", gateway):
             report(f"ready after {time.monotonic() - began:.1f} s; try:\n\n    curl {url}{EXAMPLE}\n\nCtrl-C ends it.")
-        return await _ended(gateway)
+        return await _first_ended(gateway, worker)
 
 
 @asynccontextmanager
-async def _gateway(command: list[str], environment: dict[str, str]) -> AsyncIterator[subprocess.Popen[bytes]]:
-    """Run `gateway serve` as a child, in a session of its own: Ctrl-C is for us, and we stop it in its turn."""
+async def _command(command: list[str], servers: Devstack) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """Run a command of ours as a child, in a session of its own: Ctrl-C is for us, and we stop it in its turn."""
     process = subprocess.Popen(  # noqa: S603, ASYNC220 - it returns at once
-        [sys.executable, "-m", "gateway", *command], env=os.environ | environment, start_new_session=True
+        [sys.executable, "-m", "gateway", *command],
+        env=os.environ | servers.environment(),
+        start_new_session=True,
     )
     try:
         yield process
@@ -95,6 +99,13 @@ async def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
                 pass
             await asyncio.sleep(_PAUSE)
     return False
+
+
+async def _first_ended(*processes: subprocess.Popen[bytes]) -> int:
+    """Wait until one of them ends; return its status."""
+    while not (ended := [process for process in processes if process.poll() is not None]):  # noqa: ASYNC110
+        await asyncio.sleep(_PAUSE)
+    return ended[0].returncode
 
 
 async def _ended(process: subprocess.Popen[bytes]) -> int:

@@ -116,6 +116,14 @@ async def test_it_serves_until_the_person_leaves_and_leaves_nothing(
 ) -> None:
     async with httpx.AsyncClient() as client:
         brief = (await client.get(f"http://127.0.0.1:{port}{EXAMPLE}")).json()
+        observations = f"http://127.0.0.1:{port}/v1/places/2657896"
+        created = await client.post(observations + "/observations", json={"temperature_c": 12.5, "condition": "rain"})
+        assert created.status_code == 201
+
+        async def counted() -> bool:
+            return bool((await client.get(observations)).json()["observation_count"])
+
+        await until(counted, "the worker has counted it", limit=15)
     assert brief["complete"] is True
     assert len(stacks(folder)) == 1
     end(terminal)

@@ -1,0 +1,143 @@
+"""Views: many in one event, dropped and counted rather than waited for, and flushed in the end."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from aio_pika.abc import AbstractChannel
+
+from gateway.briefs.views import MOST_WAITING, Views
+from gateway.devstack.rabbitmq import RabbitMQ as Server
+from gateway.events.channels import LOST, open_channel
+from gateway.events.event import BriefViewed, decode
+from gateway.events.topology import VIEWS, declare
+from gateway.resources.rabbitmq import RabbitMQ
+from tests.end_to_end.running import until
+from tests.events.conftest import channel, rabbitmq, vhost
+
+__all__ = ["channel", "rabbitmq", "vhost"]
+
+
+async def arrived(rabbitmq: RabbitMQ) -> list[dict[int, int]]:
+    """What the events in the queue say; it is empty then."""
+    channel = await open_channel(rabbitmq.connection, confirms=False)
+    queue = await channel.declare_queue(VIEWS.name, passive=True)
+    said = []
+    while (message := await queue.get(no_ack=True, fail=False, timeout=5)) is not None:
+        said.append(decode(message.body, BriefViewed).data.views)
+    await channel.close()
+    return said
+
+
+async def test_many_views_are_one_event(rabbitmq: RabbitMQ) -> None:
+    views = Views(rabbitmq.connection)
+    async with views.open():
+        for place_id in (1, 2, 1, 1):
+            views.add(place_id)
+
+    assert await arrived(rabbitmq) == [{1: 3, 2: 1}]
+
+
+async def test_they_are_published_within_a_moment(rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
+    await declare(channel)
+    views = Views(rabbitmq.connection)
+    async with views.open():
+        for round_ in (1, 2):
+            views.add(1)
+
+            async def all_there(expected: int = round_) -> bool:
+                return views._waiting == Counter() and await depth(channel) == expected
+
+            await until(all_there, "they are published", limit=2)
+
+
+async def depth(channel: AbstractChannel) -> int | None:
+    return (await channel.declare_queue(VIEWS.name, passive=True)).declaration_result.message_count
+
+
+async def test_without_views_nothing_is_published(rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    views = Views(rabbitmq.connection)
+    monkeypatch.setattr(views, "_publisher", None)
+    async with views.open():
+        pass
+
+
+async def test_what_comes_while_one_is_published_is_flushed_in_the_end(rabbitmq: RabbitMQ) -> None:
+    views = Views(rabbitmq.connection)
+    publish = views._publisher.publish
+    publishing = asyncio.Event()
+
+    async def publish_slowly(*arguments: object, within: float) -> None:
+        views._publisher.publish = publish  # type: ignore[method-assign]
+        publishing.set()
+        await publish(*arguments, within=within)  # type: ignore[arg-type]
+        views.add(2)
+
+    views._publisher.publish = publish_slowly  # type: ignore[method-assign, assignment]
+    async with views.open():
+        views.add(1)
+        await asyncio.wait_for(publishing.wait(), 5)
+
+    assert await arrived(rabbitmq) == [{1: 1}, {2: 1}]
+
+
+@pytest.mark.parametrize("how", ["SIGSTOP", "SIGKILL"])
+async def test_without_rabbitmq_they_are_dropped_and_counted_and_adding_takes_no_time(
+    rabbitmq: RabbitMQ, rabbitmq_server: Server, how: str
+) -> None:
+    views = Views(rabbitmq.connection)
+    async with views.open():
+        if how == "SIGSTOP":
+            rabbitmq_server.suspend()
+        else:
+            rabbitmq_server.kill()
+        try:
+            for _ in range(5):
+                views.add(1)
+
+            async def are_dropped() -> bool:
+                return views.dropped == 5
+
+            await until(are_dropped, "they are dropped")
+            assert await views.check() == "5 dropped"
+        finally:
+            if how == "SIGSTOP":
+                rabbitmq_server.resume()
+            else:
+                await rabbitmq_server.start()
+
+        async def is_there() -> bool:
+            views.add(2)
+            return {2} in [set(said) for said in await arrived_or_nothing(rabbitmq)]
+
+        await until(is_there, "they are published again")
+
+
+async def arrived_or_nothing(rabbitmq: RabbitMQ) -> list[dict[int, int]]:
+    try:
+        return await arrived(rabbitmq)
+    except LOST:
+        return []  # it is coming back just now
+
+
+async def test_more_than_can_wait_are_dropped_and_memory_is_bounded(rabbitmq: RabbitMQ) -> None:
+    views = Views(rabbitmq.connection)
+    for place_id in range(MOST_WAITING + 100):
+        views.add(1 + place_id % 20_000)
+    assert (views.dropped, len(views._waiting)) == (100, MOST_WAITING)
+    async with views.open():
+        pass
+
+    (said,) = await arrived(rabbitmq)
+    assert sum(said.values()) == MOST_WAITING
+
+
+async def test_the_end_is_in_time_and_what_could_not_be_flushed_is_counted(
+    rabbitmq: RabbitMQ, rabbitmq_server: Server
+) -> None:
+    views = Views(rabbitmq.connection)
+    with rabbitmq_server.suspended():
+        async with asyncio.timeout(2.5), views.open():
+            views.add(1)
+
+    assert views.dropped == 1
