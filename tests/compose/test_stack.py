@@ -1,6 +1,7 @@
 """The stack as people run it: what they see through HAProxy while a backend or a replica goes away and comes back."""
 
 import faulthandler
+import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -36,6 +37,10 @@ class Stack:
 
     def brief(self) -> httpx.Response:
         return self.client.get(f"/v1/places/{self.place}/brief")
+
+    def observation_count(self) -> int:
+        count: int = self.client.get(f"/v1/places/{self.place}").json()["observation_count"]
+        return count
 
     def unavailable(self) -> set[str]:
         """The sections that are missing from any of several briefs: each replica is asked."""
@@ -135,6 +140,25 @@ def test_without_redis_only_popularity_is_unavailable_until_it_is_back(stack: St
     assert brief.headers["Gateway-Incomplete"].startswith("popularity;reason=")
     assert missing == {"popularity"}
     eventually(stack.unavailable, set(), within=30)
+    eventually(stack.readiness, (200, "ok", []), within=5)
+
+
+def test_a_report_is_counted_and_accepted_without_rabbitmq(stack: Stack) -> None:
+    (key,) = json.loads((ROOT / "deploy" / "secrets" / "GATEWAY_API_KEYS").read_text())
+    before = stack.observation_count()
+
+    def report(authorization: str) -> int:
+        path = f"/v1/places/{stack.place}/observations"
+        body = {"temperature_c": 12.5, "condition": "rain"}
+        return stack.client.post(path, json=body, headers={"Authorization": authorization}).status_code
+
+    assert report("Bearer of nothing") == 401
+    stack.compose.run("stop", "rabbitmq")
+    try:
+        assert report(f"Bearer {key}") == 201
+    finally:
+        stack.compose.run("start", "rabbitmq")
+    eventually(stack.observation_count, before + 1, within=60)
     eventually(stack.readiness, (200, "ok", []), within=5)
 
 
