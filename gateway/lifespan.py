@@ -71,7 +71,14 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
         await stack.enter("reports", reports.open(), start=1, stop=3)
         views = Views(rabbitmq.connection)
         await stack.enter("views", views.open(), start=1, stop=3, check=views.check)
-        briefs = Briefs(http=http, database=database, redis=redis, model=model, timeout=settings.brief_timeout)
+        briefs = Briefs(
+            http=http,
+            database=database,
+            redis=redis,
+            model=model,
+            viewed=views.add,
+            timeout=settings.brief_timeout,
+        )
         await stack.enter("briefs", briefs.open(), start=1, stop=3)
 
         stack.started()

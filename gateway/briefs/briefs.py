@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import httpx
@@ -99,11 +99,14 @@ class Briefs:
         database: AsyncEngine,
         redis: Redis,
         model: Model,
+        viewed: Callable[[int], object],
         timeout: float,
     ) -> None:
+        """Ask nothing yet. `viewed` is called with the id of each place whose brief was put together, and takes no time."""
         self._database = database
         self._redis = redis
         self._model = model
+        self._viewed = viewed
         self._timeout = timeout
         self._call_within = max(CALL_WITHIN, timeout)
         self._questions = Questions()
@@ -160,6 +163,7 @@ class Briefs:
         finally:
             rows.give_up()
             kept.give_up()
+        self._viewed(place_id)
         complete = all(section.status is not Status.UNAVAILABLE for _, section in sections)
         return Brief(place=known.place, complete=complete, sections=sections)
 

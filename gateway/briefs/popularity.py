@@ -2,7 +2,7 @@
 
 from redis.asyncio import Redis
 
-from gateway.briefs.briefs import popularity_key
+from gateway.briefs.kept import popularity_key
 from gateway.events.event import BriefViewed
 
 REMEMBER = 24 * 60 * 60
