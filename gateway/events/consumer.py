@@ -21,11 +21,11 @@ E = TypeVar("E", bound=Event)
 OPEN_WITHIN = 5.0
 """Seconds to begin to consume. A broker that stalls is asked again on another channel."""
 
-LAST_MOMENT = 1.5
+LAST_MOMENT = 1.0
 """Seconds that handlers have to end, once consuming stops; what they do not finish comes again."""
 
 CLOSE_WITHIN = 0.5
-"""Seconds for each goodbye to the broker."""
+"""Seconds for each goodbye to the broker, and for handlers that are cancelled."""
 
 log = structlog.get_logger("gateway.consumer")
 
@@ -82,7 +82,7 @@ class Consumer(Generic[E]):
     async def open(self) -> AsyncGenerator[None]:
         """Consume until this is left. It ends by itself only by a mistake of ours."""
         self._broken = asyncio.get_running_loop().create_future()
-        within = LAST_MOMENT + 2 * CLOSE_WITHIN
+        within = LAST_MOMENT + 3 * CLOSE_WITHIN
         async with beside(self._work(), name=self._queue.name, stop=self._stopping.set, within=within):
             yield
 
@@ -126,6 +126,8 @@ class Consumer(Generic[E]):
         finally:
             for handler in self._handling:
                 handler.cancel()
+            if self._handling:
+                await asyncio.wait(self._handling, timeout=CLOSE_WITHIN)
             if channel is not None:
                 await _close(channel)
 

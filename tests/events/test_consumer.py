@@ -304,10 +304,12 @@ class TestItsEnd:
             await asyncio.Event().wait()
 
         ids = await report(rabbitmq)
-        async with consumer_of(rabbitmq, Handler(hang)).open():
+        consumer = consumer_of(rabbitmq, Handler(hang))
+        async with consumer.open():
             await asyncio.wait_for(begun.wait(), 5)
             began = time.monotonic()
         assert time.monotonic() - began < 2.5
+        assert consumer._handling == set()
 
         handler = Handler()
         async with consumer_of(rabbitmq, handler).open():
