@@ -1,7 +1,7 @@
 """Errors as RFC 9457 problem details: one shape for all of them, and it says what to do."""
 
 from collections.abc import Callable, Coroutine, Mapping
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 from typing import Any
 
 from fastapi import Request, Response
@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from gateway.briefs.briefs import PlaceUnavailableError
 from gateway.dependencies import DatabaseUnavailableError, NotStartedError
@@ -82,10 +83,23 @@ async def _on_problem(_request: Request, error: ProblemError) -> JSONResponse:
     return problem(error.status, error.detail, headers=error.headers)
 
 
-async def _on_http_exception(_request: Request, error: HTTPException) -> JSONResponse:
+async def _on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
     """Of the framework: an unknown path, a method that a path does not have, a body that is too large."""
     status = HTTPStatus(error.status_code)
-    return problem(status, _ADVICE.get(status, str(error.detail)), headers=error.headers)
+    headers = dict(error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods_of(request))
+    return problem(status, _ADVICE.get(status, str(error.detail)), headers=headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """The methods that the path of a request takes. Starlette tells those of the first route only that has the path."""
+    routes = request.app.router.routes
+    return [
+        method.value
+        for method in HTTPMethod
+        if any(route.matches({**request.scope, "method": method.value})[0] is Match.FULL for route in routes)
+    ]
 
 
 async def _on_invalid_request(_request: Request, error: RequestValidationError) -> JSONResponse:

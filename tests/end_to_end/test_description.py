@@ -10,14 +10,17 @@ from tests.end_to_end.conftest import Start
 EXAMPLES = 20
 """How many requests of each kind an operation gets."""
 
+KEY = "a-key-of-this-test"
+
 
 async def test_no_request_gets_an_answer_that_the_openapi_does_not_tell(start: Start, tmp_path: Path) -> None:
-    gateway = start("serve", "--port", "0")
+    gateway = start("serve", "--port", "0", GATEWAY_API_KEYS=f'["{KEY}"]')
     url = await gateway.url()
     arguments = [
         f"--config-file={Path(__file__).with_name('schemathesis.toml')}",
         "run",
         f"{url}/openapi.json",
+        f"--header=Authorization: Bearer {KEY}",
         "--checks=all",
         "--mode=all",
         f"--max-examples={EXAMPLES}",
