@@ -11,8 +11,8 @@ T = TypeVar("T")
 FAILURES = 5
 """As many in a row, and the backend is left alone."""
 
-PROBE_EVERY = 0.9
-"""Seconds between two probes. With a second for each, a backend that is back is asked again within two."""
+PROBE_EVERY = 0.5
+"""Seconds between two probes. With a second for each, a backend that is back is asked again well within two."""
 
 
 class OpenError(Exception):

@@ -18,6 +18,11 @@ async def counts(servers: Devstack, places: Sequence[int]) -> Counter[int]:
     return Counter({row["id"]: row["observation_count"] for row in rows})
 
 
+async def any_places(servers: Devstack, number: int) -> list[int]:
+    async with servers.postgresql.superuser("gateway") as connection:
+        return [row["id"] for row in await connection.fetch("SELECT id FROM places ORDER BY id LIMIT $1", number)]
+
+
 async def outbox(servers: Devstack) -> int:
     """How many events wait to be published."""
     async with servers.postgresql.superuser("gateway") as connection:
