@@ -4,6 +4,7 @@
 HOST ?= 127.0.0.1
 PORT ?= 8000
 PYTHON ?= python3
+JOBS ?= 2
 export PYTHON
 
 help:  ## Show this
@@ -19,7 +20,7 @@ dev: install  ## Serve from private servers on http://127.0.0.1:8000 (PORT=8001 
 test:  ## Run all tests that need no container engine
 	@tools/install dev
 	@tools/install-servers
-	.venv/bin/pytest $(ARGS)
+	.venv/bin/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 faults:  ## Run the fault lab, its long sweeps included, and write docs/faults.md anew
 	@tools/install dev

@@ -4,7 +4,9 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,7 +119,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.write_line(line.strip("| ").replace("`", "").replace(" | ", "  "))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what another process has proved, where xdist shares the tests out."""
+    found = getattr(node, "workeroutput", {}).get("faults")
+    if found is None:
+        return
+    run: Run = node.config.stash[RUN]
+    run.proofs += [Proof(**proof) for proof in found["proofs"]]
+    for name in ("seconds", "findings", "places"):
+        getattr(run, name).update(found[name])
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["faults"] = asdict(session.config.stash[RUN])
+        return
     target = session.config.getoption("--report")
     if not target or session.config.getoption("--collect-only"):
         return
