@@ -38,23 +38,22 @@ def changed(**changes: Any) -> bytes:
     return json.dumps({name: value for name, value in body.items() if value is not None}).encode()
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{",
-        b"\xff",
-        b"null",
-        b"[" * 100_000,
-        encode(VIEWED),
-        changed(id=None),
-        changed(at=None),
-        changed(type="something.else"),
-        changed(data={}),
-        changed(data={"observation_id": 1, "place_id": 2**31}),
-    ],
-    ids=lambda body: repr(body[:20]),
-)
+POISON = {
+    "nothing": b"",
+    "half": b"{",
+    "bytes": b"\xff",
+    "null": b"null",
+    "deep": b"[" * 100_000,
+    "another event": encode(VIEWED),
+    "no id": changed(id=None),
+    "no time": changed(at=None),
+    "another type": changed(type="something.else"),
+    "no data": changed(data={}),
+    "no place": changed(data={"observation_id": 1, "place_id": 2**31}),
+}
+
+
+@pytest.mark.parametrize("body", POISON.values(), ids=POISON)
 def test_anything_else_is_poison_and_not_repeated(body: bytes) -> None:
     with pytest.raises(PoisonError) as poison:
         decode(body, ObservationReported)
