@@ -20,7 +20,7 @@ dev: install  ## Serve from private servers on http://127.0.0.1:8000 (PORT=8001 
 test:  ## Run all tests that need no container engine
 	@tools/install dev
 	@tools/install-servers
-	.venv/bin/pytest -n $(JOBS) --dist loadfile $(ARGS)
+	.venv/bin/pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 faults:  ## Run the fault lab, its long sweeps included, and write docs/faults.md anew
 	@tools/install dev
