@@ -16,7 +16,7 @@ def answer(*, complete: bool = True, incomplete: str = "", stale: str = "", **se
     body: dict[str, Any] = {"complete": complete, "sections": {}}
     for name in ("weather", "outlook", "observations", "popularity"):
         status, reason = sections.get(name, ("ok", None))
-        data = None if status == "unavailable" else {}
+        data: dict[str, Any] | None = None if status == "unavailable" else {}
         body["sections"][name] = {"status": status, "reason": reason, "data": data}
     headers = {"gateway-complete": str(complete).lower(), "gateway-incomplete": incomplete, "gateway-stale": stale}
     return Seen("gateway-1", ASKED, ASKED + 0.1, 200, headers, body)
