@@ -31,6 +31,10 @@ SLACK = 1.5
 GIVING_BACK = DEADLINE + GRACE + SLACK
 """The longest it may take to release everything: the deadline of what is broken, and to abort it at last."""
 
+RELAYING = 2.5
+"""Seconds more when it is the database: the relay may just be asking for a connection. It gives that half a second to end, and
+SQLAlchemy takes two to drop a connection that it is about to hand out."""
+
 GOODBYES = {"database": "Terminate", "rabbitmq": "Connection.Close"}
 """What a client says before it leaves. Redis and HTTP know no goodbye: there, the last request was answered."""
 
@@ -207,7 +211,7 @@ def assert_stopped(life: Life, *, broken: str, where: str) -> None:
     """All was released in reverse, in time; the error is about what is broken, and tells all of it."""
     assert released(life.journal) == list(reversed(ORDER)), where
     assert not_exited(life.journal) <= {broken}, where
-    assert life.stop_took < GIVING_BACK, where
+    assert life.stop_took < GIVING_BACK + (RELAYING if broken == "database" else 0), where
     failures = [event.error for event in life.journal if event.kind in {Kind.EXIT_FAILED, Kind.ABORTED}]
     if life.error is not None:
         assert isinstance(life.error, TeardownError), where
