@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -31,6 +31,17 @@ class Asked(Generic[T]):
         if self._answer.cancelled():  # not by us: whoever would have answered is being stopped
             raise ConnectionError("nobody answers any more")
         return self._answer.result()
+
+    async def or_until(self, other: "Asked[Any]", by: float) -> None:
+        """Wait until an answer has come here or there, until `by`; one that has failed is not waited for."""
+        coming = {one._answer for one in (self, other) if not one._answer.done()}  # noqa: SLF001 - of our own kind
+        if not self.has_come and coming:
+            await asyncio.wait(coming, timeout=max(0, by - time.monotonic()), return_when=asyncio.FIRST_COMPLETED)
+
+    @property
+    def has_come(self) -> bool:
+        """Whether there is an answer, and no failure."""
+        return self._answer.done() and not self._answer.cancelled() and self._answer.exception() is None
 
     @property
     def took(self) -> float:

@@ -41,6 +41,7 @@ class Breaker:
         self._background = background
         self._counts = counts
         self._failures = 0
+        self._wanted: Callable[[], Awaitable[object]] | None = None
         self.is_open = False
         """Whether the backend is left alone."""
 
@@ -52,8 +53,13 @@ class Breaker:
             Exception: whatever `ask()` raised.
         """
         if self.is_open:
-            raise OpenError("it kept failing and is left alone for now")
+            raise self.refuse(ask)
         return await self._try(ask)
+
+    def refuse(self, ask: Callable[[], Awaitable[object]]) -> OpenError:
+        """Say that a question is not asked now. The next probe asks it: another one may be what the backend cannot answer."""
+        self._wanted = ask
+        return OpenError("it kept failing and is left alone for now")
 
     async def _try(self, ask: Callable[[], Awaitable[T]]) -> T:
         try:
@@ -71,15 +77,17 @@ class Breaker:
         self._failures += 1
         if self._failures >= FAILURES and not self.is_open:
             self.is_open = True
-            self._background(self._probe(ask))
+            self._wanted = ask
+            self._background(self._probe())
 
     def _succeed(self) -> None:
         self._failures = 0
         self.is_open = False
 
-    async def _probe(self, ask: Callable[[], Awaitable[object]]) -> None:
-        """Ask the question that failed last, again and again, until the backend answers it or any other."""
+    async def _probe(self) -> None:
+        """Ask the question that was wanted last, again and again, until the backend answers."""
         while self.is_open:
             await asyncio.sleep(PROBE_EVERY * random.uniform(0.8, 1))  # noqa: S311 - jitter is no secret
-            with contextlib.suppress(Exception):
-                await self._try(ask)
+            if self._wanted is not None:
+                with contextlib.suppress(Exception):
+                    await self._try(self._wanted)

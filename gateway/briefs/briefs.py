@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.briefs.asked import Asked
 from gateway.briefs.batcher import Batcher
 from gateway.briefs.breaker import Breaker
-from gateway.briefs.forecasts import Forecasts
+from gateway.briefs.forecasts import Forecasts, Found, read
 from gateway.briefs.kept import Kept, fetch_kept
 from gateway.briefs.questions import Questions
 from gateway.briefs.reasons import reason_of
@@ -30,7 +30,7 @@ from gateway.resources.model import Day, Model
 SHARE = 0.9
 """For any section."""
 
-PLACE_SHARE = 0.4
+PLACE_SHARE = 0.5
 """For the place: the weather waits for it."""
 
 OBSERVATIONS_SHARE = 0.25
@@ -168,14 +168,17 @@ class Briefs:
         return Brief(place=known.place, complete=complete, sections=sections)
 
     async def _known(self, place_id: int, rows: Asked[Known | None], began: float) -> Known | None:
-        """What PostgreSQL knows: all of it, or the place alone if the rest fails or takes too long."""
+        """What PostgreSQL knows: all of it, or the place alone if that comes first where the rest fails or takes long."""
         try:
             return await rows.until(began + self._timeout * OBSERVATIONS_SHARE)
         except Exception as error:  # noqa: BLE001 - whatever it is, the place may be there
             reason = reason_of(error)
         alone = Asked(self._places.ask(place_id))
         try:
-            place = await alone.until(began + self._timeout * PLACE_SHARE)
+            await rows.or_until(alone, began + self._timeout * PLACE_SHARE)
+            if rows.has_come:
+                return await rows.until(0)
+            place = await alone.until(0)
         except Exception as error:
             raise PlaceUnavailableError(reason_of(error)) from error
         finally:
@@ -189,6 +192,8 @@ class Briefs:
             there = None
         remembered = None if there is None else there.weather
         found = await self._forecasts.find(place, remembered, by=began + self._timeout * SHARE)
+        if found.forecast is None and kept.has_come and (late := await kept.until(0)) is not None:
+            found = Found(read(late.weather), fresh=False, reason=found.reason)  # better than none
         took = milliseconds(time.monotonic() - began)
         if found.forecast is None:
             return Section(status=Status.UNAVAILABLE, reason=found.reason, took_ms=took)

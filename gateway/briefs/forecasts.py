@@ -11,7 +11,7 @@ import stamina
 from pydantic import BaseModel, Field, ValidationError
 from redis.asyncio import Redis
 
-from gateway.briefs.breaker import Breaker, OpenError
+from gateway.briefs.breaker import Breaker
 from gateway.briefs.kept import weather_key
 from gateway.briefs.questions import Questions
 from gateway.briefs.reasons import reason_of
@@ -29,7 +29,7 @@ KEPT_FOR = 24 * 3600
 WAIT_WITH_STALE = 0.5
 """How much of its time the one who revalidates waits for news, while there is stale weather to answer with."""
 
-CALLS = 20
+CALLS = 50
 """The most calls upstream at once; one beyond them waits."""
 
 KEEP_WITHIN = 1.0
@@ -79,7 +79,7 @@ class Forecasts:
 
         `kept` is what Redis has of it; what cannot be read is as good as nothing.
         """
-        forecast = _read(kept)
+        forecast = read(kept)
         if forecast is not None and forecast.age < FRESH_FOR:
             return Found(forecast, fresh=True)
         flight = self._flights.get(place.id)
@@ -109,7 +109,7 @@ class Forecasts:
     def _start(self, place: Place) -> "asyncio.Future[Forecast]":
         flight: asyncio.Future[Forecast] = asyncio.get_running_loop().create_future()
         if self._breaker.is_open:
-            flight.set_exception(OpenError("the upstream is left alone for now"))
+            flight.set_exception(self._breaker.refuse(partial(self._fetch, place)))
             return flight
         self._flights[place.id] = flight
         self._questions.keep(self._fly(place, flight))
@@ -118,7 +118,8 @@ class Forecasts:
     async def _fly(self, place: Place, flight: "asyncio.Future[Forecast]") -> None:
         """Fetch the weather for whoever waits for the flight; and only then keep it, so that nobody waits for that."""
         try:
-            forecast = await self._breaker.call(partial(self._fetch, place))
+            async with self._calls:  # a call that has to wait for us says nothing about upstream
+                forecast = await self._breaker.call(partial(self._fetch, place))
         except Exception as error:  # noqa: BLE001 - whoever waits tells it
             flight.set_exception(error)
             flight.exception()  # so that the loop does not miss them, if they are gone
@@ -130,15 +131,14 @@ class Forecasts:
             flight.cancel()  # unless it has landed: we were cancelled, and nobody shall wait for ever
 
     async def _fetch(self, place: Place) -> Forecast:
-        return await self._questions.ask(self._fetch_in_turn(place), within=self._timeout)
+        return await self._questions.ask(self._fetch_persistently(place), within=self._timeout)
 
-    async def _fetch_in_turn(self, place: Place) -> Forecast:
-        async with self._calls:
-            async for attempt in stamina.retry_context(
-                on=http_errors.is_worth_another_try, attempts=2, timeout=None, wait_initial=0.02, wait_jitter=0.05
-            ):
-                with attempt:
-                    weather = await fetch_weather(self._http, place)
+    async def _fetch_persistently(self, place: Place) -> Forecast:
+        async for attempt in stamina.retry_context(
+            on=http_errors.is_worth_another_try, attempts=2, timeout=None, wait_initial=0.02, wait_jitter=0.05
+        ):
+            with attempt:
+                weather = await fetch_weather(self._http, place)
         return Forecast(fetched_at=time.time(), weather=weather)
 
     async def _keep(self, place: Place, forecast: Forecast) -> None:
@@ -149,7 +149,7 @@ class Forecasts:
         await self._redis.set(weather_key(place.id), forecast.model_dump_json(), ex=KEPT_FOR)
 
 
-def _read(kept: bytes | None) -> Forecast | None:
+def read(kept: bytes | None) -> Forecast | None:
     """The forecast that Redis keeps, if it is one, of the last day and not of the future."""
     if kept is None:
         return None

@@ -34,10 +34,12 @@ async def beside(
             try:
                 yield
             finally:
-                stop()
-                await asyncio.wait({task}, timeout=within)
-                task.cancel()
-                force()
+                try:
+                    stop()
+                    await asyncio.wait({task}, timeout=within)
+                finally:
+                    task.cancel()
+                    force()
     except BaseExceptionGroup as several:
         if len(several.exceptions) > 1:
             raise

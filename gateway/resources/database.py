@@ -32,6 +32,8 @@ _TRANSIENT = (
     asyncpg.OperatorInterventionError,  # it is starting up, or shutting down; somebody ended what we asked
     asyncpg.InsufficientResourcesError,  # too many connections, no memory, no space
     asyncpg.TransactionRollbackError,  # a deadlock
+    asyncpg.LockNotAvailableError,  # the server's lock_timeout
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,  # it is a replica, until it is promoted
 )
 

@@ -89,6 +89,20 @@ async def test_a_refusal_of_one_question_is_no_trouble() -> None:
     assert not breaker.is_open
 
 
+async def test_a_question_that_is_never_answered_does_not_keep_the_others_waiting() -> None:
+    questions, backend, other = Questions(), Backend(), Backend()
+    other.error = None
+    breaker = Breaker(questions.keep)
+    await fail(breaker, backend, FAILURES)
+    with pytest.raises(OpenError):
+        await breaker.call(other.ask)
+
+    async def closed() -> bool:
+        return not breaker.is_open
+
+    await until(closed, "the probe asks what was wanted last")
+
+
 async def test_the_probing_ends_with_the_work_in_the_background() -> None:
     questions, backend = Questions(), Backend()
     before = asyncio.all_tasks()

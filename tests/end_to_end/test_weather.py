@@ -238,6 +238,18 @@ PLACES = (2657896, 2661552, 2660646, 2659994, 2661604, 2657970)
 """Zürich, Bern, Genève, Lausanne, Basel, Winterthur."""
 
 
+async def test_a_rush_for_many_places_at_a_slow_upstream_is_no_reason_to_leave_it_alone(
+    gateway: Running, upstream: Weather
+) -> None:
+    await upstream.set_faults(Faults(latency_s=0.2))
+    places = (await gateway.client.get("/v1/places", params={"limit": 100})).json()["items"]
+    ids = [place["id"] for place in places]
+    rush = [gateway.client.get("/v1/briefs", params={"place": ids[at : at + 20]}) for at in range(0, 100, 20)]
+    responses = await asyncio.gather(*rush)
+
+    assert {response.headers["Gateway-Complete"] for response in responses} == {"true"}
+
+
 async def test_a_lost_connection_is_tried_again(gateway: Running, upstream: Weather) -> None:
     """One call of two is answered with 503: nobody was there to ask, as when a proxy restarts what is behind it."""
     await upstream.set_faults(Faults(status=503, fail_rate=0.5))
