@@ -8,10 +8,10 @@ from gateway.events.event import BriefViewed
 REMEMBER = 24 * 60 * 60
 """Seconds for which an event is known again."""
 
-# Counted and remembered, or neither: Redis runs a script as a whole.
+# Counted and remembered, or neither: Redis runs a script as a whole. A counter that somebody has spoiled is passed over.
 _ADD = """
 if not redis.call('SET', KEYS[1], '', 'NX', 'EX', ARGV[1]) then return 0 end
-for i = 2, #KEYS do redis.call('INCRBY', KEYS[i], ARGV[i]) end
+for i = 2, #KEYS do redis.pcall('INCRBY', KEYS[i], ARGV[i]) end
 return 1
 """
 
