@@ -13,6 +13,7 @@ from gateway.observations.reports import Reports
 from gateway.readiness import Readiness
 from gateway.resources.database import is_away
 from gateway.resources.model import Model
+from gateway.settings import Settings
 
 # They are coroutines because FastAPI calls plain functions in a thread, which takes longer than all that they do.
 
@@ -71,6 +72,16 @@ async def get_session(request: Request) -> AsyncGenerator[AsyncSession]:
         raise
 
 
+async def get_settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+async def is_on_loopback(request: Request) -> bool:
+    """Whether nobody but this machine can connect. Which server listens where, only our own says."""
+    return bool(getattr(request.app.state, "on_loopback", False))
+
+
 async def get_request_id(request: Request) -> str:
     """The id of this request: the caller's, or ours (see `api/request_id.py`)."""
     request_id: str = request.scope["request_id"]
@@ -82,5 +93,7 @@ JournalDependency = Annotated[Journal, Depends(get_journal)]
 ModelDependency = Annotated[Model, Depends(get_model)]
 ReadinessDependency = Annotated[Readiness, Depends(get_readiness)]
 ReportsDependency = Annotated[Reports, Depends(get_reports)]
+OnLoopback = Annotated[bool, Depends(is_on_loopback)]
+SettingsDependency = Annotated[Settings, Depends(get_settings)]
 RequestId = Annotated[str, Depends(get_request_id)]
 Session = Annotated[AsyncSession, Depends(get_session)]

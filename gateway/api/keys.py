@@ -4,11 +4,11 @@ import secrets
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from gateway.api.problems import ProblemError
-from gateway.settings import Settings
+from gateway.dependencies import OnLoopback, SettingsDependency
 
 _bearer = HTTPBearer(
     scheme_name="key",
@@ -18,12 +18,13 @@ _bearer = HTTPBearer(
 
 
 async def require_key(
-    request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    settings: SettingsDependency,
+    on_loopback: OnLoopback,
+    given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> None:
-    """Let the request pass, or answer with a problem. Which server listens where, only our own says."""
-    settings: Settings = request.app.state.settings
+    """Let the request pass, or answer with a problem."""
     if not settings.api_keys:
-        if getattr(request.app.state, "on_loopback", False):
+        if on_loopback:
             return
         raise ProblemError(
             HTTPStatus.FORBIDDEN,
