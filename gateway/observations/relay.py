@@ -106,16 +106,16 @@ class Relay:
         Raises:
             NotPublishedError: not all of them were confirmed; those that were are gone.
         """
-        async with self._database.begin() as connection:
-            self._held = await _driver_of(connection)
-            try:
+        try:
+            async with self._database.begin() as connection:
+                self._held = await _driver_of(connection)
                 entries = (await connection.execute(_NEXT)).all()
                 failures = await self._publish(entries)
                 published = [entry.id for entry in entries if entry.id not in failures]
                 if published:
                     await connection.execute(_PUBLISHED, {"ids": published})
-            finally:
-                self._held = None
+        finally:
+            self._held = None  # no earlier: it is rolled back behind a shield, on a server that may have stopped
         for failure in failures.values():
             raise failure
         return len(entries) == BATCH

@@ -26,12 +26,16 @@ from tests.faults.stage import live
 FEWEST = {
     ("startup", Point.TICK): {"database": 35, "redis": 12, "rabbitmq": 12},
     ("startup", Point.STEP): {"database": 18, "redis": 6, "rabbitmq": 12},
-    ("teardown", Point.TICK): {"database": 3, "redis": 2, "rabbitmq": 20},
+    ("teardown", Point.TICK): {"database": 3, "redis": 3, "rabbitmq": 20},
     ("teardown", Point.STEP): {"database": 1, "redis": 3, "rabbitmq": 20},
 }
 """So many points there are at least; counts differ a little from run to run. Plain clients were seen to have 41 ticks for the
 engine and 20 for Redis: ours ask for no TLS unless told to, and have no timeouts of their own, each of which is a few more. A plain
 engine was seen to close in 3 ticks and one suspension; ours in 5 to 7 ticks and 2 to 4 steps."""
+
+SWEEPS = 3
+"""The most sweeps for one proof. RabbitMQ says goodbye in 35 steps in one life and in 38 in the next, as its frames come together
+or one by one: the database has 3 steps right after it, and a sweep, which strikes each life once, can leap over all of them."""
 
 DEADLINE = 3.0
 """Seconds that an entry may take here: less than any timeout of the libraries, so that whoever leaps over it leaps over
@@ -130,7 +134,15 @@ PHASES = pytest.mark.parametrize("phase", ["startup", "teardown"])
 
 def prove(lives: Lives, record: Record, fault: Fault, where: Where) -> list[Outcome]:
     """Sweep, and assert what holds for every fault."""
-    outcomes = sweep(lives.one, point=where.point, fault=fault, loop=where.loop, then=lives.again)
+    fewest = FEWEST[lives.phase, where.point]
+    outcomes: list[Outcome] = []
+    most: Counter[str] = Counter()
+    for _ in range(SWEEPS):
+        some = sweep(lives.one, point=where.point, fault=fault, loop=where.loop, then=lives.again)
+        outcomes += some
+        most |= Counter(outcome.during for outcome in some)
+        if all(most[entry] >= at_least for entry, at_least in fewest.items()):
+            break
     assert [(outcome.at, outcome.place, outcome.left) for outcome in outcomes if outcome.left] == []
     assert [(outcome.at, outcome.place, outcome.took) for outcome in outcomes if outcome.took > LONGEST] == []
 
@@ -139,9 +151,7 @@ def prove(lives: Lives, record: Record, fault: Fault, where: Where) -> list[Outc
 
     asyncio.run(until(nothing_is_held, "the servers hold nothing of any life"))
     counts = Counter(outcome.during for outcome in outcomes)
-    too_few = {
-        entry: counts[entry] for entry, fewest in FEWEST[lives.phase, where.point].items() if counts[entry] < fewest
-    }
+    too_few = {entry: most[entry] for entry, at_least in fewest.items() if most[entry] < at_least}
     assert not too_few, "fewer points than ever before: explain that before you trust it"
 
     at = f"{fault}, at each {where}"

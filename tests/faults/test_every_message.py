@@ -31,9 +31,9 @@ SLACK = 1.5
 GIVING_BACK = DEADLINE + GRACE + SLACK
 """The longest it may take to release everything: the deadline of what is broken, and to abort it at last."""
 
-RELAYING = 2.5
-"""Seconds more when it is the database: the relay may just be asking for a connection. It gives that half a second to end, and
-SQLAlchemy takes two to drop a connection that it is about to hand out."""
+RELAYING = 0.75
+"""Seconds more when it is the database: the relay may be at work in it. It gives that half a second to end, and a quarter to
+say goodbye."""
 
 GOODBYES = {"database": "Terminate", "rabbitmq": "Connection.Close"}
 """What a client says before it leaves. Redis and HTTP know no goodbye: there, the last request was answered."""
