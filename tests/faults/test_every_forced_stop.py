@@ -32,8 +32,8 @@ class Forced(Lives):
 
     at_hand: list[str] = field(default_factory=list)
     """What is being entered, is held or is being released when that happens, the latest first."""
-    aborted: dict[int, list[str]] = field(default_factory=dict)
-    """What it aborts, in order, by the number of the case."""
+    aborted: list[list[str]] = field(default_factory=list)
+    """What it aborts, in order, in one life after the other."""
 
     @property
     def fault(self) -> Call:
@@ -61,7 +61,7 @@ class Forced(Lives):
         assert exited == [*before, *(name for name in done if name in entered)]
         assert Kind.ABANDONED not in last.values()
         assert last[None] is Kind.STOPPED
-        self.aborted[case.at] = [str(name) for name in aborted]
+        self.aborted.append([str(name) for name in aborted])
 
 
 @dataclass
@@ -87,8 +87,8 @@ class RolledBack(Forced):
 @EVERYWHERE
 def test_a_start_that_is_forced_to_end_aborts_what_it_holds(servers: Devstack, record: Record, where: Where) -> None:
     lives = Forced(servers, "startup")
-    for outcome in prove(lives, record, lives.fault, where):
-        assert_reported(outcome, lives.aborted[outcome.at])
+    for outcome, aborted in zip(prove(lives, record, lives.fault, where), lives.aborted, strict=True):
+        assert_reported(outcome, aborted)
         if isinstance(outcome.error, StartError):
             assert outcome.during in {outcome.error.name, "all"}
         else:
@@ -108,8 +108,8 @@ def test_a_teardown_that_is_forced_to_end_aborts_what_is_left_and_tells_all_of_i
     servers: Devstack, record: Record, where: Where
 ) -> None:
     lives = Forced(servers, "teardown")
-    for outcome in prove(lives, record, lives.fault, where):
-        assert_reported(outcome, lives.aborted[outcome.at])
+    for outcome, aborted in zip(prove(lives, record, lives.fault, where), lives.aborted, strict=True):
+        assert_reported(outcome, aborted)
         assert not isinstance(outcome.error, StartError)
 
 
