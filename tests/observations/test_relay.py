@@ -231,6 +231,16 @@ async def test_the_check_says_how_many_dead_letters_there_are(relay: Relay, chan
     await until(says_so, "the check says so")
 
 
+async def test_the_check_counts_no_further_than_it_says(
+    database: AsyncEngine, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.observations.relay.MOST_COUNTED", 2)
+    async with database.connect() as others:  # who has them locked, so that they stay
+        await enqueue(database, 3)
+        await others.execute(select(outbox.c.id).with_for_update())
+        assert str(await relay.check()).startswith("outbox: at least 2 waiting")
+
+
 async def test_a_mistake_of_ours_ends_it(database: AsyncEngine, rabbitmq: RabbitMQ) -> None:
     async with database.begin() as connection:
         await connection.execute(text("DROP TABLE outbox"))
