@@ -1,10 +1,44 @@
-"""The database engine, where its end is concerned."""
+"""The database engine: what it hands out, and its end."""
+
+import asyncio
+import time
 
 import pytest
+from sqlalchemy import text
 
 from gateway.devstack.stack import Devstack
-from gateway.resources.database import DatabaseEngine
+from gateway.resources.database import CLOSE_WITHIN, DatabaseEngine, reading
 from gateway.settings import DatabaseSettings
+from tests.end_to_end.running import until
+
+
+async def test_connections_that_the_server_has_closed_are_handed_to_nobody(servers: Devstack) -> None:
+    resource = DatabaseEngine(DatabaseSettings(url=servers.postgresql.url), "closed")
+    async with resource.open() as engine:
+        async with reading(engine) as one, reading(engine) as other:
+            await one.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where application_name = 'closed' and pid <> pg_backend_pid()"
+            )
+
+            async def noticed() -> bool:
+                return other.is_closed()
+
+            await until(noticed, "the driver has seen that one is closed")
+        async with reading(engine) as one, reading(engine) as other:
+            assert [await connection.fetchval("select 1") for connection in (one, other)] == [1, 1]
+
+
+async def test_whoever_is_cancelled_waits_but_a_moment_for_a_server_that_has_stopped(servers: Devstack) -> None:
+    resource = DatabaseEngine(DatabaseSettings(url=servers.postgresql.url), "stalled")
+    async with resource.open() as engine, engine.connect() as connection:
+        await connection.execute(text("select 1"))
+        with servers.postgresql.suspended():
+            began = time.monotonic()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await connection.execute(text("select 2"))
+            assert time.monotonic() - began < 0.1 + CLOSE_WITHIN + 0.5
 
 
 async def test_once_released_it_connects_no_more(servers: Devstack) -> None:
