@@ -1,0 +1,86 @@
+"""What a hundred briefs cost, message by message on the wire: counts that do not depend on the clock, so they are exact."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from faultlab.wire import Proxy
+from gateway.devstack.stack import Devstack
+from tests.end_to_end.running import Running, until
+from tests.faults.wired import wired_to
+
+HUNDRED = 100
+
+STATEMENT = ["Bind", "Execute", "Sync", "BindComplete", "CommandComplete", "ReadyForQuery"]
+"""What passes for a statement that was prepared before, but for its rows."""
+
+EVENT = ["Basic.Publish", "ContentHeader", "ContentBody", "Basic.Ack"]
+
+
+class Costs:
+    """The messages that pass the proxies from now on."""
+
+    def __init__(self, proxies: dict[str, Proxy]) -> None:
+        self._proxies = proxies
+        self._before = {resource: _passed(proxy) for resource, proxy in proxies.items()}
+
+    def of(self, resource: str) -> Counter[str]:
+        """How many of each there were between us and that resource."""
+        return _passed(self._proxies[resource]) - self._before[resource]
+
+    async def are_complete(self) -> None:
+        """Wait until what was viewed is published: that is the last of it."""
+
+        async def is_published() -> bool:
+            return self.of("rabbitmq")["Basic.Ack"] > 0
+
+        await until(is_published, "the views are published")
+
+
+def _passed(proxy: Proxy) -> Counter[str]:
+    return Counter(message for connection in proxy.connections for message in connection.messages)
+
+
+async def test_a_hundred_briefs_at_once_cost_a_statement_a_command_and_an_event(
+    servers: Devstack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.observations.relay.POLL", 60)  # else it looks into the outbox at any time
+
+    async def measure(gateway: Running) -> None:
+        paths = await briefs_of_a_hundred_places(gateway)
+
+        cold = Costs(wired.proxies)
+        await ask_at_once(gateway, paths)
+        await cold.are_complete()
+        assert cold.of("http")["request head"] == HUNDRED
+        assert cold.of("redis")["MGET"] == 1
+        assert cold.of("redis")["SET"] == HUNDRED
+
+        for _ in range(4):  # asyncpg asks for types once on each connection
+            warming = Costs(wired.proxies)
+            await ask_at_once(gateway, paths)
+            await warming.are_complete()
+
+        warm = Costs(wired.proxies)
+        await ask_at_once(gateway, paths)
+        await warm.are_complete()
+        assert warm.of("http") == Counter()
+        assert warm.of("database") == Counter(STATEMENT) + Counter({"DataRow": HUNDRED})
+        assert warm.of("redis") == Counter(["MGET", "reply to MGET"])
+        assert warm.of("rabbitmq") == Counter(EVENT)
+
+    async with wired_to(servers) as wired:
+        life = await wired.live(meanwhile=measure)
+    assert life.error is None
+
+
+async def briefs_of_a_hundred_places(gateway: Running) -> list[str]:
+    places = (await gateway.client.get("/v1/places", params={"limit": HUNDRED})).json()["items"]
+    assert len(places) == HUNDRED
+    return [f"/v1/places/{place['id']}/brief" for place in places]
+
+
+async def ask_at_once(gateway: Running, paths: list[str]) -> None:
+    answers = await asyncio.gather(*(gateway.client.get(path) for path in paths))
+    assert {answer.headers["Gateway-Complete"] for answer in answers} == {"true"}
