@@ -47,7 +47,7 @@ class Record:
             journal: what happened in one of them.
             wire: what was seen of it on the wire; a line each.
         """
-        self._run.proofs.append(Proof(self._test, resource, phase, fault, cases))
+        self._run.proofs.append(Proof(self._test, resource, phase, str(fault), cases))  # it crosses processes as text
         if self._draws:
             self.drawn += ["", f"  {resource}, {phase}: {fault}" + (f" ({cases} cases)" if cases > 1 else "")]
             self.drawn += [f"    {line}" for line in timeline(journal)] if journal is not None else []
