@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from gateway.api import briefs, health, observations, places, predictions, problems
-from gateway.api.body_limit import LARGEST_BODY, LargeBodyProblemMiddleware
+from gateway.api.body_limit import LargeBodyProblemMiddleware
 from gateway.api.request_id import RequestIdMiddleware
 from gateway.lifespan import lifespan
 from gateway.settings import Settings, read_settings
@@ -43,11 +43,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("gateway"),
         lifespan=lifespan,
         exception_handlers=problems.HANDLERS,
-        max_body_size=LARGEST_BODY,
         redirect_slashes=False,
         responses=problems.documented(HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE),
     )
     app.state.settings = settings or read_settings()
-    for router in (places.router, briefs.router, observations.router, predictions.router, health.router):
+    # They are tried in this order: what is asked for most comes first.
+    for router in (briefs.router, observations.router, places.router, predictions.router, health.router):
         app.include_router(router)
     return app

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 from collections.abc import Callable, Generator
 from typing import Any
@@ -125,11 +126,13 @@ class _Life:
             lifespan="off",
             log_config=None,
             access_log=False,
+            proxy_headers=False,  # we ask nobody for an address
             server_header=False,
             timeout_graceful_shutdown=settings.graceful_seconds,  # type: ignore[arg-type]  # any number will do
         )
         server = self._uvicorn = _Uvicorn(config, self._say_that_it_serves)
         let_go_quickly(self._listener)
+        gc.freeze()  # what has come by now stays: no collection needs to look at it again
         serving = asyncio.create_task(server.serve([self._listener]))
         await asyncio.wait({serving, asked, stack.death}, return_when=asyncio.FIRST_COMPLETED)
 

@@ -11,6 +11,9 @@ from gateway.api.problems import problem
 LARGEST_BODY = 1024 * 1024
 """Of a request, in bytes."""
 
+WITH_BODY = {"POST", "PUT", "PATCH"}
+"""Methods with which there may be one that we read."""
+
 READ_ON = 16 * LARGEST_BODY
 """How much of a body that is too large is read, and dropped: a client that still sends when we close sees no answer, but
 that its connection was reset."""
@@ -20,12 +23,15 @@ READ_ON_WITHIN = 2.0
 
 
 class LargeBodyProblemMiddleware:
-    """Goes around the application's limit, and puts a problem in the place of its answer."""
+    """Goes around the routes, and puts a problem in the place of their limit's answer. Those without a limit read no body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("method") not in WITH_BODY:
+            await self._app(scope, receive, send)
+            return
         too_large = ended = False
 
         async def receive_and_note() -> Message:

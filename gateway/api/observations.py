@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from gateway.api.body_limit import LARGEST_BODY
 from gateway.api.keys import KeyRequired
 from gateway.api.places import PlaceId, unknown
 from gateway.api.problems import ProblemError, documented
@@ -22,7 +23,7 @@ from gateway.schema.tables import (
     Condition,
 )
 
-router = APIRouter(prefix="/v1/places/{place_id}/observations", tags=["observations"])
+router = APIRouter(prefix="/v1/places/{place_id}/observations", tags=["observations"], max_body_size=LARGEST_BODY)
 
 PROBLEMS = (HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
 

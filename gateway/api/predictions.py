@@ -7,11 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from gateway.api.body_limit import LARGEST_BODY
 from gateway.api.problems import ProblemError, documented
 from gateway.dependencies import ModelDependency
 from gateway.resources.model import Day
 
-router = APIRouter(prefix="/v1/predictions", tags=["predictions"])
+router = APIRouter(prefix="/v1/predictions", tags=["predictions"], max_body_size=LARGEST_BODY)
 
 MOST_DAYS = 1000
 

@@ -2,11 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any
 
 import httpx
-from pydantic import BaseModel, Field
+from pydantic import Field
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -49,19 +52,30 @@ AT_ONCE = 2
 MOST_IN_A_BATCH = 100
 
 
-class Outlook(BaseModel):
+PREDICTIONS = 10_000
+"""The most days whose outlook is remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
     """What the model makes of the weather."""
 
-    wet_tomorrow_probability: float = Field(ge=0, le=1, description="The chance that tomorrow is wet")
+    wet_tomorrow_probability: Annotated[float, Field(ge=0, le=1, description="The chance that tomorrow is wet")]
 
 
-class Popularity(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Popularity:
     """How often a place was asked for."""
 
-    views: int = Field(ge=0)
+    views: Annotated[int, Field(ge=0)]
+
+    def __post_init__(self) -> None:
+        if self.views < 0:
+            raise ValueError("nobody can have asked less often than never")
 
 
-class Sections(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sections:
     """The parts of a brief."""
 
     weather: Section[Weather]
@@ -69,12 +83,20 @@ class Sections(BaseModel):
     observations: Section[list[Observation]]
     popularity: Section[Popularity]
 
+    def named(self) -> Iterator[tuple[str, Section[Any]]]:
+        """Each with its name."""
+        yield "weather", self.weather
+        yield "outlook", self.outlook
+        yield "observations", self.observations
+        yield "popularity", self.popularity
 
-class Brief(BaseModel):
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brief:
     """The aggregated answer about one place."""
 
     place: Place
-    complete: bool = Field(description="Whether no section is unavailable")
+    complete: Annotated[bool, Field(description="Whether no section is unavailable")]
     sections: Sections
 
 
@@ -105,7 +127,8 @@ class Briefs:
         """Ask nothing yet. `viewed` is called with the id of each place whose brief was put together, and takes no time."""
         self._database = database
         self._redis = redis
-        self._model = model
+        # The same day has the same outlook, and the model takes 20 µs for it.
+        self._predict = lru_cache(PREDICTIONS)(model.precipitation_probability)
         self._viewed = viewed
         self._timeout = timeout
         self._call_within = max(CALL_WITHIN, timeout)
@@ -164,7 +187,7 @@ class Briefs:
             rows.give_up()
             kept.give_up()
         self._viewed(place_id)
-        complete = all(section.status is not Status.UNAVAILABLE for _, section in sections)
+        complete = all(section.status is not Status.UNAVAILABLE for _, section in sections.named())
         return Brief(place=known.place, complete=complete, sections=sections)
 
     async def _known(self, place_id: int, rows: Asked[Known | None], began: float) -> Known | None:
@@ -220,7 +243,7 @@ class Briefs:
                 date=today.date,
                 latitude=place.latitude,
             )
-            probability = self._model.precipitation_probability(day)
+            probability = self._predict(day)
         except Exception as error:  # noqa: BLE001 - any failure is this section's, and no other's
             return unavailable(reason_of(error), time.monotonic() - began)
         return Section(
@@ -228,7 +251,7 @@ class Briefs:
             reason=weather.reason,
             age_s=weather.age_s,
             took_ms=milliseconds(time.monotonic() - began),
-            data=Outlook(wet_tomorrow_probability=probability),
+            data=Outlook(probability),
         )
 
     async def _load_rows(self, place_ids: list[int]) -> Mapping[int, Known]:
@@ -256,7 +279,7 @@ async def _popularity(kept: Asked[Kept | None], by: float) -> Section[Popularity
     try:
         there = await kept.until(by)
         views = int(there.views) if there is not None and there.views is not None else 0
-        popularity = Popularity(views=views)
+        popularity = Popularity(views)
     except Exception as error:  # noqa: BLE001 - any failure is this section's, and no other's
         return unavailable(reason_of(error), kept.took)
     return Section(status=Status.OK, age_s=0, took_ms=milliseconds(kept.took), data=popularity)

@@ -5,10 +5,12 @@ import contextlib
 import time
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import httpx
+import orjson
 import stamina
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from redis.asyncio import Redis
 
 from gateway.briefs.breaker import Breaker
@@ -39,16 +41,20 @@ CLOCKS_DIFFER = 1.0
 """Seconds by which another replica's clock may be ahead of ours. What was fetched later than that is not ours."""
 
 
-class Forecast(BaseModel):
-    """The weather, and when it was fetched. As JSON it is what Redis keeps."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """The weather, and when it was fetched, in seconds since 1970. As JSON it is what Redis keeps."""
 
-    fetched_at: float = Field(allow_inf_nan=False, description="Seconds since 1970")
+    fetched_at: Annotated[float, Field(allow_inf_nan=False)]
     weather: Weather
 
     @property
     def age(self) -> float:
         """In seconds."""
         return max(0.0, time.time() - self.fetched_at)
+
+
+_FORECAST = TypeAdapter(Forecast)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +152,7 @@ class Forecasts:
             await self._questions.ask(self._write(place, forecast), within=KEEP_WITHIN)
 
     async def _write(self, place: Place, forecast: Forecast) -> None:
-        await self._redis.set(weather_key(place.id), forecast.model_dump_json(), ex=KEPT_FOR)
+        await self._redis.set(weather_key(place.id), orjson.dumps(forecast), ex=KEPT_FOR)
 
 
 def read(kept: bytes | None) -> Forecast | None:
@@ -154,7 +160,7 @@ def read(kept: bytes | None) -> Forecast | None:
     if kept is None:
         return None
     try:
-        forecast = Forecast.model_validate_json(kept)
+        forecast = _FORECAST.validate_json(kept)
     except ValidationError:
         return None
     age = time.time() - forecast.fetched_at

@@ -1,9 +1,10 @@
 """A section: one part of a brief, with its own source, status and age."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 T = TypeVar("T")
 
@@ -27,7 +28,8 @@ class Reason(StrEnum):
     NO_WEATHER = "no_weather"
 
 
-class Section(BaseModel, Generic[T]):
+@dataclass(frozen=True, kw_only=True)
+class Section(Generic[T]):
     """One part of a brief, with its own status."""
 
     status: Status

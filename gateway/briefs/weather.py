@@ -1,5 +1,6 @@
 """The weather of a place, from an upstream that speaks Open-Meteo's forecast contract."""
 
+from dataclasses import dataclass
 from datetime import date
 from typing import Annotated
 
@@ -23,19 +24,8 @@ _VARIABLES = {
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Weather(BaseModel):
-    """The weather now and today."""
-
-    observed_at: str = Field(description="Local time at the place, ISO 8601")
-    temperature_c: Finite
-    relative_humidity_percent: Finite
-    precipitation_mm: Finite
-    weather_code: int = Field(description="WMO code 4677, as Open-Meteo uses it")
-    wind_speed_m_s: Finite
-    today: "Today"
-
-
-class Today(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Today:
     """The day as it is forecast."""
 
     date: date
@@ -43,6 +33,19 @@ class Today(BaseModel):
     temperature_max_c: Finite
     temperature_min_c: Finite
     wind_speed_max_m_s: Finite
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weather:
+    """The weather now and today."""
+
+    observed_at: Annotated[str, Field(description="Local time at the place, ISO 8601")]
+    temperature_c: Finite
+    relative_humidity_percent: Finite
+    precipitation_mm: Finite
+    weather_code: Annotated[int, Field(description="WMO code 4677, as Open-Meteo uses it")]
+    wind_speed_m_s: Finite
+    today: Today
 
 
 class UpstreamError(Exception):
