@@ -7,8 +7,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
@@ -73,12 +74,14 @@ def port() -> int:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where the servers of this test have their folders. They run as another user, who has to get through."""
-    for each in (tmp_path, *tmp_path.parents):
-        if each.name.startswith(("pytest-", "popen-", "test_")):
-            each.chmod(0o755)
-    return tmp_path
+def folder() -> Iterator[Path]:
+    """Where the servers of this test have their folders. They run as another user, who has to get through.
+
+    It is none of pytest's own: whoever starts another session of it shuts those again.
+    """
+    with TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @pytest.fixture
