@@ -3,14 +3,17 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from secrets import token_hex
+from signal import SIGTERM
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from gateway.devstack.server import DevstackError
 from gateway.devstack.stack import Devstack
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.running import ZURICH
+from tests.end_to_end.running import ZURICH, until
 
 KEY = "the-key-that-nobody-may-see"
 PATHS = (f"/v1/places/{ZURICH}/brief", "/v1/places?q=x", "/readyz", "/lifecycle", "/openapi.json", "/nowhere")
@@ -41,13 +44,34 @@ async def upstream() -> AsyncIterator[Upstream]:
     server.close()
 
 
+@pytest.fixture
+async def vhost(servers: Devstack) -> AsyncIterator[str]:
+    """The name of a virtual host of this test's own, which it may delete."""
+    name = f"secrets-{token_hex(4)}"
+    await servers.rabbitmq.add_vhost(name)
+    yield name
+    with contextlib.suppress(DevstackError):  # there is none any more
+        await servers.rabbitmq.delete_vhost(name)
+
+
+@contextlib.asynccontextmanager
+async def without_observations(servers: Devstack) -> AsyncIterator[None]:
+    """Within the block a table is missing, and whoever needs it makes a mistake."""
+    async with servers.postgresql.superuser("gateway") as connection:
+        await connection.execute("ALTER TABLE observations RENAME TO missing")
+        try:
+            yield
+        finally:
+            await connection.execute("ALTER TABLE missing RENAME TO observations")
+
+
 async def test_nothing_that_the_process_prints_or_sends_has_a_secret(
-    start: Start, servers: Devstack, upstream: Upstream
+    start: Start, servers: Devstack, upstream: Upstream, vhost: str
 ) -> None:
-    gateway = start(
-        "serve", "--port", "0", "--debug", GATEWAY_API_KEYS=f'["{KEY}"]', GATEWAY_HTTP__WEATHER_URL=upstream.url
-    )
-    worker = start("worker", "--debug")
+    """When all is well, after a mistake of ours, without the servers, and until it has ended."""
+    secret_settings = {"GATEWAY_API_KEYS": f'["{KEY}"]', "GATEWAY_RABBITMQ__URL": servers.rabbitmq.url_of(vhost)}
+    gateway = start("serve", "--port", "0", "--debug", GATEWAY_HTTP__WEATHER_URL=upstream.url, **secret_settings)
+    worker = start("worker", "--debug", **secret_settings)
     await worker.said('"event": "working"')
     answers = []
     report = {"temperature_c": 1, "condition": "fog"}
@@ -55,22 +79,35 @@ async def test_nothing_that_the_process_prints_or_sends_has_a_secret(
     async with httpx.AsyncClient(base_url=await gateway.url(), trust_env=False, timeout=10) as client:
 
         async def ask_for_everything() -> None:
-            allowed = {"Authorization": f"Bearer {KEY}"}
-            answers.extend([await client.get(path, headers=allowed) for path in PATHS])
             for key in (KEY, WRONG):
                 headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": key}
                 answers.append(await client.post(observations, json=report, headers=headers))
                 answers.append(await client.post(observations, json={"condition": key}, headers=headers))
+            allowed = {"Authorization": f"Bearer {KEY}"}
+            answers.extend([await client.get(path, headers=allowed) for path in PATHS])
+
+        async def says_that_rabbitmq_is_away() -> bool:
+            answers.append(await client.get("/readyz"))
+            return bool(answers[-1].json()["checks"]["rabbitmq"]["status"] == "failed")
 
         await ask_for_everything()
+        async with without_observations(servers):
+            await ask_for_everything()
         async with servers.postgresql.killed(), servers.redis.killed():
             await ask_for_everything()
+        await servers.rabbitmq.delete_vhost(vhost)
+        await until(says_that_rabbitmq_is_away, "the health check says so")
+        await ask_for_everything()
+    for process in (gateway, worker):
+        process.send(SIGTERM)
+        assert await process.status() == 0
     statuses = {answer.status_code for answer in answers}
     printed = gateway.output + worker.output
     sent = "".join(f"{answer.headers}{answer.text}" for answer in answers) + upstream.received.decode()
 
-    assert {200, 201, 401, 404, 422, 503} <= statuses
+    assert {200, 201, 401, 404, 422, 500, 503} <= statuses
     assert b"/v1/forecast" in upstream.received
+    assert "a request failed" in printed
     urls = (servers.postgresql.url, servers.redis.url, servers.rabbitmq.url)
     for secret in (KEY, *(urlsplit(url).password or url for url in urls)):
         assert secret not in printed
