@@ -47,6 +47,9 @@ class Outages:
         finally:
             outage.ended = time.monotonic()
 
+    def names(self) -> set[str]:
+        return {outage.name for outage in self.all}
+
     def may_explain(self, name: str, since: float, until: float) -> bool:
         """Whether a backend was not healthy for two seconds at some time within a span."""
         return any(it.name == name and it.began <= until and since <= it.ended + HEALTHY_AFTER for it in self.all)
@@ -67,6 +70,23 @@ def ways_to_break(server: Server) -> dict[str, Breaking]:
             yield
 
     return {"killed": server.killed, "stopped and started": server.stopped, "suspended": suspended}
+
+
+HANGS_FOR = 0.5
+"""Seconds that a server hangs before it is killed: long enough for somebody to have sent it something."""
+
+
+def killed_while_it_hangs(server: Server) -> Breaking:
+    """What it was sent and had not read is lost with it: whoever took sending for having is found out."""
+
+    @asynccontextmanager
+    async def killed() -> AsyncIterator[None]:
+        server.suspend()
+        await asyncio.sleep(HANGS_FOR)
+        async with server.killed():
+            yield
+
+    return killed
 
 
 @dataclass

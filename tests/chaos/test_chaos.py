@@ -1,22 +1,25 @@
 """A minute of a bad day: everything that the gateway uses, and it itself, is broken under load, one after the other."""
 
 import asyncio
+import json
 import os
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+import aiohttp
 import pytest
+from redis.asyncio import Redis
 
 from gateway.devstack import ports
 from gateway.devstack.stack import Devstack
 from tests.chaos.books import any_places, counts, dead_letters, misfiled, outbox
-from tests.chaos.clients import Seen, Written, read, write
-from tests.chaos.outages import Outages, Program, break_one_after_another, ways_to_break
+from tests.chaos.clients import Seen, Written, ask, read, write
+from tests.chaos.outages import Outages, Program, break_one_after_another, killed_while_it_hangs, ways_to_break
 from tests.chaos.report import report
 from tests.chaos.verdict import lies
 from tests.end_to_end.conftest import Start
@@ -77,11 +80,12 @@ async def bad_day(servers: Devstack, programs: dict[str, Program], *, seconds: f
     before = await counts(servers, PLACES)
     everywhere = [*PLACES, *await any_places(servers, 3000)]  # too many for their weather to be there already
     urls = {name: await programs[name].process.url() for name in REPLICAS}
+    await give_old_weather(servers, urls[REPLICAS[0]], everywhere[::2])  # so that there is some to be stale
     end = time.monotonic() + seconds
     backends = {
         "postgresql": ways_to_break(servers.postgresql),
         "redis": ways_to_break(servers.redis),
-        "rabbitmq": ways_to_break(servers.rabbitmq),
+        "rabbitmq": ways_to_break(servers.rabbitmq) | {"killed": killed_while_it_hangs(servers.rabbitmq)},
         "weather": ways_to_break(servers.weather),
     }
     ours = {name: programs[name].ways_to_break() for name in ("worker", REPLICAS[0])}
@@ -107,6 +111,21 @@ async def bad_day(servers: Devstack, programs: dict[str, Program], *, seconds: f
     return text
 
 
+async def give_old_weather(servers: Devstack, url: str, place_ids: Sequence[int]) -> None:
+    """Let Redis have weather of two hours ago: that which the first of the places has now."""
+    first = f"weather:{place_ids[0]}"
+    async with Redis.from_url(servers.redis.url) as redis, aiohttp.ClientSession() as session:
+        await ask(session, url, "GET", f"{url}/v1/places/{place_ids[0]}/brief")
+
+        async def is_kept() -> object:
+            return await redis.exists(first)
+
+        await until(is_kept, "there is weather")
+        forecast = json.loads(await redis.get(first) or b"")
+        old = json.dumps(forecast | {"fetched_at": forecast["fetched_at"] - 7200})
+        await redis.mset({f"weather:{place_id}": old for place_id in place_ids})
+
+
 async def all_is_counted(servers: Devstack, before: Counter[int], written: Written) -> None:
     """Wait until the outbox is empty, and the worker has counted what was acknowledged: each once."""
     expected = before + Counter(written.places.values())
@@ -114,5 +133,12 @@ async def all_is_counted(servers: Devstack, before: Counter[int], written: Writt
     async def so() -> bool:
         return await outbox(servers) == 0 and await counts(servers, PLACES) == expected
 
-    await until(so, "the outbox is empty and each observation is counted once", limit=20)
+    try:
+        await until(so, "the outbox is empty and each observation is counted once", limit=20)
+    except AssertionError as error:
+        counted, waiting = await counts(servers, PLACES), await outbox(servers)
+        raise AssertionError(
+            f"in the end {waiting} wait in the outbox; too few are counted of {dict(expected - counted)}, "
+            f"too many of {dict(counted - expected)}"
+        ) from error
     assert await counts(servers, PLACES) == expected, "and not once more"

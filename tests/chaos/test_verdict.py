@@ -11,13 +11,21 @@ from tests.chaos.verdict import lies
 ASKED = 100.0
 
 
-def answer(*, complete: bool = True, incomplete: str = "", stale: str = "", **sections: tuple[str, str | None]) -> Seen:
+def answer(
+    *,
+    complete: bool = True,
+    incomplete: str = "",
+    stale: str = "",
+    weather_age: float = 0.0,
+    **sections: tuple[str, str | None],
+) -> Seen:
     """A brief whose sections are ok but for some, each with its status and reason."""
     body: dict[str, Any] = {"complete": complete, "sections": {}}
     for name in ("weather", "outlook", "observations", "popularity"):
         status, reason = sections.get(name, ("ok", None))
         data: dict[str, Any] | None = None if status == "unavailable" else {}
-        body["sections"][name] = {"status": status, "reason": reason, "data": data}
+        age = None if status == "unavailable" else weather_age if name == "weather" else 0.0
+        body["sections"][name] = {"status": status, "reason": reason, "data": data, "age_s": age}
     headers = {"gateway-complete": str(complete).lower(), "gateway-incomplete": incomplete, "gateway-stale": stale}
     return Seen("gateway-1", ASKED, ASKED + 0.1, 200, headers, body)
 
@@ -30,8 +38,10 @@ NO_REDIS = answer(complete=False, incomplete="popularity;reason=refused", popula
 LIES = {
     "healthy, but refused": (NO_REDIS, Outages()),
     "healthy for more than two seconds": (NO_REDIS, down("redis", began=90, ended=ASKED - HEALTHY_AFTER - 0.1)),
-    "another one was down": (NO_REDIS, down("weather", began=90, ended=110)),
+    "another one was down": (NO_REDIS, down("rabbitmq", began=90, ended=110)),
     "ok while it was down": (answer(), down("redis", began=90, ended=110)),
+    "ok and of two minutes ago": (answer(weather_age=120), Outages()),
+    "fetched while upstream was down": (answer(weather_age=5), down("weather", began=90, ended=98)),
     "stale for a reason that there was not": (answer(stale="weather", weather=("stale", "timeout")), Outages()),
     "complete, but something is missing": (
         answer(incomplete="popularity;reason=refused", popularity=("unavailable", "refused")),
@@ -48,6 +58,12 @@ LIES = {
 TRUTHS = {
     "all is well": (answer(), Outages()),
     "it was down": (NO_REDIS, down("redis", began=90, ended=110)),
+    "fetched before upstream went down": (answer(weather_age=12), down("weather", began=90, ended=110)),
+    "fetched when upstream was back": (answer(weather_age=1), down("weather", began=90, ended=98)),
+    "fetched by one that hung meanwhile": (
+        answer(weather_age=5),
+        Outages([*down("weather", began=90, ended=98).all, *down("gateway-2", began=94, ended=95).all]),
+    ),
     "it came back a second ago": (NO_REDIS, down("redis", began=90, ended=ASKED - 1)),
     "it went down meanwhile": (answer(), down("redis", began=ASKED + 0.05, ended=110)),
     "somebody else asks for the weather": (answer(stale="weather", weather=("stale", None)), Outages()),

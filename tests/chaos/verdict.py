@@ -8,6 +8,12 @@ from tests.chaos.outages import Outages
 SOURCES = {"weather": "weather", "outlook": "weather", "observations": "postgresql", "popularity": "redis"}
 """Whose failure a section may be missing for. (The weather is asked for upstream when Redis is away.)"""
 
+FRESH_FOR = 60.0
+"""Seconds for which the weather may be told as `ok`."""
+
+READ_LATE = 0.2
+"""Seconds that an answer of upstream may have been under way when that went down."""
+
 
 def lies(answers: list[Seen], outages: Outages) -> list[str]:
     """All that is not true of the briefs."""
@@ -48,5 +54,17 @@ def _lies_of_a_brief(answer: Seen, outages: Outages, span: tuple[float, float]) 
             yield f"{name} is {section['status']} ({section['reason']}) while {source} was healthy"
         if well and name in {"observations", "popularity"} and outages.down_throughout(source, *span):
             yield f"{name} is ok while {source} was down"
+        if section["status"] == "ok" and name == "weather":
+            yield from _lies_of_its_age(section["age_s"], outages, span)
         if (section["data"] is None) != (section["status"] == "unavailable"):
             yield f"{name} is {section['status']} with data {section['data']}"
+
+
+def _lies_of_its_age(age: float, outages: Outages, span: tuple[float, float]) -> Iterator[str]:
+    """Weather that is `ok` is of the last minute, and was fetched from an upstream that was there."""
+    if age > FRESH_FOR:
+        yield f"weather is ok and {age} s old"
+    fetched = span[0] - age - READ_LATE, span[1] - age
+    stopped = any(outages.may_explain(it, *fetched) for it in outages.names() if it.startswith("gateway"))
+    if outages.down_throughout("weather", *fetched) and not stopped:  # else it may have read late what came in time
+        yield "weather is ok, and was fetched while it was down"
