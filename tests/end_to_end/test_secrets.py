@@ -79,7 +79,7 @@ async def test_nothing_that_the_process_prints_or_sends_has_a_secret(
     async with httpx.AsyncClient(base_url=await gateway.url(), trust_env=False, timeout=10) as client:
 
         async def ask_for_everything() -> None:
-            for key in (KEY, WRONG):
+            for key in (WRONG, KEY):
                 headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": key}
                 answers.append(await client.post(observations, json=report, headers=headers))
                 answers.append(await client.post(observations, json={"condition": key}, headers=headers))
