@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
+from gateway.devstack.postgresql import PostgreSQL
 from gateway.devstack.server import Server
 from tests.end_to_end.running import Process
 
@@ -87,6 +88,18 @@ def killed_while_it_hangs(server: Server) -> Breaking:
             yield
 
     return killed
+
+
+def observations_locked(server: PostgreSQL) -> Breaking:
+    """It answers, but for what was reported: a brief still has its place, and no observations."""
+
+    @asynccontextmanager
+    async def locked() -> AsyncIterator[None]:
+        async with server.superuser("gateway") as connection, connection.transaction():
+            await connection.execute("LOCK TABLE observations IN ACCESS EXCLUSIVE MODE")
+            yield
+
+    return locked
 
 
 @dataclass

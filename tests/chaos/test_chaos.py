@@ -19,7 +19,14 @@ from gateway.devstack import ports
 from gateway.devstack.stack import Devstack
 from tests.chaos.books import any_places, counts, dead_letters, misfiled, outbox
 from tests.chaos.clients import Seen, Written, ask, read, write
-from tests.chaos.outages import Outages, Program, break_one_after_another, killed_while_it_hangs, ways_to_break
+from tests.chaos.outages import (
+    Outages,
+    Program,
+    break_one_after_another,
+    killed_while_it_hangs,
+    observations_locked,
+    ways_to_break,
+)
 from tests.chaos.report import report
 from tests.chaos.verdict import lies
 from tests.end_to_end.conftest import Start
@@ -83,7 +90,7 @@ async def bad_day(servers: Devstack, programs: dict[str, Program], *, seconds: f
     await give_old_weather(servers, urls[REPLICAS[0]], everywhere[::2])  # so that there is some to be stale
     end = time.monotonic() + seconds
     backends = {
-        "postgresql": ways_to_break(servers.postgresql),
+        "postgresql": ways_to_break(servers.postgresql) | {"locked": observations_locked(servers.postgresql)},
         "redis": ways_to_break(servers.redis),
         "rabbitmq": ways_to_break(servers.rabbitmq) | {"killed": killed_while_it_hangs(servers.rabbitmq)},
         "weather": ways_to_break(servers.weather),
