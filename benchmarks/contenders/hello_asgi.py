@@ -1,0 +1,13 @@
+"""A roof: an ASGI application without any framework."""
+
+from starlette.types import Receive, Scope, Send
+
+BODY = b'{"message":"Hello World"}'
+HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(BODY)).encode())]
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Say hello to whoever asks."""
+    del scope, receive
+    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+    await send({"type": "http.response.body", "body": BODY})

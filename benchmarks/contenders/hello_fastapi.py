@@ -1,0 +1,10 @@
+"""A roof: the first example of FastAPI's own documentation."""
+
+from fastapi import FastAPI
+
+app = FastAPI()
+
+
+@app.get("/")
+async def root() -> dict[str, str]:
+    return {"message": "Hello World"}
