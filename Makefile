@@ -1,6 +1,6 @@
 # `make dev` and `make test` do everything on a machine that has Python 3.11 and make. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help install dev test faults soak lint test-compose lock model places clean
+.PHONY: help install dev test faults soak bench lint test-compose lock model places clean
 HOST ?= 127.0.0.1
 PORT ?= 8000
 PYTHON ?= python3
@@ -31,6 +31,11 @@ soak:  ## Break everything under load for ten minutes (SOAK_SECONDS, SOAK_SEED),
 	@tools/install dev
 	@tools/install-servers
 	SOAK_REPORT=$${SOAK_REPORT-build/soak.md} .venv/bin/pytest -m soak -o faulthandler_timeout=7200 tests/chaos $(ARGS)
+
+bench:  ## Measure against others in one run, in less than ten minutes, and write docs/benchmarks.md (ARGS=--help says more)
+	@tools/install dev
+	@tools/install-servers
+	.venv/bin/python -m benchmarks --write docs/benchmarks.md $(ARGS)
 
 lint:  ## Check format, style, types and the layers of the house
 	@tools/install dev

@@ -113,7 +113,13 @@ def load_model(settings: Settings) -> Model:
 
 
 async def brief_of(
-    place_id: int, *, session: AsyncSession, http: httpx.AsyncClient, redis: Redis, exchange: AbstractExchange, model: Model
+    place_id: int,
+    *,
+    session: AsyncSession,
+    http: httpx.AsyncClient,
+    redis: Redis,
+    exchange: AbstractExchange,
+    model: Model,
 ) -> BriefOut:
     """Await one backend after the other, publish the event, and answer."""
     began = time.perf_counter()
@@ -201,9 +207,7 @@ def _viewed(place_id: int) -> Message:
         "at": datetime.now(UTC).isoformat(),
         "data": {"views": {str(place_id): 1}},
     }
-    return Message(
-        json.dumps(event).encode(), content_type="application/json", delivery_mode=DeliveryMode.PERSISTENT
-    )
+    return Message(json.dumps(event).encode(), content_type="application/json", delivery_mode=DeliveryMode.PERSISTENT)
 
 
 def _ms(began: float, ended: float) -> float:
