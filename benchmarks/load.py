@@ -91,8 +91,9 @@ class Load:
     async def unless_wrong(self, waiting: Coroutine[Any, Any, object]) -> None:
         """Wait, but not any longer than until an answer is wrong, which is raised."""
         task = asyncio.create_task(waiting)
+        waited_for: set[asyncio.Future[Any]] = {task, self.wrong}
         try:
-            await asyncio.wait({task, self.wrong}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
             if self.wrong.done():
                 self.wrong.result()
             await task
@@ -131,9 +132,10 @@ class Connection(asyncio.Protocol):
             return  # there is more to come
         took = time.perf_counter() - self._asked_at
         load, question = self._load, self._question
+        if question is None or length is None or len(body) != int(length[1]):
+            load.fail(f"there is more than one answer, or its head does not say how long it is\n{self._told()}")
+            return
         try:
-            if question is None or length is None or len(body) != int(length[1]):
-                raise WrongAnswerError("there is more than one answer, or its head does not say how long it is")
             question.check(int(head[9:12]), bytes(body))
         except (WrongAnswerError, ValueError, LookupError, TypeError) as error:
             load.fail(f"{type(error).__name__}: {error}\n{self._told()}")

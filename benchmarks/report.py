@@ -15,6 +15,9 @@ COMMAND = "make bench"
 BUSY = 0.8
 """Cores: a server with one thread that uses more of one is what the figure measures."""
 
+_WITH_POINT = 100
+"""Figures below it have three digits."""
+
 HEAD = """\
 # How fast it is
 
@@ -163,7 +166,7 @@ def _number(value: float | None) -> str:
     """Three digits that count; nothing for nothing."""
     if value is None:
         return ""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:.3g}" if abs(value) < _WITH_POINT else f"{value:,.0f}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

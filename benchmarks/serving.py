@@ -75,15 +75,19 @@ async def _until_it_answers(url: str, process: subprocess.Popen[bytes], log: Pat
             except httpx.TransportError as error:
                 told = repr(error)
             if process.poll() is not None or time.monotonic() > deadline:
-                raise DevstackError(f"{process.args!r} does not serve: {told}\n{log.read_text()[-2000:]}")
+                raise _failure(process, told, log)
             await asyncio.sleep(_PAUSE)
+
+
+def _failure(process: subprocess.Popen[bytes], told: str, log: Path) -> DevstackError:
+    return DevstackError(f"{process.args!r} does not serve: {told}\n{log.read_text()[-2000:]}")
 
 
 async def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     deadline = time.monotonic() + STOP_LIMIT
     try:
-        while process.poll() is None and time.monotonic() < deadline:
+        while process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110 - a process sets no event
             await asyncio.sleep(_PAUSE)
     finally:
         process.kill()
