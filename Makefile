@@ -69,4 +69,4 @@ places: .venv-training  ## Make the table of places that the package ships
 	touch $@
 
 clean:  ## Remove what the other targets have made
-	rm -rf .venv .venv-training .install.lock .servers.lock .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-training .install.lock .servers.lock .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis benchmarks/contenders/node/node_modules

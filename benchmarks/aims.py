@@ -112,6 +112,6 @@ def aims(run: Run) -> list[Aim]:
         ),
         Aim(what="start to first answer", value=median(starts) if starts else None, at_most=0.8, unit=" s"),
         Aim(
-            what="memory at rest, model loaded (PSS)", value=run.memory_mib.get(GATEWAY.name), at_most=150, unit=" MiB"
+            what="memory at rest, model loaded (RSS)", value=run.memory_mib.get(GATEWAY.name), at_most=150, unit=" MiB"
         ),
     ]

@@ -1,5 +1,6 @@
 """The servers that all contenders use, and the data in them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -21,6 +22,9 @@ FEW = 300
 
 MANY = 30_000
 """Places that cold briefs are asked of, each once."""
+
+DRAIN_LIMIT = 60.0
+"""Seconds."""
 
 _OBSERVE = """
 INSERT INTO observations (place_id, temperature_c, condition, note, created_at)
@@ -79,6 +83,12 @@ class Backends:
             await self._in_database(_ENQUEUE, self.places[0].id, depth)
             yield
         await self._in_database("TRUNCATE outbox")
+
+    async def until_the_outbox_is_empty(self) -> None:
+        """Wait until the relay has published what was reported: it would be at work while others are measured."""
+        async with asyncio.timeout(DRAIN_LIMIT), self.servers.postgresql.superuser("gateway") as connection:
+            while await connection.fetchval("SELECT EXISTS (SELECT FROM outbox)"):  # noqa: ASYNC110 - a table sets no event
+                await asyncio.sleep(0.05)
 
     async def observe(self) -> None:
         """Give every place its observations, all of the last hours."""

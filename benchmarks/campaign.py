@@ -58,7 +58,7 @@ class Run(BaseModel):
     first_answers_s: list[float]
     """Seconds from the start of `gateway serve` to its first brief, each time."""
     memory_mib: dict[str, float]
-    """PSS after the start and one answer, by contender."""
+    """RSS after the start and one answer, by contender."""
     tallies: dict[str, list[Tally]]
     """By case, one a round."""
 
@@ -128,6 +128,8 @@ async def _state(case: Case, served: Sequence[Served], ours: Backends) -> AsyncI
         if case.upstream_dead:
             await stack.enter_async_context(ours.servers.weather.killed())
         yield
+    if case.kind == "observation":
+        await ours.until_the_outbox_is_empty()
     if case.upstream_dead:
         for one in served:
             await _until_whole(f"http://127.0.0.1:{one.port}/v1/places/{ours.places[0].id}/brief")
@@ -140,7 +142,7 @@ def _order(case: Case, served: Sequence[Served], ours: Backends, seconds: float,
         connections=case.connections,
         places=ours.places if case.cold else ours.few,
         each_once=case.cold,
-        prime=case.kind in {"brief", "briefs"} and not case.cold,
+        prime=case.kind in {"brief", "briefs"} and case.caches and not case.cold,
         places_in_a_call=case.places_in_a_call,
         warm_up=WARM_UP * case.stretch,
         seconds=seconds * case.stretch,

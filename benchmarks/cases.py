@@ -34,6 +34,8 @@ class Case:
     connections: int = CONNECTIONS
     cold: bool = False
     """No weather is kept, and each place is asked for once; else all weather is kept before."""
+    caches: bool = True
+    """Whether it keeps any weather at all."""
     places_in_a_call: int = 1
     upstream_s: float = 0
     """Seconds that the upstream takes longer."""
@@ -59,8 +61,8 @@ def waiting(depth: int) -> Case:
     return Case(name=f"gateway, outbox {depth}", asked=(GATEWAY,), kind="observation", outbox=depth)
 
 
-PER_REQUEST_BRIEF = Case(name="per request", asked=(PER_REQUEST,), stretch=2)
-TUTORIAL_BRIEF = Case(name="tutorial", asked=(TUTORIAL,))
+PER_REQUEST_BRIEF = Case(name="per request", asked=(PER_REQUEST,), caches=False, stretch=4)
+TUTORIAL_BRIEF = Case(name="tutorial", asked=(TUTORIAL,), caches=False)
 FASTAPI_ROOF = Case(name="FastAPI hello", asked=(HELLO_FASTAPI,), kind="hello")
 ASGI_ROOF = Case(name="raw ASGI hello", asked=(HELLO_ASGI,), kind="hello")
 TUNED = warm(FASTIFY, CONNECTIONS)

@@ -21,8 +21,8 @@ def cpu_seconds(roots: Iterable[int]) -> float:
 
 
 def memory_mib(roots: Iterable[int]) -> float:
-    """The proportional set size (PSS) of processes and all below them, in MiB: what they share is counted once."""
-    return sum(map(_pss_kib, _with_children(roots, _all()))) / 1024
+    """The resident set size (RSS) of processes and all below them, in MiB: what they share with others counts in full."""
+    return sum(map(_rss_kib, _with_children(roots, _all()))) / 1024
 
 
 def _all() -> dict[int, _Process]:
@@ -47,6 +47,6 @@ def _with_children(roots: Iterable[int], processes: dict[int, _Process]) -> set[
     return family
 
 
-def _pss_kib(pid: int) -> int:
+def _rss_kib(pid: int) -> int:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return next(int(line.split()[1]) for line in lines if line.startswith("Rss:"))

@@ -33,7 +33,7 @@ its views, and that nothing is missing. A single wrong one ends the run.
 
 CPU = """\
 CPU is user and system time in microseconds for each answer: of the application's processes, and of all of PostgreSQL's.
-Memory is the proportional set size (PSS) after the start and one answer.
+Memory is the resident set size (RSS) after the start and one answer.
 """
 
 
