@@ -181,7 +181,7 @@ async def machine(ours: Backends) -> dict[str, str]:
         "cores": str(len(os.sched_getaffinity(0))),
         "Python": platform.python_version(),
         "Node": await _node_version(),
-        "PostgreSQL": str(postgresql),
+        "PostgreSQL": str(postgresql).split()[0],
     }
 
 

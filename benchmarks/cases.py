@@ -53,7 +53,7 @@ def warm(contender: Contender, connections: int) -> Case:
 
 def several(places: int) -> Case:
     """Briefs of several places in one call."""
-    return Case(name=f"gateway, {places} places", asked=(GATEWAY,), kind="briefs", places_in_a_call=places)
+    return Case(name=f"gateway, {places} in a call", asked=(GATEWAY,), kind="briefs", places_in_a_call=places)
 
 
 def waiting(depth: int) -> Case:

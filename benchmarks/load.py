@@ -18,7 +18,7 @@ import uvloop
 from pydantic import BaseModel, Field
 
 from benchmarks import questions
-from benchmarks.measure import cpu_seconds
+from benchmarks.measure import cpu_seconds, machine_seconds
 from benchmarks.questions import Place, Question, WrongAnswerError
 
 PATIENCE = 60.0
@@ -60,7 +60,7 @@ class Tally(BaseModel):
     p50_ms: float
     p99_ms: float
     cpu_us: dict[str, float]
-    """For each answer, in microseconds, by the names in the order; `load` is our own."""
+    """For each answer, in microseconds, by the names in the order; `load` is our own, `machine` everybody's."""
     cores: dict[str, float]
     """The same as seconds a second: 1 is a core that does nothing else."""
 
@@ -234,7 +234,10 @@ def _any_of(questions: Sequence[Question], chance: random.Random) -> Iterator[Qu
 
 
 def _cpu(processes: Mapping[str, Sequence[int]]) -> dict[str, float]:
-    return {name: cpu_seconds(pids) for name, pids in processes.items()} | {"load": time.process_time()}
+    return {name: cpu_seconds(pids) for name, pids in processes.items()} | {
+        "load": time.process_time(),
+        "machine": machine_seconds(),
+    }
 
 
 def _tally(latencies: "array[float]", seconds: float, cpu: Mapping[str, float]) -> Tally:

@@ -20,6 +20,14 @@ def cpu_seconds(roots: Iterable[int]) -> float:
     return _TICK * sum(processes[pid].ticks for pid in _with_children(roots, processes))
 
 
+def machine_seconds() -> float:
+    """The CPU time that the whole machine has spent on anything since it began, in seconds."""
+    user, nice, system, _idle, _waiting, irq, softirq, steal, *_ = map(
+        int, Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    )
+    return _TICK * (user + nice + system + irq + softirq + steal)
+
+
 def memory_mib(roots: Iterable[int]) -> float:
     """The resident set size (RSS) of processes and all below them, in MiB: what they share with others counts in full."""
     return sum(map(_rss_kib, _with_children(roots, _all()))) / 1024

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import median
 
 from benchmarks import cases, plots
 from benchmarks.aims import aims, p50, p99, per_second, ratio, typical
@@ -18,13 +19,17 @@ BUSY = 0.8
 _WITH_POINT = 100
 """Figures below it have three digits."""
 
+NOT_LITTLE = 0.2
+"""Cores that are busy with something else, from which on a run is not to be trusted."""
+
 HEAD = """\
 # How fast it is
 
-Written by `{command}` on {began:%Y-%m-%d}, on {machine}: {rounds} rounds of {seconds:g} s for each figure, in turns, all in
-one run, with the same PostgreSQL, Redis, RabbitMQ and upstream, the same data, and the same load. A figure is the median
-of the rounds; a ratio is taken within a round, and the median of these is told. **The ratios are what to read**: the
-figures themselves are this machine's, on which the load and all servers share the cores with what is measured.
+Written by `{command}` on {began:%Y-%m-%d}, on {machine}: {rounds} x {seconds:g} s for each figure,
+in turns, all in one run, with the same PostgreSQL, Redis, RabbitMQ and upstream, the same data, and the same load. A
+figure is the median of the rounds; a ratio is taken within a round, and the median of these is told. **The ratios are
+what to read**: the figures themselves are this machine's, on which the load and all servers share the cores with what is
+measured. {others}
 
 The load is a process of its own, a closed loop on connections that stay open ({connections}, where nothing else is said), over
 {places} places with five observations each. Every answer is checked: status, length, whose place it is, its observations,
@@ -47,6 +52,7 @@ def markdown(run: Run, drawn: Iterable[tuple[str, str]], folder: str) -> str:
         seconds=run.seconds,
         connections=cases.CONNECTIONS,
         places=run.places,
+        others=_others_at_work(run),
     )
     parts = [
         head,
@@ -54,6 +60,7 @@ def markdown(run: Run, drawn: Iterable[tuple[str, str]], folder: str) -> str:
         "## Who takes part\n\n" + _contenders(run),
         f"## At {cases.CONNECTIONS} connections\n\n" + CPU + "\n" + _at_32(run),
         "## More connections and fewer\n\n" + _at_others(run),
+        "## More of everything\n\n" + _scale(run),
         "## What bounds what\n\n" + _bounds(run),
         *(f"## {title}\n\n![{title}]({folder}/{name})\n" for name, title in drawn),
     ]
@@ -81,6 +88,20 @@ def write(run: Run, page: Path) -> None:
     page.with_suffix(".json").write_text(run.model_dump_json(indent=1) + "\n")
 
 
+def _others(tally: Tally) -> float:
+    """Cores that were busy with what is no part of the run."""
+    return max(0.0, tally.cores.get("machine", 0) - sum(tally.cores.get(name, 0) for name in _SERVERS))
+
+
+def _others_at_work(run: Run) -> str:
+    """How much else the machine did meanwhile: it is in all figures, and not the same in each."""
+    seen = [_others(tally) for tallies in run.tallies.values() for tally in tallies]
+    if not seen:
+        return ""
+    told = f"What is no part of the run kept {median(seen):.2f} cores busy meanwhile (median; {max(seen):.2f} at most)."
+    return told + (" That is not little: look at the ratios with care." if median(seen) > NOT_LITTLE else "")
+
+
 def _machine(run: Run) -> str:
     names = {"cores": f"{run.machine['cores']} cores"}
     return ", ".join(names.get(name, f"{name} {version}") for name, version in run.machine.items())
@@ -88,10 +109,10 @@ def _machine(run: Run) -> str:
 
 def _aims(run: Run) -> str:
     rows = [
-        (aim.what, _number(aim.value) + aim.unit if aim.value is not None else "", aim.bound, aim.verdict)
+        (aim.what, aim.bound, _number(aim.value) + aim.unit if aim.value is not None else "", aim.verdict)
         for aim in aims(run)
     ]
-    return _table(["the gateway's warm brief", "measured", "aim", ""], rows)
+    return _table(["the gateway, a warm brief if nothing else is said", "aim", "measured", ""], rows, left=2)
 
 
 def _contenders(run: Run) -> str:
@@ -103,11 +124,11 @@ def _contenders(run: Run) -> str:
         )
         for contender in CONTENDERS
     ]
-    return _table(["name", "what it is", "MiB at rest"], rows)
+    return _table(["name", "what it is", "MiB at rest"], rows, left=2)
 
 
 def _at_32(run: Run) -> str:
-    head = ["what", "requests/s", "p50 ms", "p99 ms", "CPU µs", "PostgreSQL µs", "gateway / it"]
+    head = ["what", *_FIGURES, "gateway, 32 / this"]
     rows = [
         (*row, _number(ratio(run, cases.WARM, case, per_second)))
         for case in cases.AT_32
@@ -118,9 +139,13 @@ def _at_32(run: Run) -> str:
 
 def _at_others(run: Run) -> str:
     ordered = [cases.warm(contender, number) for number in cases.FEW_TO_MANY for contender in (GATEWAY, FASTIFY)]
-    head = ["who, connections", "requests/s", "p50 ms", "p99 ms", "CPU µs", "PostgreSQL µs"]
-    others = [cases.TWO_WORKERS, *cases.SCALE[1:], cases.TWENTY, *cases.ALONE, *cases.OUTBOX]
-    return _table(head, _figures(run, [*ordered, *others]))
+    return _table(["who, connections", *_FIGURES], _figures(run, ordered))
+
+
+def _scale(run: Run) -> str:
+    several = [cases.several(places) for places in cases.PLACES_IN_A_CALL]
+    these = [cases.WARM, cases.TWO_WORKERS, *several, *cases.OUTBOX, *cases.ALONE]
+    return _table(["what", *_FIGURES], _figures(run, these))
 
 
 def _bounds(run: Run) -> str:
@@ -139,6 +164,7 @@ def _bounds(run: Run) -> str:
     )
 
 
+_FIGURES = ("requests/s", "p50 ms", "p99 ms", "CPU µs", "PostgreSQL µs")
 _SERVERS = ("application", "load", "upstream", "postgresql", "redis", "rabbitmq")
 
 
@@ -169,6 +195,7 @@ def _number(value: float | None) -> str:
     return f"{value:.3g}" if abs(value) < _WITH_POINT else f"{value:,.0f}"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
+    """The first columns are text; the others are figures, and so to the right."""
+    lines = [head, ["---" if at < left else "---:" for at in range(len(head))], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
