@@ -55,7 +55,7 @@ TUTORIAL = Contender(
 )
 HELLO_FASTAPI = Contender(
     name="FastAPI hello",
-    what="a roof: the first example of FastAPI's documentation, which asks no backend",
+    what="a roof: the first example of FastAPI's documentation, with its return type; it asks no backend",
     command=_uvicorn("hello_fastapi"),
     ready="/",
 )

@@ -90,6 +90,7 @@ def _outbox(run: Run, figure: Figure) -> bool:
     _line(right, run, points, p99, label="p99", color=_OURS, dashed=True)
     for axes in (left, right):
         axes.set_xscale("symlog", linthresh=1000)
+        axes.set_xticks(list(cases.OUTBOX_DEPTHS), [f"{depth:,}" for depth in cases.OUTBOX_DEPTHS])
     return _finish(left, right, "events that wait in the outbox", drawn)
 
 

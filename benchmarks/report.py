@@ -25,7 +25,7 @@ NOT_LITTLE = 0.2
 HEAD = """\
 # How fast it is
 
-Written by `{command}` on {began:%Y-%m-%d}, on {machine}: {rounds} x {seconds:g} s for each figure,
+Written by `{command}` on {began:%Y-%m-%d}, on {machine}: {rounds} times {seconds:g} s for each figure,
 in turns, all in one run, with the same PostgreSQL, Redis, RabbitMQ and upstream, the same data, and the same load. A
 figure is the median of the rounds; a ratio is taken within a round, and the median of these is told. **The ratios are
 what to read**: the figures themselves are this machine's, on which the load and all servers share the cores with what is
