@@ -10,6 +10,8 @@ from benchmarks.questions import WrongAnswerError
 from benchmarks.report import summary, write
 from gateway.devstack.server import DevstackError
 
+INTERRUPTED = 130
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -23,6 +25,8 @@ def main() -> int:
     options = Options(rounds=rounds, seconds=seconds, only=arguments.only)
     try:
         measured = asyncio.run(run(options, report=lambda line: print(line, file=sys.stderr, flush=True)))
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except (WrongAnswerError, DevstackError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1

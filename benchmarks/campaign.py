@@ -107,7 +107,7 @@ async def _in_rounds(
         for case in cases:
             served = [contenders[contender.name] for contender in case.asked]
             async with _state(case, served, ours):
-                tally = await _measure(_order(case, served, ours, options.seconds, seed=number), case.name)
+                tally = await _measure(_order(case, served, ours, options.seconds, seed=number), case.name, ours)
             tallies[case.name].append(tally)
             report(
                 f"{number + 1}/{options.rounds} {case.name:32} {tally.per_second:8.0f}/s "
@@ -151,11 +151,14 @@ def _order(case: Case, served: Sequence[Served], ours: Backends, seconds: float,
     )
 
 
-async def _measure(order: Order, name: str) -> Tally:
+async def _measure(order: Order, name: str, ours: Backends) -> Tally:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.load", stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        *(sys.executable, "-m", "benchmarks.load"),
+        env=os.environ | ours.servers.environment(),  # so that it ends with the servers, should we be killed
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
     try:
         told, wrong = await process.communicate(order.model_dump_json().encode())
     finally:
