@@ -22,7 +22,7 @@ from gateway.briefs.questions import Questions
 from gateway.briefs.reasons import reason_of
 from gateway.briefs.rows import Known, only_places, places_with_observations
 from gateway.briefs.sections import Reason, Section, Status, milliseconds, unavailable
-from gateway.briefs.weather import Weather
+from gateway.briefs.weather import Today, Weather
 from gateway.observations.queries import Observation
 from gateway.places.queries import Place
 from gateway.resources.model import Day, Model
@@ -52,7 +52,7 @@ AT_ONCE = 2
 MOST_IN_A_BATCH = 100
 
 
-PREDICTIONS = 10_000
+OUTLOOKS = 10_000
 """The most days whose outlook is remembered."""
 
 
@@ -127,8 +127,8 @@ class Briefs:
         """Ask nothing yet. `viewed` is called with the id of each place whose brief was put together, and takes no time."""
         self._database = database
         self._redis = redis
-        # The same day has the same outlook, and the model takes 20 µs for it.
-        self._predict = lru_cache(PREDICTIONS)(model.precipitation_probability)
+        self._model = model
+        self._outlook_of = lru_cache(OUTLOOKS)(self._predict)  # the same day has the same, and the model takes its time
         self._viewed = viewed
         self._timeout = timeout
         self._call_within = max(CALL_WITHIN, timeout)
@@ -233,17 +233,8 @@ class Briefs:
         began = time.monotonic()
         if weather.data is None:
             return unavailable(Reason.NO_WEATHER, 0)
-        today = weather.data.today
         try:
-            day = Day(
-                precipitation_mm=today.precipitation_mm,
-                temperature_max_c=today.temperature_max_c,
-                temperature_min_c=today.temperature_min_c,
-                wind_m_s=today.wind_speed_max_m_s,
-                date=today.date,
-                latitude=place.latitude,
-            )
-            probability = self._predict(day)
+            outlook = self._outlook_of(weather.data.today, place.latitude)
         except Exception as error:  # noqa: BLE001 - any failure is this section's, and no other's
             return unavailable(reason_of(error), time.monotonic() - began)
         return Section(
@@ -251,8 +242,19 @@ class Briefs:
             reason=weather.reason,
             age_s=weather.age_s,
             took_ms=milliseconds(time.monotonic() - began),
-            data=Outlook(probability),
+            data=outlook,
         )
+
+    def _predict(self, today: Today, latitude: float) -> Outlook:
+        day = Day(
+            precipitation_mm=today.precipitation_mm,
+            temperature_max_c=today.temperature_max_c,
+            temperature_min_c=today.temperature_min_c,
+            wind_m_s=today.wind_speed_max_m_s,
+            date=today.date,
+            latitude=latitude,
+        )
+        return Outlook(self._model.precipitation_probability(day))
 
     async def _load_rows(self, place_ids: list[int]) -> Mapping[int, Known]:
         return await self._questions.ask(places_with_observations(self._database, place_ids), within=self._call_within)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Annotated
 
 import httpx
@@ -37,6 +37,9 @@ CALLS = 50
 KEEP_WITHIN = 1.0
 """Seconds that writing to Redis may take."""
 
+PARSED = 10_000
+"""The most forecasts that are remembered as what they are, and not only as bytes."""
+
 CLOCKS_DIFFER = 1.0
 """Seconds by which another replica's clock may be ahead of ours. What was fetched later than that is not ours."""
 
@@ -54,7 +57,8 @@ class Forecast:
         return max(0.0, time.time() - self.fetched_at)
 
 
-_FORECAST = TypeAdapter(Forecast)
+# Redis gives the same bytes for a minute: they are read once.
+_parse = lru_cache(PARSED)(TypeAdapter(Forecast).validate_json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +164,7 @@ def read(kept: bytes | None) -> Forecast | None:
     if kept is None:
         return None
     try:
-        forecast = _FORECAST.validate_json(kept)
+        forecast = _parse(kept)
     except ValidationError:
         return None
     age = time.time() - forecast.fetched_at

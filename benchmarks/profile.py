@@ -1,0 +1,131 @@
+"""`python -m benchmarks.profile`: in whose code the CPU time of a warm brief goes.
+
+The app answers in this process, asked as its server asks it, so reading and writing HTTP is no part of it. The
+profiler makes small functions look dearer than they are: read it as shares.
+"""
+
+import asyncio
+import cProfile
+import os
+import pstats
+from collections import Counter
+from collections.abc import Sequence
+from itertools import cycle, islice
+from pathlib import Path
+
+import structlog
+import uvloop
+from starlette.types import ASGIApp, Message, Scope
+
+from benchmarks.backends import backends
+from gateway.app import create_app
+from gateway.asgi import AppLifespan, Requests
+
+CLIENTS = 32
+BRIEFS = 200
+"""That each of them asks for, one after the other."""
+
+BUILT_IN = "~"
+"""The file of functions that have none."""
+
+Function = tuple[str, int, str]
+"""Its file, line and name."""
+
+Functions = dict[Function, tuple[int, int, float, float, dict[Function, tuple[int, int, float, float]]]]
+"""As `pstats` has them: of each how often it was called, the seconds in it, and the same again by caller."""
+
+_FRAMEWORK = "FastAPI, Starlette, Pydantic"
+_OWNERS = {
+    "fastapi": _FRAMEWORK,
+    "starlette": _FRAMEWORK,
+    "pydantic": _FRAMEWORK,
+    "pydantic_core": _FRAMEWORK,
+    "gateway": "the gateway",
+    "asyncpg": "asyncpg, SQLAlchemy",
+    "sqlalchemy": "asyncpg, SQLAlchemy",
+    "redis": "redis-py",
+    "aiormq": "aio-pika",
+    "aio_pika": "aio-pika",
+    "structlog": "structlog",
+    "asyncio": "asyncio",
+}
+
+
+async def main() -> None:
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    async with backends(report=lambda _line: None) as ours:
+        os.environ.update(ours.servers.environment())
+        app = create_app()
+        lifespan = AppLifespan(app)
+        await lifespan.enter()
+        try:
+            requests = Requests(app, lifespan.state)
+            paths = [f"/v1/places/{place.id}/brief" for place in ours.few]
+            await ask_from_all(requests, paths)
+            await ask_from_all(requests, paths)
+            profiler = cProfile.Profile()
+            profiler.enable()
+            await ask_from_all(requests, paths)
+            profiler.disable()
+        finally:
+            await lifespan.leave()
+    took = shares(pstats.Stats(profiler).stats)  # type: ignore[attr-defined] # typeshed does not know it
+    for owner, microseconds in took.most_common():
+        print(f"{microseconds / took.total():5.0%}  {owner}")
+
+
+async def ask_from_all(app: ASGIApp, paths: Sequence[str]) -> None:
+    async def client(first: int) -> None:
+        for path in islice(cycle(paths), first, first + BRIEFS):
+            await ask(app, path)
+
+    await asyncio.gather(*(client(number * BRIEFS) for number in range(CLIENTS)))
+
+
+async def ask(app: ASGIApp, path: str) -> None:
+    """Ask as the server does, for an answer that has to be 200."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        assert message.get("status", 200) == 200, message  # noqa: S101, PLR2004 - or it is no brief
+
+    scope: Scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"host", b"gateway")],
+        "server": ("gateway", 80),
+        "client": ("127.0.0.1", 1),
+    }
+    await app(scope, receive, send)
+
+
+def shares(functions: Functions) -> Counter[str]:
+    """How many microseconds of all functions are whose. What is built in belongs to whoever calls it."""
+    took: Counter[str] = Counter()
+    for (file, _, _), (_, _, seconds, _, callers) in functions.items():
+        if file != BUILT_IN:
+            took[owner_of(file)] += round(seconds * 1e6)
+            continue
+        for (caller, _, _), (_, _, seconds_there, _) in callers.items():
+            took[owner_of(caller)] += round(seconds_there * 1e6)
+    return took
+
+
+def owner_of(file: str) -> str:
+    for part in reversed(Path(file).parts):
+        if part in _OWNERS:
+            return _OWNERS[part]
+    return "the rest"
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
