@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from fastapi.routing import APIRoute
+
+from gateway.api import briefs, health, observations, places, predictions
+from gateway.api.body_limit import LARGEST_BODY
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
@@ -29,6 +33,13 @@ def test_the_core_imports_the_standard_library_and_itself_only(path: Path) -> No
         if name.split(".")[0] not in sys.stdlib_module_names and not name.startswith("gateway.lifecycle")
     }
     assert foreign == set()
+
+
+def test_every_route_that_reads_a_body_has_a_limit_for_it() -> None:
+    routes = [route for router in (briefs, health, observations, places, predictions) for route in router.router.routes]
+    with_body = [route for route in routes if isinstance(route, APIRoute) and route.body_field is not None]
+    assert {route.path for route in with_body} == {"/v1/places/{place_id}/observations", "/v1/predictions"}
+    assert {route.max_body_size for route in with_body} == {LARGEST_BODY}
 
 
 # Imports everything in one fresh process, and tells what that has opened, started or read.

@@ -23,7 +23,7 @@ READ_ON_WITHIN = 2.0
 
 
 class LargeBodyProblemMiddleware:
-    """Goes around the routes, and puts a problem in the place of their limit's answer. Those without a limit read no body."""
+    """Goes around the routes, and puts a problem in the place of their limit's answer. Each that reads a body has the limit."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -23,7 +23,7 @@ from gateway.schema.tables import (
     Condition,
 )
 
-router = APIRouter(prefix="/v1/places/{place_id}/observations", tags=["observations"], max_body_size=LARGEST_BODY)
+router = APIRouter(prefix="/v1/places/{place_id}/observations", tags=["observations"])
 
 PROBLEMS = (HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
 
@@ -65,6 +65,7 @@ ObservationId = Annotated[int, Path(ge=1, le=LARGEST_OBSERVATION_ID)]
 
 @router.post(
     "",
+    max_body_size=LARGEST_BODY,
     status_code=HTTPStatus.CREATED,
     dependencies=[KeyRequired],
     responses={

@@ -12,7 +12,7 @@ from gateway.api.problems import ProblemError, documented
 from gateway.dependencies import ModelDependency
 from gateway.resources.model import Day
 
-router = APIRouter(prefix="/v1/predictions", tags=["predictions"], max_body_size=LARGEST_BODY)
+router = APIRouter(prefix="/v1/predictions", tags=["predictions"])
 
 MOST_DAYS = 1000
 
@@ -57,6 +57,7 @@ class Predictions(BaseModel):
 
 @router.post(
     "",
+    max_body_size=LARGEST_BODY,
     responses=documented(
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

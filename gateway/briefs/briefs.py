@@ -55,6 +55,9 @@ MOST_IN_A_BATCH = 100
 OUTLOOKS = 10_000
 """The most days whose outlook is remembered."""
 
+MOST_VIEWS = 2**63
+"""Redis' own counters stay below it; a text that somebody has put there need not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
@@ -67,11 +70,11 @@ class Outlook:
 class Popularity:
     """How often a place was asked for."""
 
-    views: Annotated[int, Field(ge=0)]
+    views: Annotated[int, Field(ge=0, lt=MOST_VIEWS)]
 
     def __post_init__(self) -> None:
-        if self.views < 0:
-            raise ValueError("nobody can have asked less often than never")
+        if not 0 <= self.views < MOST_VIEWS:
+            raise ValueError("what Redis has there is no count")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,7 +235,7 @@ class Briefs:
         """What the model makes of the weather: as old as that, and as stale."""
         began = time.monotonic()
         if weather.data is None:
-            return unavailable(Reason.NO_WEATHER, 0)
+            return unavailable(Reason.NO_WEATHER, 0.0)
         try:
             outlook = self._outlook_of(weather.data.today, place.latitude)
         except Exception as error:  # noqa: BLE001 - any failure is this section's, and no other's
@@ -274,7 +277,7 @@ class Briefs:
 def _observations(known: Known, took: float) -> Section[list[Observation]]:
     if known.observations is None:
         return unavailable(known.reason or Reason.ERROR, took)
-    return Section(status=Status.OK, age_s=0, took_ms=milliseconds(took), data=known.observations)
+    return Section(status=Status.OK, age_s=0.0, took_ms=milliseconds(took), data=known.observations)
 
 
 async def _popularity(kept: Asked[Kept | None], by: float) -> Section[Popularity]:
@@ -284,4 +287,4 @@ async def _popularity(kept: Asked[Kept | None], by: float) -> Section[Popularity
         popularity = Popularity(views)
     except Exception as error:  # noqa: BLE001 - any failure is this section's, and no other's
         return unavailable(reason_of(error), kept.took)
-    return Section(status=Status.OK, age_s=0, took_ms=milliseconds(kept.took), data=popularity)
+    return Section(status=Status.OK, age_s=0.0, took_ms=milliseconds(kept.took), data=popularity)

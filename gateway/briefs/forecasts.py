@@ -40,6 +40,9 @@ KEEP_WITHIN = 1.0
 PARSED = 10_000
 """The most forecasts that are remembered as what they are, and not only as bytes."""
 
+LARGEST_KEPT = 4096
+"""In bytes. Ours have some 400; what is larger is somebody else's, and nothing to remember."""
+
 CLOCKS_DIFFER = 1.0
 """Seconds by which another replica's clock may be ahead of ours. What was fetched later than that is not ours."""
 
@@ -161,7 +164,7 @@ class Forecasts:
 
 def read(kept: bytes | None) -> Forecast | None:
     """The forecast that Redis keeps, if it is one, of the last day and not of the future."""
-    if kept is None:
+    if kept is None or len(kept) > LARGEST_KEPT:
         return None
     try:
         forecast = _parse(kept)

@@ -22,6 +22,7 @@ _VARIABLES = {
 }
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Code = Annotated[int, Field(ge=0, le=99, description="WMO code 4677, as Open-Meteo uses it")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class Weather:
     temperature_c: Finite
     relative_humidity_percent: Finite
     precipitation_mm: Finite
-    weather_code: Annotated[int, Field(description="WMO code 4677, as Open-Meteo uses it")]
+    weather_code: Code
     wind_speed_m_s: Finite
     today: Today
 
@@ -77,7 +78,7 @@ class _Current(BaseModel):
     temperature_2m: Finite
     relative_humidity_2m: Finite
     precipitation: Finite
-    weather_code: int
+    weather_code: Code
     wind_speed_10m: Finite
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from gateway.resources.opening import PermanentError, opened
 from gateway.resources.resource import Resource
@@ -63,8 +64,8 @@ async def reading(engine: AsyncEngine) -> AsyncGenerator[asyncpg.Connection]:
     """A connection of the pool as asyncpg has it: for statements that are run often and only read.
 
     There is no transaction to begin and to roll back, each statement stands for itself. Whoever is cancelled before the
-    server has answered leaves no half-read answer to the next one, and does not wait either: SQLAlchemy would close the
-    connection politely, for which it takes two seconds with a server that has stopped.
+    server has answered leaves no half-read answer to the next one, and does not wait either, as they would while
+    SQLAlchemy says goodbye to a server that has stopped.
 
     Raises:
         OSError, asyncpg.PostgresError, sqlalchemy.exc.SQLAlchemyError: the database is away, or refuses.
@@ -80,28 +81,29 @@ async def reading(engine: AsyncEngine) -> AsyncGenerator[asyncpg.Connection]:
 
 
 class _Connection(asyncpg.Connection):
-    """A connection that gives up in time.
+    """A connection whose goodbye is short, where SQLAlchemy gives it a time.
 
-    When somebody is cancelled while SQLAlchemy sees to a connection of theirs, it says goodbye to the server, behind a shield, and
-    takes two seconds if that has stopped: for as long, nobody gets away, and the place in the pool is taken.
+    That is when somebody is cancelled who uses it. Behind a shield it gives two seconds, all of which pass if the server has
+    stopped: for as long, nobody gets away, and the place in the pool is taken.
     """
 
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the driver's own name
-        async with asyncio.timeout(timeout and CLOSE_WITHIN):
-            await super().close(timeout=timeout)
+        await super().close(timeout=None if timeout is None else min(timeout, CLOSE_WITHIN))
 
 
-def _refuse_closed(adapted: DBAPIConnection, *_: object) -> None:
-    """Hand out no connection that the server has closed: a restart of it costs no request.
+def _refuse_closed(adapted: DBAPIConnection, record: ConnectionPoolEntry, *_: object) -> None:
+    """Hand out no connection again that the server has closed: a restart of it costs no request.
 
     The driver sees that by itself. `pool_pre_ping` would ask the server each time, for three round trips; and whoever is cancelled
-    while it asks one that has stopped, waits for as long as a statement may take.
+    while it asks one that has stopped, waits for as long as a statement may take. One that is new is not looked at: the pool tries
+    twice only, and what it raises then looks like a mistake.
 
     Raises:
         DisconnectionError: it is closed; the pool connects anew.
     """
-    if adapted.driver_connection.is_closed():  # SQLAlchemy wraps the driver's connection
+    if "used" in record.info and adapted.driver_connection.is_closed():  # SQLAlchemy wraps the driver's connection
         raise DisconnectionError
+    record.info["used"] = True
 
 
 class DatabaseEngine(Resource[AsyncEngine]):

@@ -30,6 +30,7 @@ def chunked(body: bytes) -> bytes:
 
 REQUESTS = {
     "a thousand places": (get(f"/v1/briefs?{MANY_IDS}"), 422),
+    "a body where there is none": (get("/livez", headers="Content-Length: 5\r\n") + b"12345", 200),
     "a place that is no number": (get("/v1/briefs?place=NaN"), 422),
     "an id of many digits": (get(f"/v1/places/{'9' * 5000}/brief"), 422),
     "a long query": (get("/v1/places?q=" + "a" * 60_000), 422),

@@ -55,6 +55,8 @@ async def test_a_brief_joins_all_backends(gateway: Running, servers: Devstack) -
     notes = [observation["note"] for observation in body["sections"]["observations"]["data"]]
     assert notes == [f"number {number}" for number in (5, 4, 3, 2, 1)]
     assert body["sections"]["popularity"]["data"] == {"views": 0}
+    ages = [section["age_s"] for section in body["sections"].values()]
+    assert [type(age) for age in ages] == [float] * 4
 
 
 async def test_the_weather_is_what_the_upstream_said(gateway: Running, servers: Devstack) -> None:
@@ -213,9 +215,12 @@ async def test_a_restarted_database_costs_nothing_once_it_is_back(gateway: Runni
     assert reasons(await gateway.client.get(BRIEF)) == {}
 
 
-async def test_foreign_data_in_redis_is_an_error_of_its_section(gateway: Running, settings: Settings) -> None:
+@pytest.mark.parametrize("foreign", [b"\xff not a number", b"-1", str(2**64).encode()])
+async def test_foreign_data_in_redis_is_an_error_of_its_section(
+    gateway: Running, settings: Settings, foreign: bytes
+) -> None:
     async with redis.Redis.from_url(settings.redis.url.get_secret_value()) as client:
-        await client.set(f"popularity:{ZURICH}", b"\xff not a number")
+        await client.set(f"popularity:{ZURICH}", foreign)
         try:
             response = await gateway.client.get(BRIEF)
         finally:

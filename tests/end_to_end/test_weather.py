@@ -149,6 +149,8 @@ FOREIGN: dict[str, Any] = {
     "deep JSON": b"[" * 100_000,
     "of the future": None,
     "not finite": None,
+    "a code of many digits": None,
+    "larger than ours": None,
     "a list": None,
 }
 
@@ -166,6 +168,10 @@ async def test_what_is_no_forecast_of_ours_is_a_miss(
         await redis.set(KEY, json.dumps(ours | {"fetched_at": time.time() + 60}))
     elif content == "not finite":
         await redis.set(KEY, json.dumps(ours | {"fetched_at": float("nan")}))
+    elif content == "a code of many digits":
+        await redis.set(KEY, json.dumps(ours | {"weather": ours["weather"] | {"weather_code": 10**30}}))
+    elif content == "larger than ours":
+        await redis.set(KEY, json.dumps(ours) + " " * 5000)
     else:
         await redis.set(KEY, FOREIGN[content])
     section = await weather_of(gateway)

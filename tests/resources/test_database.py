@@ -4,10 +4,11 @@ import asyncio
 import time
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError
 
 from gateway.devstack.stack import Devstack
-from gateway.resources.database import CLOSE_WITHIN, DatabaseEngine, reading
+from gateway.resources.database import CLOSE_WITHIN, DatabaseEngine, is_away, reading
 from gateway.settings import DatabaseSettings
 from tests.end_to_end.running import until
 
@@ -27,6 +28,17 @@ async def test_connections_that_the_server_has_closed_are_handed_to_nobody(serve
             await until(noticed, "the driver has seen that one is closed")
         async with reading(engine) as one, reading(engine) as other:
             assert [await connection.fetchval("select 1") for connection in (one, other)] == [1, 1]
+
+
+async def test_a_server_that_closes_each_new_connection_is_away_and_no_mistake_of_ours(servers: Devstack) -> None:
+    resource = DatabaseEngine(DatabaseSettings(url=servers.postgresql.url), "closing")
+    async with resource.open() as engine:
+        resource.abort()
+        event.listen(engine.sync_engine, "connect", lambda adapted, _: adapted.driver_connection.terminate())
+        with pytest.raises(DBAPIError) as caught:
+            async with engine.connect() as connection:
+                await connection.execute(text("select 1"))
+        assert is_away(caught.value)
 
 
 async def test_whoever_is_cancelled_waits_but_a_moment_for_a_server_that_has_stopped(servers: Devstack) -> None:

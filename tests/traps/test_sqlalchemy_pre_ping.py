@@ -8,6 +8,7 @@ from sqlalchemy import event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from gateway.devstack.postgresql import PostgreSQL
 
@@ -17,9 +18,10 @@ def naive(url: str) -> AsyncEngine:
 
 
 def cure(url: str) -> AsyncEngine:
-    def refuse_closed(adapted: DBAPIConnection, *_: object) -> None:
-        if adapted.driver_connection.is_closed():
-            raise DisconnectionError  # the pool connects anew
+    def refuse_closed(adapted: DBAPIConnection, record: ConnectionPoolEntry, *_: object) -> None:
+        if "used" in record.info and adapted.driver_connection.is_closed():
+            raise DisconnectionError  # the pool connects anew, twice at most: so new ones are not judged
+        record.info["used"] = True
 
     engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
     event.listen(engine.sync_engine, "checkout", refuse_closed)
