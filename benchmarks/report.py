@@ -56,7 +56,9 @@ def markdown(run: Run, drawn: Iterable[tuple[str, str]], folder: str) -> str:
     )
     parts = [
         head,
-        "## Aims\n\n" + _aims(run),
+        "## Aims\n\n"
+        + _aims(run)
+        + "\nWhat stands between them and what is not met: [performance.md](performance.md).\n",
         "## Who takes part\n\n" + _contenders(run),
         f"## At {cases.CONNECTIONS} connections\n\n" + CPU + "\n" + _at_32(run),
         "## More connections and fewer\n\n" + _at_others(run),
