@@ -12,6 +12,9 @@ from tests.faults.wired import wired_to
 
 HUNDRED = 100
 
+IN_A_ROW = 4
+"""So many times without a question for types, and each connection has asked."""
+
 STATEMENT = ["Bind", "Execute", "Sync", "BindComplete", "CommandComplete", "ReadyForQuery"]
 """What passes for a statement that was prepared before, but for its rows."""
 
@@ -57,10 +60,14 @@ async def test_a_hundred_briefs_at_once_cost_a_statement_a_command_and_an_event(
         assert cold.of("redis")["MGET"] == 1
         assert cold.of("redis")["SET"] == HUNDRED
 
-        for _ in range(4):  # asyncpg asks for types once on each connection
+        in_a_row = 0
+        while (
+            in_a_row < IN_A_ROW
+        ):  # asyncpg asks for types once on each connection, and the pool takes one after the other
             warming = Costs(wired.proxies)
             await ask_at_once(gateway, paths)
             await warming.are_complete()
+            in_a_row = 0 if warming.of("database")["Parse"] else in_a_row + 1
 
         warm = Costs(wired.proxies)
         await ask_at_once(gateway, paths)

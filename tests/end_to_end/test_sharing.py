@@ -68,17 +68,6 @@ async def test_twenty_places_cost_one_statement_and_one_command(
     assert await commands(redis) - before == 1
 
 
-async def test_requests_that_arrive_together_share(gateway: Running, statements: list[str], redis: Redis) -> None:
-    await gateway.client.get("/v1/briefs", params={"place": PLACES})  # so that the weather is there
-    statements.clear()
-    before = await commands(redis)
-    responses = await asyncio.gather(*(gateway.client.get(f"/v1/places/{place}/brief") for place in PLACES * 30))
-
-    assert len(statements) < 20
-    assert await commands(redis) - before < 20
-    assert {response.headers.get("Gateway-Complete") for response in responses} == {"true"}
-
-
 async def test_requests_for_many_places_share_however_long_they_take(
     settings: Settings, statements: list[str], redis: Redis
 ) -> None:

@@ -12,16 +12,11 @@ import pytest
 from faultlab import Call, Case, Outcome
 from gateway.devstack.stack import Devstack
 from gateway.lifecycle import ForcedError, Kind, StartError, TeardownError
-from tests.faults.points import DEADLINE, STEPS, TICKS, UVLOOP_STEPS, Lives, Where, prove
+from tests.faults.points import DEADLINE, EVERYWHERE, Lives, Where, prove
 from tests.faults.recording import Record
 
-pytestmark = pytest.mark.usefixtures("census")
+pytestmark = [pytest.mark.usefixtures("census"), pytest.mark.long]
 
-EVERYWHERE = pytest.mark.parametrize(
-    "where",
-    [TICKS, *(pytest.param(where, marks=pytest.mark.long) for where in (STEPS, UVLOOP_STEPS))],
-    ids=str,
-)
 
 _ENDS = {Kind.EXITED, Kind.EXIT_FAILED, Kind.ABORTED}
 
