@@ -40,6 +40,7 @@ _TRANSIENT = (
     asyncpg.LockNotAvailableError,  # the server's lock_timeout
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,  # it is a replica, until it is promoted
+    asyncpg.InternalClientError,  # we began to ask in the very moment of its last words
 )
 
 

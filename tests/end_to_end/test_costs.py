@@ -73,7 +73,9 @@ async def test_a_hundred_briefs_at_once_cost_a_statement_a_command_and_an_event(
         await ask_at_once(gateway, paths)
         await warm.are_complete()
         assert warm.of("http") == Counter()
-        assert warm.of("database") == Counter(STATEMENT) + Counter({"DataRow": HUNDRED})
+        database = warm.of("database")
+        assert database.pop("DataRow") >= HUNDRED  # more where observations were reported
+        assert database == Counter(STATEMENT)
         assert warm.of("redis") == Counter(["MGET", "reply to MGET"])
         assert warm.of("rabbitmq") == Counter(EVENT)
 

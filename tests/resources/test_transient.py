@@ -193,7 +193,6 @@ PASS: dict[Cause, type[Exception]] = {
     cancelled: asyncpg.QueryCanceledError,
     deadlock: asyncpg.DeadlockDetectedError,
     full: asyncpg.TooManyConnectionsError,
-    idle_for_too_long: asyncpg.InterfaceError,
     killed_in_between: asyncpg.ConnectionDoesNotExistError,
     killed_meanwhile: asyncpg.ConnectionDoesNotExistError,
     lock_not_had: asyncpg.LockNotAvailableError,
@@ -201,7 +200,6 @@ PASS: dict[Cause, type[Exception]] = {
     read_only: asyncpg.ReadOnlySQLTransactionError,
     refused: ConnectionRefusedError,
     terminated: asyncpg.ConnectionDoesNotExistError,
-    terminated_in_between: asyncpg.InterfaceError,
     too_slow_for_the_server: asyncpg.QueryCanceledError,
 }
 """With what the driver says of it."""
@@ -214,6 +212,17 @@ async def test_it_passes_by_itself_when_it_is(
     error = await cause(database, postgresql_server)
 
     assert type(_of_the_driver(error)) is kind
+    assert is_transient(error), repr(error)
+    assert is_away(error)
+
+
+@pytest.mark.parametrize("cause", [idle_for_too_long, terminated_in_between], ids=lambda it: it.__name__)
+async def test_it_passes_by_itself_that_it_has_ended_between_two_statements(
+    database: AsyncEngine, postgresql_server: PostgreSQL, cause: Cause
+) -> None:
+    """What the driver says of it depends on how far the server's last words have come."""
+    error = await cause(database, postgresql_server)
+
     assert is_transient(error), repr(error)
     assert is_away(error)
 
@@ -253,6 +262,7 @@ class TestOurOwnPatience:
         asyncpg.CrashShutdownError,
         asyncpg.DiskFullError,
         asyncpg.IdleInTransactionSessionTimeoutError,
+        asyncpg.InternalClientError,
         asyncpg.OutOfMemoryError,
         ConnectionResetError,
         TimeoutError,
