@@ -133,6 +133,7 @@ def stop_of(name: str) -> float:
 PAIRS = list(combinations(ORDER, 2))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("in_teardown", FAULTS)
 @pytest.mark.parametrize("in_start", FAULTS)
 async def test_an_entry_that_fails_to_start_and_one_that_fails_to_close_keep_no_other_open(
@@ -183,6 +184,7 @@ async def test_a_start_that_is_cancelled_stays_cancelled_whatever_a_close_does(s
         )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("in_start", FAULTS)
 async def test_a_rollback_that_is_cancelled_is_complete_all_the_same(stage: Stage, in_start: str) -> None:
     """The close of an entry takes until its deadline, and while it does whoever waits is cancelled."""
