@@ -48,6 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings or read_settings()
     # They are tried in this order: what is asked for most comes first.
-    for router in (briefs.router, observations.router, places.router, predictions.router, health.router):
+    briefs.add_routes(app)
+    for router in (observations.router, places.router, predictions.router, health.router):
         app.include_router(router)
     return app
