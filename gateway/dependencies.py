@@ -6,7 +6,6 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.briefs.briefs import Briefs
 from gateway.lifecycle import Journal
 from gateway.lifespan import Gateway
 from gateway.observations.reports import Reports
@@ -15,7 +14,7 @@ from gateway.resources.database import is_away
 from gateway.resources.model import Model
 from gateway.settings import Settings
 
-# They are coroutines because FastAPI calls plain functions in a thread, which takes longer than all that they do.
+# Dependencies are coroutines because FastAPI calls plain functions in a thread, which takes longer than all that they do.
 
 
 class NotStartedError(Exception):
@@ -26,7 +25,12 @@ class DatabaseUnavailableError(Exception):
     """The database is away, or takes too long."""
 
 
-async def get_gateway(request: Request) -> Gateway:
+def gateway_of(request: Request) -> Gateway:
+    """What the lifespan entered, for the routes that are asked so often that a dependency would cost too much.
+
+    Raises:
+        NotStartedError: it has entered nothing yet.
+    """
     try:
         gateway: Gateway = request.state.gateway
     except AttributeError:
@@ -34,24 +38,20 @@ async def get_gateway(request: Request) -> Gateway:
     return gateway
 
 
-async def get_briefs(request: Request) -> Briefs:
-    return (await get_gateway(request)).briefs
-
-
 async def get_model(request: Request) -> Model:
-    return (await get_gateway(request)).model
+    return gateway_of(request).model
 
 
 async def get_readiness(request: Request) -> Readiness:
-    return (await get_gateway(request)).readiness
+    return gateway_of(request).readiness
 
 
 async def get_journal(request: Request) -> Journal:
-    return (await get_gateway(request)).journal
+    return gateway_of(request).journal
 
 
 async def get_reports(request: Request) -> Reports:
-    return (await get_gateway(request)).reports
+    return gateway_of(request).reports
 
 
 async def get_session(request: Request) -> AsyncGenerator[AsyncSession]:
@@ -62,7 +62,7 @@ async def get_session(request: Request) -> AsyncGenerator[AsyncSession]:
     Raises:
         DatabaseUnavailableError: while the session was used the database was away, or took too long.
     """
-    engine = (await get_gateway(request)).database.execution_options(isolation_level="AUTOCOMMIT")
+    engine = gateway_of(request).database.execution_options(isolation_level="AUTOCOMMIT")
     try:
         async with AsyncSession(engine) as session:
             yield session
@@ -88,7 +88,6 @@ async def get_request_id(request: Request) -> str:
     return request_id
 
 
-BriefsDependency = Annotated[Briefs, Depends(get_briefs)]
 JournalDependency = Annotated[Journal, Depends(get_journal)]
 ModelDependency = Annotated[Model, Depends(get_model)]
 ReadinessDependency = Annotated[Readiness, Depends(get_readiness)]

@@ -14,7 +14,7 @@ from gateway.api.places import PlaceId, unknown
 from gateway.api.problems import documented
 from gateway.briefs.briefs import Brief
 from gateway.briefs.sections import Status
-from gateway.dependencies import BriefsDependency
+from gateway.dependencies import gateway_of
 from gateway.schema.tables import LARGEST_PLACE_ID
 
 MOST_PLACES = 20
@@ -44,17 +44,16 @@ def add_routes(app: FastAPI) -> None:
     )(get_briefs)
 
 
-async def get_brief(briefs: BriefsDependency, place_id: PlaceId, request: Request) -> Response:
+async def get_brief(place_id: PlaceId, request: Request) -> Response:
     """All that is known about a place."""
     with while_connected(request):
-        brief = await briefs.about(place_id)
+        brief = await gateway_of(request).briefs.about(place_id)
     if brief is None:
         raise unknown(place_id)
     return _answer(brief, [brief])
 
 
 async def get_briefs(
-    briefs: BriefsDependency,
     place: Annotated[
         list[Annotated[int, Field(ge=1, le=LARGEST_PLACE_ID)]],
         Query(min_length=1, max_length=MOST_PLACES, description="GeoNames' ids", examples=[[2657896, 2661552]]),
@@ -64,7 +63,7 @@ async def get_briefs(
     """All that is known about several places, for no more calls to the backends than one takes."""
     place_ids = list(dict.fromkeys(place))
     with while_connected(request):
-        found = await briefs.about_all(place_ids)
+        found = await gateway_of(request).briefs.about_all(place_ids)
     items = [brief for brief in found if brief is not None]
     of_no_place = [place_id for place_id, brief in zip(place_ids, found, strict=True) if brief is None]
     return _answer(ManyBriefs(items, of_no_place), items)

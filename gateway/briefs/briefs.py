@@ -66,7 +66,7 @@ class Outlook:
     wet_tomorrow_probability: Annotated[float, Field(ge=0, le=1, description="The chance that tomorrow is wet")]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Popularity:
     """How often a place was asked for."""
 
@@ -77,7 +77,7 @@ class Popularity:
             raise ValueError("what Redis has there is no count")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Sections:
     """The parts of a brief."""
 
@@ -94,7 +94,7 @@ class Sections:
         yield "popularity", self.popularity
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Brief:
     """The aggregated answer about one place."""
 

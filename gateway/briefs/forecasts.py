@@ -64,7 +64,7 @@ class Forecast:
 _parse = lru_cache(PARSED)(TypeAdapter(Forecast).validate_json)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Found:
     """What there is to say about the weather: a forecast or none, and the reason why it is not fresh."""
 

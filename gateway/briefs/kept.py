@@ -7,7 +7,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Kept:
     """What is there under the keys of one place, as it is; None where there is nothing, or no string."""
 

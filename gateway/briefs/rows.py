@@ -21,7 +21,7 @@ OBSERVATIONS = 5
 """How many of the latest a brief has."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Known:
     """A place, and what was reported about it lately, the newest first."""
 

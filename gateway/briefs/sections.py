@@ -28,7 +28,7 @@ class Reason(StrEnum):
     NO_WEATHER = "no_weather"
 
 
-@dataclass(frozen=True, kw_only=True)  # no slots: with them Python 3.11 cannot make a `Section[Weather](...)`
+@dataclass(kw_only=True)  # no slots: with them Python 3.11 cannot make a `Section[Weather](...)`
 class Section(Generic[T]):
     """One part of a brief, with its own status."""
 

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.schema.tables import LARGEST_PLACE_ID, observations
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Observation:
     """What somebody reported. `condition` is one of `CONDITIONS`; `created_at`, with a zone, is when we took it."""
 

@@ -9,7 +9,7 @@ from gateway.places.folding import fold
 from gateway.schema.tables import LARGEST_PLACE_ID, places
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Place:
     """A city. The id is GeoNames'; latitude and longitude are in degrees (WGS 84), the timezone is IANA's name."""
 

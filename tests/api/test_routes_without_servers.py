@@ -1,19 +1,22 @@
 """Routes without servers: an example to copy.
 
-What a route asks for is a dependency, so a test puts something else in its place. Nothing is entered, nothing is
-patched, and no server is needed. What the resources really do is for the tests against real servers.
+What a route works with comes with its request, in the state that the lifespan yielded, so a test gives the app another
+state. Nothing is entered, nothing is patched, and no server is needed. What the resources really do is for the tests against
+real servers.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
 from gateway.app import create_app
+from gateway.asgi import Requests
 from gateway.briefs.briefs import Brief, Outlook, PlaceUnavailableError, Popularity, Sections
 from gateway.briefs.sections import Reason, Section, Status
-from gateway.dependencies import RequestId, get_briefs
+from gateway.dependencies import RequestId
 from gateway.places.queries import Place
 from gateway.settings import Settings
 
@@ -43,17 +46,31 @@ class BriefsOfOnePlace:
         return without_weather(ZURICH) if place_id == ZURICH.id else None
 
 
+class BrokenBriefs:
+    async def about(self, _place_id: int) -> Brief | None:
+        raise ZeroDivisionError("a secret that nobody should see")
+
+
+@dataclass
+class GatewayWithBriefs:
+    """Stands in for the `Gateway` that the lifespan yields: it has what the routes under test use."""
+
+    briefs: BriefsOfOnePlace | BrokenBriefs
+
+
+def client_of(app: FastAPI, briefs: BriefsOfOnePlace | BrokenBriefs) -> httpx.AsyncClient:
+    started = Requests(app, {"gateway": GatewayWithBriefs(briefs)})
+    return httpx.AsyncClient(transport=httpx.ASGITransport(started), base_url="http://gateway")
+
+
 @pytest.fixture
-def app() -> Iterator[FastAPI]:
-    app = create_app(Settings())
-    app.dependency_overrides[get_briefs] = BriefsOfOnePlace
-    yield app
-    app.dependency_overrides.clear()
+def app() -> FastAPI:
+    return create_app(Settings())
 
 
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+    async with client_of(app, BriefsOfOnePlace()) as client:
         yield client
 
 
@@ -83,12 +100,9 @@ async def test_a_route_may_ask_for_the_id_of_its_request(app: FastAPI, client: h
     assert (await client.get("/id", headers={"X-Request-ID": "mine"})).json() == "mine"
 
 
-async def test_a_mistake_of_ours_is_a_problem_with_a_request_id(app: FastAPI, client: httpx.AsyncClient) -> None:
-    async def broken() -> None:
-        raise ZeroDivisionError("a secret that nobody should see")
-
-    app.dependency_overrides[get_briefs] = broken
-    response = await client.get(f"/v1/places/{ZURICH.id}/brief")
+async def test_a_mistake_of_ours_is_a_problem_with_a_request_id(app: FastAPI) -> None:
+    async with client_of(app, BrokenBriefs()) as client:
+        response = await client.get(f"/v1/places/{ZURICH.id}/brief")
 
     assert response.status_code == 500
     assert response.headers["Content-Type"] == "application/problem+json"
