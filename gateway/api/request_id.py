@@ -5,6 +5,7 @@ from secrets import token_hex
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, reset_contextvars
 
 HEADER = b"x-request-id"
 _ACCEPTED = re.compile(rb"[!-~]{1,128}")
@@ -35,10 +36,12 @@ class RequestIdMiddleware:
                 answered = not message.get("more_body", False)
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=scope["request_id"]):
-            try:
-                await self._app(scope, receive, send_with_id)
-            except Exception:
-                log.exception("a request failed", method=scope["method"], path=scope["path"])
-                if not answered:
-                    raise  # the server cuts the connection, so that nobody takes half an answer for a whole one
+        bound = bind_contextvars(request_id=scope["request_id"])
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            log.exception("a request failed", method=scope["method"], path=scope["path"])
+            if not answered:
+                raise  # the server cuts the connection, so that nobody takes half an answer for a whole one
+        finally:
+            reset_contextvars(**bound)

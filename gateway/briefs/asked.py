@@ -15,6 +15,7 @@ class Asked(Generic[T]):
         self._answer = answer
         self._began = time.monotonic()
         self._ended: float | None = None
+        self._waiting: asyncio.Future[None] | None = None
         answer.add_done_callback(self._on_done)
 
     async def until(self, by: float) -> T:
@@ -25,12 +26,26 @@ class Asked(Generic[T]):
             Exception: whatever it is instead of an answer.
         """
         if not self._answer.done():
-            await asyncio.wait({self._answer}, timeout=max(0, by - time.monotonic()))
+            await self._wait(by - time.monotonic())
         if not self._answer.done():
             raise TimeoutError("no answer within its time")
         if self._answer.cancelled():  # not by us: whoever would have answered is being stopped
             raise ConnectionError("nobody answers any more")
         return self._answer.result()
+
+    async def _wait(self, seconds: float) -> None:
+        """Like `asyncio.wait`, for half of what that takes: each brief waits here. One waits at a time."""
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.create_future()
+        timer = loop.call_later(max(0, seconds), self._wake)
+        try:
+            await self._waiting
+        finally:
+            timer.cancel()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
     async def or_until(self, other: "Asked[Any]", by: float) -> None:
         """Wait until an answer has come here or there, until `by`; one that has failed is not waited for."""
@@ -54,3 +69,4 @@ class Asked(Generic[T]):
 
     def _on_done(self, _: object) -> None:
         self._ended = time.monotonic()
+        self._wake()
