@@ -20,7 +20,7 @@ from gateway.schema.tables import LARGEST_PLACE_ID
 MOST_PLACES = 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ManyBriefs:
     """Several briefs, in the order in which they were asked for, each once."""
 

@@ -59,14 +59,14 @@ MOST_VIEWS = 2**63
 """Redis' own counters stay below it; a text that somebody has put there need not."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outlook:
     """What the model makes of the weather."""
 
     wet_tomorrow_probability: Annotated[float, Field(ge=0, le=1, description="The chance that tomorrow is wet")]
 
 
-@dataclass(slots=True)
+@dataclass
 class Popularity:
     """How often a place was asked for."""
 
@@ -77,7 +77,7 @@ class Popularity:
             raise ValueError("what Redis has there is no count")
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class Sections:
     """The parts of a brief."""
 
@@ -94,7 +94,7 @@ class Sections:
         yield "popularity", self.popularity
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class Brief:
     """The aggregated answer about one place."""
 

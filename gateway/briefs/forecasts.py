@@ -47,7 +47,7 @@ CLOCKS_DIFFER = 1.0
 """Seconds by which another replica's clock may be ahead of ours. What was fetched later than that is not ours."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Forecast:
     """The weather, and when it was fetched, in seconds since 1970. As JSON it is what Redis keeps."""
 

@@ -12,8 +12,8 @@ from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.briefs.sections import Reason
-from gateway.observations.queries import Observation
-from gateway.places.queries import Place
+from gateway.observations.queries import OBSERVATION_COLUMNS, Observation
+from gateway.places.queries import PLACE_COLUMNS, Place
 from gateway.resources.database import reading
 from gateway.schema.tables import observations, places
 
@@ -37,21 +37,19 @@ def _sql(statement: Select[*tuple[Any, ...]]) -> str:
     return str(statement.compile(dialect=asyncpg.dialect()))  # type: ignore[no-untyped-call]
 
 
-_PLACE = [places.c[name] for name in Place.__slots__]
-_OBSERVATION = [observations.c[name] for name in Observation.__slots__]
 _NEWEST_FIRST = (observations.c.created_at.desc(), observations.c.id.desc())
 _WANTED = places.c.id == any_(bindparam("place_ids", type_=ARRAY(Integer)))
 
 _latest = (
-    select(*_OBSERVATION)
+    select(*OBSERVATION_COLUMNS)
     .where(observations.c.place_id == places.c.id)
     .order_by(*_NEWEST_FIRST)
     .limit(literal_column(str(OBSERVATIONS)))
     .lateral("latest")
 )
-_PLACES = _sql(select(*_PLACE).where(_WANTED))
+_PLACES = _sql(select(*PLACE_COLUMNS).where(_WANTED))
 _PLACES_WITH_OBSERVATIONS = _sql(
-    select(*_PLACE, *_latest.c)
+    select(*PLACE_COLUMNS, *_latest.c)
     .select_from(places.outerjoin(_latest, true()))
     .where(_WANTED)
     .order_by(places.c.id, _latest.c.created_at.desc(), _latest.c.id.desc())
@@ -73,5 +71,5 @@ async def only_places(database: AsyncEngine, place_ids: Sequence[int]) -> dict[i
 
 
 def _known(rows: Sequence[Record]) -> Known:
-    width = len(_PLACE)
+    width = len(PLACE_COLUMNS)
     return Known(Place(*rows[0][:width]), [Observation(*row[width:]) for row in rows if row[width] is not None])

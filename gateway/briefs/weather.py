@@ -25,7 +25,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Code = Annotated[int, Field(ge=0, le=99, description="WMO code 4677, as Open-Meteo uses it")]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Today:
     """The day as it is forecast."""
 
@@ -36,7 +36,7 @@ class Today:
     wind_speed_max_m_s: Finite
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Weather:
     """The weather now and today."""
 

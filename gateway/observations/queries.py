@@ -1,6 +1,6 @@
 """What is asked of the table of observations: one statement each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 from sqlalchemy import bindparam, select
@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.schema.tables import LARGEST_PLACE_ID, observations
 
 
-@dataclass(slots=True)
+@dataclass
 class Observation:
     """What somebody reported. `condition` is one of `CONDITIONS`; `created_at`, with a zone, is when we took it."""
 
@@ -21,15 +21,18 @@ class Observation:
     created_at: datetime
 
 
+OBSERVATION_COLUMNS = [observations.c[field.name] for field in fields(Observation)]
+"""As `Observation` has them."""
+
 _LATEST = (
-    select(*[observations.c[name] for name in Observation.__slots__])
+    select(*OBSERVATION_COLUMNS)
     .where(observations.c.place_id == bindparam("place_id"))
     .order_by(observations.c.created_at.desc(), observations.c.id.desc())
     .limit(bindparam("limit"))
 )
 
 
-_ONE = select(*[observations.c[name] for name in Observation.__slots__]).where(
+_ONE = select(*OBSERVATION_COLUMNS).where(
     observations.c.id == bindparam("observation_id"), observations.c.place_id == bindparam("place_id")
 )
 

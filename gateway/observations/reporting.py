@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.events.event import ObservationReported, ReportedObservation, encode
-from gateway.observations.queries import Observation
+from gateway.observations.queries import OBSERVATION_COLUMNS, Observation
 from gateway.schema.tables import LARGEST_PLACE_ID, observations, outbox
 
 _FOREIGN_KEY = "23503"
@@ -32,16 +32,15 @@ class Report:
     note: str | None
 
 
-_COLUMNS = [observations.c[name] for name in Observation.__slots__]
 # Of two with the same key that come at once, the second waits here until the first is committed.
 _INSERT = (
     insert_or_not(observations)
     .on_conflict_do_nothing(
         index_elements=[observations.c.idempotency_key], index_where=observations.c.idempotency_key.is_not(None)
     )
-    .returning(*_COLUMNS)
+    .returning(*OBSERVATION_COLUMNS)
 )
-_BY_KEY = select(*_COLUMNS).where(observations.c.idempotency_key == bindparam("key"))
+_BY_KEY = select(*OBSERVATION_COLUMNS).where(observations.c.idempotency_key == bindparam("key"))
 _ENQUEUE = insert(outbox)
 
 

@@ -1,6 +1,6 @@
 """What is asked of the table of places: one statement each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from sqlalchemy import Text, bindparam, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -9,7 +9,7 @@ from gateway.places.folding import fold
 from gateway.schema.tables import LARGEST_PLACE_ID, places
 
 
-@dataclass(slots=True)
+@dataclass
 class Place:
     """A city. The id is GeoNames'; latitude and longitude are in degrees (WGS 84), the timezone is IANA's name."""
 
@@ -25,9 +25,11 @@ class Place:
     observation_count: int
 
 
-_COLUMNS = [places.c[name] for name in Place.__slots__]
-_BY_ID = select(*_COLUMNS).where(places.c.id == bindparam("place_id"))
-_LARGEST = select(*_COLUMNS).order_by(places.c.population.desc(), places.c.id).limit(bindparam("limit"))
+PLACE_COLUMNS = [places.c[field.name] for field in fields(Place)]
+"""As `Place` has them."""
+
+_BY_ID = select(*PLACE_COLUMNS).where(places.c.id == bindparam("place_id"))
+_LARGEST = select(*PLACE_COLUMNS).order_by(places.c.population.desc(), places.c.id).limit(bindparam("limit"))
 
 # Folded names are in the order of their code points: what begins with a prefix lies between it and it followed by the
 # last code point there is. A range needs no escapes (as LIKE does), and an index serves it with any kind of plan.
@@ -35,7 +37,7 @@ _FIRST, _LAST = bindparam("first", type_=Text), bindparam("last", type_=Text)
 _LAST_CODE_POINT = "\U0010ffff"
 # Materialised, because PostgreSQL may otherwise walk through all places by population until enough of them match.
 _matching = (
-    select(*_COLUMNS)
+    select(*PLACE_COLUMNS)
     .where(or_(places.c.folded_name.between(_FIRST, _LAST), places.c.folded_ascii_name.between(_FIRST, _LAST)))
     .cte("matching")
     .prefix_with("MATERIALIZED")

@@ -65,7 +65,7 @@ class TestSearch:
         assert await search(full, prefix, 10) == []
 
     async def test_places_as_populous_as_each_other_come_by_id(self, full: AsyncConnection) -> None:
-        values = {column: getattr(ZURICH, column) for column in Place.__slots__}
+        values = dict(vars(ZURICH))
         values |= {"population": 50_000_000, "folded_name": fold("Zzz"), "folded_ascii_name": fold("Zzz")}
         await full.execute(insert(places), [values | {"id": place_id} for place_id in (3, 1, 2)])
         assert [place.id for place in await search(full, "zzz", 10)] == [1, 2, 3]
