@@ -17,6 +17,11 @@ from gateway.settings import Settings, read_settings
 class GatewayApp(FastAPI):
     """FastAPI with our request ids around everything, and our problems in its description."""
 
+    def setup(self) -> None:
+        """Add the first routes. They are tried in their order, and what is asked most comes even before the documentation."""
+        briefs.add_routes(self)
+        super().setup()
+
     def build_middleware_stack(self) -> ASGIApp:
         return RequestIdMiddleware(LargeBodyProblemMiddleware(super().build_middleware_stack()))
 
@@ -47,8 +52,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=problems.documented(HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE),
     )
     app.state.settings = settings or read_settings()
-    # They are tried in this order: what is asked for most comes first.
-    briefs.add_routes(app)
     for router in (observations.router, places.router, predictions.router, health.router):
         app.include_router(router)
     return app
