@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import traceback
 from collections.abc import Callable, Coroutine
@@ -45,9 +46,9 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM stops it; a second signal forces the stop."""
     settings = _begin(debug=debug)
+    gc.disable()  # until it serves: what is imported stays, and would be looked at again and again
     from gateway.app import create_app
     from gateway.complaints import complain
-    from gateway.display import show_timeline
     from gateway.listener import PortTakenError, take_port
     from gateway.server import serve as serve_app
 
@@ -55,6 +56,8 @@ def serve(
         listener = take_port(host, port)
     except PortTakenError as error:
         _fail(str(error), error, debug=debug)
+    if timeline:
+        from gateway.display import show_timeline
     on_started = (lambda stack: show_timeline(stack.journal)) if timeline else None
     status, failure = serve_app(create_app(settings), listener, settings, on_started=on_started)
     if failure is not None:

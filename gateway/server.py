@@ -138,6 +138,7 @@ class _Life:
         let_go_quickly(self._listener)
         gc.freeze()  # what has come by now stays: no collection needs to look at it again
         gc.set_threshold(COLLECT_AFTER)
+        gc.enable()
         serving = asyncio.create_task(server.serve([self._listener]))
         await asyncio.wait({serving, asked, stack.death}, return_when=asyncio.FIRST_COMPLETED)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import date
 from typing import Annotated
+from urllib.parse import urlencode
 
 import httpx
 from pydantic import BaseModel, Field, ValidationError
@@ -13,13 +14,17 @@ FORECAST = "/v1/forecast"
 LARGEST_ANSWER = 256 * 1024
 """In bytes. An answer for one place has less than 1 kB; we do not read what somebody else's server likes to send."""
 
-_VARIABLES = {
-    "current": "temperature_2m,relative_humidity_2m,precipitation,weather_code,wind_speed_10m",
-    "daily": "precipitation_sum,temperature_2m_max,temperature_2m_min,wind_speed_10m_max",
-    "wind_speed_unit": "ms",
-    "timezone": "auto",
-    "forecast_days": "1",
-}
+_VARIABLES = urlencode(
+    {
+        "current": "temperature_2m,relative_humidity_2m,precipitation,weather_code,wind_speed_10m",
+        "daily": "precipitation_sum,temperature_2m_max,temperature_2m_min,wind_speed_10m_max",
+        "wind_speed_unit": "ms",
+        "timezone": "auto",
+        "forecast_days": "1",
+    },
+    safe=",",
+)
+"""As the URL has them: made once, for httpx takes 0.1 ms each time."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Code = Annotated[int, Field(ge=0, le=99, description="WMO code 4677, as Open-Meteo uses it")]
@@ -60,10 +65,10 @@ async def fetch_weather(http: httpx.AsyncClient, place: Place) -> Weather:
         httpx.HTTPError: the upstream did not answer, or not with success.
         UpstreamError: what it answered is not the weather.
     """
-    where = {"latitude": f"{place.latitude:.5f}", "longitude": f"{place.longitude:.5f}"}
+    url = f"{FORECAST}?latitude={place.latitude:.5f}&longitude={place.longitude:.5f}&{_VARIABLES}"
     # Not compressed: what is small on the wire could be of any size in memory.
     plain = {"Accept-Encoding": "identity"}
-    async with http.stream("GET", FORECAST, params=where | _VARIABLES, headers=plain) as response:
+    async with http.stream("GET", url, headers=plain) as response:
         response.raise_for_status()
         content = bytearray()
         async for chunk in response.aiter_raw():
