@@ -181,7 +181,11 @@ async def test_while_it_serves_a_request_in_flight_is_answered_in_full_or_cut_an
     record("all", "serving", f"{case.fault}, {'a request' if path == '/hang' else 'half an answer'} in flight")
 
 
-@pytest.mark.parametrize("name", ORDER)
+@pytest.mark.parametrize(
+    "name",
+    # These three take their five seconds the same way as the relay does.
+    [pytest.param(name, marks=pytest.mark.long) if name in {"reports", "views", "briefs"} else name for name in ORDER],
+)
 async def test_while_one_exits_it_is_aborted_and_the_rest_is_released(case: Case, name: str, record: Record) -> None:
     at = ORDER.index(name)
     case.start("exiting", name)
