@@ -25,7 +25,7 @@ from benchmarks.contenders import hello_fastapi
 from gateway.app import create_app
 from gateway.asgi import AppLifespan, Requests
 from gateway.briefs.briefs import Brief
-from gateway.server import COLLECT_AFTER
+from gateway.cli import COLLECT_AFTER
 
 CLIENTS = 32
 BRIEFS = 50

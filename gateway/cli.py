@@ -24,6 +24,10 @@ FAILED_START = 3
 UNCLEAN_STOP = 4
 INTERRUPTED = 130
 
+COLLECT_AFTER = 10_000
+"""How many objects more there have to be before the garbage collector looks for cycles. With Python's 700 it looks at what is imported
+again and again, and later hundreds of times a second: the requests under way alone have more."""
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -46,7 +50,7 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM stops it; a second signal forces the stop."""
     settings = _begin(debug=debug)
-    gc.disable()  # until it serves: what is imported stays, and would be looked at again and again
+    gc.set_threshold(COLLECT_AFTER)
     from gateway.app import create_app
     from gateway.complaints import complain
     from gateway.listener import PortTakenError, take_port

@@ -22,10 +22,6 @@ from gateway.watchdog import run
 CLEAN_UP_WITHIN = 3.0
 """Seconds for the clean-up of requests that were cancelled, before what they use is released."""
 
-COLLECT_AFTER = 10_000
-"""How many more objects than now there are before the garbage collector looks for cycles. The requests under way alone have more
-than Python's 700: it would look hundreds of times a second, and find nothing."""
-
 log = structlog.get_logger("gateway.server")
 
 
@@ -137,8 +133,6 @@ class _Life:
         server = self._uvicorn = _Uvicorn(config, self._say_that_it_serves)
         let_go_quickly(self._listener)
         gc.freeze()  # what has come by now stays: no collection needs to look at it again
-        gc.set_threshold(COLLECT_AFTER)
-        gc.enable()
         serving = asyncio.create_task(server.serve([self._listener]))
         await asyncio.wait({serving, asked, stack.death}, return_when=asyncio.FIRST_COMPLETED)
 

@@ -5,7 +5,7 @@ from secrets import token_hex
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bind_contextvars, reset_contextvars
+from structlog.contextvars import bind_contextvars, unbind_contextvars
 
 HEADER = b"x-request-id"
 _ACCEPTED = re.compile(rb"[!-~]{1,128}")
@@ -36,7 +36,7 @@ class RequestIdMiddleware:
                 answered = not message.get("more_body", False)
             await send(message)
 
-        bound = bind_contextvars(request_id=scope["request_id"])
+        bind_contextvars(request_id=scope["request_id"])
         try:
             await self._app(scope, receive, send_with_id)
         except Exception:
@@ -44,4 +44,4 @@ class RequestIdMiddleware:
             if not answered:
                 raise  # the server cuts the connection, so that nobody takes half an answer for a whole one
         finally:
-            reset_contextvars(**bound)
+            unbind_contextvars("request_id")

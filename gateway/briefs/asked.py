@@ -15,7 +15,6 @@ class Asked(Generic[T]):
         self._answer = answer
         self._began = time.monotonic()
         self._ended: float | None = None
-        self._waiting: asyncio.Future[None] | None = None
         answer.add_done_callback(self._on_done)
 
     async def until(self, by: float) -> T:
@@ -34,18 +33,21 @@ class Asked(Generic[T]):
         return self._answer.result()
 
     async def _wait(self, seconds: float) -> None:
-        """Like `asyncio.wait`, for half of what that takes: each brief waits here. One waits at a time."""
+        """Like `asyncio.wait`, for half of what that takes: each brief waits here."""
         loop = asyncio.get_running_loop()
-        self._waiting = loop.create_future()
-        timer = loop.call_later(max(0, seconds), self._wake)
+        waiting = loop.create_future()
+
+        def wake(_: object = None) -> None:
+            if not waiting.done():
+                waiting.set_result(None)
+
+        timer = loop.call_later(max(0, seconds), wake)
+        self._answer.add_done_callback(wake)
         try:
-            await self._waiting
+            await waiting
         finally:
             timer.cancel()
-
-    def _wake(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+            self._answer.remove_done_callback(wake)
 
     async def or_until(self, other: "Asked[Any]", by: float) -> None:
         """Wait until an answer has come here or there, until `by`; one that has failed is not waited for."""
@@ -69,4 +71,3 @@ class Asked(Generic[T]):
 
     def _on_done(self, _: object) -> None:
         self._ended = time.monotonic()
-        self._wake()

@@ -28,8 +28,8 @@ class Reason(StrEnum):
     NO_WEATHER = "no_weather"
 
 
-# Neither frozen nor with slots, as all that a brief is made of: that would take five times as long to make, and orjson four
-# times as long to write.
+# As all that a brief is made of it has no slots, with which orjson takes four times as long; and it is not frozen, as what each brief
+# makes anew, which would take five times as long.
 @dataclass(kw_only=True)
 class Section(Generic[T]):
     """One part of a brief, with its own status."""

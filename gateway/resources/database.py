@@ -9,7 +9,7 @@ from weakref import WeakSet
 import asyncpg
 from sqlalchemy import event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, EmulatedDBAPIException
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -26,8 +26,8 @@ POOL_SIZE = 10
 
 CONNECT_TIMEOUT = 5.0
 COMMAND_TIMEOUT = 5.0
-"""Seconds for one statement. SQLAlchemy returns a connection behind a shield: with a server that has stopped, this is all
-that ends the wait."""
+"""Seconds for one statement. SQLAlchemy returns a session's connection behind a shield: with a server that has stopped, this is
+all that ends the wait."""
 
 CLOSE_WITHIN = 0.25
 """Seconds for the server to hang up, on a connection that is given up."""
@@ -52,7 +52,9 @@ def is_transient(error: BaseException | None) -> bool:
     if isinstance(error, DBAPIError) and error.orig is not None:
         if error.connection_invalidated:
             return True
-        error = error.orig.__cause__ or error.orig
+        error = error.orig
+    if isinstance(error, EmulatedDBAPIException):  # the driver's, as SQLAlchemy dresses it
+        error = error.__cause__ or error
     return isinstance(error, _TRANSIENT)
 
 
@@ -71,7 +73,8 @@ async def reading(engine: AsyncEngine) -> AsyncGenerator[asyncpg.Connection]:
     server that has stopped.
 
     Raises:
-        OSError, asyncpg.PostgresError, sqlalchemy.exc.SQLAlchemyError: the database is away, or refuses.
+        OSError, asyncpg.PostgresError, sqlalchemy.exc.SQLAlchemyError, sqlalchemy.exc.EmulatedDBAPIException: the database is
+            away, or refuses.
     """
     pooled = await engine.raw_connection()
     try:

@@ -61,6 +61,19 @@ async def test_whoever_waits_can_be_cancelled_and_the_answer_is_left_as_it_is() 
     assert not answer.done()
 
 
+async def test_several_may_wait_each_for_as_long_as_it_likes() -> None:
+    answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    asked = Asked(answer)
+    impatient = asyncio.create_task(asked.until(time.monotonic() + 0.01))
+    patient = asyncio.create_task(asked.until(time.monotonic() + 60))
+
+    await asyncio.wait({impatient}, timeout=5)
+    assert isinstance(impatient.exception(), TimeoutError)
+    answer.set_result("yes")
+    async with asyncio.timeout(5):
+        assert await patient == "yes"
+
+
 async def test_it_says_how_long_the_answer_took_and_not_how_long_ago_that_was() -> None:
     answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     asked = Asked(answer)

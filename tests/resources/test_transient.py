@@ -8,7 +8,8 @@ from socket import gaierror
 import asyncpg
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.dialects.postgresql.asyncpg import dialect
+from sqlalchemy.exc import DBAPIError, EmulatedDBAPIException
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -271,6 +272,14 @@ class TestOurOwnPatience:
 )
 def test_it_passes_by_itself_what_no_test_can_have_a_server_say_at_will(kind: type[Exception]) -> None:
     assert is_transient(kind("said"))
+
+
+def test_it_passes_by_itself_though_the_pool_lets_it_through_in_sqlalchemys_clothes() -> None:
+    """So it comes out of a raw connection that is cut while it is being set up."""
+    cut = asyncpg.ConnectionDoesNotExistError("said")
+    with pytest.raises(EmulatedDBAPIException) as caught:
+        raise dialect.import_dbapi().Error("said", cut) from cut  # type: ignore[no-untyped-call]
+    assert is_transient(caught.value)
 
 
 STAY = {
