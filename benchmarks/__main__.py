@@ -16,7 +16,7 @@ INTERRUPTED = 130
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="how often each case is measured (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=2.5, help="for how long each time (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=1.5, help="for how long each time (%(default)s)")
     parser.add_argument("--only", default="", metavar="REGEX", help="only the cases whose name it finds")
     parser.add_argument("--quick", action="store_true", help="one round of a second: to see that it works")
     parser.add_argument("--write", type=Path, metavar="FILE.md", help="the report; its figures and plots go beside it")

@@ -68,9 +68,16 @@ def ratio(
     run: Run, over: Case, under: Case, figure: Callable[[Tally], float], below: Callable[[Tally], float] | None = None
 ) -> float | None:
     """The median of what one figure is of another in the same round. None: one of them was not measured."""
-    pairs = zip(run.tallies.get(over.name, []), run.tallies.get(under.name, []), strict=False)
-    ratios = [figure(one) / (below or figure)(other) for one, other in pairs]
+    pairs = zip(_in_rounds(run, over, figure), _in_rounds(run, under, below or figure), strict=False)
+    ratios = [one / other for one, other in pairs]
     return median(ratios) if ratios else None
+
+
+def _in_rounds(run: Run, case: Case, figure: Callable[[Tally], float]) -> list[float]:
+    """A figure in each round: the median, where the case was measured more than once in it."""
+    tallies = run.tallies.get(case.name, [])
+    often = max(1, len(tallies) // run.rounds)
+    return [median(map(figure, tallies[at : at + often])) for at in range(0, len(tallies), often)]
 
 
 def aims(run: Run) -> list[Aim]:

@@ -60,7 +60,7 @@ class Run(BaseModel):
     memory_mib: dict[str, float]
     """RSS after the start and one answer, by contender."""
     tallies: dict[str, list[Tally]]
-    """By case, one a round."""
+    """By case."""
 
 
 async def run(options: Options, *, report: Report) -> Run:

@@ -100,7 +100,16 @@ SCALE = [TWO_WORKERS, *(several(places) for places in PLACES_IN_A_CALL[:-1])]
 ALONE = [ALONE_UPSTREAM, ALONE_COLD]
 OUTBOX = [waiting(depth) for depth in OUTBOX_DEPTHS]
 
-CASES = [*AT_32[:-1], *AT_OTHERS, *SCALE, *ALONE, DEAD]
-"""In this order in each round. What needs to be compared most is close together; what harms comes last."""
+COMPARED = [TUTORIAL_BRIEF, FASTAPI_ROOF, ASGI_ROOF, TUNED, SHARED, WARM]
+CASES = [
+    PER_REQUEST_BRIEF,
+    *COMPARED * 3,
+    *(case for case in AT_32 if case not in (PER_REQUEST_BRIEF, *COMPARED, DEAD)),
+    *AT_OTHERS,
+    *SCALE,
+    *ALONE,
+    DEAD,
+]
+"""In this order in each round. What is compared most is measured most, in turns; what harms comes last."""
 
 EVERY = [*AT_32, *AT_OTHERS, *SCALE, *ALONE, *OUTBOX]

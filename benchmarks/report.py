@@ -25,11 +25,11 @@ NOT_LITTLE = 0.2
 HEAD = """\
 # How fast it is
 
-Written by `{command}` on {began:%Y-%m-%d}, on {machine}: {rounds} times {seconds:g} s for each figure,
-in turns, all in one run, with the same PostgreSQL, Redis, RabbitMQ and upstream, the same data, and the same load. A
-figure is the median of the rounds; a ratio is taken within a round, and the median of these is told. **The ratios are
-what to read**: the figures themselves are this machine's, on which the load and all servers share the cores with what is
-measured. {others}
+Written by `{command}` on {began:%Y-%m-%d}, on {machine}: {rounds} rounds of {seconds:g} s for each figure,
+three times in each round for what is compared most, in turns, all in one run, with the same PostgreSQL, Redis, RabbitMQ
+and upstream, the same data, and the same load. A figure is the median of all; a ratio is that of the medians of a
+round, and the median of these is told. **The ratios are what to read**: the figures themselves are this machine's, on
+which the load and all servers share the cores with what is measured. {others}
 
 The load is a process of its own, a closed loop on connections that stay open ({connections}, where nothing else is said), over
 {places} places with five observations each. Every answer is checked: status, length, whose place it is, its observations,

@@ -45,6 +45,12 @@ def test_a_ratio_is_taken_within_a_round() -> None:
     assert ratio(run, cases.WARM, cases.TUTORIAL_BRIEF, per_second) == pytest.approx(10)
 
 
+def test_in_a_round_the_median_counts_of_what_was_measured_more_than_once() -> None:
+    rounds = [(900, 1000, 10), (100, 1, 90), (240, 230, 9000)]
+    run = a_run(ours=[tally(rate) for each in rounds for rate in each], tutorial=[tally(100), tally(10), tally(20)])
+    assert ratio(run, cases.WARM, cases.TUTORIAL_BRIEF, per_second) == pytest.approx(9)
+
+
 @pytest.mark.parametrize(("rate", "met"), [(219, False), (220, True), (400, True)])
 def test_an_aim_from_below_is_met_from_its_bound_on(rate: float, met: bool) -> None:
     aim = aim_of(a_run(ours=[tally(rate)], tutorial=[tally(10)]), "requests/s, of the tutorial's")
