@@ -144,9 +144,8 @@ class DatabaseEngine(Resource[AsyncEngine]):
             await opened(self._verify, transient=is_transient)
             yield engine
         finally:
-            self._engine = (
-                None  # from now on nobody connects any more: a disposed engine would, and nobody would close it
-            )
+            # From now on nobody connects any more: a disposed engine would, and nobody would close it.
+            self._engine = None
             try:
                 await engine.dispose()
             finally:

@@ -60,10 +60,9 @@ async def test_a_hundred_briefs_at_once_cost_a_statement_a_command_and_an_event(
         assert cold.of("redis")["MGET"] == 1
         assert cold.of("redis")["SET"] == HUNDRED
 
+        # asyncpg asks for types once on each connection, and the pool takes one after the other.
         in_a_row = 0
-        while (
-            in_a_row < IN_A_ROW
-        ):  # asyncpg asks for types once on each connection, and the pool takes one after the other
+        while in_a_row < IN_A_ROW:
             warming = Costs(wired.proxies)
             await ask_at_once(gateway, paths)
             await warming.are_complete()
