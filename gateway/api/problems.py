@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from gateway.briefs.briefs import PlaceUnavailableError
+from gateway.briefs.lookups import PlaceUnavailableError
 from gateway.dependencies import DatabaseUnavailableError, NotStartedError
 
 MEDIA_TYPE = "application/problem+json"

@@ -15,6 +15,7 @@ class Asked(Generic[T]):
         self._answer = answer
         self._began = time.monotonic()
         self._ended: float | None = None
+        self._given_up = False
         answer.add_done_callback(self._on_done)
 
     async def until(self, by: float) -> T:
@@ -26,7 +27,7 @@ class Asked(Generic[T]):
         """
         if not self._answer.done():
             await self._wait(by - time.monotonic())
-        if not self._answer.done():
+        if self._given_up or not self._answer.done():
             raise TimeoutError("no answer within its time")
         if self._answer.cancelled():  # not by us: whoever would have answered is being stopped
             raise ConnectionError("nobody answers any more")
@@ -61,13 +62,19 @@ class Asked(Generic[T]):
         return self._answer.done() and not self._answer.cancelled() and self._answer.exception() is None
 
     @property
+    def answer(self) -> T:
+        """The answer, once it has come."""
+        return self._answer.result()
+
+    @property
     def took(self) -> float:
         """Seconds until it came, or until now."""
         return (self._ended or time.monotonic()) - self._began
 
     def give_up(self) -> None:
-        """Say that nobody waits any more."""
-        self._answer.cancel()
+        """Say that nobody waits any more, unless it has come: for whoever still does, its time is up."""
+        if self._answer.cancel():
+            self._given_up = True
 
     def _on_done(self, _: object) -> None:
         self._ended = time.monotonic()

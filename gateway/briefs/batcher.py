@@ -1,7 +1,8 @@
 """Asking once for what many want at the same time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, Generic, TypeVar
 
 Key = TypeVar("Key")
@@ -9,7 +10,7 @@ Answer = TypeVar("Answer")
 
 
 class Batcher(Generic[Key, Answer]):
-    """Puts the questions of requests that arrive together into one call to a backend.
+    """Puts the questions of those who ask at the same time into one call.
 
     A question only ever joins a batch that has not been sent, so no answer is older than its question. At most
     `at_once` batches are under way; what is asked for meanwhile waits for the next one, which is larger for it: the
@@ -20,35 +21,35 @@ class Batcher(Generic[Key, Answer]):
 
     def __init__(
         self,
-        load: Callable[[list[Key]], Awaitable[Mapping[Key, Answer]]],
+        load: Callable[[list[Key]], Awaitable[Answer]],
         background: Callable[[Coroutine[Any, Any, None]], object],
         *,
-        at_once: int,
         most: int,
+        at_once: float = float("inf"),
     ) -> None:
         """Ask nothing yet.
 
         Args:
-            load: answers up to `most` keys, each once, within a deadline of its own; those that are unknown it leaves out.
+            load: answers for several keys, each once, within a deadline of its own.
             background: runs a batch to its end (see `Questions.keep`).
+            most: a batch that has as many keys takes no further question in.
             at_once: how many batches may be under way.
-            most: how many keys a batch may have.
         """
         self._load = load
         self._background = background
-        self._at_once = at_once
         self._most = most
-        self._waiting: dict[Key, list[asyncio.Future[Answer | None]]] = {}
+        self._at_once = at_once
+        self._waiting: deque[tuple[Collection[Key], asyncio.Future[Answer]]] = deque()
         self._under_way = 0
         self._sending: asyncio.Handle | None = None
 
-    def ask(self, key: Key) -> "asyncio.Future[Answer | None]":
-        """Ask for `key`, together with all that others ask for in this tick of the event loop. None: it is unknown.
+    def ask(self, keys: Collection[Key]) -> "asyncio.Future[Answer]":
+        """Ask for `keys`, together with all that others ask for in this tick of the event loop.
 
-        The future raises whatever `load` raised.
+        The answer is the one for the whole batch: these keys are among them. The future raises whatever `load` raised.
         """
-        answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(key, []).append(answer)
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((keys, answer))
         self._send_soon()
         return answer
 
@@ -58,34 +59,32 @@ class Batcher(Generic[Key, Answer]):
 
     def _send(self) -> None:
         self._sending = None
-        batch: dict[Key, list[asyncio.Future[Answer | None]]] = {}
+        batch: dict[Key, None] = {}
+        answers: list[asyncio.Future[Answer]] = []
         while self._waiting and len(batch) < self._most:
-            key = next(iter(self._waiting))
-            wanted = [answer for answer in self._waiting.pop(key) if not answer.done()]
-            if wanted:  # else all who asked have given up
-                batch[key] = wanted
-        if batch:
+            keys, answer = self._waiting.popleft()
+            if not answer.done():  # else who asked has given up
+                batch.update(dict.fromkeys(keys))
+                answers.append(answer)
+        if answers:
             self._under_way += 1
-            self._background(self._answer(batch))
+            self._background(self._answer(list(batch), answers))
             self._send_soon()
 
-    async def _answer(self, batch: "dict[Key, list[asyncio.Future[Answer | None]]]") -> None:
+    async def _answer(self, batch: list[Key], answers: "list[asyncio.Future[Answer]]") -> None:
         try:
-            found = await self._load(list(batch))
+            found = await self._load(batch)
         except Exception as error:  # noqa: BLE001 - it is raised where the answers are awaited
-            for answer in _open(batch):
-                answer.set_exception(error)
-                answer.exception()  # so that the loop does not miss anybody who would have awaited it
+            for answer in answers:
+                if not answer.done():
+                    answer.set_exception(error)
+                    answer.exception()  # so that the loop does not miss anybody who would have awaited it
         else:
-            for key, answers in batch.items():
-                for answer in _open({key: answers}):
-                    answer.set_result(found.get(key))
+            for answer in answers:
+                if not answer.done():
+                    answer.set_result(found)
         finally:
-            for answer in _open(batch):  # we were cancelled: nobody shall wait for ever
+            for answer in answers:  # those left open: we were cancelled, and nobody shall wait for ever
                 answer.cancel()
             self._under_way -= 1
             self._send_soon()
-
-
-def _open(batch: "dict[Key, list[asyncio.Future[Answer | None]]]") -> "list[asyncio.Future[Answer | None]]":
-    return [answer for answers in batch.values() for answer in answers if not answer.done()]

@@ -14,7 +14,8 @@ from fastapi import FastAPI
 
 from gateway.app import create_app
 from gateway.asgi import Requests
-from gateway.briefs.briefs import Brief, Outlook, PlaceUnavailableError, Popularity, Sections
+from gateway.briefs.briefs import Brief, Outlook, Popularity, Sections
+from gateway.briefs.lookups import PlaceUnavailableError
 from gateway.briefs.sections import Reason, Section, Status
 from gateway.dependencies import RequestId
 from gateway.places.queries import Place

@@ -48,6 +48,26 @@ async def test_whoever_answered_is_stopped() -> None:
         await asked.until(time.monotonic() + 5)
 
 
+async def test_for_whoever_still_waits_when_it_is_given_up_its_time_is_up() -> None:
+    answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    asked = Asked(answer)
+    asyncio.get_running_loop().call_soon(asked.give_up)
+
+    async with asyncio.timeout(5):
+        with pytest.raises(TimeoutError, match="within its time"):
+            await asked.until(time.monotonic() + 60)
+    assert answer.cancelled()
+
+
+async def test_what_has_come_is_not_lost_when_it_is_given_up() -> None:
+    answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    asked = Asked(answer)
+    answer.set_result("yes")
+    asked.give_up()
+
+    assert await asked.until(0) == asked.answer == "yes"
+
+
 async def test_whoever_waits_can_be_cancelled_and_the_answer_is_left_as_it_is() -> None:
     answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     asked = Asked(answer)

@@ -10,7 +10,7 @@ from gateway.briefs.questions import Questions
 
 
 class Backend:
-    """Answers a number with its square; negative ones are unknown. It answers once it is let, one batch after another."""
+    """Answers numbers with their squares. It answers once it is let, one batch after another."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -22,15 +22,19 @@ class Backend:
         await self._let.acquire()
         if self.broken:
             raise ConnectionError("gone")
-        return {number: number * number for number in numbers if number >= 0}
+        return {number: number * number for number in numbers}
 
     def let(self, batches: int = 1) -> None:
         for _ in range(batches):
             self._let.release()
 
 
-def batcher(backend: Backend, *, at_once: int = 1, most: int = 100) -> Batcher[int, int]:
+def batcher(backend: Backend, *, at_once: int = 1, most: int = 100) -> Batcher[int, Mapping[int, int]]:
     return Batcher(backend.load, Questions().keep, at_once=at_once, most=most)
+
+
+async def all_of(answers: "list[asyncio.Future[Mapping[int, int]]]") -> list[Mapping[int, int]]:
+    return await asyncio.gather(*answers)
 
 
 async def ticks(number: int = 5) -> None:
@@ -42,10 +46,10 @@ async def ticks(number: int = 5) -> None:
 async def test_what_is_asked_for_in_one_tick_shares_one_call() -> None:
     backend = Backend()
     shared = batcher(backend)
-    answers = [shared.ask(number) for number in (1, 2, 3, 2)]
+    answers = [shared.ask(numbers) for numbers in ([1], [2, 3], [2])]
     backend.let()
 
-    assert await asyncio.gather(*answers) == [1, 4, 9, 4]
+    assert await all_of(answers) == [{1: 1, 2: 4, 3: 9}] * 3
     assert backend.batches == [[1, 2, 3]]
 
 
@@ -53,12 +57,12 @@ async def test_a_question_never_joins_what_was_sent_before_it_was_asked() -> Non
     """Else its answer could be older than the question."""
     backend = Backend()
     shared = batcher(backend)
-    first = shared.ask(2)
+    first = shared.ask([2])
     await ticks()
-    second = shared.ask(2)
+    second = shared.ask([2])
     backend.let(2)
 
-    assert [await first, await second] == [4, 4]
+    assert [await first, await second] == [{2: 4}, {2: 4}]
     assert backend.batches == [[2], [2]]
 
 
@@ -67,61 +71,52 @@ async def test_what_comes_while_enough_is_under_way_waits_and_shares_the_next_ca
     shared = batcher(backend, at_once=2)
     answers = []
     for number in range(6):
-        answers.append(shared.ask(number))
+        answers.append(shared.ask([number]))
         await ticks()
 
     assert backend.batches == [[0], [1]]
     backend.let(3)
-    await asyncio.gather(*answers)
+    await all_of(answers)
     assert backend.batches == [[0], [1], [2, 3, 4, 5]]
 
 
-async def test_a_batch_has_no_more_than_the_most_and_the_rest_follows() -> None:
+async def test_a_batch_that_is_full_takes_no_more_in_and_the_rest_follows() -> None:
     backend = Backend()
     shared = batcher(backend, most=2)
-    answers = [shared.ask(number) for number in range(5)]
+    answers = [shared.ask(numbers) for numbers in ([0], [1, 2], [3], [4], [5])]
     backend.let(3)
 
-    assert await asyncio.gather(*answers) == [0, 1, 4, 9, 16]
-    assert backend.batches == [[0, 1], [2, 3], [4]]
-
-
-async def test_what_is_unknown_is_none() -> None:
-    backend = Backend()
-    shared = batcher(backend)
-    known, unknown = shared.ask(3), shared.ask(-3)
-    backend.let()
-
-    assert [await known, await unknown] == [9, None]
+    assert await all_of(answers) == [{0: 0, 1: 1, 2: 4}, {0: 0, 1: 1, 2: 4}, {3: 9, 4: 16}, {3: 9, 4: 16}, {5: 25}]
+    assert backend.batches == [[0, 1, 2], [3, 4], [5]]
 
 
 async def test_a_failure_reaches_all_who_shared_the_call_and_nobody_else() -> None:
     backend = Backend()
     shared = batcher(backend)
     backend.broken = True
-    answers = [shared.ask(1), shared.ask(2)]
+    answers = [shared.ask([1]), shared.ask([2])]
     backend.let()
     outcomes = await asyncio.gather(*answers, return_exceptions=True)
     backend.broken = False
     backend.let()
 
     assert [type(outcome) for outcome in outcomes] == [ConnectionError, ConnectionError]
-    assert await shared.ask(1) == 1
+    assert await shared.ask([1]) == {1: 1}
 
 
 async def test_whoever_is_cancelled_takes_nothing_from_those_who_shared_the_call() -> None:
     backend = Backend()
     shared = batcher(backend)
 
-    async def ask(number: int) -> int | None:
-        return await shared.ask(number)
+    async def ask(number: int) -> Mapping[int, int]:
+        return await shared.ask([number])
 
     leaving, staying = asyncio.create_task(ask(2)), asyncio.create_task(ask(2))
     await ticks()
     leaving.cancel()
     backend.let()
 
-    assert await staying == 4
+    assert await staying == {2: 4}
     with pytest.raises(asyncio.CancelledError):
         await leaving
 
@@ -129,20 +124,20 @@ async def test_whoever_is_cancelled_takes_nothing_from_those_who_shared_the_call
 async def test_what_nobody_waits_for_any_more_is_not_asked_for() -> None:
     backend = Backend()
     shared = batcher(backend)
-    first = shared.ask(1)
+    first = shared.ask([1])
     await ticks()
-    given_up, wanted = shared.ask(2), shared.ask(3)
+    given_up, wanted = shared.ask([2]), shared.ask([3])
     given_up.cancel()
     backend.let(2)
 
-    assert [await first, await wanted] == [1, 9]
+    assert [await first, await wanted] == [{1: 1}, {3: 9}]
     assert backend.batches == [[1], [3]]
 
 
 async def test_a_batch_that_is_ended_lets_nobody_wait_for_ever() -> None:
     backend = Backend()
     questions = Questions()
-    answer = Batcher(backend.load, questions.keep, at_once=1, most=1).ask(1)
+    answer = Batcher(backend.load, questions.keep, at_once=1, most=1).ask([1])
     await ticks()
     await questions.end()
 

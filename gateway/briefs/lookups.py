@@ -1,0 +1,147 @@
+"""Looking up what PostgreSQL and Redis know about places: once for all briefs that are asked for together."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.briefs.asked import Asked
+from gateway.briefs.batcher import Batcher
+from gateway.briefs.breaker import Breaker
+from gateway.briefs.kept import Kept, fetch_kept
+from gateway.briefs.questions import Questions
+from gateway.briefs.reasons import reason_of
+from gateway.briefs.rows import Known, only_places, places_with_observations
+from gateway.briefs.sections import Reason
+from gateway.places.queries import Place
+
+# How much of the brief's time its parts have, counted from its begin: each gets less than the whole, so that there is
+# time left for what waits for it, and to answer.
+
+SHARE = 0.9
+"""For any section."""
+
+PLACE_SHARE = 0.5
+"""For the place: the weather waits for it."""
+
+OBSERVATIONS_SHARE = 0.25
+"""For the place with its observations. If that is not enough, the place is asked for alone."""
+
+KEPT_SHARE = 0.25
+"""For what Redis keeps of the weather. Then it is asked for upstream."""
+
+AT_ONCE = 2
+"""How many batches to one backend are under way at most: the fewer, the more questions share one."""
+
+MOST_IN_A_BATCH = 100
+
+
+class PlaceUnavailableError(Exception):
+    """The database did not say in time what place that is, so there is nothing to ask the others about."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass
+class Lookup:
+    """What there is about some places."""
+
+    began: float
+    """When it was asked for (`time.monotonic()`)."""
+    by: float
+    """When the last section has to be there."""
+    known: Mapping[int, Known]
+    """What PostgreSQL knows, by place. Those that do not exist are left out."""
+    took: float
+    """Seconds that PostgreSQL took."""
+    kept: Asked[Mapping[int, Kept]]
+    """What Redis keeps, by place. It has had its time for the weather, but may still come."""
+
+    def kept_by_now(self, place_id: int) -> Kept | None:
+        """What Redis keeps of a place, unless that has not come yet."""
+        return self.kept.answer[place_id] if self.kept.has_come else None
+
+
+class Lookups:
+    """Looks places up. All that is asked for in one tick of the event loop shares a lookup, with one set of deadlines.
+
+    Lookups share their statements and commands: while enough of these are under way, those of several wait for the next.
+    """
+
+    def __init__(
+        self, *, database: AsyncEngine, redis: Redis, questions: Questions, timeout: float, call_within: float
+    ) -> None:
+        """Ask nothing yet. `timeout` is how many seconds a brief has, `call_within` how many a call to a backend."""
+        self._database = database
+        self._redis = redis
+        self._questions = questions
+        self._timeout = timeout
+        self._call_within = call_within
+        self._redis_breaker = Breaker(questions.keep)
+        self._lookups = Batcher(self._look_up, questions.keep, most=MOST_IN_A_BATCH)
+        self._rows = Batcher(self._load_rows, questions.keep, most=MOST_IN_A_BATCH, at_once=AT_ONCE)
+        self._places = Batcher(self._load_places, questions.keep, most=MOST_IN_A_BATCH, at_once=AT_ONCE)
+        self._kept = Batcher(self._load_kept, questions.keep, most=MOST_IN_A_BATCH, at_once=AT_ONCE)
+
+    def ask(self, place_ids: Collection[int]) -> "asyncio.Future[Lookup]":
+        """Look places up. The lookup may have more than these.
+
+        It raises `PlaceUnavailableError` if the database is away.
+        """
+        return self._lookups.ask(place_ids)
+
+    async def _look_up(self, place_ids: list[int]) -> Lookup:
+        began = time.monotonic()
+        by = began + self._timeout * SHARE
+        rows = Asked(self._rows.ask(place_ids))
+        kept = Asked(self._kept.ask(place_ids))
+        try:
+            known = await self._known(place_ids, rows, began)
+            with contextlib.suppress(Exception):  # Redis is away: whatever it has is not needed
+                await kept.until(began + self._timeout * KEPT_SHARE)
+        except PlaceUnavailableError:
+            kept.give_up()
+            raise
+        finally:
+            rows.give_up()
+        if not kept.has_come:
+            asyncio.get_running_loop().call_later(by - time.monotonic(), kept.give_up)
+        return Lookup(began, by, known, rows.took, kept)
+
+    async def _known(self, place_ids: list[int], rows: Asked[Mapping[int, Known]], began: float) -> Mapping[int, Known]:
+        """What PostgreSQL knows: all of it, or the places alone if that comes first where the rest fails or takes long."""
+        try:
+            return await rows.until(began + self._timeout * OBSERVATIONS_SHARE)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the places may be there
+            reason = reason_of(error)
+        alone = Asked(self._places.ask(place_ids))
+        try:
+            await rows.or_until(alone, began + self._timeout * PLACE_SHARE)
+            if rows.has_come:
+                return rows.answer
+            places = await alone.until(0)
+        except Exception as error:
+            raise PlaceUnavailableError(reason_of(error)) from error
+        finally:
+            alone.give_up()
+        return {place_id: Known(place, None, reason) for place_id, place in places.items()}
+
+    async def _load_rows(self, place_ids: list[int]) -> Mapping[int, Known]:
+        return await self._questions.ask(places_with_observations(self._database, place_ids), within=self._call_within)
+
+    async def _load_places(self, place_ids: list[int]) -> Mapping[int, Place]:
+        return await self._questions.ask(only_places(self._database, place_ids), within=self._call_within)
+
+    async def _load_kept(self, place_ids: list[int]) -> Mapping[int, Kept]:
+        """Ask Redis, unless it has been failing."""
+
+        async def ask() -> Mapping[int, Kept]:
+            return await self._questions.ask(fetch_kept(self._redis, place_ids), within=self._call_within)
+
+        return await self._redis_breaker.call(ask)
