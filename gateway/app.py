@@ -12,6 +12,7 @@ from gateway.api.body_limit import LargeBodyProblemMiddleware
 from gateway.api.request_id import RequestIdMiddleware
 from gateway.lifespan import lifespan
 from gateway.settings import Settings, read_settings
+from gateway.telemetry import telemetry
 
 
 class GatewayApp(FastAPI):
@@ -49,6 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         exception_handlers=problems.HANDLERS,
         redirect_slashes=False,
+        telemetry=telemetry(),
         responses=problems.documented(HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE),
     )
     app.state.settings = settings or read_settings()

@@ -1,6 +1,7 @@
 """The two ASGI scopes as our server drives them: the lifespan, and the requests that get its state."""
 
 import asyncio
+from collections.abc import Awaitable
 from http import HTTPStatus
 from typing import Any
 
@@ -77,10 +78,10 @@ class Requests:
         scope["state"] = self._state.copy()
         responded = False
 
-        async def send_and_note(message: Message) -> None:
+        def send_and_note(message: Message) -> Awaitable[None]:
             nonlocal responded
             responded = True
-            await send(message)
+            return send(message)
 
         try:
             await self._app(scope, receive, send_and_note)

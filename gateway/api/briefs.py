@@ -9,11 +9,11 @@ import orjson
 from fastapi import FastAPI, Query, Request, Response
 from pydantic import Field
 
-from gateway.api.departures import while_connected
+from gateway.api.departures import WhileConnected
 from gateway.api.places import PlaceId, unknown
 from gateway.api.problems import documented
 from gateway.briefs.briefs import Brief
-from gateway.briefs.sections import Status
+from gateway.briefs.sections import STALE, UNAVAILABLE
 from gateway.dependencies import gateway_of
 from gateway.schema.tables import LARGEST_PLACE_ID
 
@@ -46,7 +46,7 @@ def add_routes(app: FastAPI) -> None:
 
 async def get_brief(place_id: PlaceId, request: Request) -> Response:
     """All that is known about a place."""
-    with while_connected(request):
+    with WhileConnected(request):
         brief = await gateway_of(request).briefs.about(place_id)
     if brief is None:
         raise unknown(place_id)
@@ -62,7 +62,7 @@ async def get_briefs(
 ) -> Response:
     """All that is known about several places, for no more calls to the backends than one takes."""
     place_ids = list(dict.fromkeys(place))
-    with while_connected(request):
+    with WhileConnected(request):
         found = await gateway_of(request).briefs.about_all(place_ids)
     items = [brief for brief in found if brief is not None]
     of_no_place = [place_id for place_id, brief in zip(place_ids, found, strict=True) if brief is None]
@@ -81,9 +81,9 @@ def _completeness(briefs: Iterable[Brief]) -> dict[str, str]:
     stale: dict[str, None] = {}
     for brief in briefs:
         for name, section in brief.sections.named():
-            if section.status is Status.UNAVAILABLE:
+            if section.status is UNAVAILABLE:
                 missing[f"{name};reason={section.reason}"] = None
-            elif section.status is Status.STALE:
+            elif section.status is STALE:
                 stale[name] = None
     headers = {"Gateway-Complete": "false" if missing else "true"}
     if missing:

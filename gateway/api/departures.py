@@ -1,8 +1,6 @@
 """Clients that go away before they have their answer."""
 
 import asyncio
-import contextlib
-from collections.abc import Generator
 
 from fastapi import Request
 
@@ -10,25 +8,30 @@ PATIENCE = 0.1
 """Seconds before we look. Most answers take less, and need not pay for a task that watches."""
 
 
-@contextlib.contextmanager
-def while_connected(request: Request) -> Generator[None]:
-    """Cancel what is awaited in here once the client has gone: nobody would read the answer.
+class WhileConnected:
+    """Cancels what is awaited in it once the client has gone: nobody would read the answer.
 
     The request must have no body, or have read it.
     """
-    working = asyncio.current_task()
-    watching: list[asyncio.Task[None]] = []
 
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._watching: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        self._working = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._begin_to_watch)
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
+
+    def _begin_to_watch(self) -> None:
+        self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
             pass
-        if working is not None:
-            working.cancel()
-
-    timer = asyncio.get_running_loop().call_later(PATIENCE, lambda: watching.append(asyncio.create_task(watch())))
-    try:
-        yield
-    finally:
-        timer.cancel()
-        for task in watching:
-            task.cancel()
+        if self._working is not None:
+            self._working.cancel()

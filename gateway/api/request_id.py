@@ -1,6 +1,7 @@
 """The outermost layer of every request: its id, in each answer and in each line of the log."""
 
 import re
+from collections.abc import Awaitable
 from secrets import token_hex
 
 import structlog
@@ -28,13 +29,13 @@ class RequestIdMiddleware:
         scope["request_id"] = request_id.decode()
         answered = False
 
-        async def send_with_id(message: Message) -> None:
+        def send_with_id(message: Message) -> Awaitable[None]:
             nonlocal answered
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (HEADER, request_id)]
             elif message["type"] == "http.response.body":
                 answered = not message.get("more_body", False)
-            await send(message)
+            return send(message)
 
         bind_contextvars(request_id=scope["request_id"])
         try:

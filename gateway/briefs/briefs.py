@@ -1,8 +1,9 @@
 """Putting a brief together: everything is asked for at once, and what does not answer in time is left out, and said."""
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator
+from collections.abc import AsyncGenerator, Callable, Collection, ItemsView
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +19,7 @@ from gateway.briefs.lookups import Lookup, Lookups
 from gateway.briefs.questions import Questions
 from gateway.briefs.reasons import reason_of
 from gateway.briefs.rows import Known
-from gateway.briefs.sections import Reason, Section, Status, milliseconds, unavailable
+from gateway.briefs.sections import OK, STALE, UNAVAILABLE, Reason, Section, milliseconds, unavailable
 from gateway.briefs.weather import Today, Weather
 from gateway.observations.queries import Observation
 from gateway.places.queries import Place
@@ -62,12 +63,9 @@ class Sections:
     observations: Section[list[Observation]]
     popularity: Section[Popularity]
 
-    def named(self) -> Iterator[tuple[str, Section[Any]]]:
+    def named(self) -> ItemsView[str, Section[Any]]:
         """Each with its name."""
-        yield "weather", self.weather
-        yield "outlook", self.outlook
-        yield "observations", self.observations
-        yield "popularity", self.popularity
+        return vars(self).items()
 
 
 @dataclass(kw_only=True)
@@ -138,15 +136,15 @@ class Briefs:
         if known is None:
             return None
         weather = await self._weather(known.place, lookup)
-        sections = Sections(
-            weather=weather,
-            outlook=self._outlook(known.place, weather),
-            observations=_observations(known, lookup.took),
-            popularity=await _popularity(place_id, lookup),
-        )
+        outlook = self._outlook(known.place, weather)
+        observations = _observations(known, lookup.took)
+        popularity = await _popularity(place_id, lookup)
         self._viewed(place_id)
-        complete = all(section.status is not Status.UNAVAILABLE for _, section in sections.named())
-        return Brief(place=known.place, complete=complete, sections=sections)
+        return Brief(
+            place=known.place,
+            complete=UNAVAILABLE not in (weather.status, outlook.status, observations.status, popularity.status),
+            sections=Sections(weather=weather, outlook=outlook, observations=observations, popularity=popularity),
+        )
 
     async def _weather(self, place: Place, lookup: Lookup) -> Section[Weather]:
         kept = lookup.kept_by_now(place.id)
@@ -155,11 +153,11 @@ class Briefs:
             found = Found(read(late.weather), fresh=False, reason=found.reason)  # better than none
         took = milliseconds(time.monotonic() - lookup.began)
         if found.forecast is None:
-            return Section(status=Status.UNAVAILABLE, reason=found.reason, took_ms=took)
+            return Section(status=UNAVAILABLE, reason=found.reason, took_ms=took)
         return Section(
-            status=Status.OK if found.fresh else Status.STALE,
+            status=OK if found.fresh else STALE,
             reason=found.reason,
-            age_s=round(found.forecast.age, 3),
+            age_s=math.ceil(found.forecast.age * 1000) / 1000,  # not younger than it is
             took_ms=took,
             data=found.forecast.weather,
         )
@@ -196,7 +194,7 @@ class Briefs:
 def _observations(known: Known, took: float) -> Section[list[Observation]]:
     if known.observations is None:
         return unavailable(known.reason or Reason.ERROR, took)
-    return Section(status=Status.OK, age_s=0.0, took_ms=milliseconds(took), data=known.observations)
+    return Section(status=OK, age_s=0.0, took_ms=milliseconds(took), data=known.observations)
 
 
 async def _popularity(place_id: int, lookup: Lookup) -> Section[Popularity]:
@@ -206,4 +204,4 @@ async def _popularity(place_id: int, lookup: Lookup) -> Section[Popularity]:
         popularity = Popularity(int(there.views) if there.views is not None else 0)
     except Exception as error:  # noqa: BLE001 - any failure is this section's, and no other's
         return unavailable(reason_of(error), kept.took)
-    return Section(status=Status.OK, age_s=0.0, took_ms=milliseconds(kept.took), data=popularity)
+    return Section(status=OK, age_s=0.0, took_ms=milliseconds(kept.took), data=popularity)

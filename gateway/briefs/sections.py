@@ -17,6 +17,12 @@ class Status(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
+# Each brief names them a dozen times, and to find a member by its name takes Python longer than to call a function.
+OK = Status.OK
+STALE = Status.STALE
+UNAVAILABLE = Status.UNAVAILABLE
+
+
 class Reason(StrEnum):
     """Why a section is not ok."""
 
@@ -43,9 +49,9 @@ class Section(Generic[T]):
 
 def unavailable(reason: Reason, took: float) -> Section[Any]:
     """The section that is not there, which took `took` seconds to tell."""
-    return Section(status=Status.UNAVAILABLE, reason=reason, took_ms=milliseconds(took))
+    return Section(status=UNAVAILABLE, reason=reason, took_ms=milliseconds(took))
 
 
 def milliseconds(seconds: float) -> float:
-    """As sections tell it: to the microsecond."""
-    return round(seconds * 1000, 3)
+    """As sections tell it: to the microsecond, downwards; `round` takes five times as long."""
+    return int(seconds * 1_000_000) / 1000
