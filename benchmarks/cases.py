@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from benchmarks.line_up import (
+    BRIEFS_AT_HAND,
+    BYTES_AT_HAND,
     FASTIFY,
     FASTIFY_SHARED,
     GATEWAY,
@@ -65,6 +67,8 @@ PER_REQUEST_BRIEF = Case(name="per request", asked=(PER_REQUEST,), caches=False,
 TUTORIAL_BRIEF = Case(name="tutorial", asked=(TUTORIAL,), caches=False)
 FASTAPI_ROOF = Case(name="FastAPI hello", asked=(HELLO_FASTAPI,), kind="hello")
 ASGI_ROOF = Case(name="raw ASGI hello", asked=(HELLO_ASGI,), kind="hello")
+BYTES_ROOF = Case(name="FastAPI, bytes at hand", asked=(BYTES_AT_HAND,))
+BRIEFS_ROOF = Case(name="gateway, briefs at hand", asked=(BRIEFS_AT_HAND,))
 TUNED = warm(FASTIFY, CONNECTIONS)
 SHARED = warm(FASTIFY_SHARED, CONNECTIONS)
 WARM = warm(GATEWAY, CONNECTIONS)
@@ -83,6 +87,8 @@ AT_32 = [
     TUTORIAL_BRIEF,
     FASTAPI_ROOF,
     ASGI_ROOF,
+    BYTES_ROOF,
+    BRIEFS_ROOF,
     TUNED,
     SHARED,
     WARM,
@@ -100,7 +106,7 @@ SCALE = [TWO_WORKERS, *(several(places) for places in PLACES_IN_A_CALL[:-1])]
 ALONE = [ALONE_UPSTREAM, ALONE_COLD]
 OUTBOX = [waiting(depth) for depth in OUTBOX_DEPTHS]
 
-COMPARED = [TUTORIAL_BRIEF, FASTAPI_ROOF, ASGI_ROOF, TUNED, SHARED, WARM]
+COMPARED = [TUTORIAL_BRIEF, FASTAPI_ROOF, ASGI_ROOF, BYTES_ROOF, BRIEFS_ROOF, TUNED, SHARED, WARM]
 CASES = [
     PER_REQUEST_BRIEF,
     *COMPARED * 3,

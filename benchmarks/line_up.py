@@ -42,6 +42,10 @@ def _gateway(port: int) -> list[str]:
     return [sys.executable, "-m", "gateway", "serve", "--port", str(port)]
 
 
+# The others know no deadline. With ours as it is, a moment in which the machine does something else would leave parts out,
+# which is less work; so the same moment makes answers late with all of them.
+_PATIENT = {"GATEWAY_BRIEF_TIMEOUT": "5"}
+
 PER_REQUEST = Contender(
     name="per request",
     what="FastAPI, new clients for every request: engine, HTTP client, Redis, RabbitMQ; else as the tutorial",
@@ -62,6 +66,18 @@ HELLO_FASTAPI = Contender(
 HELLO_ASGI = Contender(
     name="raw ASGI hello", what="a roof: the same without FastAPI", command=_uvicorn("hello_asgi"), ready="/"
 )
+BYTES_AT_HAND = Contender(
+    name="FastAPI, bytes at hand",
+    what="a roof: a plain route of FastAPI that takes the place's id and has the bytes of its brief already",
+    command=_uvicorn("bytes_at_hand"),
+    environment=_PATIENT,
+)
+BRIEFS_AT_HAND = Contender(
+    name="gateway, briefs at hand",
+    what="a roof: ours, with each brief put together already: its route, its layers, and the JSON are left",
+    command=lambda port: [sys.executable, "-m", "benchmarks.contenders.briefs_at_hand", "serve", "--port", str(port)],
+    environment=_PATIENT,
+)
 FASTIFY = Contender(
     name="Fastify, tuned",
     what="Node: undici, pg (pool of 10, prepared statement), ioredis (auto-pipelined), amqplib (batched events); answers "
@@ -75,10 +91,6 @@ FASTIFY_SHARED = Contender(
     command=_node("shared.mjs"),
     environment={"NODE_ENV": "production"},
 )
-# The others know no deadline. With ours as it is, a moment in which the machine does something else would leave parts out,
-# which is less work; so the same moment makes answers late with all of them.
-_PATIENT = {"GATEWAY_BRIEF_TIMEOUT": "5"}
-
 GATEWAY = Contender(
     name="gateway",
     what="ours, as `gateway serve` runs it, model included; only that a brief has 5 s instead of 0.8 s, so that under load it "
@@ -98,6 +110,8 @@ CONTENDERS = [
     TUTORIAL,
     HELLO_FASTAPI,
     HELLO_ASGI,
+    BYTES_AT_HAND,
+    BRIEFS_AT_HAND,
     FASTIFY,
     FASTIFY_SHARED,
     GATEWAY,

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 from asyncpg import Record
-from sqlalchemy import ARRAY, Integer, Select, any_, bindparam, literal_column, select, true
+from sqlalchemy import ARRAY, Integer, Select, any_, bindparam, func, literal_column, select, true
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -45,14 +43,15 @@ _latest = (
     .where(observations.c.place_id == places.c.id)
     .order_by(*_NEWEST_FIRST)
     .limit(literal_column(str(OBSERVATIONS)))
+    .correlate(places)
     .lateral("latest")
 )
+# One row for each place, with an array for each column of its observations, in their order: as rows of their own they would
+# repeat the place.
+_columns = select(*(func.array_agg(column).label(column.name) for column in _latest.c)).lateral("columns")
 _PLACES = _sql(select(*PLACE_COLUMNS).where(_WANTED))
 _PLACES_WITH_OBSERVATIONS = _sql(
-    select(*PLACE_COLUMNS, *_latest.c)
-    .select_from(places.outerjoin(_latest, true()))
-    .where(_WANTED)
-    .order_by(places.c.id, _latest.c.created_at.desc(), _latest.c.id.desc())
+    select(*PLACE_COLUMNS, *_columns.c).select_from(places.join(_columns, true())).where(_WANTED)
 )
 
 
@@ -60,7 +59,7 @@ async def places_with_observations(database: AsyncEngine, place_ids: Sequence[in
     """Fetch places, each with its latest observations. Those that do not exist are left out."""
     async with reading(database) as connection:
         rows = await connection.fetch(_PLACES_WITH_OBSERVATIONS, place_ids)
-    return {place_id: _known(list(its_rows)) for place_id, its_rows in groupby(rows, key=itemgetter(0))}
+    return {row[0]: _known(row) for row in rows}
 
 
 async def only_places(database: AsyncEngine, place_ids: Sequence[int]) -> dict[int, Place]:
@@ -70,6 +69,7 @@ async def only_places(database: AsyncEngine, place_ids: Sequence[int]) -> dict[i
     return {row[0]: Place(*row) for row in rows}
 
 
-def _known(rows: Sequence[Record]) -> Known:
+def _known(row: Record) -> Known:
     width = len(PLACE_COLUMNS)
-    return Known(Place(*rows[0][:width]), [Observation(*row[width:]) for row in rows if row[width] is not None])
+    has_any = row[width] is not None
+    return Known(Place(*row[:width]), list(map(Observation, *row[width:])) if has_any else [])
