@@ -57,6 +57,8 @@ class Stack:
         answer = self.client.get("/readyz")
         report = answer.json()
         away = [name for name, check in report.get("checks", {}).items() if check["status"] != "ok"]
+        if away:
+            print(answer.text)  # noqa: T201 - pytest shows it with a failure: it says why
         return answer.status_code, report["status"], away
 
     def replicas(self) -> set[str]:
