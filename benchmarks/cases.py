@@ -80,6 +80,9 @@ UPSTREAM_200 = Case(name="gateway, cold, upstream 200 ms", asked=(GATEWAY,), col
 DEAD = Case(name="gateway, upstream dead", asked=(GATEWAY,), kind="brief without weather", upstream_dead=True)
 TWO_WORKERS = Case(name="two gateways", asked=(GATEWAY, SECOND_GATEWAY))
 ALONE_COLD = Case(name="gateway, one client, cold", asked=(GATEWAY,), connections=1, cold=True, upstream_s=0.02)
+ALONE_COLD_PEER = Case(
+    name="Fastify, tuned, one client, cold", asked=(FASTIFY,), connections=1, cold=True, upstream_s=0.02
+)
 ALONE_UPSTREAM = Case(name="upstream, one client", kind="forecast", connections=1, upstream_s=0.02)
 
 AT_32 = [
@@ -103,7 +106,7 @@ AT_OTHERS = [
     warm(contender, number) for number in FEW_TO_MANY for contender in (FASTIFY, GATEWAY) if number != CONNECTIONS
 ]
 SCALE = [TWO_WORKERS, *(several(places) for places in PLACES_IN_A_CALL[:-1])]
-ALONE = [ALONE_UPSTREAM, ALONE_COLD]
+ALONE = [ALONE_UPSTREAM, ALONE_COLD, ALONE_COLD_PEER]
 OUTBOX = [waiting(depth) for depth in OUTBOX_DEPTHS]
 
 COMPARED = [TUTORIAL_BRIEF, FASTAPI_ROOF, ASGI_ROOF, BYTES_ROOF, BRIEFS_ROOF, TUNED, SHARED, WARM]
