@@ -10,9 +10,9 @@ from starlette.types import ASGIApp
 from gateway.api import briefs, health, observations, places, predictions, problems
 from gateway.api.body_limit import LargeBodyProblemMiddleware
 from gateway.api.request_id import RequestIdMiddleware
+from gateway.api.telemetry import telemetry
 from gateway.lifespan import lifespan
 from gateway.settings import Settings, read_settings
-from gateway.telemetry import telemetry
 
 
 class GatewayApp(FastAPI):

@@ -4,7 +4,7 @@ import pytest
 from fastapi import FastAPI
 from opentelemetry import metrics, trace
 
-from gateway.telemetry import telemetry
+from gateway.api.telemetry import telemetry
 
 NOTHING = {"tracing": False, "metrics": False, "logs": False}
 ALL = {"tracing": True, "metrics": True, "logs": True}
