@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import traceback
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -27,6 +28,10 @@ INTERRUPTED = 130
 COLLECT_AFTER = 10_000
 """How many objects more there have to be before the garbage collector looks for cycles. With Python's 700 it looks at what is imported
 again and again, and later hundreds of times a second: the requests under way alone have more."""
+
+NAMES_AT_ONCE = "32"
+"""How many names can be looked up at once: libuv has a thread for each, and four if it is not told. One backend whose name
+nobody answers for takes these four, and then no other could be connected to."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -153,10 +158,11 @@ def _report(line: str) -> None:
 
 
 def _begin(*, debug: bool, level: int = logging.INFO) -> Settings:
-    """Configure logging and read the settings: a mistake in them ends the program before anything is entered."""
+    """Configure logging and libuv, and read the settings: a mistake in them ends the program before anything is entered."""
     from gateway.logs import configure_logging
 
     configure_logging(logging.DEBUG if debug else level)
+    os.environ.setdefault("UV_THREADPOOL_SIZE", NAMES_AT_ONCE)
     try:
         return read_settings()
     except InvalidSettingsError as error:
