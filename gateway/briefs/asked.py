@@ -62,6 +62,11 @@ class Asked(Generic[T]):
         return self._answer.done() and not self._answer.cancelled() and self._answer.exception() is None
 
     @property
+    def is_open(self) -> bool:
+        """Whether it may still come."""
+        return not self._answer.done()
+
+    @property
     def answer(self) -> T:
         """The answer, once it has come."""
         return self._answer.result()

@@ -53,7 +53,7 @@ class Lookup:
     """What there is about some places."""
 
     began: float
-    """When it was asked for (`time.monotonic()`)."""
+    """When it began (`time.monotonic()`): two turns of the event loop after it was asked for."""
     by: float
     """When the last section has to be there."""
     known: Mapping[int, Known]
@@ -103,14 +103,15 @@ class Lookups:
         kept = Asked(self._kept.ask(place_ids))
         try:
             known = await self._known(place_ids, rows, began)
-            with contextlib.suppress(Exception):  # Redis is away: whatever it has is not needed
-                await kept.until(began + self._timeout * KEPT_SHARE)
+            if known:
+                with contextlib.suppress(Exception):  # Redis is away, or late: the weather can be had without it
+                    await kept.until(began + self._timeout * KEPT_SHARE)
         except PlaceUnavailableError:
             kept.give_up()
             raise
         finally:
             rows.give_up()
-        if not kept.has_come:
+        if kept.is_open:
             asyncio.get_running_loop().call_later(by - time.monotonic(), kept.give_up)
         return Lookup(began, by, known, rows.took, kept)
 

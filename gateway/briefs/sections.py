@@ -53,5 +53,5 @@ def unavailable(reason: Reason, took: float) -> Section[Any]:
 
 
 def milliseconds(seconds: float) -> float:
-    """As sections tell it: to the microsecond, downwards; `round` takes five times as long."""
+    """As sections tell it: to the microsecond, downwards; `round` takes three times as long."""
     return int(seconds * 1_000_000) / 1000

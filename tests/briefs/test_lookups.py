@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from gateway.briefs import lookups as module
 from gateway.briefs.kept import Kept
-from gateway.briefs.lookups import AT_ONCE, Lookups, PlaceUnavailableError
+from gateway.briefs.lookups import AT_ONCE, KEPT_SHARE, Lookups, PlaceUnavailableError
 from gateway.briefs.questions import Questions
 from gateway.briefs.rows import Known
 from gateway.briefs.sections import Reason
@@ -29,6 +29,7 @@ class Backends:
         self.redis_answers = asyncio.Event()
         self.redis_answers.set()
         self.rows_fail = False
+        self.unknown: set[int] = set()
         self.places_fail = False
         monkeypatch.setattr(module, "places_with_observations", self._places_with_observations)
         monkeypatch.setattr(module, "only_places", self._only_places)
@@ -38,7 +39,7 @@ class Backends:
         self.rows.append(place_ids)
         if self.rows_fail:
             raise ConnectionRefusedError
-        return {place_id: Known(place(place_id), []) for place_id in place_ids}
+        return {place_id: Known(place(place_id), []) for place_id in place_ids if place_id not in self.unknown}
 
     async def _only_places(self, _: object, place_ids: Sequence[int]) -> dict[int, Place]:
         self.places.append(place_ids)
@@ -110,6 +111,15 @@ async def test_what_redis_is_late_with_is_not_asked_for_once_no_brief_waits_for_
 
     assert fresh.kept_by_now(8) is not None
     assert backends.kept == [*([lookup] for lookup in range(len(under_way))), [8]]
+
+
+async def test_for_places_that_do_not_exist_redis_is_not_waited_for(lookups: Lookups, backends: Backends) -> None:
+    backends.redis_answers.clear()
+    backends.unknown = {1}
+    async with asyncio.timeout(TIMEOUT * KEPT_SHARE / 2):
+        lookup = await lookups.ask([1])
+
+    assert lookup.known == {}
 
 
 async def test_without_observations_the_places_are_asked_for_alone(lookups: Lookups, backends: Backends) -> None:
