@@ -24,7 +24,7 @@ class Batcher(Generic[Key, Answer]):
         load: Callable[[list[Key]], Awaitable[Answer]],
         background: Callable[[Coroutine[Any, Any, None]], object],
         *,
-        most: int,
+        full: int,
         at_once: float = float("inf"),
     ) -> None:
         """Ask nothing yet.
@@ -32,12 +32,12 @@ class Batcher(Generic[Key, Answer]):
         Args:
             load: answers for several keys, each once, within a deadline of its own.
             background: runs a batch to its end (see `Questions.keep`).
-            most: a batch that has as many keys takes no further question in.
+            full: a batch that has as many keys takes no further question in.
             at_once: how many batches may be under way.
         """
         self._load = load
         self._background = background
-        self._most = most
+        self._full = full
         self._at_once = at_once
         self._waiting: deque[tuple[Collection[Key], asyncio.Future[Answer]]] = deque()
         self._under_way = 0
@@ -61,7 +61,7 @@ class Batcher(Generic[Key, Answer]):
         self._sending = None
         batch: dict[Key, None] = {}
         answers: list[asyncio.Future[Answer]] = []
-        while self._waiting and len(batch) < self._most:
+        while self._waiting and len(batch) < self._full:
             keys, answer = self._waiting.popleft()
             if not answer.done():  # else who asked has given up
                 batch.update(dict.fromkeys(keys))

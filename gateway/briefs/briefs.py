@@ -137,7 +137,7 @@ class Briefs:
             return None
         weather = await self._weather(known.place, lookup)
         outlook = self._outlook(known.place, weather)
-        observations = _observations(known, lookup.took)
+        observations = _observations(known, lookup.known_took)
         popularity = await _popularity(place_id, lookup)
         self._viewed(place_id)
         return Brief(

@@ -19,7 +19,7 @@ from gateway.briefs.rows import Known, only_places, places_with_observations
 from gateway.briefs.sections import Reason
 from gateway.places.queries import Place
 
-# How much of the brief's time its parts have, counted from its begin: each gets less than the whole, so that there is
+# How much of the brief's time its parts have, counted from that of its lookup: each gets less than the whole, so that there is
 # time left for what waits for it, and to answer.
 
 SHARE = 0.9
@@ -37,7 +37,8 @@ KEPT_SHARE = 0.25
 AT_ONCE = 2
 """How many batches to one backend are under way at most: the fewer, the more questions share one."""
 
-MOST_IN_A_BATCH = 100
+FULL = 100
+"""A batch that has as many places takes no further question in; the last one may have brought it beyond."""
 
 
 class PlaceUnavailableError(Exception):
@@ -58,8 +59,8 @@ class Lookup:
     """When the last section has to be there."""
     known: Mapping[int, Known]
     """What PostgreSQL knows, by place. Those that do not exist are left out."""
-    took: float
-    """Seconds that PostgreSQL took."""
+    known_took: float
+    """Seconds until PostgreSQL had told it."""
     kept: Asked[Mapping[int, Kept]]
     """What Redis keeps, by place. It has had its time for the weather, but may still come."""
 
@@ -69,7 +70,7 @@ class Lookup:
 
 
 class Lookups:
-    """Looks places up. All that is asked for in one tick of the event loop shares a lookup, with one set of deadlines.
+    """Looks places up. What is asked for in one tick of the event loop shares a lookup until it is full, with one set of deadlines.
 
     Lookups share their statements and commands: while enough of these are under way, those of several wait for the next.
     """
@@ -84,10 +85,10 @@ class Lookups:
         self._timeout = timeout
         self._call_within = call_within
         self._redis_breaker = Breaker(questions.keep)
-        self._lookups = Batcher(self._look_up, questions.keep, most=MOST_IN_A_BATCH)
-        self._rows = Batcher(self._load_rows, questions.keep, most=MOST_IN_A_BATCH, at_once=AT_ONCE)
-        self._places = Batcher(self._load_places, questions.keep, most=MOST_IN_A_BATCH, at_once=AT_ONCE)
-        self._kept = Batcher(self._load_kept, questions.keep, most=MOST_IN_A_BATCH, at_once=AT_ONCE)
+        self._lookups = Batcher(self._look_up, questions.keep, full=FULL)
+        self._rows = Batcher(self._load_rows, questions.keep, full=FULL, at_once=AT_ONCE)
+        self._places = Batcher(self._load_places, questions.keep, full=FULL, at_once=AT_ONCE)
+        self._kept = Batcher(self._load_kept, questions.keep, full=FULL, at_once=AT_ONCE)
 
     def ask(self, place_ids: Collection[int]) -> "asyncio.Future[Lookup]":
         """Look places up. The lookup may have more than these.

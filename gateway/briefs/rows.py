@@ -46,8 +46,8 @@ _latest = (
     .correlate(places)
     .lateral("latest")
 )
-# One row for each place, with an array for each column of its observations, in their order: as rows of their own they would
-# repeat the place.
+# One row for each place, with an array for each column of its observations, in the order of the subquery, which PostgreSQL
+# keeps: as rows of their own they would repeat the place.
 _columns = select(*(func.array_agg(column).label(column.name) for column in _latest.c)).lateral("columns")
 _PLACES = _sql(select(*PLACE_COLUMNS).where(_WANTED))
 _PLACES_WITH_OBSERVATIONS = _sql(

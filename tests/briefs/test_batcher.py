@@ -29,8 +29,8 @@ class Backend:
             self._let.release()
 
 
-def batcher(backend: Backend, *, at_once: int = 1, most: int = 100) -> Batcher[int, Mapping[int, int]]:
-    return Batcher(backend.load, Questions().keep, at_once=at_once, most=most)
+def batcher(backend: Backend, *, at_once: int = 1, full: int = 100) -> Batcher[int, Mapping[int, int]]:
+    return Batcher(backend.load, Questions().keep, at_once=at_once, full=full)
 
 
 async def all_of(answers: "list[asyncio.Future[Mapping[int, int]]]") -> list[Mapping[int, int]]:
@@ -82,7 +82,7 @@ async def test_what_comes_while_enough_is_under_way_waits_and_shares_the_next_ca
 
 async def test_a_batch_that_is_full_takes_no_more_in_and_the_rest_follows() -> None:
     backend = Backend()
-    shared = batcher(backend, most=2)
+    shared = batcher(backend, full=2)
     answers = [shared.ask(numbers) for numbers in ([0], [1, 2], [3], [4], [5])]
     backend.let(3)
 
@@ -137,7 +137,7 @@ async def test_what_nobody_waits_for_any_more_is_not_asked_for() -> None:
 async def test_a_batch_that_is_ended_lets_nobody_wait_for_ever() -> None:
     backend = Backend()
     questions = Questions()
-    answer = Batcher(backend.load, questions.keep, at_once=1, most=1).ask([1])
+    answer = Batcher(backend.load, questions.keep, at_once=1, full=1).ask([1])
     await ticks()
     await questions.end()
 
