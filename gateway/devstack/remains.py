@@ -42,14 +42,19 @@ def send(signum: signal.Signals, pid: int, folder: Path) -> None:
             signal.pidfd_send_signal(handle, signum)
 
 
-def kill(folder: Path) -> None:
+def kill(folder: Path) -> set[int]:
     """SIGKILL all that belongs to a folder, and wait until it is gone.
+
+    Returns:
+        The ids that these processes had.
 
     Raises:
         TimeoutError: something is still there after ten seconds.
     """
     deadline = time.monotonic() + _KILL_LIMIT
+    killed: set[int] = set()
     while pids := belonging(folder):  # again and again: one of them may just have started another
+        killed.update(pids)
         with ExitStack() as stack:
             # A dying process loses what it belongs by before it closes its ports: only its handle says when it is gone.
             handles = [stack.enter_context(_handle(pid)) for pid in pids]
@@ -58,12 +63,12 @@ def kill(folder: Path) -> None:
             for pid, handle in zip(pids, handles, strict=True):
                 if handle is not None and not _gone(handle, deadline):
                     raise TimeoutError(f"a process that survives SIGKILL: {pid}")
+    return killed
 
 
 def remove(folder: Path) -> None:
     """Kill what belongs to a folder, and remove the folder. Neither needs to be there."""
-    kill(folder)
-    _remove_shared_memory(folder)
+    _remove_shared_memory(folder, kill(folder))
     with suppress(FileNotFoundError):
         shutil.rmtree(folder)
 
@@ -97,7 +102,7 @@ def main() -> None:
         signal.signal(signum, signal.SIG_IGN)
     folder = Path(sys.argv[1])
     with owned(folder, wait=True) as ours:
-        if ours:
+        if ours or not folder.exists():  # whoever removes only the folder leaves its servers to us
             remove(folder)
 
 
@@ -158,12 +163,14 @@ def _is(folder: Path, opened: os.stat_result) -> bool:
         return False
 
 
-def _remove_shared_memory(folder: Path) -> None:
+def _remove_shared_memory(folder: Path, killed: set[int]) -> None:
     """Remove the System V segment that PostgreSQL leaves when it is killed.
 
-    It was made by the process that wrote `postmaster.pid` (with a minus while initdb runs it), and nobody uses it now.
+    It was made by one of those that we killed, or by the one that wrote `postmaster.pid` (with a minus while initdb runs
+    it), and nobody uses it now.
     """
-    makers = [path.read_text().partition("\n")[0].lstrip("-") for path in folder.glob("*/data/postmaster.pid")]
+    makers = {path.read_text().partition("\n")[0].lstrip("-") for path in folder.glob("*/data/postmaster.pid")}
+    makers |= set(map(str, killed))
     for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]:
         _key, number, _mode, _size, made_by, _last_by, attached, *_ = line.split()
         if made_by in makers and attached == "0":

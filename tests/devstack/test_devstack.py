@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -157,6 +158,18 @@ class TestAnOwnerThatIsKilled:
             assert killed.folder.exists()
             sweep()
             assert killed.is_gone()
+
+    async def test_leaves_nothing_when_somebody_removes_its_folder_before_its_reaper_does(self) -> None:
+        async with owner("postgresql") as killed:
+            await killed.read()
+            reaper = killed.reaper()
+            os.kill(reaper, signal.SIGSTOP)
+            killed.kill()
+            await killed.process.wait()
+            shutil.rmtree(killed.folder)
+            assert all(map(alive, killed.pids))
+            os.kill(reaper, signal.SIGCONT)
+            await until(killed.is_gone)
 
     async def test_is_killed_alone_and_leaves_nothing(self) -> None:
         async with owner("redis") as killed:

@@ -98,8 +98,13 @@ async def terminal(folder: Path, port: int) -> AsyncIterator[Terminal]:
         yield terminal
     finally:
         terminal.close()
-        terminal.process.kill()  # the reaper cleans up then
+        terminal.process.kill()
         terminal.process.wait()
+
+        async def nothing_is_left() -> bool:
+            return not stacks(folder)
+
+        await until(nothing_is_left, "the reaper has cleaned up")
 
 
 def stacks(folder: Path) -> list[Path]:
