@@ -10,10 +10,10 @@ T = TypeVar("T")
 class Asked(Generic[T]):
     """A future, and how long it took. Waiting in vain leaves it as it is: it may still come."""
 
-    def __init__(self, answer: "asyncio.Future[T]") -> None:
-        """Take the time from now."""
+    def __init__(self, answer: "asyncio.Future[T]", began: float) -> None:
+        """Take the time from `began` (`time.monotonic()`)."""
         self._answer = answer
-        self._began = time.monotonic()
+        self._began = began
         self._ended: float | None = None
         self._given_up = False
         answer.add_done_callback(self._on_done)

@@ -1,9 +1,11 @@
 """Asking once for what many want at the same time."""
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Generic, TypeVar
 
 Key = TypeVar("Key")
 Answer = TypeVar("Answer")
@@ -21,8 +23,7 @@ class Batcher(Generic[Key, Answer]):
 
     def __init__(
         self,
-        load: Callable[[list[Key]], Awaitable[Answer]],
-        background: Callable[[Coroutine[Any, Any, None]], object],
+        load: Callable[[list[Key], float], "asyncio.Future[Answer]"],
         *,
         full: int,
         at_once: float = float("inf"),
@@ -30,26 +31,25 @@ class Batcher(Generic[Key, Answer]):
         """Ask nothing yet.
 
         Args:
-            load: answers for several keys, each once, within a deadline of its own.
-            background: runs a batch to its end (see `Questions.keep`).
+            load: asks for several keys, each once; also given is when the first of them was asked for
+                (`time.monotonic()`). The answer comes, or fails, in a time of its own (see `Questions.ask`).
             full: a batch that has as many keys takes no further question in.
             at_once: how many batches may be under way.
         """
         self._load = load
-        self._background = background
         self._full = full
         self._at_once = at_once
-        self._waiting: deque[tuple[Collection[Key], asyncio.Future[Answer]]] = deque()
+        self._waiting: deque[tuple[Collection[Key], float, asyncio.Future[Answer]]] = deque()
         self._under_way = 0
         self._sending: asyncio.Handle | None = None
 
     def ask(self, keys: Collection[Key]) -> "asyncio.Future[Answer]":
         """Ask for `keys`, together with all that others ask for in this tick of the event loop.
 
-        The answer is the one for the whole batch: these keys are among them. The future raises whatever `load` raised.
+        The answer is the one for the whole batch: these keys are among them. The future raises whatever `load` did.
         """
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((keys, answer))
+        self._waiting.append((keys, time.monotonic(), answer))
         self._send_soon()
         return answer
 
@@ -60,31 +60,28 @@ class Batcher(Generic[Key, Answer]):
     def _send(self) -> None:
         self._sending = None
         batch: dict[Key, None] = {}
+        first: float | None = None
         answers: list[asyncio.Future[Answer]] = []
         while self._waiting and len(batch) < self._full:
-            keys, answer = self._waiting.popleft()
+            keys, asked, answer = self._waiting.popleft()
             if not answer.done():  # else who asked has given up
+                first = asked if first is None else first
                 batch.update(dict.fromkeys(keys))
                 answers.append(answer)
-        if answers:
+        if first is not None:
             self._under_way += 1
-            self._background(self._answer(list(batch), answers))
+            self._load(list(batch), first).add_done_callback(partial(self._hand_on, answers))
             self._send_soon()
 
-    async def _answer(self, batch: list[Key], answers: "list[asyncio.Future[Answer]]") -> None:
-        try:
-            found = await self._load(batch)
-        except Exception as error:  # noqa: BLE001 - it is raised where the answers are awaited
-            for answer in answers:
-                if not answer.done():
-                    answer.set_exception(error)
-                    answer.exception()  # so that the loop does not miss anybody who would have awaited it
-        else:
-            for answer in answers:
-                if not answer.done():
-                    answer.set_result(found)
-        finally:
-            for answer in answers:  # those left open: we were cancelled, and nobody shall wait for ever
-                answer.cancel()
-            self._under_way -= 1
-            self._send_soon()
+    def _hand_on(self, answers: "list[asyncio.Future[Answer]]", loaded: "asyncio.Future[Answer]") -> None:
+        self._under_way -= 1
+        error = loaded.exception()
+        for answer in answers:
+            if answer.done():
+                continue
+            if error is None:
+                answer.set_result(loaded.result())
+            else:
+                answer.set_exception(error)
+                answer.exception()  # so that the loop does not miss anybody who would have awaited it
+        self._send_soon()

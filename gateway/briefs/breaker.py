@@ -1,10 +1,12 @@
 """Leaving a backend alone that keeps failing, and noticing when it is back."""
 
 import asyncio
-import contextlib
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
+
+from gateway.briefs.questions import failed
 
 T = TypeVar("T")
 
@@ -41,53 +43,45 @@ class Breaker:
         self._background = background
         self._counts = counts
         self._failures = 0
-        self._wanted: Callable[[], Awaitable[object]] | None = None
+        self._wanted: Callable[[], asyncio.Future[Any]] | None = None
         self.is_open = False
         """Whether the backend is left alone."""
 
-    async def call(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Await `ask()`, which has a deadline of its own.
-
-        Raises:
-            OpenError: it was not asked.
-            Exception: whatever `ask()` raised.
-        """
+    def call(self, ask: Callable[[], "asyncio.Future[T]"]) -> "asyncio.Future[T]":
+        """Ask, for an answer that comes, or fails, in a time of its own. It raises `OpenError` if nothing was asked."""
         if self.is_open:
-            raise self.refuse(ask)
-        return await self._try(ask)
+            return failed(self.refuse(ask))
+        answer = ask()
+        answer.add_done_callback(partial(self._judge, ask))
+        return answer
 
-    def refuse(self, ask: Callable[[], Awaitable[object]]) -> OpenError:
+    def refuse(self, ask: Callable[[], "asyncio.Future[Any]"]) -> OpenError:
         """Say that a question is not asked now. The next probe asks it: another one may be what the backend cannot answer."""
         self._wanted = ask
         return OpenError("it kept failing and is left alone for now")
 
-    async def _try(self, ask: Callable[[], Awaitable[T]]) -> T:
-        try:
-            answer = await ask()
-        except Exception as error:
-            if self._counts(error):
-                self._fail(ask)
-            else:
-                self._succeed()
-            raise
-        self._succeed()
-        return answer
+    def _judge(self, ask: Callable[[], "asyncio.Future[Any]"], answer: "asyncio.Future[Any]") -> None:
+        if answer.cancelled():
+            return  # whoever asked has gone: that says nothing
+        error = answer.exception()
+        if isinstance(error, Exception) and self._counts(error):
+            self._fail(ask)
+        else:
+            self._failures = 0
+            self.is_open = False
 
-    def _fail(self, ask: Callable[[], Awaitable[object]]) -> None:
+    def _fail(self, ask: Callable[[], "asyncio.Future[Any]"]) -> None:
         self._failures += 1
         if self._failures >= FAILURES and not self.is_open:
             self.is_open = True
             self._wanted = ask
             self._background(self._probe())
 
-    def _succeed(self) -> None:
-        self._failures = 0
-        self.is_open = False
-
     async def _probe(self) -> None:
         """Ask the question that was wanted last, again and again, until the backend answers."""
         while self.is_open:
             await asyncio.sleep(PROBE_EVERY * random.uniform(0.8, 1))  # noqa: S311 - jitter is no secret
             if self._wanted is not None:
-                with contextlib.suppress(Exception):
-                    await self._try(self._wanted)
+                answer = self._wanted()
+                answer.add_done_callback(partial(self._judge, self._wanted))
+                await asyncio.wait({answer})

@@ -143,8 +143,8 @@ class Forecasts:
             del self._flights[place.id]
             flight.cancel()  # unless it has landed: we were cancelled, and nobody shall wait for ever
 
-    async def _fetch(self, place: Place) -> Forecast:
-        return await self._questions.ask(self._fetch_persistently(place), within=self._timeout)
+    def _fetch(self, place: Place) -> "asyncio.Future[Forecast]":
+        return self._questions.ask(self._fetch_persistently(place), within=self._timeout)
 
     async def _fetch_persistently(self, place: Place) -> Forecast:
         async for attempt in stamina.retry_context(

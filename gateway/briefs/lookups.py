@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.briefs.asked import Asked
 from gateway.briefs.batcher import Batcher
@@ -18,6 +17,7 @@ from gateway.briefs.reasons import reason_of
 from gateway.briefs.rows import Known, only_places, places_with_observations
 from gateway.briefs.sections import Reason
 from gateway.places.queries import Place
+from gateway.resources.reader import Reader
 
 # How much of the brief's time its parts have, counted from that of its lookup: each gets less than the whole, so that there is
 # time left for what waits for it, and to answer.
@@ -54,7 +54,7 @@ class Lookup:
     """What there is about some places."""
 
     began: float
-    """When it began (`time.monotonic()`): two turns of the event loop after it was asked for."""
+    """When the first of them was asked for (`time.monotonic()`)."""
     by: float
     """When the last section has to be there."""
     known: Mapping[int, Known]
@@ -76,32 +76,38 @@ class Lookups:
     """
 
     def __init__(
-        self, *, database: AsyncEngine, redis: Redis, questions: Questions, timeout: float, call_within: float
+        self, *, reader: Reader, redis: Redis, questions: Questions, timeout: float, call_within: float
     ) -> None:
         """Ask nothing yet. `timeout` is how many seconds a brief has, `call_within` how many a call to a backend."""
-        self._database = database
+        self._reader = reader
         self._redis = redis
         self._questions = questions
         self._timeout = timeout
         self._call_within = call_within
         self._redis_breaker = Breaker(questions.keep)
-        self._lookups = Batcher(self._look_up, questions.keep, full=FULL)
-        self._rows = Batcher(self._load_rows, questions.keep, full=FULL, at_once=AT_ONCE)
-        self._places = Batcher(self._load_places, questions.keep, full=FULL, at_once=AT_ONCE)
-        self._kept = Batcher(self._load_kept, questions.keep, full=FULL, at_once=AT_ONCE)
+        self._lookups = Batcher(self._start, full=FULL)
+        self._rows = Batcher(self._load_rows, full=FULL, at_once=AT_ONCE)
+        self._places = Batcher(self._load_places, full=FULL, at_once=AT_ONCE)
+        self._kept = Batcher(self._load_kept, full=FULL, at_once=AT_ONCE)
 
-    def ask(self, place_ids: Collection[int]) -> "asyncio.Future[Lookup]":
+    async def ask(self, place_ids: Collection[int]) -> Lookup:
         """Look places up. The lookup may have more than these.
 
-        It raises `PlaceUnavailableError` if the database is away.
+        Raises:
+            PlaceUnavailableError: the database is away, or we are being stopped.
         """
-        return self._lookups.ask(place_ids)
+        try:
+            return await self._lookups.ask(place_ids)
+        except (TimeoutError, ConnectionError) as error:
+            raise PlaceUnavailableError(reason_of(error)) from error
 
-    async def _look_up(self, place_ids: list[int]) -> Lookup:
-        began = time.monotonic()
+    def _start(self, place_ids: list[int], began: float) -> "asyncio.Future[Lookup]":
+        return self._questions.ask(self._look_up(place_ids, began), within=self._timeout)
+
+    async def _look_up(self, place_ids: list[int], began: float) -> Lookup:
         by = began + self._timeout * SHARE
-        rows = Asked(self._rows.ask(place_ids))
-        kept = Asked(self._kept.ask(place_ids))
+        rows = Asked(self._rows.ask(place_ids), began)
+        kept = Asked(self._kept.ask(place_ids), began)
         try:
             known = await self._known(place_ids, rows, began)
             if known:
@@ -122,7 +128,7 @@ class Lookups:
             return await rows.until(began + self._timeout * OBSERVATIONS_SHARE)
         except Exception as error:  # noqa: BLE001 - whatever it is, the places may be there
             reason = reason_of(error)
-        alone = Asked(self._places.ask(place_ids))
+        alone = Asked(self._places.ask(place_ids), began)
         try:
             await rows.or_until(alone, began + self._timeout * PLACE_SHARE)
             if rows.has_come:
@@ -134,16 +140,16 @@ class Lookups:
             alone.give_up()
         return {place_id: Known(place, None, reason) for place_id, place in places.items()}
 
-    async def _load_rows(self, place_ids: list[int]) -> Mapping[int, Known]:
-        return await self._questions.ask(places_with_observations(self._database, place_ids), within=self._call_within)
+    def _load_rows(self, place_ids: list[int], _: float) -> "asyncio.Future[Mapping[int, Known]]":
+        return self._questions.ask(places_with_observations(self._reader, place_ids), within=self._call_within)
 
-    async def _load_places(self, place_ids: list[int]) -> Mapping[int, Place]:
-        return await self._questions.ask(only_places(self._database, place_ids), within=self._call_within)
+    def _load_places(self, place_ids: list[int], _: float) -> "asyncio.Future[Mapping[int, Place]]":
+        return self._questions.ask(only_places(self._reader, place_ids), within=self._call_within)
 
-    async def _load_kept(self, place_ids: list[int]) -> Mapping[int, Kept]:
+    def _load_kept(self, place_ids: list[int], _: float) -> "asyncio.Future[Mapping[int, Kept]]":
         """Ask Redis, unless it has been failing."""
 
-        async def ask() -> Mapping[int, Kept]:
-            return await self._questions.ask(fetch_kept(self._redis, place_ids), within=self._call_within)
+        def ask() -> "asyncio.Future[Mapping[int, Kept]]":
+            return self._questions.ask(fetch_kept(self._redis, place_ids), within=self._call_within)
 
-        return await self._redis_breaker.call(ask)
+        return self._redis_breaker.call(ask)

@@ -1,7 +1,7 @@
 """Asking a backend, with a deadline that holds whatever the client library under it does; and work that nobody awaits."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import structlog
@@ -27,45 +27,57 @@ class Questions:
 
     def keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` to its end, or to ours. It has its own ways with what can go wrong: what it raises is a mistake."""
-        self._hold(asyncio.create_task(work), _report)
 
-    async def ask(self, question: Coroutine[Any, Any, T], *, within: float) -> T:
-        """Await the answer, `within` seconds at most.
+        def done(task: asyncio.Task[None]) -> None:
+            self._kept.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                log.error("background work failed", exc_info=error)
 
-        Raises:
-            TimeoutError: there was none in time.
-            ConnectionError: we have ended, and nothing is asked any more.
+        task = asyncio.create_task(work)
+        self._kept.add(task)
+        task.add_done_callback(done)
+
+    def ask(self, question: Coroutine[Any, Any, T], *, within: float) -> "asyncio.Future[T]":
+        """Ask, and return the answer to come. Whoever cancels it, or is cancelled while awaiting it, cancels the question.
+
+        It raises:
+            TimeoutError: there was none within `within` seconds.
+            ConnectionError: we have ended, and nothing is asked any more; or the client library cancelled the question.
             Exception: whatever the question raised.
         """
         if self._ended:
             question.close()
-            raise ConnectionError("nothing is asked any more")
+            return failed(ConnectionError("nothing is asked any more"))
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
         task = asyncio.create_task(question)
-        try:
-            await asyncio.wait({task}, timeout=within)
-        except asyncio.CancelledError:
-            self._leave(task)
-            raise
-        if not task.done():
-            self._leave(task)
-            raise TimeoutError(f"no answer within {within:.3g} s")
-        if task.cancelled():  # not by us: some libraries do on a lost connection
-            raise ConnectionError("the question was cancelled by the client library")
-        return task.result()
 
-    def _leave(self, task: asyncio.Task[Any]) -> None:
-        task.cancel()
-        self._hold(task, _ignore)
+        def end() -> None:
+            if not answer.done():
+                answer.set_exception(TimeoutError(f"no answer within {within:.3g} s"))
 
-    def _hold(self, task: asyncio.Task[Any], judge: Callable[[BaseException], object]) -> None:
-        def done(task: asyncio.Task[Any]) -> None:
+        def hand_on(task: asyncio.Task[T]) -> None:
             self._kept.discard(task)
             error = None if task.cancelled() else task.exception()
-            if error is not None:
-                judge(error)
+            if answer.done():
+                pass  # nobody waits for it any more
+            elif task.cancelled():  # not by us: some libraries do on a lost connection
+                answer.set_exception(ConnectionError("the question was cancelled by the client library"))
+            elif error is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(task.result())
 
+        def leave(_: object) -> None:
+            timer.cancel()
+            task.cancel()  # of no effect if it has ended
+
+        timer = loop.call_later(within, end)
         self._kept.add(task)
-        task.add_done_callback(done)
+        task.add_done_callback(hand_on)
+        answer.add_done_callback(leave)
+        return answer
 
     async def end(self) -> None:
         """End what is still kept: by itself if it takes but a moment, else by force, however often that takes.
@@ -81,9 +93,9 @@ class Questions:
             await asyncio.wait(self._kept, timeout=PATIENCE)
 
 
-def _report(error: BaseException) -> None:
-    log.error("background work failed", exc_info=error)
-
-
-def _ignore(_error: BaseException) -> None:
-    """Nobody waits for the answer any more."""
+def failed(error: Exception) -> "asyncio.Future[Any]":
+    """An answer that will not come. It may be dropped without a word."""
+    answer = asyncio.get_running_loop().create_future()
+    answer.set_exception(error)
+    answer.exception()  # so that the loop does not miss anybody who would have awaited it
+    return answer

@@ -2,21 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from asyncpg import Record
-from sqlalchemy import ARRAY, Integer, Select, any_, bindparam, func, literal_column, select, true
+from pydantic import TypeAdapter
+from sqlalchemy import ARRAY, Integer, Select, Text, any_, bindparam, cast, func, literal_column, select
 from sqlalchemy.dialects.postgresql import asyncpg
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.briefs.sections import Reason
 from gateway.observations.queries import OBSERVATION_COLUMNS, Observation
 from gateway.places.queries import PLACE_COLUMNS, Place
-from gateway.resources.database import reading
+from gateway.resources.reader import Reader
 from gateway.schema.tables import observations, places
 
 OBSERVATIONS = 5
 """How many of the latest a brief has."""
+
+READ = 10_000
+"""The most lists of observations that are remembered as what they are, and not only as text."""
 
 
 @dataclass(slots=True)
@@ -44,32 +47,24 @@ _latest = (
     .order_by(*_NEWEST_FIRST)
     .limit(literal_column(str(OBSERVATIONS)))
     .correlate(places)
-    .lateral("latest")
+    .subquery("latest")
 )
-# One row for each place, with an array for each column of its observations, in the order of the subquery, which PostgreSQL
-# keeps: as rows of their own they would repeat the place.
-_columns = select(*(func.array_agg(column).label(column.name) for column in _latest.c)).lateral("columns")
+# As the text of JSON, in the order of the subquery, which PostgreSQL keeps: their columns would take the driver longer than all else.
+_as_json = select(cast(func.json_agg(_latest.table_valued()), Text)).scalar_subquery()
 _PLACES = _sql(select(*PLACE_COLUMNS).where(_WANTED))
-_PLACES_WITH_OBSERVATIONS = _sql(
-    select(*PLACE_COLUMNS, *_columns.c).select_from(places.join(_columns, true())).where(_WANTED)
-)
+_PLACES_WITH_OBSERVATIONS = _sql(select(*PLACE_COLUMNS, _as_json).where(_WANTED))
+
+# The same text is the same observations: it is read once.
+_read = lru_cache(READ)(TypeAdapter(list[Observation]).validate_json)
 
 
-async def places_with_observations(database: AsyncEngine, place_ids: Sequence[int]) -> dict[int, Known]:
+async def places_with_observations(reader: Reader, place_ids: Sequence[int]) -> dict[int, Known]:
     """Fetch places, each with its latest observations. Those that do not exist are left out."""
-    async with reading(database) as connection:
-        rows = await connection.fetch(_PLACES_WITH_OBSERVATIONS, place_ids)
-    return {row[0]: _known(row) for row in rows}
+    rows = await reader.fetch(_PLACES_WITH_OBSERVATIONS, place_ids)
+    return {row[0]: Known(Place(*row[:-1]), _read(row[-1] or "[]")) for row in rows}
 
 
-async def only_places(database: AsyncEngine, place_ids: Sequence[int]) -> dict[int, Place]:
+async def only_places(reader: Reader, place_ids: Sequence[int]) -> dict[int, Place]:
     """Fetch places. Those that do not exist are left out."""
-    async with reading(database) as connection:
-        rows = await connection.fetch(_PLACES, place_ids)
+    rows = await reader.fetch(_PLACES, place_ids)
     return {row[0]: Place(*row) for row in rows}
-
-
-def _known(row: Record) -> Known:
-    width = len(PLACE_COLUMNS)
-    has_any = row[width] is not None
-    return Known(Place(*row[:width]), list(map(Observation, *row[width:])) if has_any else [])

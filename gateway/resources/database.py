@@ -1,6 +1,5 @@
 """The database engine."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import ClassVar
@@ -13,7 +12,6 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, EmulatedDBAPIExceptio
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.util import greenlet_spawn
 
 from gateway.resources.opening import PermanentError, opened
 from gateway.resources.resource import Resource
@@ -31,6 +29,14 @@ all that ends the wait."""
 
 CLOSE_WITHIN = 0.25
 """Seconds for the server to hang up, on a connection that is given up."""
+
+_SESSION = {
+    # All of our statements look rows up by an index, whatever they are given. PostgreSQL would plan those anew that are given but
+    # a few ids, which takes longer than to run them.
+    "plan_cache_mode": "force_generic_plan",
+    "timezone": "UTC",  # of the times in the JSON that it makes
+}
+"""What each connection sets for itself."""
 
 _TRANSIENT = (
     OSError,  # refused, unreachable, no such name yet; TimeoutError is one, too
@@ -61,32 +67,6 @@ def is_transient(error: BaseException | None) -> bool:
 def is_away(error: BaseException | None) -> bool:
     """Whether who uses the database should try again later: it may pass by itself, or a person is about to mend it."""
     return isinstance(error, PermanentError) or is_transient(error)
-
-
-@asynccontextmanager
-async def reading(engine: AsyncEngine) -> AsyncGenerator[asyncpg.Connection]:
-    """A connection of the pool as asyncpg has it: for statements that are run often and only read.
-
-    There is no transaction to begin and to roll back, each statement stands for itself, and SQLAlchemy's own connection
-    around it, which would cost more than the statement, is left out. Whoever is cancelled before the server has answered
-    leaves no half-read answer to the next one, and does not wait either, as they would while SQLAlchemy says goodbye to a
-    server that has stopped.
-
-    Raises:
-        OSError, asyncpg.PostgresError, sqlalchemy.exc.SQLAlchemyError, sqlalchemy.exc.EmulatedDBAPIException: the database is
-            away, or refuses.
-    """
-    pooled = await engine.raw_connection()
-    try:
-        raw = pooled.driver_connection
-        assert isinstance(raw, asyncpg.Connection)  # noqa: S101 - for mypy
-        try:
-            yield raw
-        except asyncio.CancelledError:
-            raw.terminate()  # the pool sees that it is closed, and makes another
-            raise
-    finally:
-        await greenlet_spawn(pooled.close)  # it may have to close one that is one too many
 
 
 class _Connection(asyncpg.Connection):
@@ -162,7 +142,7 @@ class DatabaseEngine(Resource[AsyncEngine]):
             ours = {
                 "timeout": CONNECT_TIMEOUT,
                 "command_timeout": COMMAND_TIMEOUT,
-                "server_settings": {"application_name": self._instance},
+                "server_settings": {"application_name": self._instance, **_SESSION},
             }
             connection: asyncpg.Connection = await asyncpg.connect(
                 **{"ssl": TLS_UNLESS_SAID, **options, **ours}, connection_class=_Connection

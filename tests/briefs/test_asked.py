@@ -10,7 +10,7 @@ from gateway.briefs.asked import Asked
 
 async def test_whoever_waits_has_the_answer_as_soon_as_it_is_there() -> None:
     answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    asked = Asked(answer)
+    asked = Asked(answer, time.monotonic())
     asyncio.get_running_loop().call_soon(answer.set_result, "yes")
 
     async with asyncio.timeout(5):
@@ -20,7 +20,7 @@ async def test_whoever_waits_has_the_answer_as_soon_as_it_is_there() -> None:
 
 async def test_an_answer_that_comes_late_can_still_be_had() -> None:
     answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    asked = Asked(answer)
+    asked = Asked(answer, time.monotonic())
     with pytest.raises(TimeoutError):
         await asked.until(time.monotonic() + 0.01)
     assert not answer.cancelled()
@@ -31,7 +31,7 @@ async def test_an_answer_that_comes_late_can_still_be_had() -> None:
 
 async def test_a_failure_is_raised_where_it_is_awaited() -> None:
     answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    asked = Asked(answer)
+    asked = Asked(answer, time.monotonic())
     asyncio.get_running_loop().call_soon(answer.set_exception, ZeroDivisionError())
 
     with pytest.raises(ZeroDivisionError):
@@ -41,7 +41,7 @@ async def test_a_failure_is_raised_where_it_is_awaited() -> None:
 
 async def test_whoever_answered_is_stopped() -> None:
     answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    asked = Asked(answer)
+    asked = Asked(answer, time.monotonic())
     asyncio.get_running_loop().call_soon(answer.cancel)
 
     with pytest.raises(ConnectionError):
@@ -50,7 +50,7 @@ async def test_whoever_answered_is_stopped() -> None:
 
 async def test_for_whoever_still_waits_when_it_is_given_up_its_time_is_up() -> None:
     answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    asked = Asked(answer)
+    asked = Asked(answer, time.monotonic())
     asyncio.get_running_loop().call_soon(asked.give_up)
 
     async with asyncio.timeout(5):
@@ -61,7 +61,7 @@ async def test_for_whoever_still_waits_when_it_is_given_up_its_time_is_up() -> N
 
 async def test_what_has_come_is_not_lost_when_it_is_given_up() -> None:
     answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    asked = Asked(answer)
+    asked = Asked(answer, time.monotonic())
     answer.set_result("yes")
     asked.give_up()
 
@@ -70,7 +70,7 @@ async def test_what_has_come_is_not_lost_when_it_is_given_up() -> None:
 
 async def test_whoever_waits_can_be_cancelled_and_the_answer_is_left_as_it_is() -> None:
     answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    asked = Asked(answer)
+    asked = Asked(answer, time.monotonic())
     waiting = asyncio.create_task(asked.until(time.monotonic() + 60))
     await asyncio.sleep(0)
 
@@ -83,7 +83,7 @@ async def test_whoever_waits_can_be_cancelled_and_the_answer_is_left_as_it_is() 
 
 async def test_several_may_wait_each_for_as_long_as_it_likes() -> None:
     answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    asked = Asked(answer)
+    asked = Asked(answer, time.monotonic())
     impatient = asyncio.create_task(asked.until(time.monotonic() + 0.01))
     patient = asyncio.create_task(asked.until(time.monotonic() + 60))
 
@@ -96,7 +96,7 @@ async def test_several_may_wait_each_for_as_long_as_it_likes() -> None:
 
 async def test_it_says_how_long_the_answer_took_and_not_how_long_ago_that_was() -> None:
     answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    asked = Asked(answer)
+    asked = Asked(answer, time.monotonic())
     answer.set_result("at once")
     await asked.until(0)
     await asyncio.sleep(0)  # it takes the time when the loop tells it

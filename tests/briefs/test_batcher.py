@@ -1,12 +1,12 @@
 """Sharing calls: what is asked for together costs one call, and nobody pays for what another one does."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 
 import pytest
 
 from gateway.briefs.batcher import Batcher
-from gateway.briefs.questions import Questions
 
 
 class Backend:
@@ -14,11 +14,16 @@ class Backend:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
+        self.asked: list[float] = []
         self._let = asyncio.Semaphore(0)
         self.broken = False
 
-    async def load(self, numbers: list[int]) -> Mapping[int, int]:
+    def load(self, numbers: list[int], asked: float) -> "asyncio.Future[Mapping[int, int]]":
         self.batches.append(numbers)
+        self.asked.append(asked)
+        return asyncio.ensure_future(self._answer(numbers))
+
+    async def _answer(self, numbers: list[int]) -> Mapping[int, int]:
         await self._let.acquire()
         if self.broken:
             raise ConnectionError("gone")
@@ -30,7 +35,7 @@ class Backend:
 
 
 def batcher(backend: Backend, *, at_once: int = 1, full: int = 100) -> Batcher[int, Mapping[int, int]]:
-    return Batcher(backend.load, Questions().keep, at_once=at_once, full=full)
+    return Batcher(backend.load, at_once=at_once, full=full)
 
 
 async def all_of(answers: "list[asyncio.Future[Mapping[int, int]]]") -> list[Mapping[int, int]]:
@@ -134,11 +139,16 @@ async def test_what_nobody_waits_for_any_more_is_not_asked_for() -> None:
     assert backend.batches == [[1], [3]]
 
 
-async def test_a_batch_that_is_ended_lets_nobody_wait_for_ever() -> None:
+async def test_a_batch_knows_when_the_first_of_its_questions_was_asked() -> None:
     backend = Backend()
-    questions = Questions()
-    answer = Batcher(backend.load, questions.keep, at_once=1, full=1).ask([1])
-    await ticks()
-    await questions.end()
+    shared = batcher(backend)
+    given_up = shared.ask([0])
+    given_up.cancel()
+    between = time.monotonic()
+    first, second = shared.ask([1]), shared.ask([2])
+    after = time.monotonic()
+    backend.let()
+    await all_of([first, second])
 
-    assert answer.cancelled()
+    [asked] = backend.asked
+    assert between <= asked <= after

@@ -1,6 +1,7 @@
 """Looking places up together: one set of deadlines for all who ask at once, and nothing asked that nobody waits for."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -14,6 +15,7 @@ from gateway.briefs.questions import Questions
 from gateway.briefs.rows import Known
 from gateway.briefs.sections import Reason
 from gateway.places.queries import Place
+from gateway.resources.reader import Reader
 
 TIMEOUT = 0.4
 """Seconds that a brief has here."""
@@ -63,17 +65,22 @@ async def backends(monkeypatch: pytest.MonkeyPatch) -> Backends:
 
 
 @pytest.fixture
-async def lookups(backends: Backends) -> AsyncIterator[Lookups]:
-    del backends
+async def questions() -> AsyncIterator[Questions]:
     questions = Questions()
-    yield Lookups(
-        database=create_async_engine("postgresql+asyncpg://nobody@localhost/none"),  # never connected
+    yield questions
+    await questions.end()
+
+
+@pytest.fixture
+async def lookups(questions: Questions, backends: Backends) -> Lookups:
+    del backends
+    return Lookups(
+        reader=Reader(create_async_engine("postgresql+asyncpg://nobody@localhost/none")),  # never connected
         redis=Redis(),
         questions=questions,
         timeout=TIMEOUT,
         call_within=5,
     )
-    await questions.end()
 
 
 async def test_all_who_ask_in_one_tick_share_a_lookup(lookups: Lookups, backends: Backends) -> None:
@@ -137,3 +144,27 @@ async def test_without_the_database_all_who_shared_the_lookup_are_told(lookups: 
     assert [type(error) for error in errors] == [PlaceUnavailableError, PlaceUnavailableError]
     assert isinstance(errors[0], PlaceUnavailableError)
     assert errors[0].reason is Reason.REFUSED
+
+
+async def test_a_lookup_under_way_when_we_are_stopped_says_that_the_place_cannot_be_had(
+    questions: Questions, lookups: Lookups, backends: Backends
+) -> None:
+    """Were it cancelled, so would be whoever asked, whom nobody has cancelled."""
+    backends.redis_answers.clear()
+    asking = asyncio.create_task(lookups.ask([1]))
+    await asyncio.sleep(0)
+    await questions.end()
+
+    with pytest.raises(PlaceUnavailableError):
+        await asking
+
+
+async def test_a_lookup_has_begun_when_the_first_asked_for_it(lookups: Lookups) -> None:
+    """Whatever else the event loop does in that tick, it is their time that passes."""
+    before = time.monotonic()
+    asking = asyncio.create_task(lookups.ask([1]))
+    asyncio.get_running_loop().call_soon(time.sleep, 0.05)
+    lookup = await asking
+
+    assert lookup.began - before < 0.05
+    assert lookup.known_took >= 0.05

@@ -60,19 +60,45 @@ async def test_a_failure_that_nobody_waits_for_any_more_is_not_reported() -> Non
         await fail
         raise ConnectionRefusedError
 
-    asking = asyncio.create_task(Questions().ask(refused(), within=1))
-    await asyncio.sleep(0)
+    asked = Questions().ask(refused(), within=1)
     await asyncio.sleep(0)
     fail.set_result(None)
-    await asyncio.sleep(0)  # it has failed, and `ask` has not heard of it
-    asking.cancel()
-    await asyncio.wait({asking})
-    assert asking.cancelled()
-    del asking  # its traceback holds the question
+    await asyncio.sleep(0)
+    asked.cancel()  # it has failed, and its answer has not heard of it
+    await asyncio.sleep(0)
+    assert asked.cancelled()
     gc.collect()
     loop.set_exception_handler(before)
 
     assert reported == []
+
+
+async def test_whoever_is_cancelled_while_it_waits_cancels_the_question() -> None:
+    questions = Questions()
+    before = asyncio.all_tasks()
+
+    async def ask() -> None:
+        await questions.ask(asyncio.Event().wait(), within=60)
+
+    asking = asyncio.create_task(ask())
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait({asking})
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    assert asking.cancelled()
+    assert asyncio.all_tasks() == before
+
+
+async def test_whoever_waits_when_it_ends_is_told_that_nobody_answers() -> None:
+    """As a failure, which it can tell: a cancellation would look like its own."""
+    questions = Questions()
+    answer = questions.ask(asyncio.Event().wait(), within=60)
+    await questions.end()
+
+    with pytest.raises(ConnectionError):
+        await answer
 
 
 async def test_once_it_has_ended_nothing_is_asked_any_more() -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 
 from gateway.devstack.stack import Devstack
-from gateway.resources.database import CLOSE_WITHIN, DatabaseEngine, is_away, reading
+from gateway.resources.database import CLOSE_WITHIN, DatabaseEngine, is_away
 from gateway.settings import DatabaseSettings
 from tests.end_to_end.running import until
 
@@ -16,18 +16,21 @@ from tests.end_to_end.running import until
 async def test_connections_that_the_server_has_closed_are_handed_to_nobody(servers: Devstack) -> None:
     resource = DatabaseEngine(DatabaseSettings(url=servers.postgresql.url), "closed")
     async with resource.open() as engine:
-        async with reading(engine) as one, reading(engine) as other:
+        async with engine.connect() as one, engine.connect() as other:
+            pooled = await other.get_raw_connection()
             await one.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity "
-                "where application_name = 'closed' and pid <> pg_backend_pid()"
+                text(
+                    "select pg_terminate_backend(pid) from pg_stat_activity "
+                    "where application_name = 'closed' and pid <> pg_backend_pid()"
+                )
             )
 
             async def noticed() -> bool:
-                return other.is_closed()
+                return pooled.driver_connection is not None and pooled.driver_connection.is_closed()
 
             await until(noticed, "the driver has seen that one is closed")
-        async with reading(engine) as one, reading(engine) as other:
-            assert [await connection.fetchval("select 1") for connection in (one, other)] == [1, 1]
+        async with engine.connect() as one, engine.connect() as other:
+            assert [await connection.scalar(text("select 1")) for connection in (one, other)] == [1, 1]
 
 
 async def test_a_server_that_closes_each_new_connection_is_away_and_no_mistake_of_ours(servers: Devstack) -> None:
@@ -75,3 +78,15 @@ async def test_released_while_it_is_used_it_terminates_what_is_in_use(servers: D
     assert raw.driver_connection.is_closed()
     await connection.invalidate()
     await connection.close()
+
+
+async def test_its_sessions_are_as_we_need_them_whatever_the_database_says(servers: Devstack) -> None:
+    resource = DatabaseEngine(DatabaseSettings(url=servers.postgresql.url), "sessions")
+    async with servers.postgresql.superuser() as superuser:
+        await superuser.execute("alter database gateway set timezone to 'Europe/Zurich'")
+        try:
+            async with resource.open() as engine, engine.connect() as connection:
+                assert await connection.scalar(text("show timezone")) == "UTC"
+                assert await connection.scalar(text("show plan_cache_mode")) == "force_generic_plan"
+        finally:
+            await superuser.execute("alter database gateway reset timezone")
