@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, ItemsView
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
@@ -24,7 +24,7 @@ from gateway.briefs.weather import Today, Weather
 from gateway.observations.queries import Observation
 from gateway.places.queries import Place
 from gateway.resources.model import Day, Model
-from gateway.resources.reader import Reader
+from gateway.resources.reading import DatabaseReader, RedisReader
 
 CALL_WITHIN = 1.0
 """Seconds for one call to a backend. That is longer than a brief waits for it: it may have to connect anew, and were that
@@ -100,22 +100,18 @@ class Briefs:
         self._viewed = viewed
         self._questions = Questions()
         call_within = max(CALL_WITHIN, timeout)
-        self._reader = Reader(database)
-        self._lookups = Lookups(
-            reader=self._reader, redis=redis, questions=self._questions, timeout=timeout, call_within=call_within
-        )
+        self._readers = (DatabaseReader(database), RedisReader(redis))
+        self._lookups = Lookups(*self._readers, questions=self._questions, timeout=timeout, call_within=call_within)
         self._forecasts = Forecasts(http=http, redis=redis, questions=self._questions, timeout=call_within)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
-        """Before this is left, whatever is still being asked has ended, and the database's pool has its connections back."""
-        try:
+        """Before this is left, whatever is still being asked has ended, and the pools have their connections back."""
+        async with AsyncExitStack() as stack:
+            for reader in self._readers:
+                stack.push_async_callback(reader.close)
+            stack.push_async_callback(self._questions.end)
             yield
-        finally:
-            try:
-                await self._questions.end()
-            finally:
-                await self._reader.close()
 
     async def about_all(self, place_ids: Collection[int]) -> list[Brief | None]:
         """Put together the briefs of several places, in their order. None: there is no such place.

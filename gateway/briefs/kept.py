@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.asyncio import Redis
+from gateway.resources.reading import RedisReader
 
 
 @dataclass(slots=True)
@@ -15,14 +15,14 @@ class Kept:
     views: bytes | None
 
 
-async def fetch_kept(redis: Redis, place_ids: Sequence[int]) -> Mapping[int, Kept]:
+async def fetch_kept(redis: RedisReader, place_ids: Sequence[int]) -> Mapping[int, Kept]:
     """Fetch what is kept of several places, in one command.
 
     Raises:
         redis.RedisError, OSError: Redis is away.
     """
     keys = [key for place_id in place_ids for key in (weather_key(place_id), popularity_key(place_id))]
-    values: Iterator[Any] = iter(await redis.mget(keys))
+    values: Iterator[Any] = iter(await redis.command("MGET", *keys))
     return {place_id: Kept(next(values), next(values)) for place_id in place_ids}
 
 

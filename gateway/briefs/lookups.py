@@ -6,8 +6,6 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from redis.asyncio import Redis
-
 from gateway.briefs.asked import Asked
 from gateway.briefs.batcher import Batcher
 from gateway.briefs.breaker import Breaker
@@ -17,7 +15,7 @@ from gateway.briefs.reasons import reason_of
 from gateway.briefs.rows import Known, only_places, places_with_observations
 from gateway.briefs.sections import Reason
 from gateway.places.queries import Place
-from gateway.resources.reader import Reader
+from gateway.resources.reading import DatabaseReader, RedisReader
 
 # How much of the brief's time its parts have, counted from that of its lookup: each gets less than the whole, so that there is
 # time left for what waits for it, and to answer.
@@ -76,10 +74,10 @@ class Lookups:
     """
 
     def __init__(
-        self, *, reader: Reader, redis: Redis, questions: Questions, timeout: float, call_within: float
+        self, database: DatabaseReader, redis: RedisReader, *, questions: Questions, timeout: float, call_within: float
     ) -> None:
         """Ask nothing yet. `timeout` is how many seconds a brief has, `call_within` how many a call to a backend."""
-        self._reader = reader
+        self._database = database
         self._redis = redis
         self._questions = questions
         self._timeout = timeout
@@ -141,10 +139,10 @@ class Lookups:
         return {place_id: Known(place, None, reason) for place_id, place in places.items()}
 
     def _load_rows(self, place_ids: list[int], _: float) -> "asyncio.Future[Mapping[int, Known]]":
-        return self._questions.ask(places_with_observations(self._reader, place_ids), within=self._call_within)
+        return self._questions.ask(places_with_observations(self._database, place_ids), within=self._call_within)
 
     def _load_places(self, place_ids: list[int], _: float) -> "asyncio.Future[Mapping[int, Place]]":
-        return self._questions.ask(only_places(self._reader, place_ids), within=self._call_within)
+        return self._questions.ask(only_places(self._database, place_ids), within=self._call_within)
 
     def _load_kept(self, place_ids: list[int], _: float) -> "asyncio.Future[Mapping[int, Kept]]":
         """Ask Redis, unless it has been failing."""

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import asyncpg
 from gateway.briefs.sections import Reason
 from gateway.observations.queries import OBSERVATION_COLUMNS, Observation
 from gateway.places.queries import PLACE_COLUMNS, Place
-from gateway.resources.reader import Reader
+from gateway.resources.reading import DatabaseReader
 from gateway.schema.tables import observations, places
 
 OBSERVATIONS = 5
@@ -58,13 +58,13 @@ _PLACES_WITH_OBSERVATIONS = _sql(select(*PLACE_COLUMNS, _as_json).where(_WANTED)
 _read = lru_cache(READ)(TypeAdapter(list[Observation]).validate_json)
 
 
-async def places_with_observations(reader: Reader, place_ids: Sequence[int]) -> dict[int, Known]:
+async def places_with_observations(database: DatabaseReader, place_ids: Sequence[int]) -> dict[int, Known]:
     """Fetch places, each with its latest observations. Those that do not exist are left out."""
-    rows = await reader.fetch(_PLACES_WITH_OBSERVATIONS, place_ids)
+    rows = await database.fetch(_PLACES_WITH_OBSERVATIONS, place_ids)
     return {row[0]: Known(Place(*row[:-1]), _read(row[-1] or "[]")) for row in rows}
 
 
-async def only_places(reader: Reader, place_ids: Sequence[int]) -> dict[int, Place]:
+async def only_places(database: DatabaseReader, place_ids: Sequence[int]) -> dict[int, Place]:
     """Fetch places. Those that do not exist are left out."""
-    rows = await reader.fetch(_PLACES, place_ids)
+    rows = await database.fetch(_PLACES, place_ids)
     return {row[0]: Place(*row) for row in rows}

@@ -15,7 +15,7 @@ from gateway.briefs.questions import Questions
 from gateway.briefs.rows import Known
 from gateway.briefs.sections import Reason
 from gateway.places.queries import Place
-from gateway.resources.reader import Reader
+from gateway.resources.reading import DatabaseReader, RedisReader
 
 TIMEOUT = 0.4
 """Seconds that a brief has here."""
@@ -75,8 +75,8 @@ async def questions() -> AsyncIterator[Questions]:
 async def lookups(questions: Questions, backends: Backends) -> Lookups:
     del backends
     return Lookups(
-        reader=Reader(create_async_engine("postgresql+asyncpg://nobody@localhost/none")),  # never connected
-        redis=Redis(),
+        DatabaseReader(create_async_engine("postgresql+asyncpg://nobody@localhost/none")),  # never connected
+        RedisReader(Redis()),
         questions=questions,
         timeout=TIMEOUT,
         call_within=5,

@@ -1,19 +1,24 @@
-"""Reading from the database as fast as its driver does."""
+"""Reading as fast as the drivers do: on connections of the pools that are kept from one question to the next.
+
+To check a connection out and in, and all else that is between a client and its driver, takes longer than to ask. A reader keeps as
+many as were used at once, and gives them back when it is closed, before their pool is.
+"""
 
 import asyncio
 from typing import Any
 
 import asyncpg
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util import greenlet_spawn
 
 
-class Reader:
-    """Runs statements that are run often and only read, on connections of the engine's pool that it keeps for the next ones.
+class DatabaseReader:
+    """Runs statements that only read, by asyncpg itself.
 
-    There is no transaction to begin and to roll back, each statement stands for itself, and SQLAlchemy's own connection
-    around the driver's is left out. To check one out and in would cost more than the statement.
+    There is no transaction to begin and to roll back, and each statement stands for itself.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -59,6 +64,44 @@ class Reader:
                 return pooled
             await _give_back(pooled)
         return await self._engine.raw_connection()
+
+
+class RedisReader:
+    """Runs commands that only read, on redis-py's connections themselves."""
+
+    def __init__(self, redis: Redis) -> None:
+        """Keep no connection yet."""
+        self._pool = redis.connection_pool
+        self._kept: list[AbstractConnection] = []
+        self._closed = False
+
+    async def command(self, *words: str) -> Any:
+        """Run a command; return its answer, strings as bytes.
+
+        Whoever is cancelled leaves no half-read answer to the next one: redis-py closes such a connection.
+
+        Raises:
+            OSError, redis.RedisError: Redis is away, or refuses.
+        """
+        connection = self._kept.pop() if self._kept else await self._pool.get_connection()  # type: ignore[no-untyped-call]
+        try:
+            await self._pool.ensure_connection(connection)  # anew, if the server has closed it
+            await connection.send_command(*words)
+            answer = await connection.read_response()
+        except BaseException:
+            await self._pool.release(connection)
+            raise
+        if self._closed:
+            await self._pool.release(connection)
+        else:
+            self._kept.append(connection)
+        return answer
+
+    async def close(self) -> None:
+        """Give the connections back to the pool."""
+        self._closed = True
+        while self._kept:
+            await self._pool.release(self._kept.pop())
 
 
 def _driver(pooled: PoolProxiedConnection) -> asyncpg.Connection:

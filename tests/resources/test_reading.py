@@ -1,0 +1,202 @@
+"""Reading on connections that are kept: whole answers whatever happens to them, and all of them given back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+from sqlalchemy import QueuePool
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.devstack.redis import Redis as RedisServer
+from gateway.devstack.stack import Devstack
+from gateway.resources.database import DatabaseEngine
+from gateway.resources.reading import DatabaseReader, RedisReader
+from gateway.resources.redis import RedisPool
+from gateway.settings import DatabaseSettings, RedisSettings
+from tests.end_to_end.running import until
+
+WHO = "select pg_backend_pid()"
+
+INSTANCE = "reading"
+
+
+class TestDatabase:
+    @pytest.fixture
+    async def engine(self, servers: Devstack) -> AsyncIterator[AsyncEngine]:
+        async with DatabaseEngine(DatabaseSettings(url=servers.postgresql.url), INSTANCE).open() as engine:
+            yield engine
+
+    @pytest.fixture
+    async def reader(self, engine: AsyncEngine) -> AsyncIterator[DatabaseReader]:
+        reader = DatabaseReader(engine)
+        yield reader
+        await reader.close()
+        assert self.in_use(engine) == 0
+
+    @staticmethod
+    def in_use(engine: AsyncEngine) -> int:
+        """How many connections the pool is missing."""
+        assert isinstance(engine.pool, QueuePool)
+        return engine.pool.checkedout()
+
+    @staticmethod
+    async def who(reader: DatabaseReader) -> int:
+        """The server's process behind the connection that the reader takes."""
+        [row] = await reader.fetch(WHO)
+        return int(row[0])
+
+    async def test_one_connection_is_kept_from_statement_to_statement(
+        self, reader: DatabaseReader, engine: AsyncEngine
+    ) -> None:
+        assert await self.who(reader) == await self.who(reader)
+        assert self.in_use(engine) == 1
+
+    async def test_statements_at_the_same_time_have_each_their_own(
+        self, reader: DatabaseReader, engine: AsyncEngine
+    ) -> None:
+        first, second = await asyncio.gather(self.who(reader), self.who(reader))
+
+        assert first != second
+        assert self.in_use(engine) == 2
+        assert await self.who(reader) in {first, second}
+
+    async def test_what_is_asked_for_is_given(self, reader: DatabaseReader) -> None:
+        rows = await reader.fetch("select * from unnest($1::int[])", [3, 4])
+
+        assert [row[0] for row in rows] == [3, 4]
+
+    async def test_one_that_the_server_has_closed_costs_no_statement(
+        self, reader: DatabaseReader, servers: Devstack
+    ) -> None:
+        closed = await self.who(reader)
+        [pooled] = reader._kept
+        raw = pooled.driver_connection
+        async with servers.postgresql.superuser() as connection:
+            await connection.execute("select pg_terminate_backend($1)", closed)
+
+        async def noticed() -> bool:
+            return raw is not None and raw.is_closed()
+
+        await until(noticed, "the driver has seen that it is closed")
+        assert await self.who(reader) != closed
+
+    async def test_whoever_is_cancelled_leaves_no_half_read_answer_to_the_next_one(
+        self, reader: DatabaseReader, engine: AsyncEngine
+    ) -> None:
+        cancelled = await self.who(reader)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await reader.fetch("select pg_sleep(60)")
+
+        assert self.in_use(engine) == 0
+        assert await self.who(reader) != cancelled
+
+    async def test_a_statement_that_fails_keeps_no_connection_from_others(
+        self, reader: DatabaseReader, engine: AsyncEngine
+    ) -> None:
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await reader.fetch("select 1 / $1::int", 0)
+
+        assert self.in_use(engine) == 0
+        assert await self.who(reader)
+
+    async def test_what_is_still_read_when_it_is_closed_is_given_back_then(
+        self, reader: DatabaseReader, engine: AsyncEngine
+    ) -> None:
+        reading = asyncio.create_task(reader.fetch("select pg_sleep(0.1)"))
+
+        async def begun() -> bool:
+            return self.in_use(engine) == 1
+
+        await until(begun, "it is under way")
+        await reader.close()
+        await reading
+
+        assert self.in_use(engine) == 0
+
+
+class TestRedis:
+    @pytest.fixture
+    async def redis(self, redis_server: RedisServer) -> AsyncIterator[Redis]:
+        async with RedisPool(RedisSettings.model_validate({"url": redis_server.url}), INSTANCE).open() as redis:
+            yield redis
+
+    @pytest.fixture
+    async def reader(self, redis: Redis) -> AsyncIterator[RedisReader]:
+        reader = RedisReader(redis)
+        yield reader
+        await reader.close()
+        assert self.in_use(redis) == 0
+
+    @staticmethod
+    def in_use(redis: Redis) -> int:
+        pool: Any = redis.connection_pool
+        return len(pool._in_use_connections)
+
+    @staticmethod
+    async def who(reader: RedisReader) -> int:
+        return int(await reader.command("CLIENT", "ID"))
+
+    async def test_one_connection_is_kept_from_command_to_command(self, reader: RedisReader, redis: Redis) -> None:
+        assert await self.who(reader) == await self.who(reader)
+        assert self.in_use(redis) == 1
+
+    async def test_commands_at_the_same_time_have_each_their_own(self, reader: RedisReader, redis: Redis) -> None:
+        first, second = await asyncio.gather(self.who(reader), self.who(reader))
+
+        assert first != second
+        assert self.in_use(redis) == 2
+
+    async def test_strings_are_bytes_and_what_is_not_there_is_none(self, reader: RedisReader, redis: Redis) -> None:
+        await redis.set("reading:there", "ä")
+
+        assert await reader.command("MGET", "reading:there", "reading:not") == ["ä".encode(), None]
+
+    async def test_one_that_the_server_has_closed_costs_no_command(self, reader: RedisReader, redis: Redis) -> None:
+        closed = await self.who(reader)
+        [connection] = reader._kept
+        await redis.client_kill_filter(_id=str(closed))
+
+        async def noticed() -> bool:
+            return await connection.can_read()
+
+        await until(noticed, "its end has come")
+        assert await self.who(reader) != closed
+
+    async def test_whoever_is_cancelled_leaves_no_half_read_answer_to_the_next_one(
+        self, reader: RedisReader, redis: Redis
+    ) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await reader.command("BLPOP", "reading:empty", "60")
+
+        assert self.in_use(redis) == 0
+        assert await reader.command("ECHO", "mine") == b"mine"
+
+    async def test_a_command_that_fails_keeps_no_connection_from_others(
+        self, reader: RedisReader, redis: Redis
+    ) -> None:
+        with pytest.raises(ResponseError):
+            await reader.command("NONSENSE")
+
+        assert self.in_use(redis) == 0
+        assert await self.who(reader)
+
+    async def test_what_is_still_read_when_it_is_closed_is_given_back_then(
+        self, reader: RedisReader, redis: Redis
+    ) -> None:
+        reading = asyncio.create_task(reader.command("BLPOP", "reading:pushed", "60"))
+
+        async def begun() -> bool:
+            return self.in_use(redis) == 1
+
+        await until(begun, "it is under way")
+        await reader.close()
+        await redis.lpush("reading:pushed", "now")
+        await reading
+
+        assert self.in_use(redis) == 0
