@@ -11,6 +11,10 @@ Key = TypeVar("Key")
 Answer = TypeVar("Answer")
 
 
+TOLD_AT_ONCE = 16
+"""How many get their answer in one turn of the event loop: were it all, the first would be sent when the last is written."""
+
+
 class Batcher(Generic[Key, Answer]):
     """Puts the questions of those who ask at the same time into one call.
 
@@ -75,8 +79,13 @@ class Batcher(Generic[Key, Answer]):
 
     def _hand_on(self, answers: "list[asyncio.Future[Answer]]", loaded: "asyncio.Future[Answer]") -> None:
         self._under_way -= 1
+        self._send_soon()
+        self._tell(answers, loaded)
+
+    def _tell(self, answers: "list[asyncio.Future[Answer]]", loaded: "asyncio.Future[Answer]") -> None:
+        """Tell those who asked; only some in each turn of the loop, for what they write is sent at its end."""
         error = loaded.exception()
-        for answer in answers:
+        for answer in answers[:TOLD_AT_ONCE]:
             if answer.done():
                 continue
             if error is None:
@@ -84,4 +93,5 @@ class Batcher(Generic[Key, Answer]):
             else:
                 answer.set_exception(error)
                 answer.exception()  # so that the loop does not miss anybody who would have awaited it
-        self._send_soon()
+        if rest := answers[TOLD_AT_ONCE:]:
+            asyncio.get_running_loop().call_soon(self._tell, rest, loaded)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from gateway.briefs.batcher import Batcher
+from gateway.briefs.batcher import TOLD_AT_ONCE, Batcher
 
 
 class Backend:
@@ -152,3 +152,18 @@ async def test_a_batch_knows_when_the_first_of_its_questions_was_asked() -> None
 
     [asked] = backend.asked
     assert between <= asked <= after
+
+
+async def test_not_all_are_told_in_one_turn_of_the_loop_but_all_are_told() -> None:
+    """What one turn writes is sent at its end: the first would wait for the last."""
+    backend = Backend()
+    shared = batcher(backend)
+    told: list[int] = []
+    answers = [shared.ask([number]) for number in range(2 * TOLD_AT_ONCE + 1)]
+    for answer in answers:
+        answer.add_done_callback(lambda _: told.append(turn))
+    backend.let()
+    for turn in range(10):  # noqa: B007 - the callbacks look at it
+        await asyncio.sleep(0)
+
+    assert [told.count(each) for each in sorted(set(told))] == [TOLD_AT_ONCE, TOLD_AT_ONCE, 1]
