@@ -34,6 +34,9 @@ _SESSION = {
     # All of our statements look rows up by an index, whatever they are given. PostgreSQL would plan those anew that are given but
     # a few ids, which takes longer than to run them.
     "plan_cache_mode": "force_generic_plan",
+    # What is asked for is mostly in memory. Else the few latest observations of a place would be found by sorting all of it, and
+    # those of a place that has many more than most have would take long.
+    "random_page_cost": "1.1",
     "timezone": "UTC",  # of the times in the JSON that it makes
 }
 """What each connection sets for itself."""
