@@ -18,8 +18,8 @@ from gateway.schema.tables import observations, places
 OBSERVATIONS = 5
 """How many of the latest a brief has."""
 
-READ = 10_000
-"""The most lists of observations that are remembered as what they are, and not only as text."""
+READ = 1_000
+"""The most lists of observations that are remembered as what they are, and not only as text: 40 MB, were all notes of the longest."""
 
 
 @dataclass(slots=True)
