@@ -84,7 +84,7 @@ class Batcher(Generic[Key, Answer]):
 
     def _tell(self, answers: "list[asyncio.Future[Answer]]", loaded: "asyncio.Future[Answer]") -> None:
         """Tell those who asked; only some in each turn of the loop, for what they write is sent at its end."""
-        error = loaded.exception()
+        error = ConnectionError("nobody answers any more") if loaded.cancelled() else loaded.exception()
         for answer in answers[:TOLD_AT_ONCE]:
             if answer.done():
                 continue

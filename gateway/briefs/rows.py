@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import ARRAY, Integer, Select, Text, any_, bindparam, cast, func, literal_column, select
 from sqlalchemy.dialects.postgresql import asyncpg
 
@@ -19,7 +19,10 @@ OBSERVATIONS = 5
 """How many of the latest a brief has."""
 
 READ = 1_000
-"""The most lists of observations that are remembered as what they are, and not only as text: 40 MB, were all notes of the longest."""
+"""The most lists of observations that are remembered as what they are, and not only as text."""
+
+LARGEST_READ = 4096
+"""In characters. Most have some 900; what is larger is read each time, for it would take memory."""
 
 
 @dataclass(slots=True)
@@ -54,17 +57,24 @@ _as_json = select(cast(func.json_agg(_latest.table_valued()), Text)).scalar_subq
 _PLACES = _sql(select(*PLACE_COLUMNS).where(_WANTED))
 _PLACES_WITH_OBSERVATIONS = _sql(select(*PLACE_COLUMNS, _as_json).where(_WANTED))
 
-# The same text is the same observations: it is read once.
-_read = lru_cache(READ)(TypeAdapter(list[Observation]).validate_json)
+_read = TypeAdapter(list[Observation]).validate_json
+_read_once = lru_cache(READ)(_read)  # the same text is the same observations
 
 
 async def places_with_observations(database: DatabaseReader, place_ids: Sequence[int]) -> dict[int, Known]:
     """Fetch places, each with its latest observations. Those that do not exist are left out."""
     rows = await database.fetch(_PLACES_WITH_OBSERVATIONS, place_ids)
-    return {row[0]: Known(Place(*row[:-1]), _read(row[-1] or "[]")) for row in rows}
+    return {row[0]: _known(Place(*row[:-1]), row[-1] or "[]") for row in rows}
 
 
 async def only_places(database: DatabaseReader, place_ids: Sequence[int]) -> dict[int, Place]:
     """Fetch places. Those that do not exist are left out."""
     rows = await database.fetch(_PLACES, place_ids)
     return {row[0]: Place(*row) for row in rows}
+
+
+def _known(place: Place, latest: str) -> Known:
+    try:
+        return Known(place, _read_once(latest) if len(latest) <= LARGEST_READ else _read(latest))
+    except ValidationError:  # somebody has spoiled a row by hand; that is nothing to the other places
+        return Known(place, None, Reason.ERROR)

@@ -14,13 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from gateway.resources.opening import PermanentError, opened
+from gateway.resources.reading import KEPT
 from gateway.resources.resource import Resource
 from gateway.schema.revision import current_revision, mismatch
 from gateway.schema.transaction import TLS_UNLESS_SAID
 from gateway.settings import DatabaseSettings, address
 
 POOL_SIZE = 10
-"""Connections kept open; as many again come and go under load."""
+"""Connections kept open; as many again come and go under load, and those that a reader keeps."""
 
 CONNECT_TIMEOUT = 5.0
 COMMAND_TIMEOUT = 5.0
@@ -118,7 +119,7 @@ class DatabaseEngine(Resource[AsyncEngine]):
             self.settings.url.get_secret_value(),
             async_creator=self._connect,
             pool_size=POOL_SIZE,
-            max_overflow=POOL_SIZE,
+            max_overflow=POOL_SIZE + KEPT,
             pool_timeout=COMMAND_TIMEOUT,
             hide_parameters=True,
         )

@@ -1,7 +1,8 @@
 """Reading as fast as the drivers do: on connections of the pools that are kept from one question to the next.
 
-To check a connection out and in, and all else that is between a client and its driver, takes longer than to ask. A reader keeps as
-many as were used at once, and gives them back when it is closed, before their pool is.
+To check a connection out and in, and all else that is between a client and its driver, takes longer than to ask. What a reader
+keeps, the pools have beyond what others may use. When its pool runs short it keeps none, for nobody is told of one that is idle
+here. It gives back all of them when it is closed, before the pool is.
 """
 
 import asyncio
@@ -11,8 +12,11 @@ import asyncpg
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 from sqlalchemy.util import greenlet_spawn
+
+KEPT = 4
+"""The most connections that a reader keeps."""
 
 
 class DatabaseReader:
@@ -23,7 +27,9 @@ class DatabaseReader:
 
     def __init__(self, engine: AsyncEngine) -> None:
         """Keep no connection yet."""
+        assert isinstance(engine.pool, QueuePool)  # noqa: S101 - for mypy
         self._engine = engine
+        self._pool = engine.pool
         self._kept: list[PoolProxiedConnection] = []
         self._closed = False
 
@@ -45,7 +51,7 @@ class DatabaseReader:
                 _driver(pooled).terminate()  # the pool sees that it is closed, and makes another
             await _give_back(pooled)
             raise
-        if self._closed:
+        if self._closed or len(self._kept) == KEPT or self._pool.overflow() > 0:
             await _give_back(pooled)
         else:
             self._kept.append(pooled)
@@ -83,15 +89,14 @@ class RedisReader:
         Raises:
             OSError, redis.RedisError: Redis is away, or refuses.
         """
-        connection = self._kept.pop() if self._kept else await self._pool.get_connection()  # type: ignore[no-untyped-call]
+        connection = await self._connected()
         try:
-            await self._pool.ensure_connection(connection)  # anew, if the server has closed it
             await connection.send_command(*words)
             answer = await connection.read_response()
         except BaseException:
             await self._pool.release(connection)
             raise
-        if self._closed:
+        if self._closed or len(self._kept) == KEPT or not self._pool.can_get_connection():
             await self._pool.release(connection)
         else:
             self._kept.append(connection)
@@ -102,6 +107,18 @@ class RedisReader:
         self._closed = True
         while self._kept:
             await self._pool.release(self._kept.pop())
+
+    async def _connected(self) -> AbstractConnection:
+        if not self._kept:
+            connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+            return connection
+        connection = self._kept.pop()
+        try:
+            await self._pool.ensure_connection(connection)  # anew, if the server has closed it
+        except BaseException:
+            await self._pool.release(connection)
+            raise
+        return connection
 
 
 def _driver(pooled: PoolProxiedConnection) -> asyncpg.Connection:

@@ -19,11 +19,12 @@ from redis.exceptions import (
 from redis.maint_notifications import MaintNotificationsConfig
 
 from gateway.resources.opening import PermanentError, opened
+from gateway.resources.reading import KEPT
 from gateway.resources.resource import Resource
 from gateway.settings import RedisSettings, address
 
 CONNECTIONS = 20
-"""The most connections at once; a command beyond them waits for one."""
+"""The most connections at once, beside those that a reader keeps; a command beyond them waits for one."""
 
 _PERMANENT = (AuthenticationError, AuthorizationError, ResponseError)
 
@@ -45,7 +46,7 @@ class RedisPool(Resource[Redis]):
     async def open(self) -> AsyncGenerator[Redis]:
         pool = self._pool = _Pool.from_url(
             self.settings.url.get_secret_value(),
-            max_connections=CONNECTIONS,
+            max_connections=CONNECTIONS + KEPT,
             timeout=None,
             client_name=self._instance,
             socket_timeout=None,

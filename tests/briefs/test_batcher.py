@@ -167,3 +167,13 @@ async def test_not_all_are_told_in_one_turn_of_the_loop_but_all_are_told() -> No
         await asyncio.sleep(0)
 
     assert [told.count(each) for each in sorted(set(told))] == [TOLD_AT_ONCE, TOLD_AT_ONCE, 1]
+
+
+async def test_a_call_that_is_cancelled_lets_nobody_wait_for_ever() -> None:
+    call: asyncio.Future[Mapping[int, int]] = asyncio.get_running_loop().create_future()
+    answer = Batcher[int, Mapping[int, int]](lambda _numbers, _asked: call, full=1).ask([1])
+    await ticks()
+    call.cancel()
+
+    with pytest.raises(ConnectionError):
+        await answer

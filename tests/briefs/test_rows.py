@@ -1,10 +1,15 @@
 """What is read for a brief: how PostgreSQL goes about it."""
 
+import json
+
 from sqlalchemy import text
 
 from gateway.briefs import rows
+from gateway.briefs.sections import Reason
 from gateway.devstack.stack import Devstack
+from gateway.places.queries import Place
 from gateway.resources.database import DatabaseEngine
+from gateway.resources.reading import DatabaseReader
 from gateway.settings import DatabaseSettings
 
 FIVE_FOR_SOME = text("""
@@ -30,3 +35,34 @@ async def test_the_latest_observations_are_read_off_an_index_without_sorting(ser
     assert "Index Scan Backward using ix_observations_place_id_created_at_id on observations" in nodes
     assert "Index Scan using pk_places on places" in nodes
     assert "Sort" not in nodes
+
+
+async def test_a_row_that_was_spoiled_by_hand_is_nothing_to_the_other_places(servers: Devstack) -> None:
+    spoiled, other = 2657896, 2661552
+    report = "INSERT INTO observations (place_id, temperature_c, condition, created_at) VALUES ($1, 1, 'rain', $2)"
+    async with servers.postgresql.superuser("gateway") as superuser:
+        await superuser.execute(report.replace("$2", "'infinity'"), spoiled)
+        try:
+            async with DatabaseEngine(DatabaseSettings(url=servers.postgresql.url), "rows").open() as engine:
+                reader = DatabaseReader(engine)
+                known = await rows.places_with_observations(reader, [spoiled, other])
+                await reader.close()
+        finally:
+            await superuser.execute("DELETE FROM observations WHERE created_at = 'infinity'")
+
+    assert known[spoiled].reason is Reason.ERROR
+    assert known[spoiled].observations is None
+    assert known[other].observations is not None
+
+
+async def test_a_long_text_is_read_and_not_remembered() -> None:
+    place = Place(1, "Bern", "Bern", "CH", "BE", 46.9, 7.4, 1, "Europe/Zurich", 0)
+    note = "x" * rows.LARGEST_READ
+    observation = {"id": 1, "place_id": 1, "temperature_c": 1, "condition": "rain", "note": note}
+    latest = json.dumps([observation | {"created_at": "2026-11-28T00:00:00+00:00"}])
+    before = rows._read_once.cache_info()
+    known = rows._known(place, latest)
+
+    assert known.observations is not None
+    assert known.observations[0].note == note
+    assert rows._read_once.cache_info() == before

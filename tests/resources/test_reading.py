@@ -2,20 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import asyncpg
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
-from sqlalchemy import QueuePool
+from sqlalchemy import QueuePool, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.devstack.redis import Redis as RedisServer
 from gateway.devstack.stack import Devstack
-from gateway.resources.database import DatabaseEngine
-from gateway.resources.reading import DatabaseReader, RedisReader
-from gateway.resources.redis import RedisPool
+from gateway.resources.database import POOL_SIZE, DatabaseEngine
+from gateway.resources.reading import KEPT, DatabaseReader, RedisReader
+from gateway.resources.redis import CONNECTIONS, RedisPool
 from gateway.settings import DatabaseSettings, RedisSettings
 from tests.end_to_end.running import until
 
@@ -118,6 +119,28 @@ class TestDatabase:
 
         assert self.in_use(engine) == 0
 
+    async def test_when_the_pool_runs_short_nobody_waits_for_one_that_is_idle(
+        self, reader: DatabaseReader, engine: AsyncEngine
+    ) -> None:
+        async with AsyncExitStack() as others:
+            for _ in range(2 * POOL_SIZE + KEPT - 1):
+                await others.enter_async_context(engine.connect())
+            async with asyncio.timeout(3):
+                told = await asyncio.gather(*(self.who(reader) for _ in range(10)))
+                async with engine.connect() as connection:
+                    await connection.execute(text("select 1"))
+
+        assert len(told) == 10
+
+    async def test_what_it_keeps_is_beside_what_others_may_use(
+        self, reader: DatabaseReader, engine: AsyncEngine
+    ) -> None:
+        await asyncio.gather(*(self.who(reader) for _ in range(KEPT + 1)))
+        assert self.in_use(engine) == KEPT
+        async with asyncio.timeout(3), AsyncExitStack() as others:
+            for _ in range(2 * POOL_SIZE):
+                await others.enter_async_context(engine.connect())
+
 
 class TestRedis:
     @pytest.fixture
@@ -200,3 +223,25 @@ class TestRedis:
         await reading
 
         assert self.in_use(redis) == 0
+
+    async def test_when_the_pool_runs_short_nobody_waits_for_one_that_is_idle(
+        self, reader: RedisReader, redis: Redis
+    ) -> None:
+        pool: Any = redis.connection_pool
+        taken = [await pool.get_connection() for _ in range(CONNECTIONS + KEPT - 1)]
+        async with asyncio.timeout(3):
+            told = await asyncio.gather(*(self.who(reader) for _ in range(10)))
+            assert await redis.ping()
+        for connection in taken:
+            await pool.release(connection)
+
+        assert len(told) == 10
+
+    async def test_what_it_keeps_is_beside_what_others_may_use(self, reader: RedisReader, redis: Redis) -> None:
+        await asyncio.gather(*(self.who(reader) for _ in range(KEPT + 1)))
+        assert self.in_use(redis) == KEPT
+        pool: Any = redis.connection_pool
+        async with asyncio.timeout(3):
+            taken = [await pool.get_connection() for _ in range(CONNECTIONS)]
+        for connection in taken:
+            await pool.release(connection)
