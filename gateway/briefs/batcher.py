@@ -64,17 +64,17 @@ class Batcher(Generic[Key, Answer]):
     def _send(self) -> None:
         self._sending = None
         batch: dict[Key, None] = {}
-        first: float | None = None
+        first_asked = 0.0
         answers: list[asyncio.Future[Answer]] = []
         while self._waiting and len(batch) < self._full:
             keys, asked, answer = self._waiting.popleft()
             if not answer.done():  # else who asked has given up
-                first = asked if first is None else first
+                first_asked = first_asked if answers else asked
                 batch.update(dict.fromkeys(keys))
                 answers.append(answer)
-        if first is not None:
+        if answers:
             self._under_way += 1
-            self._load(list(batch), first).add_done_callback(partial(self._hand_on, answers))
+            self._load(list(batch), first_asked).add_done_callback(partial(self._hand_on, answers))
             self._send_soon()
 
     def _hand_on(self, answers: "list[asyncio.Future[Answer]]", loaded: "asyncio.Future[Answer]") -> None:

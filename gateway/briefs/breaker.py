@@ -51,14 +51,17 @@ class Breaker:
         """Ask, for an answer that comes, or fails, in a time of its own. It raises `OpenError` if nothing was asked."""
         if self.is_open:
             return failed(self.refuse(ask))
-        answer = ask()
-        answer.add_done_callback(partial(self._judge, ask))
-        return answer
+        return self._try(ask)
 
     def refuse(self, ask: Callable[[], "asyncio.Future[Any]"]) -> OpenError:
         """Say that a question is not asked now. The next probe asks it: another one may be what the backend cannot answer."""
         self._wanted = ask
         return OpenError("it kept failing and is left alone for now")
+
+    def _try(self, ask: Callable[[], "asyncio.Future[T]"]) -> "asyncio.Future[T]":
+        answer = ask()
+        answer.add_done_callback(partial(self._judge, ask))
+        return answer
 
     def _judge(self, ask: Callable[[], "asyncio.Future[Any]"], answer: "asyncio.Future[Any]") -> None:
         if answer.cancelled():
@@ -82,6 +85,4 @@ class Breaker:
         while self.is_open:
             await asyncio.sleep(PROBE_EVERY * random.uniform(0.8, 1))  # noqa: S311 - jitter is no secret
             if self._wanted is not None:
-                answer = self._wanted()
-                answer.add_done_callback(partial(self._judge, self._wanted))
-                await asyncio.wait({answer})
+                await asyncio.wait({self._try(self._wanted)})

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from gateway.briefs.breaker import Breaker
 from gateway.briefs.kept import weather_key
-from gateway.briefs.questions import Questions
+from gateway.briefs.questions import Questions, failed
 from gateway.briefs.reasons import reason_of
 from gateway.briefs.sections import Reason
 from gateway.briefs.weather import Weather, fetch_weather
@@ -120,10 +120,9 @@ class Forecasts:
         return Found(flight.result(), fresh=True)
 
     def _start(self, place: Place) -> "asyncio.Future[Forecast]":
-        flight: asyncio.Future[Forecast] = asyncio.get_running_loop().create_future()
         if self._breaker.is_open:
-            flight.set_exception(self._breaker.refuse(partial(self._fetch, place)))
-            return flight
+            return failed(self._breaker.refuse(partial(self._fetch, place)))
+        flight: asyncio.Future[Forecast] = asyncio.get_running_loop().create_future()
         self._flights[place.id] = flight
         self._questions.keep(self._fly(place, flight))
         return flight

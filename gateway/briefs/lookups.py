@@ -17,7 +17,7 @@ from gateway.briefs.sections import Reason
 from gateway.places.queries import Place
 from gateway.resources.reading import DatabaseReader, RedisReader
 
-# How much of the brief's time its parts have, counted from that of its lookup: each gets less than the whole, so that there is
+# How much of the brief's time its parts have, counted from when it was asked for: each gets less than the whole, so that there is
 # time left for what waits for it, and to answer.
 
 SHARE = 0.9

@@ -18,7 +18,7 @@ class Questions:
     """Each question is a task of its own. At its deadline it is cancelled, and not waited for.
 
     Client libraries may take their time to give a connection back, or resist: whoever asked has been answered by then.
-    What lingers so is kept here, with all that works in the background, and ended before the resources are released.
+    All that is under way is kept here, with what works in the background, and ended before the resources are released.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Questions:
         answer: asyncio.Future[T] = loop.create_future()
         task = asyncio.create_task(question)
 
-        def end() -> None:
+        def expire() -> None:
             if not answer.done():
                 answer.set_exception(TimeoutError(f"no answer within {within:.3g} s"))
 
@@ -73,7 +73,7 @@ class Questions:
             timer.cancel()
             task.cancel()  # of no effect if it has ended
 
-        timer = loop.call_later(within, end)
+        timer = loop.call_later(within, expire)
         self._kept.add(task)
         task.add_done_callback(hand_on)
         answer.add_done_callback(leave)
