@@ -3,9 +3,19 @@
 It knows nothing of the gateway, and needs the standard library only.
 """
 
-from faultlab.faults import Call, Cancel, Fault, Leap
-from faultlab.ledger import Ledger
-from faultlab.points import Point
-from faultlab.sweep import Case, Outcome, sweep
+from faultlab.faults import Call, Cancel, ExpireDeadlines, Fault
+from faultlab.injection_points import InjectionPoint
+from faultlab.snapshot import ResourceSnapshot
+from faultlab.sweep import Outcome, Run, sweep
 
-__all__ = ["Call", "Cancel", "Case", "Fault", "Leap", "Ledger", "Outcome", "Point", "sweep"]
+__all__ = [
+    "Call",
+    "Cancel",
+    "ExpireDeadlines",
+    "Fault",
+    "InjectionPoint",
+    "Outcome",
+    "ResourceSnapshot",
+    "Run",
+    "sweep",
+]

@@ -13,12 +13,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from faultlab.acquired import place_of_frame, remembered
-from faultlab.examine import LIVES, Examination, Finding, Phase, UnusableError
-from faultlab.ledger import Ledger
-from faultlab.points import Point
+from faultlab.checker import LIVES, LeakReport, LifespanChecker, Phase, UnusableError
+from faultlab.injection_points import InjectionPoint
+from faultlab.server_probes import WatchError, watched
+from faultlab.snapshot import ResourceSnapshot
 from faultlab.target import TargetError, load
-from faultlab.watch import WatchError, watched
+from faultlab.tracking import place_of_frame, tracking_acquisitions
 
 _DONE = {
     "import": "import",
@@ -100,17 +100,17 @@ def _seconds(text: str) -> float:
 
 def _examined(options: argparse.Namespace) -> bool:
     """Examine the app and print what is found; return whether anything was."""
-    with remembered() as memory:
+    with tracking_acquisitions() as memory:
         with _quiet():
-            before = Ledger.now()
+            before = ResourceSnapshot.take()
             make = load(options.app)
-        held = Ledger.now().added_since(before)
-        guilty = _report(Phase("import", 1, [Finding(held)] if held else []), options.points)
+        held = ResourceSnapshot.take().leaked_since(before)
+        guilty = _report(Phase("import", 1, [LeakReport(held)] if held else []), options.points)
         with watched(options.watch), _unblocked(options.limit):
-            phases = Examination(
+            phases = LifespanChecker(
                 make,
                 memory,
-                point=Point(options.points.removesuffix("s")),
+                point=InjectionPoint(options.points.removesuffix("s")),
                 path=options.request,
                 silent=options.silence,
                 limit=options.limit,

@@ -12,38 +12,38 @@ class Fault(Protocol):
     """Something that strikes."""
 
     @property
-    def again(self) -> float:
+    def repeat(self) -> float:
         """At how many of the points that follow it strikes again."""
         ...
 
-    def strike(self, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop) -> None: ...
+    def inject(self, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop) -> None: ...
 
 
 @dataclass(frozen=True)
 class Cancel:
     """The task is cancelled. `again` = 1 is somebody who asks twice, infinity is anyio's scopes, which insist at every await."""
 
-    again: float = 0
+    repeat: float = 0
 
-    def strike(self, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop) -> None:
+    def inject(self, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop) -> None:
         del loop
         task.cancel()
 
     def __str__(self) -> str:
         times = {0: "once", 1: "twice", math.inf: "at every later point"}
-        return f"cancelled {times.get(self.again, f'{self.again + 1:.0f} times')}"
+        return f"cancelled {times.get(self.repeat, f'{self.repeat + 1:.0f} times')}"
 
 
 @dataclass(frozen=True)
-class Leap:
+class ExpireDeadlines:
     """So many seconds pass in an instant: whatever deadline of the event loop lies within them expires."""
 
     seconds: float
-    again: float = 0
+    repeat: float = 0
 
-    def strike(self, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop) -> None:
+    def inject(self, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop) -> None:
         del task
-        if not isinstance(loop, Leaps):
+        if not isinstance(loop, AdjustableClock):
             raise TypeError("this needs a loop that can leap")
         loop.leap(self.seconds)
 
@@ -58,9 +58,9 @@ class Call:
     what: Callable[[], object]
     name: str
     """What is said of it."""
-    again: float = 0
+    repeat: float = 0
 
-    def strike(self, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop) -> None:
+    def inject(self, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop) -> None:
         del task, loop
         self.what()
 
@@ -69,7 +69,7 @@ class Call:
 
 
 @runtime_checkable
-class Leaps(Protocol):
+class AdjustableClock(Protocol):
     """What an event loop can do that was made by `leaping`."""
 
     def leap(self, seconds: float) -> None: ...
@@ -90,7 +90,7 @@ class _Timer:
             self._callback(*self._args)
 
 
-def leaping(loop_class: type[asyncio.AbstractEventLoop]) -> type[asyncio.AbstractEventLoop]:
+def with_adjustable_clock(loop_class: type[asyncio.AbstractEventLoop]) -> type[asyncio.AbstractEventLoop]:
     """Make a class of event loops like `loop_class` that also have `leap`."""
 
     class Leaping(loop_class):  # type: ignore[misc, valid-type]

@@ -1,4 +1,4 @@
-"""The sweep: a fault at the first point in time, the second, the third ... until it strikes no more."""
+"""The sweep: inject a fault at the first point, at the second, at the third ... until a run has no such point."""
 
 import asyncio
 import gc
@@ -8,211 +8,268 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from faultlab.complaints import Complaints
-from faultlab.faults import Cancel, Fault, leaping
-from faultlab.ledger import Ledger
-from faultlab.points import Point, PointCounter, counted
+from .diagnostics import Diagnostics
+from .faults import Cancel, Fault, with_adjustable_clock
+from .injection_points import InjectionPoint, PointCounter, counted
+from .snapshot import ResourceSnapshot
 
-SETTLE_WITHIN = 1.0
-"""Seconds for callbacks and closing transports to get to their end, before what is still there counts as left behind."""
+SETTLE_TIMEOUT = 1.0  # time for callbacks and transports to finish; after that, what is still open has leaked
+MIN_SETTLE_TIME = 0.002  # a closed transport reports its error to its tasks a moment later
+SETTLE_INTERVAL = 0.002
+MISSES_TO_STOP = 3  # the number of points varies a little, so that one run without an injection is not the end
 
-SETTLE_AT_LEAST = 0.002
-"""Seconds for transports that were closed to tell those who used them: only then is there an error that nobody retrieves."""
+Loop = type[asyncio.AbstractEventLoop]
+Errors = type[BaseException] | tuple[type[BaseException], ...]
 
-MISSES = 3
-"""So many runs in a row without a strike end the sweep: no two runs have quite the same number of points."""
+
+class UnexpectedCancellationError(Exception):
+    """A run ended with `CancelledError`, although nothing had cancelled it."""
 
 
 @dataclass
 class Outcome:
-    """What one run left behind."""
+    """The result of one run.
+
+    Attributes:
+        at: the number of the injection point, from 1; 0 without a fault.
+        location: file, line and function at that point.
+        activity: the run's own description of that moment (see `Run.armed`).
+        leaked: what was open after the run and not before it, and errors that no task awaited; a line each.
+        error: the expected error that the run raised, or None.
+        cancelled: whether the run ended with `CancelledError`.
+        duration: seconds from the injection to the end of the run; without a fault, of the whole run.
+    """
 
     at: int
-    """Which point it was, from 1."""
-    place: str
-    """Where: file, line and function."""
-    during: str = ""
-    """What the run itself says of that moment, if it was asked."""
-    left: list[str] = field(default_factory=list)
-    """What was held afterwards and not before, and what was complained of."""
-    swallowed: bool = False
-    """It was cancelled, and did not end as what is cancelled ends."""
+    location: str = ""
+    activity: str = ""
+    leaked: list[str] = field(default_factory=list)
     error: BaseException | None = None
-    """What the run raised, if that was no cancellation."""
-    took: float = 0.0
-    """Seconds from the strike to the end of the run."""
+    cancelled: bool = False
+    duration: float = 0.0
 
 
-class Case:
-    """One run. What is inside `armed()` is struck at the n-th point, if it takes that long."""
+class Run:
+    """One run of the code under test. The fault is injected at the n-th point inside `armed()`."""
 
-    def __init__(self, at: int, fault: Fault, counter: PointCounter, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, at: int, fault: Fault | None, counter: PointCounter, loop: asyncio.AbstractEventLoop) -> None:
         self.at = at
-        self.during = ""
-        self.struck_at = 0.0
-        """When the fault struck first, by the monotonic clock."""
+        self.activity = ""
+        self.injected_at = 0.0  # by the monotonic clock; the first injection, if the fault repeats
         self._fault = fault
         self._counter = counter
         self._loop = loop
 
     @property
     def cancels(self) -> bool:
-        """Whether the fault is one that the run must end of, as whatever is cancelled does."""
+        """Whether the fault is a cancellation, which has to end the run."""
         return isinstance(self._fault, Cancel)
 
     @property
     def fired(self) -> bool:
-        """Whether the fault has struck."""
+        """Whether the fault was injected."""
         return self._counter.fired > 0
 
     @contextmanager
-    def armed(self, during: Callable[[], str] = str) -> Iterator[None]:
-        """Within the block, the fault may strike. When it does, `during()` is asked what was going on."""
+    def armed(self, describe: Callable[[], str] = str) -> Iterator[None]:
+        """Allow the injection inside the block. `describe()` is called at that moment; its result is the `activity`."""
         task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("only a task can be struck")
+        if task is None or self._fault is None:
+            raise RuntimeError("a fault is injected into a task, by `sweep`")
+        fault = self._fault
 
-        def strike() -> None:
-            self.struck_at = self.struck_at or time.monotonic()
-            self.during = self.during or during()
-            self._fault.strike(task, self._loop)
+        def inject() -> None:
+            self.injected_at = self.injected_at or time.monotonic()
+            self.activity = self.activity or describe()
+            fault.inject(task, self._loop)
 
-        self._counter.arm(self.at, self._fault.again, strike)
+        self._counter.arm(self.at, fault.repeat, inject)
         try:
             yield
         finally:
             self._counter.disarm()
 
 
-Run = Callable[[Case], Awaitable[Any]]
+RunFunction = Callable[[Run], Awaitable[Any]]
 
 
-async def _nothing(_case: Case) -> None:
+async def _nothing(_run: Run) -> None:
     pass
 
 
 def sweep(
-    run: Run,
+    function: RunFunction,
     *,
-    point: Point = Point.TICK,
-    fault: Fault = Cancel(),  # noqa: B008 - it cannot be changed
-    loop: type[asyncio.AbstractEventLoop] = asyncio.SelectorEventLoop,
-    then: Run = _nothing,
-) -> list[Outcome]:
-    """Run again and again, with the fault one point later each time, until it strikes no more.
+    point: InjectionPoint = InjectionPoint.LOOP_ITERATION,
+    fault: Fault = Cancel(),  # noqa: B008 - it is immutable
+    loop: Loop = asyncio.SelectorEventLoop,
+    follow_up: RunFunction = _nothing,
+    expected_errors: Errors = (),
+) -> Iterator[Outcome]:
+    """Call `function` again and again, with the fault one point later each time, until a run has no such point.
 
-    Each run has an event loop of its own.
+    Each run has an event loop of its own. The outcome of a run is yielded before the next one begins.
 
     Args:
-        run: puts what shall be struck into `case.armed()`. What it raises although nothing struck is raised from here.
-        point: which points in time there are.
-        fault: what strikes.
+        function: runs the code under test, with the part into which the fault is injected inside `run.armed()`.
+        point: the kind of point that is counted.
+        fault: what is injected.
         loop: the class of the event loop.
-        then: follows at once, in the same event loop, where the fault has struck: a restart, say. What it raises is raised from
-            here, and what it leaves behind is the case's.
+        follow_up: called after a run with an injection, in the same loop: a restart, for example. Its errors are raised,
+            its leaks are added to the outcome.
+        expected_errors: the errors that the code under test raises because of the fault. They become `Outcome.error`.
+
+    Raises:
+        BaseException: any other error of `function`, at once, with its traceback and a note of the point: an assertion
+            inside a run fails the sweep.
+        UnexpectedCancellationError: a run ended with `CancelledError`, and the fault is not a cancellation.
     """
-    outcomes: list[Outcome] = []
+    setup = _Setup(function, follow_up, fault, point, loop, expected_errors)
     at = misses = 0
+    with _objects_frozen(loop):
+        while misses < MISSES_TO_STOP:
+            at += 1
+            outcome, fired = _run_isolated(setup, at)
+            misses = 0 if fired else misses + 1
+            if fired:
+                yield outcome
+
+
+def run_once(
+    function: Callable[[], Awaitable[Any]],
+    *,
+    loop: Loop = asyncio.SelectorEventLoop,
+    expected_errors: Errors = (),
+) -> Outcome:
+    """Call `function` once, without a fault, in an event loop of its own with an adjustable clock; see `sweep`."""
+
+    async def run(_run: Run) -> None:
+        await function()
+
+    setup = _Setup(run, _nothing, None, InjectionPoint.TASK_STEP, loop, expected_errors)
+    with _objects_frozen(loop):
+        outcome, _ = _run_isolated(setup, at=0)
+        return outcome
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """The arguments of a sweep: the same for each of its runs."""
+
+    function: RunFunction
+    follow_up: RunFunction
+    fault: Fault | None
+    point: InjectionPoint
+    loop: Loop
+    expected_errors: Errors
+
+
+@contextmanager
+def _objects_frozen(loop: Loop) -> Iterator[None]:
+    """Exclude the objects that exist now from garbage collection: they are no leaks, and each run collects twice."""
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(_warm_up())
     gc.collect()
-    gc.freeze()  # what is there now is no leak, and looking at it again and again takes as long as all the rest
+    gc.freeze()
     try:
-        while misses < MISSES:
-            at += 1
-            outcome = _one(run, at, point, fault, loop, then=then)
-            misses = misses + 1 if outcome is None else 0
-            if outcome is not None:
-                outcomes.append(outcome)
+        yield
     finally:
         gc.unfreeze()
-    return outcomes
 
 
-def _one(
-    run: Run, at: int, point: Point, fault: Fault, loop_class: type[asyncio.AbstractEventLoop], *, then: Run
-) -> Outcome | None:
-    before = Ledger.now()
-    complaints = Complaints()
+def _run_isolated(setup: _Setup, at: int) -> tuple[Outcome, bool]:
+    """Run once in an event loop of its own. Return the outcome, and whether the fault was injected."""
+    before = ResourceSnapshot.take()
+    diagnostics = Diagnostics()
     counter = PointCounter()
-    with complaints.collected():
-        with asyncio.Runner(loop_factory=leaping(loop_class)) as runner:
+    with diagnostics.collected():
+        with asyncio.Runner(loop_factory=with_adjustable_clock(setup.loop)) as runner:
             loop = runner.get_loop()
-            complaints.listen(loop)
+            diagnostics.listen(loop)
+            run = Run(at, setup.fault, counter, loop)
             try:
-                outcome = runner.run(_settled(run, then, Case(at, fault, counter, loop), point, counter))
+                outcome = runner.run(_run_and_settle(setup, run, counter))
             finally:
-                runner.run(_end_what_is_left())
-        del loop  # and all that it holds, so that what nobody closed is complained of here and not in the next run
+                runner.run(_cancel_leftovers())
+        del loop, run  # collect what they refer to now: what was not closed reports itself to these diagnostics
         gc.collect()
-    if not counter.fired:
-        return None
-    outcome.place = counter.place
-    outcome.left += [line for line in Ledger.now().added_since(before) if line not in outcome.left]
-    outcome.left += complaints
-    return outcome
+    outcome.leaked += [line for line in ResourceSnapshot.take().leaked_since(before) if line not in outcome.leaked]
+    outcome.leaked += diagnostics
+    return outcome, counter.fired > 0
 
 
-async def _settled(run: Run, then: Run, case: Case, point: Point, counter: PointCounter) -> Outcome:
+async def _run_and_settle(setup: _Setup, run: Run, counter: PointCounter) -> Outcome:
     loop = asyncio.get_running_loop()
-    outcome = Outcome(case.at, "")
     await _warm_up()
-    before = Ledger.now()
-    with counted(loop, point, counter):
-        task = asyncio.ensure_future(run(case))
+    before = ResourceSnapshot.take()
+    started = time.monotonic()
+    with counted(loop, setup.point, counter):
+        task = asyncio.ensure_future(setup.function(run))
         await asyncio.wait({task})
-    outcome.took = time.monotonic() - case.struck_at
-    if not task.cancelled():
-        outcome.error = task.exception()
-        if not case.fired:
-            task.result()  # the run itself is broken
-        if outcome.error is not None:
-            outcome.error.__traceback__ = None  # its frames would keep alive all that is in them
-    outcome.during = case.during
-    outcome.swallowed = case.fired and case.cancels and not task.cancelled()
-    del task
-    if case.fired:
-        await _follow(then, case, counter.place)
-    await asyncio.sleep(SETTLE_AT_LEAST)
+    outcome = Outcome(run.at, counter.place, run.activity, duration=time.monotonic() - (run.injected_at or started))
+    with _noted(run, counter.place):
+        _judge(task, run, outcome, setup.expected_errors)
+        del task
+        if run.fired:
+            await setup.follow_up(run)
+    await asyncio.sleep(MIN_SETTLE_TIME)
     gc.collect()
-    deadline = loop.time() + SETTLE_WITHIN
-    while (left := Ledger.now().added_since(before)) and loop.time() < deadline:  # noqa: ASYNC110 - nothing tells us
-        await asyncio.sleep(0.002)
-    outcome.left = left
+    deadline = loop.time() + SETTLE_TIMEOUT
+    while (leaked := ResourceSnapshot.take().leaked_since(before)) and loop.time() < deadline:  # noqa: ASYNC110 - no event to wait for
+        await asyncio.sleep(SETTLE_INTERVAL)
+    outcome.leaked = leaked
     return outcome
 
 
-async def _follow(then: Run, case: Case, place: str) -> None:
+def _judge(task: "asyncio.Future[Any]", run: Run, outcome: Outcome, expected_errors: Errors) -> None:
+    """Store how the run ended, or raise what must not be mistaken for an effect of the fault."""
+    if task.cancelled():
+        if not (run.fired and run.cancels):
+            raise UnexpectedCancellationError("the run was cancelled, but not by a fault")
+        outcome.cancelled = True
+        return
+    error = task.exception()
+    if error is None:
+        return
+    if not (run.fired or run.at == 0) or not isinstance(error, expected_errors):
+        raise error
+    error.__traceback__ = None  # its frames would keep the objects of the run alive
+    outcome.error = error
+
+
+@contextmanager
+def _noted(run: Run, location: str) -> Iterator[None]:
     try:
-        await then(case)
-    except Exception as error:
-        error.add_note(f"after the fault had struck at point {case.at}, {place}")
+        yield
+    except BaseException as error:
+        if run.fired:
+            error.add_note(f"the fault was injected at point {run.at}, {location}")
         raise
 
 
-async def _end_what_is_left() -> None:
-    """Cancel the tasks that are left, and forget those that do not end of it: the runner would wait for them for ever."""
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
+async def _cancel_leftovers() -> None:
+    """Cancel the remaining tasks, and unregister those that do not end: the runner would wait for them forever."""
+    leftovers = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in leftovers:
         task.cancel()
-    if left:
-        _, pending = await asyncio.wait(left, timeout=SETTLE_WITHIN)
+    if leftovers:
+        _, pending = await asyncio.wait(leftovers, timeout=SETTLE_TIMEOUT)
         for task in pending:
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - it was named already
             asyncio.tasks._unregister_task(task)  # noqa: SLF001 - no public way to keep the runner from it
-    _give_up_busy_executor(asyncio.get_running_loop())
+    _detach_busy_executor(asyncio.get_running_loop())
 
 
-def _give_up_busy_executor(loop: asyncio.AbstractEventLoop) -> None:
-    """Let the loop forget its executor if a thread of that is still busy: the runner would wait for it, however long."""
+def _detach_busy_executor(loop: asyncio.AbstractEventLoop) -> None:
+    """Remove the loop's executor if one of its threads is busy: the runner would wait for that thread forever."""
     executor = getattr(loop, "_default_executor", None)
-    if executor is not None and Ledger.now().threads & executor._threads:  # noqa: SLF001
+    if executor is not None and ResourceSnapshot.take().threads & executor._threads:  # noqa: SLF001
         executor.shutdown(wait=False, cancel_futures=True)
         vars(loop)["_default_executor"] = None
 
 
 async def _warm_up() -> None:
-    """Let the event loop open what it opens for itself with its first connection: uvloop keeps a descriptor in reserve."""
+    """Open what the event loop opens with its first connection: uvloop keeps a descriptor in reserve."""
     server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
     server.close()
     await server.wait_closed()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fastapi import FastAPI
 
 from gateway.asgi import AppLifespan
-from gateway.lifecycle import Finding, LifecycleStack, check_all
+from gateway.lifecycle import CheckResult, LifecycleStack, run_health_checks
 
 CHECK_WITHIN = 3.0
 """Seconds for the check of one resource."""
@@ -18,7 +18,7 @@ class Checked:
     """What became of the lifespan, and what the resources said in between."""
 
     stack: LifecycleStack
-    findings: list[Finding] = field(default_factory=list)
+    checks: list[CheckResult] = field(default_factory=list)
     start_error: Exception | None = None
     stop_error: Exception | None = None
 
@@ -33,7 +33,7 @@ async def check(app: FastAPI) -> Checked:
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     lifespan = AppLifespan(app)
-    findings: list[Finding] = []
+    checks: list[CheckResult] = []
     try:
         await lifespan.enter()
     except Exception as error:  # noqa: BLE001 - whatever it is, the caller reports it
@@ -41,10 +41,10 @@ async def check(app: FastAPI) -> Checked:
     stack: LifecycleStack = app.state.stack
     stop_error = None
     try:
-        findings = await check_all(stack.entries, within=CHECK_WITHIN)
+        checks = await run_health_checks(stack.entries, timeout=CHECK_WITHIN)
     finally:
         try:
             await lifespan.leave()
         except Exception as error:  # noqa: BLE001 - the same
             stop_error = error
-    return Checked(stack, findings, stop_error=stop_error)
+    return Checked(stack, checks, stop_error=stop_error)

@@ -101,10 +101,10 @@ def check(*, debug: Debug = False) -> None:
     from gateway.display import show_timeline
 
     checked = _run(check_app(create_app(settings)))
-    show_timeline(checked.stack.journal, checked.findings)
-    broken = [finding for finding in checked.findings if not finding.ok]
-    for finding in broken:
-        _say(f"{finding.name}: {finding.remark}", finding.error, debug=debug)
+    show_timeline(checked.stack.journal, checked.checks)
+    broken = [check for check in checked.checks if not check.ok]
+    for check in broken:
+        _say(f"{check.name}: {check.detail}", check.error, debug=debug)
     for error, status in ((checked.start_error, FAILED_START), (checked.stop_error, UNCLEAN_STOP)):
         if error is not None:
             _fail(complain(error, settings), error, debug=debug, status=status)

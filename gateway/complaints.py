@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import DBAPIError
 
-from gateway.lifecycle import StartError, StartTimeoutError, TeardownError, describe
+from gateway.lifecycle import StartError, StartTimeoutError, TeardownError, format_error
 from gateway.resources.opening import PermanentError
 from gateway.settings import PREFIX, Settings, address
 
@@ -26,9 +26,9 @@ _REFUSALS = {
 def complain(error: Exception, settings: Settings) -> str:
     """Say why the gateway did not start, or what was wrong when it stopped."""
     if isinstance(error, TeardownError):
-        return "; ".join(map(describe, error.exceptions))
+        return "; ".join(map(format_error, error.exceptions))
     if not isinstance(error, StartError):
-        return describe(error)
+        return format_error(error)
     cause = error.__cause__
     if isinstance(cause, PermanentError):
         return f"{error.name}: {cause}"
@@ -46,16 +46,16 @@ def complain_of_database(error: Exception, settings: Settings) -> str:
         refusal = _REFUSALS.get(getattr(error.orig, "sqlstate", None) or "")
         if refusal is not None:
             return f"database: {PREFIX}DATABASE__URL: the server at {where} {refusal}"
-        return f"database: the server at {where} says: {describe(error.orig or error)}"
+        return f"database: the server at {where} says: {format_error(error.orig or error)}"
     if isinstance(error, OSError):
         what = f"start what should answer at {where}, or correct {PREFIX}DATABASE__URL"
-        return f"database: {describe(error)}: {what}"
+        return f"database: {format_error(error)}: {what}"
     return f"database: {error}"
 
 
 def _reason(cause: BaseException) -> str:
     if not isinstance(cause, StartTimeoutError):
-        return describe(cause)
+        return format_error(cause)
     whole = "".join(f" ({note})" for note in getattr(cause, "__notes__", ()))
-    last = f", the last attempt failed with {describe(cause.__cause__)}" if cause.__cause__ else ""
+    last = f", the last attempt failed with {format_error(cause.__cause__)}" if cause.__cause__ else ""
     return f"{cause}{whole}{last}"

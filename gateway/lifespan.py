@@ -52,8 +52,8 @@ class State(TypedDict):
 async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
     settings: Settings = app.state.settings
     async with LifecycleStack(
-        startup=settings.startup_timeout,
-        shutdown=settings.shutdown_timeout * RELEASE_SHARE,
+        startup_timeout=settings.startup_timeout,
+        shutdown_timeout=settings.shutdown_timeout * RELEASE_SHARE,
         journal=Journal(listener=log_event),
     ) as stack:
         app.state.stack = stack  # for the server, which may have to force a stop
@@ -66,11 +66,11 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
 
         # What works with them comes after them, so that it ends before they do.
         relay = Relay(database, rabbitmq.connection)
-        await stack.enter("relay", relay.open(), start=1, stop=3, abort=relay.abort, check=relay.check)
+        await stack.enter("relay", relay.open(), start_timeout=1, stop_timeout=3, abort=relay.abort, check=relay.check)
         reports = Reports(database, on_stored=relay.wake)
-        await stack.enter("reports", reports.open(), start=1, stop=3)
+        await stack.enter("reports", reports.open(), start_timeout=1, stop_timeout=3)
         views = Views(rabbitmq.connection)
-        await stack.enter("views", views.open(), start=1, stop=3, check=views.check)
+        await stack.enter("views", views.open(), start_timeout=1, stop_timeout=3, check=views.check)
         briefs = Briefs(
             http=http,
             database=database,
@@ -79,9 +79,9 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
             viewed=views.add,
             timeout=settings.brief_timeout,
         )
-        await stack.enter("briefs", briefs.open(), start=1, stop=3)
+        await stack.enter("briefs", briefs.open(), start_timeout=1, stop_timeout=3)
 
-        stack.started()
+        stack.mark_started()
         yield {
             "gateway": Gateway(
                 http=http,

@@ -11,7 +11,7 @@ from structlog.stdlib import ProcessorFormatter
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import Processor
 
-from gateway.lifecycle import Event, describe
+from gateway.lifecycle import LifecycleEvent, format_error
 
 _QUIET = {
     # They report each failed attempt to connect, with a traceback; the journal and the health checks say it once.
@@ -56,18 +56,18 @@ def configure_logging(level: int = logging.INFO) -> None:
 
 def _log_retry(details: RetryDetails) -> None:
     structlog.get_logger("gateway.resources").warning(
-        "trying again", caused_by=describe(details.caused_by), wait_s=round(details.wait_for, 2)
+        "trying again", caused_by=format_error(details.caused_by), wait_s=round(details.wait_for, 2)
     )
 
 
-def log_event(event: Event) -> None:
+def log_event(event: LifecycleEvent) -> None:
     """Log a line of the journal."""
     details: dict[str, object] = {}
     if event.name is not None:
         details["entry"] = event.name
-    if event.took is not None:
-        details["took_ms"] = round(event.took * 1000, 1)
+    if event.duration is not None:
+        details["took_ms"] = round(event.duration * 1000, 1)
     if event.error is not None:
-        details["error"] = describe(event.error)
+        details["error"] = format_error(event.error)
     log = structlog.get_logger("gateway.lifecycle")
-    (log.info if event.error is None else log.warning)(event.kind.value, **details)
+    (log.info if event.error is None else log.warning)(event.type.value, **details)

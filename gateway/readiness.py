@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from time import monotonic
 
-from gateway.lifecycle import Finding, LifecycleStack, Phase, check_all
+from gateway.lifecycle import CheckResult, LifecycleStack, Phase, run_health_checks
 
 CHECK_WITHIN = 1.0
 """Seconds that the check of one resource may take."""
@@ -23,7 +23,7 @@ class Report:
     ready: bool
     status: str
     """`ok`, `degraded` (some resource is away), `unavailable`, or the phase of a life that is not serving."""
-    findings: list[Finding] = field(default_factory=list)
+    checks: list[CheckResult] = field(default_factory=list)
 
 
 class Readiness:
@@ -43,14 +43,14 @@ class Readiness:
             return Report(ready=False, status="unavailable" if died else self._stack.phase)
         async with self._asking:  # whoever comes meanwhile waits, and gets the same
             if self._latest is None or monotonic() - self._latest[0] >= FRESH_FOR:
-                report = self._judge(await check_all(self._stack.entries, within=CHECK_WITHIN), monotonic())
+                report = self._judge(await run_health_checks(self._stack.entries, timeout=CHECK_WITHIN), monotonic())
                 self._latest = monotonic(), report
             return self._latest[1]
 
-    def _judge(self, findings: list[Finding], now: float) -> Report:
-        away = any(finding.name == ESSENTIAL and not finding.ok for finding in findings)
+    def _judge(self, checks: list[CheckResult], now: float) -> Report:
+        away = any(check.name == ESSENTIAL and not check.ok for check in checks)
         self._away_since = (self._away_since or now) if away else None
         if self._away_since is not None and now - self._away_since > self._grace:
-            return Report(ready=False, status="unavailable", findings=findings)
-        status = "ok" if all(finding.ok for finding in findings) else "degraded"
-        return Report(ready=True, status=status, findings=findings)
+            return Report(ready=False, status="unavailable", checks=checks)
+        status = "ok" if all(check.ok for check in checks) else "degraded"
+        return Report(ready=True, status=status, checks=checks)

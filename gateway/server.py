@@ -13,7 +13,7 @@ import uvloop
 from fastapi import FastAPI
 
 from gateway.asgi import AppLifespan, Requests
-from gateway.lifecycle import LifecycleStack, describe
+from gateway.lifecycle import LifecycleStack, format_error
 from gateway.listener import let_go_quickly, on_loopback, url_of
 from gateway.settings import Settings
 from gateway.stopping import DIED, FORCED, START_FAILED, STOPPED, UNCLEAN, StopSignals
@@ -112,7 +112,7 @@ class _Life:
             await self._serve(asked, forced)
         finally:
             unclean = await self._leave()
-        died = self._app.state.stack.death.done()  # be it while it drained, or was released
+        died = self._app.state.stack.failure.done()  # be it while it drained, or was released
         return (DIED if died else UNCLEAN if unclean else STOPPED), unclean
 
     async def _serve(self, asked: "asyncio.Task[Any]", forced: "asyncio.Task[Any]") -> None:
@@ -134,15 +134,15 @@ class _Life:
         let_go_quickly(self._listener)
         gc.freeze()  # what has come by now stays: no collection needs to look at it again
         serving = asyncio.create_task(server.serve([self._listener]))
-        await asyncio.wait({serving, asked, stack.death}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({serving, asked, stack.failure}, return_when=asyncio.FIRST_COMPLETED)
 
-        stack.begin_stop()
-        if stack.death.done():
-            log.critical("stopping: nothing runs on half a stack", error=describe(stack.death.result()))
+        stack.begin_shutdown()
+        if stack.failure.done():
+            log.critical("stopping: nothing runs on half a stack", error=format_error(stack.failure.result()))
         elif asked.done():
             log.info("asked to stop", drain_s=settings.drain_seconds)
             await asyncio.wait(
-                {forced, stack.death}, timeout=settings.drain_seconds, return_when=asyncio.FIRST_COMPLETED
+                {forced, stack.failure}, timeout=settings.drain_seconds, return_when=asyncio.FIRST_COMPLETED
             )
         server.should_exit = True
         await serving

@@ -16,7 +16,7 @@ from gateway.events.beside import beside
 from gateway.events.consumer import Consumer
 from gateway.events.event import BriefViewed, ObservationReported
 from gateway.events.topology import OBSERVATIONS, VIEWS
-from gateway.lifecycle import Journal, LifecycleStack, describe
+from gateway.lifecycle import Journal, LifecycleStack, format_error
 from gateway.logs import log_event
 from gateway.observations.counting import Forgetting, count_observation
 from gateway.resources.database import DatabaseEngine, is_away
@@ -52,7 +52,7 @@ async def working(stack: LifecycleStack, settings: Settings, alive: Path | None 
             is_away=is_away,
             prefetch=PREFETCH,
         )
-        await stack.enter("observations", counting.open(), start=1, stop=3)
+        await stack.enter("observations", counting.open(), start_timeout=1, stop_timeout=3)
         viewing = Consumer(
             rabbitmq,
             VIEWS,
@@ -61,11 +61,11 @@ async def working(stack: LifecycleStack, settings: Settings, alive: Path | None 
             is_away=lambda error: isinstance(error, RedisError | OSError),
             prefetch=PREFETCH,
         )
-        await stack.enter("views", viewing.open(), start=1, stop=3)
-        await stack.enter("forgetting", Forgetting(database).open(), start=1, stop=3)
+        await stack.enter("views", viewing.open(), start_timeout=1, stop_timeout=3)
+        await stack.enter("forgetting", Forgetting(database).open(), start_timeout=1, stop_timeout=3)
         if alive is not None:
-            await stack.enter("alive", signs_of_life(alive), start=1, stop=3)
-        stack.started()
+            await stack.enter("alive", signs_of_life(alive), start_timeout=1, stop_timeout=3)
+        stack.mark_started()
         yield
 
 
@@ -102,8 +102,8 @@ class _Life:
 
     async def _live(self, asked: "asyncio.Task[Any]") -> tuple[int, Exception | None]:
         stack = self._stack = LifecycleStack(
-            startup=self._settings.startup_timeout,
-            shutdown=self._settings.shutdown_timeout * RELEASE_SHARE,
+            startup_timeout=self._settings.startup_timeout,
+            shutdown_timeout=self._settings.shutdown_timeout * RELEASE_SHARE,
             journal=Journal(listener=log_event),
         )
         life = asyncio.create_task(self._work(stack, asked))
@@ -118,15 +118,15 @@ class _Life:
         if not self._entered.is_set():
             return START_FAILED, error if isinstance(error, Exception) else None
         unclean = error if isinstance(error, Exception) else None
-        return (DIED if stack.death.done() else UNCLEAN if unclean else STOPPED), unclean
+        return (DIED if stack.failure.done() else UNCLEAN if unclean else STOPPED), unclean
 
     async def _work(self, stack: LifecycleStack, asked: "asyncio.Task[Any]") -> None:
         async with working(stack, self._settings, self._alive):
             self._entered.set()
             log.info("working", a_stop_takes_at_most_s=self._settings.shutdown_timeout)
-            await asyncio.wait({asked, stack.death}, return_when=asyncio.FIRST_COMPLETED)
-            if stack.death.done():
-                log.critical("stopping: nothing runs on half a stack", error=describe(stack.death.result()))
+            await asyncio.wait({asked, stack.failure}, return_when=asyncio.FIRST_COMPLETED)
+            if stack.failure.done():
+                log.critical("stopping: nothing runs on half a stack", error=format_error(stack.failure.result()))
             else:
                 log.info("asked to stop")
 

@@ -25,19 +25,19 @@ async def run_worker(queue: Queue) -> AsyncGenerator[None]:
             print("working on", await queue.get())
             queue.task_done()
 
-    async with asyncio.TaskGroup() as group:  # what it raises ends the entry, and `stack.death` says so
+    async with asyncio.TaskGroup() as group:  # what it raises ends the entry, and `stack.failure` says so
         task = group.create_task(work())
         yield
         task.cancel()
 
 
 async def main() -> None:
-    async with LifecycleStack(startup=10, shutdown=10) as stack:
-        queue = await stack.enter("queue", open_queue(), start=5, stop=2)
-        await stack.enter("worker", run_worker(queue), start=5, stop=2)
-        stack.started()
+    async with LifecycleStack(startup_timeout=10, shutdown_timeout=10) as stack:
+        queue = await stack.enter("queue", open_queue(), start_timeout=5, stop_timeout=2)
+        await stack.enter("worker", run_worker(queue), start_timeout=5, stop_timeout=2)
+        stack.mark_started()
         queue.put_nowait("the first job")
-        await asyncio.wait({stack.death}, timeout=0.1)  # a real service waits for its stop signal, too
+        await asyncio.wait({stack.failure}, timeout=0.1)  # a real service waits for its stop signal, too
     for event in stack.journal:
         print(event)
 

@@ -4,23 +4,23 @@ Standard library only. A framer for each protocol says where a message ends and 
 """
 
 from faultlab.wire.connection import Connection
-from faultlab.wire.faults import GARBAGE, Fault
+from faultlab.wire.faults import GARBAGE, WireFault
 from faultlab.wire.framing import RAW, Framer, Message, Side
-from faultlab.wire.log import By, Closed, Opened, WireLog
+from faultlab.wire.log import Closed, ClosedBy, Opened, WireLog
 from faultlab.wire.proxy import PROTOCOLS, Proxy
 
 __all__ = [
     "GARBAGE",
     "PROTOCOLS",
     "RAW",
-    "By",
     "Closed",
+    "ClosedBy",
     "Connection",
-    "Fault",
     "Framer",
     "Message",
     "Opened",
     "Proxy",
     "Side",
+    "WireFault",
     "WireLog",
 ]

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from faultlab.wire.framing import Framer, NotThisProtocolError, Side
+from faultlab.wire.framing import Framer, Side, UnknownProtocolError
 
 _METHODS: Final = {
     (10, "Connection"): {
@@ -87,7 +87,7 @@ class Amqp(Framer):
         if buffer[0] == ord("A"):  # of "AMQP": how a client begins, and how a server refuses
             return 8
         if buffer[0] not in _FRAMES:
-            raise NotThisProtocolError
+            raise UnknownProtocolError
         return int.from_bytes(buffer[3:7]) + _AROUND if len(buffer) >= _AROUND - 1 else None
 
     def name(self, sender: Side, message: bytes) -> str:
@@ -95,7 +95,7 @@ class Amqp(Framer):
         if message[:4] == b"AMQP":
             return "ProtocolHeader"
         if message[0] not in _FRAMES or message[-1] != _END:
-            raise NotThisProtocolError
+            raise UnknownProtocolError
         if message[0] != _METHOD:
             return _FRAMES[message[0]]
         number, method = int.from_bytes(message[7:9]), int.from_bytes(message[9:11])

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
 
-from faultlab.wire.faults import GARBAGE, Fault
+from faultlab.wire.faults import GARBAGE, WireFault
 from faultlab.wire.framing import Framer, Message, Side
-from faultlab.wire.log import By, WireLog
+from faultlab.wire.log import ClosedBy, WireLog
 
 ACCEPT = "accept"
 """What the point before the first message is called."""
@@ -17,7 +17,7 @@ ACCEPT = "accept"
 _CHUNK = 64 * 1024
 
 End = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-Due = Callable[[int, str], Fault | None]
+Due = Callable[[int, str], WireFault | None]
 """Asked at each message, with its number and name: which fault hits the connection there?"""
 
 
@@ -33,7 +33,7 @@ class Connection:
         self.number = number
         self.messages: list[str] = []
         """The names of all messages, in order of arrival."""
-        self.held_by_client = True
+        self.open_by_client = True
         """Whether the client has neither closed nor reset it."""
         self._ends: dict[Side, End] = {Side.CLIENT: client}
         self._framer = framer
@@ -53,7 +53,7 @@ class Connection:
         try:
             fault = self._due(0, ACCEPT)
             if fault is not None:
-                self.strike(fault)
+                self.apply(fault)
             if not self._closed and self._mode is not _Mode.SILENT:
                 await self._connect(host, port)
             await asyncio.gather(*(self._pump(side) for side in tuple(self._ends)))
@@ -74,29 +74,29 @@ class Connection:
         try:
             self._ends[Side.SERVER] = await asyncio.open_connection(host, port)
         except OSError:  # all that can be said to a client that was accepted already
-            self._record(By.SERVER, reset=True)
+            self._record(ClosedBy.SERVER, reset=True)
             self._reset(Side.CLIENT)
 
-    def strike(self, fault: Fault, message: Message | None = None) -> None:
+    def apply(self, fault: WireFault, message: Message | None = None) -> None:
         """Let the fault happen, instead of the message or now; once to each connection."""
         self._hit = True
         data = message.data if message is not None else b""
         to = message.sender.other if message is not None else Side.CLIENT
         match fault:
-            case Fault.REFUSE | Fault.RESET:
-                self._record(By.LAB, reset=True)
+            case WireFault.REFUSE | WireFault.RESET:
+                self._record(ClosedBy.LAB, reset=True)
                 for side in self._ends:
                     self._reset(side)
-            case Fault.CLOSE | Fault.TRUNCATE:
-                if fault is Fault.TRUNCATE:
+            case WireFault.CLOSE | WireFault.TRUNCATE:
+                if fault is WireFault.TRUNCATE:
                     self._write(to, data[: len(data) // 2])
-                self._record(By.LAB, reset=False)
+                self._record(ClosedBy.LAB, reset=False)
                 for side in self._ends:
                     self._end(side)
-            case Fault.BLACK_HOLE | Fault.GARBAGE:
-                if fault is Fault.GARBAGE:
+            case WireFault.BLACK_HOLE | WireFault.GARBAGE:
+                if fault is WireFault.GARBAGE:
                     self._write(to, GARBAGE)
-            case Fault.BYTE_AT_A_TIME:
+            case WireFault.BYTE_AT_A_TIME:
                 self._mode = _Mode.BYTE_AT_A_TIME
                 return
         self._mode = _Mode.SILENT
@@ -121,8 +121,8 @@ class Connection:
             self._last = message.name
         fault = None if self._hit else self._due(len(self.messages), message.name)
         if fault is not None:
-            self.strike(fault, message)
-        if fault is None or fault is Fault.BYTE_AT_A_TIME:
+            self.apply(fault, message)
+        if fault is None or fault is WireFault.BYTE_AT_A_TIME:
             await self._pass_on(message)
 
     async def _pass_on(self, message: Message) -> None:
@@ -144,10 +144,10 @@ class Connection:
     def _has_closed(self, side: Side, *, reset: bool) -> None:
         """Tell the other side, as it happened."""
         if side is Side.CLIENT:
-            self.held_by_client = False
+            self.open_by_client = False
         if self._mode is _Mode.SILENT and side is Side.SERVER:
             return  # the hole has swallowed that, too
-        self._record(By.of(side), reset=reset)
+        self._record(ClosedBy.of(side), reset=reset)
         if side.other not in self._ends:
             return
         if reset:
@@ -157,7 +157,7 @@ class Connection:
         else:
             self._end(side.other)
 
-    def _record(self, by: By, *, reset: bool) -> None:
+    def _record(self, by: ClosedBy, *, reset: bool) -> None:
         """Record who closes, if nobody has yet."""
         if not self._closed and self._log is not None:
             self._log.closes(self._name, self.number, by=by, reset=reset, last=self._last)

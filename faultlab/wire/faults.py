@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 
-class Fault(StrEnum):
+class WireFault(StrEnum):
     REFUSE = "refuse"
     """The connection is reset, and from then on nobody listens on the port."""
     RESET = "reset"

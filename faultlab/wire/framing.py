@@ -28,7 +28,7 @@ class Message:
     data: bytes
 
 
-class NotThisProtocolError(Exception):
+class UnknownProtocolError(Exception):
     """These bytes are no message of the protocol."""
 
 
@@ -49,7 +49,7 @@ class Framer(ABC):
         while buffer and sender not in self._raw:
             try:
                 message = self._first(sender, buffer)
-            except NotThisProtocolError:
+            except UnknownProtocolError:
                 self._raw.add(sender)
                 break
             if message is None:
@@ -63,7 +63,7 @@ class Framer(ABC):
         """Return the first message in the buffer, if it is complete."""
         length = self.length(sender, buffer)
         if (len(buffer) if length is None else length) > LARGEST:
-            raise NotThisProtocolError
+            raise UnknownProtocolError
         if length is None or len(buffer) < length:
             return None
         data = bytes(buffer[:length])
@@ -88,7 +88,7 @@ class Framer(ABC):
         May be asked about the same message more than once, and remembers nothing.
 
         Raises:
-            NotThisProtocolError: it is none.
+            UnknownProtocolError: it is none.
         """
 
     @abstractmethod
@@ -96,5 +96,5 @@ class Framer(ABC):
         """What a complete message is called. Asked once for each, in order of arrival: what matters later is remembered.
 
         Raises:
-            NotThisProtocolError: it is none.
+            UnknownProtocolError: it is none.
         """

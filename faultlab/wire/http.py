@@ -4,7 +4,7 @@ from collections import deque
 from enum import Enum, auto
 from typing import Final
 
-from faultlab.wire.framing import Framer, NotThisProtocolError, Side
+from faultlab.wire.framing import Framer, Side, UnknownProtocolError
 
 _LONGEST_LENGTH: Final = 20  # digits: Python reads no more than 4300 of them, and nobody means more than these
 _LONGEST_HEAD: Final = 256 * 1024
@@ -73,7 +73,7 @@ class Http(Framer):
         if "content-length" in fields:
             length = fields["content-length"]
             if not length.isdecimal() or len(length) > _LONGEST_LENGTH:
-                raise NotThisProtocolError
+                raise UnknownProtocolError
             return int(length) or _Next.HEAD
         return _Next.HEAD if sender is Side.CLIENT else _Next.ALL
 
@@ -95,7 +95,7 @@ def _end_of_head(sender: Side, buffer: bytearray) -> int | None:
     end = buffer.find(_HEAD_END)
     first = bytes(buffer[: end if end >= 0 else None].split(b"\r\n")[0])
     if not _may_begin(sender, first, complete=b"\r\n" in buffer) or (end < 0 and len(buffer) > _LONGEST_HEAD):
-        raise NotThisProtocolError
+        raise UnknownProtocolError
     return end + len(_HEAD_END) if end >= 0 else None
 
 
@@ -117,9 +117,9 @@ def _end_of_chunk(buffer: bytearray) -> int | None:
     try:
         size = int(bytes(buffer[:end]).split(b";")[0], 16)
     except ValueError:
-        raise NotThisProtocolError from None
+        raise UnknownProtocolError from None
     if size < 0:
-        raise NotThisProtocolError
+        raise UnknownProtocolError
     if size:
         return end + 2 + size + 2
     if buffer[end + 2 : end + 4] == b"\r\n":

@@ -8,7 +8,7 @@ from enum import StrEnum
 from faultlab.wire.framing import Side
 
 
-class By(StrEnum):
+class ClosedBy(StrEnum):
     """Who closed a connection first."""
 
     CLIENT = "client"
@@ -16,7 +16,7 @@ class By(StrEnum):
     LAB = "lab"
 
     @classmethod
-    def of(cls, side: Side) -> "By":
+    def of(cls, side: Side) -> "ClosedBy":
         return cls(side.value)
 
 
@@ -39,7 +39,7 @@ class Closed:
     at: float
     proxy: str
     connection: int
-    by: By
+    by: ClosedBy
     reset: bool
     """Whether it was closed with RST instead of FIN."""
     last: str | None
@@ -68,5 +68,5 @@ class WireLog:
     def opens(self, proxy: str, connection: int) -> None:
         self.records.append(Opened(time.monotonic() - self._began, proxy, connection))
 
-    def closes(self, proxy: str, connection: int, *, by: By, reset: bool, last: str | None) -> None:
+    def closes(self, proxy: str, connection: int, *, by: ClosedBy, reset: bool, last: str | None) -> None:
         self.records.append(Closed(time.monotonic() - self._began, proxy, connection, by, reset, last))

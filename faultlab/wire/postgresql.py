@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from faultlab.wire.framing import Framer, NotThisProtocolError, Side
+from faultlab.wire.framing import Framer, Side, UnknownProtocolError
 
 _UNTYPED: Final = {
     196608: "Startup",
@@ -80,13 +80,13 @@ class PostgreSQL(Framer):
             return 1
         untyped = sender is Side.CLIENT and not self._started
         if not untyped and bytes(buffer[:1]) not in (_OF_THE_CLIENT if sender is Side.CLIENT else _OF_THE_SERVER):
-            raise NotThisProtocolError
+            raise UnknownProtocolError
         header = 0 if untyped else 1
         if len(buffer) < header + 4:
             return None
         length = int.from_bytes(buffer[header : header + 4])
         if length < (8 if untyped else 4):
-            raise NotThisProtocolError
+            raise UnknownProtocolError
         return header + length
 
     def name(self, sender: Side, message: bytes) -> str:
@@ -99,7 +99,7 @@ class PostgreSQL(Framer):
 
     def _name_of_the_first(self, code: int) -> str:
         if code not in _UNTYPED:
-            raise NotThisProtocolError
+            raise UnknownProtocolError
         name = _UNTYPED[code]
         self._started = name == "Startup"
         self._asked_for_encryption = name in {"SSLRequest", "GSSENCRequest"}

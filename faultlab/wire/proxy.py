@@ -8,7 +8,7 @@ from typing import Final, Self
 
 from faultlab.wire.amqp import Amqp
 from faultlab.wire.connection import ACCEPT, Connection
-from faultlab.wire.faults import Fault
+from faultlab.wire.faults import WireFault
 from faultlab.wire.framing import Framer
 from faultlab.wire.http import Http
 from faultlab.wire.log import WireLog
@@ -50,7 +50,7 @@ class Proxy:
         self._framer = PROTOCOLS[protocol]
         self._target = host, port
         self._log = log
-        self._fault: tuple[Fault, int | str] | None = None
+        self._fault: tuple[WireFault, int | str] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._holder: socket.socket | None = None
         self._listener: socket.socket | None = None
@@ -65,23 +65,23 @@ class Proxy:
         return port
 
     @property
-    def held(self) -> list[Connection]:
+    def open_connections(self) -> list[Connection]:
         """The connections that their client has not let go of."""
-        return [connection for connection in self.connections if connection.held_by_client]
+        return [connection for connection in self.connections if connection.open_by_client]
 
-    def inject(self, fault: Fault, *, at: int | str) -> None:
+    def inject(self, fault: WireFault, *, at: int | str) -> None:
         """From now on let the fault hit every connection at that message, by number or name; those that are open, too."""
         self.fired.clear()
         self._fault = fault, at
 
-    def strike(self, fault: Fault) -> None:
+    def break_now(self, fault: WireFault) -> None:
         """Let the fault hit every open connection now, and those that come when they are accepted: the server breaks."""
         self.inject(fault, at=_ACCEPT_POINT)
-        for connection in self.held:
+        for connection in self.open_connections:
             self._fires(fault, connection.messages[-1] if connection.messages else ACCEPT)
-            connection.strike(fault)
+            connection.apply(fault)
 
-    async def repair(self) -> None:
+    async def recover(self) -> None:
         """Let no fault hit from now on, and listen again. What is broken stays broken."""
         self._fault = None
         self._listen()
@@ -149,7 +149,7 @@ class Proxy:
         self.connections.append(connection)
         await connection.run(*self._target)
 
-    def _due(self, number: int, name: str) -> Fault | None:
+    def _due(self, number: int, name: str) -> WireFault | None:
         """Which fault hits a connection at this message, if any."""
         if self._fault is None:
             return None
@@ -159,7 +159,7 @@ class Proxy:
         self._fires(fault, name)
         return fault
 
-    def _fires(self, fault: Fault, name: str) -> None:
+    def _fires(self, fault: WireFault, name: str) -> None:
         self.fired.append(name)
-        if fault is Fault.REFUSE:
+        if fault is WireFault.REFUSE:
             self._refuse()

@@ -3,7 +3,7 @@
 from collections import deque
 from typing import Final
 
-from faultlab.wire.framing import LARGEST, Framer, NotThisProtocolError, Side
+from faultlab.wire.framing import LARGEST, Framer, Side, UnknownProtocolError
 
 _LINES: Final = b"+-:_#,("
 _BULKS: Final = b"$!="
@@ -41,7 +41,7 @@ def _end_of_line(buffer: bytearray, at: int) -> int | None:
     end = buffer.find(b"\r\n", at)
     if end < 0:
         if len(buffer) - at > _LONGEST_LINE:
-            raise NotThisProtocolError
+            raise UnknownProtocolError
         return None
     return end + 2
 
@@ -54,7 +54,7 @@ def _end_of_value(buffer: bytearray, at: int) -> int | None:
             return None
         kind = buffer[at]
         if kind not in _LINES and kind not in _BULKS and kind not in _AGGREGATES:
-            raise NotThisProtocolError
+            raise UnknownProtocolError
         end = _end_of_line(buffer, at)
         if end is None:
             return None
@@ -73,9 +73,9 @@ def _number(digits: bytearray) -> int:
     try:
         number = int(digits)
     except ValueError:
-        raise NotThisProtocolError from None
+        raise UnknownProtocolError from None
     if not -1 <= number <= LARGEST:
-        raise NotThisProtocolError
+        raise UnknownProtocolError
     return number
 
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from gateway.dependencies import JournalDependency, ReadinessDependency
-from gateway.lifecycle import describe
+from gateway.lifecycle import format_error
 
 router = APIRouter(tags=["operation"])
 
@@ -62,10 +62,10 @@ async def readyz(readiness: ReadinessDependency, response: Response) -> Readines
     if not report.ready:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
     checks = {
-        finding.name: Check(
-            status="ok" if finding.ok else "failed", took_ms=round(finding.took * 1000, 3), remark=finding.remark
+        check.name: Check(
+            status="ok" if check.ok else "failed", took_ms=round(check.duration * 1000, 3), remark=check.detail
         )
-        for finding in report.findings
+        for check in report.checks
     }
     return ReadinessReport(status=report.status, checks=checks)
 
@@ -74,14 +74,14 @@ async def readyz(readiness: ReadinessDependency, response: Response) -> Readines
 async def lifecycle(journal: JournalDependency) -> LifecycleJournal:
     """The journal of this process."""
     return LifecycleJournal(
-        began_at=journal.began_at.isoformat(),
+        began_at=journal.started_at.isoformat(),
         items=[
             JournalEvent(
                 at_s=round(event.at, 6),
-                event=event.kind,
+                event=event.type,
                 name=event.name,
-                took_s=None if event.took is None else round(event.took, 6),
-                error=None if event.error is None else describe(event.error),
+                took_s=None if event.duration is None else round(event.duration, 6),
+                error=None if event.error is None else format_error(event.error),
             )
             for event in journal
         ],

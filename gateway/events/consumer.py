@@ -14,7 +14,7 @@ from gateway.events.channels import LOST, is_cancelled, open_channel
 from gateway.events.event import Event, PoisonError, decode
 from gateway.events.topology import Queue, declare
 from gateway.events.waiting import Backoff, until
-from gateway.lifecycle import describe
+from gateway.lifecycle import format_error
 
 E = TypeVar("E", bound=Event)
 
@@ -94,9 +94,9 @@ class Consumer(Generic[E]):
             except asyncio.CancelledError as error:
                 if is_cancelled():
                     raise
-                self._log.warning("consuming has to wait", error=describe(error))
+                self._log.warning("consuming has to wait", error=format_error(error))
             except LOST as error:
-                self._log.warning("consuming has to wait", error=describe(error))
+                self._log.warning("consuming has to wait", error=format_error(error))
             await until(self._stopping, within=backoff.longer())
 
     async def _consume(self, backoff: Backoff) -> None:
@@ -161,7 +161,7 @@ class Consumer(Generic[E]):
         self._handling.discard(handler)
         error = None if handler.cancelled() else handler.exception()
         if error is not None and self._broken is not None and not self._broken.done():
-            broken = HandlerError(describe(error))
+            broken = HandlerError(format_error(error))
             broken.__cause__ = error
             self._broken.set_exception(broken)
 
@@ -197,7 +197,7 @@ class Consumer(Generic[E]):
         else:
             return True
         if tries_before == 0:
-            self._log.warning("an event has to wait", event_id=str(event.id), error=describe(away))
+            self._log.warning("an event has to wait", event_id=str(event.id), error=format_error(away))
         return False
 
 

@@ -1,25 +1,28 @@
-"""The core: a named, bounded, journalled, supervised `AsyncExitStack`. Standard library only: copy it."""
+"""The lifecycle core: an `AsyncExitStack` whose entries have names, timeouts, a journal and supervision.
 
-from gateway.lifecycle.errors import (
-    DiedError,
-    ForcedError,
+The package uses the standard library only and relative imports, so that the folder can be copied under any name.
+"""
+
+from .errors import (
+    EntryCrashedError,
+    ForcedShutdownError,
     StartError,
     StartTimeoutError,
     StopTimeoutError,
     TeardownError,
 )
-from gateway.lifecycle.health import Finding, check_all
-from gateway.lifecycle.journal import Event, Journal, Kind, describe
-from gateway.lifecycle.stack import LifecycleStack, Phase
-from gateway.lifecycle.timeline import Span, spans
+from .health import CheckResult, run_health_checks
+from .journal import EventType, Journal, LifecycleEvent, format_error
+from .stack import LifecycleStack, Phase
+from .timeline import Span, spans
 
 __all__ = [
-    "DiedError",
-    "Event",
-    "Finding",
-    "ForcedError",
+    "CheckResult",
+    "EntryCrashedError",
+    "EventType",
+    "ForcedShutdownError",
     "Journal",
-    "Kind",
+    "LifecycleEvent",
     "LifecycleStack",
     "Phase",
     "Span",
@@ -27,7 +30,7 @@ __all__ = [
     "StartTimeoutError",
     "StopTimeoutError",
     "TeardownError",
-    "check_all",
-    "describe",
+    "format_error",
+    "run_health_checks",
     "spans",
 ]

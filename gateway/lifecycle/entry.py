@@ -1,30 +1,28 @@
-"""One entry of the stack: a context manager that a task of its own enters, holds and exits."""
+"""One entry of a lifecycle stack: a context manager that a task of its own enters, keeps open and exits."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, TypeVar
 
-from gateway.lifecycle.errors import DiedError, StartTimeoutError, StopTimeoutError
-from gateway.lifecycle.journal import Journal, Kind
+from .cancellation import finish_despite_cancellation, raise_if_cancelled
+from .errors import EntryCrashedError, StartTimeoutError, StopTimeoutError
+from .journal import EventType, Journal
 
 T = TypeVar("T")
 
-GRACE = 0.25
-"""Seconds that an owner has to end once it was cancelled and its resource aborted."""
-
-PERSISTENCE = 5
-"""How many times within the grace it is cancelled again."""
+ABORT_GRACE = 0.25  # time for the owner task to end after an abort
+CANCEL_ATTEMPTS = 5  # cancellations of the owner task in that time
 
 Abort = Callable[[], object]
 Check = Callable[[], Awaitable[str | None]]
 
 
 class Entry(Generic[T]):
-    """Enters, holds and exits one context manager in one task, the owner.
+    """A context manager that one task, its owner, enters, keeps open and exits.
 
-    As one task does all three, task groups and cancel scopes inside the context manager work, and a cancellation of
-    whoever waits out here never reaches a close that is under way.
+    The same task does all three, so task groups and cancel scopes inside the context manager work. Cancelling the
+    caller never interrupts a close that is in progress.
     """
 
     def __init__(
@@ -32,173 +30,160 @@ class Entry(Generic[T]):
         name: str,
         manager: AbstractAsyncContextManager[T],
         *,
-        stop: float,
+        stop_timeout: float,
         journal: Journal,
-        death: "asyncio.Future[DiedError]",
+        failure: "asyncio.Future[EntryCrashedError]",
         abort: Abort | None = None,
         check: Check | None = None,
     ) -> None:
-        """Begin to enter. `death` is shared by all entries: the first one that ends by itself sets it."""
+        """Start the owner task, which begins to enter `manager`.
+
+        All entries of a stack share `failure`. The first active entry that crashes sets its result.
+        """
         loop = asyncio.get_running_loop()
         self.name = name
-        self.stop_timeout = stop
+        self.stop_timeout = stop_timeout
         self.check = check
-        self.errors: list[Exception] = []
-        """What went wrong while it was released."""
-        self.died = False
-        """Whether the owner ended by itself. The context manager has released itself by that."""
+        self.errors: list[Exception] = []  # raised during the release
+        self.crashed = False  # the owner ended while the entry was active; the context manager has exited by that
         self._manager = manager
         self._journal = journal
-        self._death = death
+        self._failure = failure
         self._abort = abort
         self._entered: asyncio.Future[T] = loop.create_future()
-        self._released = asyncio.Event()
-        self._aborted: asyncio.Future[None] = loop.create_future()
-        self._ended: BaseException | None = None
-        journal.record(Kind.ENTERING, name)
-        self._owner = asyncio.create_task(self._own(), name=f"owner of {name}")
-        self._owner.add_done_callback(self._on_owner_done)
+        self._release_requested = asyncio.Event()
+        self._abort_requested: asyncio.Future[None] = loop.create_future()
+        self._owner_error: BaseException | None = None
+        journal.record(EventType.ENTERING, name)
+        self._owner = asyncio.create_task(self._run(), name=f"owner of {name}")
+        self._owner.add_done_callback(self._on_owner_exit)
 
-    async def _own(self) -> None:
+    async def _run(self) -> None:
         try:
             async with self._manager as value:
-                _raise_if_cancelled()
-                self._journal.record(Kind.ENTERED, self.name)
+                raise_if_cancelled()  # some libraries swallow a cancellation and continue
+                self._journal.record(EventType.ENTERED, self.name)
                 self._entered.set_result(value)
-                await self._released.wait()
+                await self._release_requested.wait()
         except BaseException as error:
-            self._ended = error
+            self._owner_error = error
             raise
 
-    def _on_owner_done(self, owner: asyncio.Task[None]) -> None:
+    def _on_owner_exit(self, owner: asyncio.Task[None]) -> None:
         if not owner.cancelled():
-            owner.exception()  # so that the loop does not call it lost: it is kept in `_ended`
-        if self._entered.done() and not self._released.is_set():
-            self.died = True
-            self._journal.record(Kind.DIED, self.name, self._ended)
-            if not self._death.done():
-                self._death.set_result(DiedError(self.name, self._ended))
+            owner.exception()  # mark it as retrieved: `_owner_error` has it
+        if self._entered.done() and not self._release_requested.is_set():
+            self.crashed = True
+            self._journal.record(EventType.CRASHED, self.name, self._owner_error)
+            if not self._failure.done():
+                self._failure.set_result(EntryCrashedError(self.name, self._owner_error))
 
     @property
-    def held(self) -> bool:
-        """Whether it was entered and is not released yet."""
+    def is_active(self) -> bool:
+        """Whether the entry was entered and has not exited."""
         return self._entered.done() and not self._owner.done()
 
-    async def enter(self, within: float) -> T:
-        """Wait until it is entered, `within` seconds at most. Whatever this raises, nothing is held any more then.
+    async def enter(self, timeout: float) -> T:
+        """Wait until the entry is active and return its value. If this raises, the entry has been released.
 
         Raises:
             asyncio.CancelledError: the caller was cancelled.
-            StartTimeoutError: the deadline has passed.
-            DiedError: this entry, or one that was entered before, ended by itself.
-            ForcedError: it was aborted.
-            Exception: whatever the context manager raised.
+            StartTimeoutError: the entry was not entered within `timeout` seconds.
+            EntryCrashedError: the owner task, or an entry that was active, ended unexpectedly.
+            ForcedShutdownError: the entry was aborted.
+            Exception: the context manager raised it.
         """
-        watched: set[asyncio.Future[Any]] = {self._owner, self._entered, self._aborted, self._death}
+        events: set[asyncio.Future[Any]] = {self._owner, self._entered, self._abort_requested, self._failure}
         try:
-            await asyncio.wait(watched, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(events, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError as cancelled:
-            self._journal.record(Kind.ENTER_CANCELLED, self.name)
-            await outlast(self._withdraw())
+            self._journal.record(EventType.ENTER_CANCELLED, self.name)
+            await finish_despite_cancellation(self._rollback())
             raise cancelled from None
-        error: BaseException
-        if self._death.done():
-            error = self._death.result()
-        elif self._aborted.done():
-            error = self.errors.pop()
-        elif self._entered.done():
+        error = self._start_error(timeout)
+        if error is None:
             return self._entered.result()
-        elif self._owner.done():
-            error = self._ended or DiedError(self.name)
-            if isinstance(error, asyncio.CancelledError):  # nobody cancelled the caller, so it must not look like that
-                error = DiedError(self.name, error)
-        else:
-            error = StartTimeoutError(f"not entered within {within:.3g} s")
-        self._journal.record(Kind.ENTER_FAILED, self.name, error)
-        cancelled_meanwhile = await outlast(self._withdraw())
-        if isinstance(error, StartTimeoutError) and self._ended is not None:
-            by_us = isinstance(self._ended, asyncio.CancelledError)
-            error.__cause__ = self._ended.__cause__ if by_us else self._ended
+        self._journal.record(EventType.ENTER_FAILED, self.name, error)
+        cancelled_meanwhile = await finish_despite_cancellation(self._rollback())
+        if isinstance(error, StartTimeoutError) and self._owner_error is not None:
+            # Retry loops raise `CancelledError` from the last failure: that failure explains the timeout.
+            by_rollback = isinstance(self._owner_error, asyncio.CancelledError)
+            error.__cause__ = self._owner_error.__cause__ if by_rollback else self._owner_error
         if cancelled_meanwhile is not None:
             raise cancelled_meanwhile from error
         raise error
 
-    async def _withdraw(self) -> None:
-        """Give back what a start that failed had acquired: its own clean-up runs, within the stop deadline."""
-        if self.held:
+    def _start_error(self, timeout: float) -> BaseException | None:
+        """Return why the entry did not become active, or None if it did."""
+        if self._failure.done():
+            return self._failure.result()
+        if self._abort_requested.done():
+            return self.errors.pop()  # the reason of the abort is the start error, not a teardown error
+        if self._entered.done():
+            return None
+        if not self._owner.done():
+            return StartTimeoutError(f"not entered within {timeout:.3g} s")
+        if self._owner_error is None or isinstance(self._owner_error, asyncio.CancelledError):
+            # The caller was not cancelled, so the error must not look like a cancellation.
+            return EntryCrashedError(self.name, self._owner_error)
+        return self._owner_error
+
+    async def _rollback(self) -> None:
+        """Release what a failed start has acquired, within the stop timeout."""
+        if self.is_active:
             await self.exit(self.stop_timeout)
         elif not self._owner.done():
             self._owner.cancel()
-            await self._ends(self.stop_timeout)
+            await self._wait_or_abort(self.stop_timeout)
 
-    async def exit(self, within: float) -> None:
-        """Release it: by itself, or by force where `within` seconds do not suffice. What goes wrong is in `errors`."""
-        if self.died:
+    async def exit(self, timeout: float) -> None:
+        """Release the entry, or abort it after `timeout` seconds. Errors are appended to `errors`, not raised."""
+        if self.crashed:
             return
-        if not self._aborted.done():
-            self._released.set()
-            self._journal.record(Kind.EXITING, self.name)
-        await self._ends(within)
-        if self._aborted.done():
+        if not self._abort_requested.done():
+            self._release_requested.set()
+            self._journal.record(EventType.EXITING, self.name)
+        await self._wait_or_abort(timeout)
+        if self._abort_requested.done():
             return
-        if self._ended is None:
-            self._journal.record(Kind.EXITED, self.name)
+        if self._owner_error is None:
+            self._journal.record(EventType.EXITED, self.name)
         else:
-            self._fail(self._ended)
+            self._record_exit_error(self._owner_error)
 
-    async def _ends(self, within: float) -> None:
-        """Wait for the owner to end, and abort it if it does not."""
-        watched: set[asyncio.Future[None]] = {self._owner, self._aborted}
-        await asyncio.wait(watched, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    async def _wait_or_abort(self, timeout: float) -> None:
+        """Wait until the owner task ends. Abort it after `timeout` seconds."""
+        events: set[asyncio.Future[None]] = {self._owner, self._abort_requested}
+        await asyncio.wait(events, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if self._owner.done():
             return
-        self.abort(StopTimeoutError(f"{self.name} was not released within {within:.3g} s"))
-        for _ in range(PERSISTENCE):
-            await asyncio.wait({self._owner}, timeout=GRACE / PERSISTENCE)
-            self._owner.cancel()  # again: one cancellation ends one await, and a clean-up may have more of them
-        self._drop()  # again: for what the owner got hold of between the abort and its end
+        self.abort(StopTimeoutError(f"{self.name} was not released within {timeout:.3g} s"))
+        for _ in range(CANCEL_ATTEMPTS):
+            await asyncio.wait({self._owner}, timeout=ABORT_GRACE / CANCEL_ATTEMPTS)
+            self._owner.cancel()  # one cancellation ends one `await`, and a clean-up may have several
+        self._call_abort()  # the owner may have acquired more between the abort and its end
         if not self._owner.done():
-            self._journal.record(Kind.ABANDONED, self.name)
+            self._journal.record(EventType.ABANDONED, self.name)
 
     def abort(self, reason: Exception) -> None:
-        """Let go by force, at once: cancel the owner and drop the transports."""
-        if self._owner.done() or self._aborted.done():
+        """Release by force, without waiting: cancel the owner task and drop the transports."""
+        if self._owner.done() or self._abort_requested.done():
             return
-        self._released.set()
-        self._aborted.set_result(None)
+        self._release_requested.set()
+        self._abort_requested.set_result(None)
         self.errors.append(reason)
-        self._journal.record(Kind.ABORTED, self.name, reason)
+        self._journal.record(EventType.ABORTED, self.name, reason)
         self._owner.cancel()
-        self._drop()
+        self._call_abort()
 
-    def _drop(self) -> None:
+    def _call_abort(self) -> None:
         if self._abort is not None:
             try:
                 self._abort()
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the rest is released whatever it does
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the other entries are released anyway
                 self._abort = None
-                self._fail(error)
+                self._record_exit_error(error)
 
-    def _fail(self, error: BaseException) -> None:
-        self._journal.record(Kind.EXIT_FAILED, self.name, error)
-        self.errors.append(error if isinstance(error, Exception) else DiedError(self.name, error))
-
-
-async def outlast(work: Coroutine[Any, Any, None]) -> asyncio.CancelledError | None:
-    """Await `work` to its end, however often the caller is cancelled; return the first cancellation, if any."""
-    cancelled = None
-    task = asyncio.create_task(work)
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = cancelled or error
-    task.result()
-    return cancelled
-
-
-def _raise_if_cancelled() -> None:
-    """Some libraries swallow a cancellation and go on as if nothing had happened: it counts all the same."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
+    def _record_exit_error(self, error: BaseException) -> None:
+        self._journal.record(EventType.EXIT_FAILED, self.name, error)
+        self.errors.append(error if isinstance(error, Exception) else EntryCrashedError(self.name, error))

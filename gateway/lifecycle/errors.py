@@ -1,46 +1,48 @@
-"""How a start and a teardown fail."""
+"""The errors of a startup and of a teardown."""
 
 from collections.abc import Sequence
 from typing import Self
 
-from gateway.lifecycle.journal import describe
+from .journal import format_error
 
 
 class StartError(Exception):
-    """An entry could not be entered, or died before the start was complete; `__cause__` says why.
+    """An entry could not be entered, or crashed before the startup was complete. `__cause__` is the reason.
 
-    By the time it leaves the stack, everything that had been entered has been released again.
+    When the error leaves the stack, everything that had been entered has been released.
+
+    Attributes:
+        name: the entry that failed.
+        entered: the names of the entries that were active before it, in order.
+        teardown: the errors of the rollback, or None.
     """
 
     def __init__(self, name: str, cause: BaseException, entered: Sequence[str]) -> None:
         super().__init__(name, cause, entered)
         self.name = name
-        """The entry that failed."""
         self.entered = tuple(entered)
-        """What had been entered before it, in order."""
         self.teardown: TeardownError | None = None
-        """What went wrong while that was released."""
         self.__cause__ = cause
 
     def __str__(self) -> str:
-        cause = describe(self.__cause__) if self.__cause__ else "unknown"
+        cause = format_error(self.__cause__) if self.__cause__ else "unknown"
         return f"{self.name} failed to start: {cause} (entered before it: {', '.join(self.entered) or 'nothing'})"
 
 
 class StartTimeoutError(TimeoutError):
-    """A start took longer than its deadline; `__cause__` is what was in the way, if it is known."""
+    """An entry was not entered within its timeout. `__cause__` is the last failure of the attempt, if it is known."""
 
 
 class StopTimeoutError(TimeoutError):
-    """An entry did not exit within its deadline, and was aborted."""
+    """An entry did not exit within its timeout and was aborted."""
 
 
-class ForcedError(Exception):
-    """An entry was aborted because the stop was forced."""
+class ForcedShutdownError(Exception):
+    """An entry was aborted because the shutdown was forced."""
 
 
-class DiedError(Exception):
-    """An entry ended by itself, while it should have been held until it was released; `__cause__` says why."""
+class EntryCrashedError(Exception):
+    """An active entry ended on its own. `__cause__` is the reason, if there is one."""
 
     def __init__(self, name: str, cause: BaseException | None = None) -> None:
         super().__init__(name)
@@ -48,11 +50,11 @@ class DiedError(Exception):
         self.__cause__ = cause
 
     def __str__(self) -> str:
-        return f"{self.name} ended by itself" + (f": {describe(self.__cause__)}" if self.__cause__ else "")
+        return f"{self.name} exited unexpectedly" + (f": {format_error(self.__cause__)}" if self.__cause__ else "")
 
 
 class TeardownError(ExceptionGroup[Exception]):
-    """Some entries failed to exit, or had to be aborted. The rest were released all the same."""
+    """One or more entries failed to exit or were aborted. All other entries exited."""
 
     @classmethod
     def of(cls, errors: Sequence[Exception]) -> Self:

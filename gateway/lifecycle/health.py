@@ -1,4 +1,4 @@
-"""Health: ask every entry that can be asked, at once, each within a deadline."""
+"""Health checks: all entries at the same time, each with a timeout."""
 
 import asyncio
 from collections.abc import Iterable
@@ -6,73 +6,73 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from gateway.lifecycle.entry import Entry
-from gateway.lifecycle.journal import describe
+from .cancellation import current_task_cancelled
+from .entry import Entry
+from .journal import format_error
 
-OVERTIME = 0.1
-"""Seconds that a check has to end once its time is up."""
+CHECK_GRACE = 0.1  # time for a check to end after its timeout
 
-_late: set[asyncio.Task["Finding"]] = set()
-"""Checks that ignore their cancellation: nobody waits for them, and they are kept until they end."""
+# Checks that ignore their cancellation. They are not awaited; the set keeps them referenced until they end.
+_stuck_checks: set[asyncio.Task["CheckResult"]] = set()
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What the check of one entry found."""
+class CheckResult:
+    """The health of one entry. `duration` is in seconds; `detail` is the check's own text, or the error's."""
 
     name: str
     ok: bool
-    took: float
-    """Seconds."""
-    remark: str | None = None
+    duration: float
+    detail: str | None = None
     error: BaseException | None = None
 
 
-async def check_all(entries: Iterable[Entry[Any]], *, within: float) -> list[Finding]:
-    """Check the entries concurrently, each within `within` seconds; the findings are in the order of the entries."""
-    began = monotonic()
-    tasks = {asyncio.create_task(_check(entry, within), name=f"check of {entry.name}"): entry for entry in entries}
+async def run_health_checks(entries: Iterable[Entry[Any]], *, timeout: float) -> list[CheckResult]:
+    """Check all entries concurrently, each for at most `timeout` seconds. The results are in the order of the entries."""
+    started = monotonic()
+    tasks = {asyncio.create_task(_check(entry, timeout), name=f"check of {entry.name}"): entry for entry in entries}
     if not tasks:
         return []
     try:
-        _, late = await asyncio.wait(tasks, timeout=within + OVERTIME)
+        _, stuck = await asyncio.wait(tasks, timeout=timeout + CHECK_GRACE)
     except asyncio.CancelledError:
         for task in tasks:
             task.cancel()
         raise
-    _late.update(late)
-    for task in late:
-        task.add_done_callback(_late.discard)
-    error = TimeoutError(f"no answer within {within:.3g} s")
+    _stuck_checks.update(stuck)
+    for task in stuck:
+        task.add_done_callback(_stuck_checks.discard)
+    error = _timeout_error(timeout)
     return [
-        Finding(entry.name, False, monotonic() - began, describe(error), error) if task in late else task.result()
+        CheckResult(entry.name, False, monotonic() - started, format_error(error), error)
+        if task in stuck
+        else task.result()
         for task, entry in tasks.items()
     ]
 
 
-async def _check(entry: Entry[Any], within: float) -> Finding:
-    began = monotonic()
-    remark = None
+async def _check(entry: Entry[Any], timeout: float) -> CheckResult:
+    started = monotonic()
+    detail = None
     error: Exception | None = None
-    if entry.died:
-        error = RuntimeError("it ended by itself")
+    if entry.crashed:
+        error = RuntimeError("the entry has crashed")
     elif entry.check is not None:
         try:
-            async with asyncio.timeout(within):
-                remark = await entry.check()
-        except TimeoutError as late:
-            error = late if str(late) else TimeoutError(f"no answer within {within:.3g} s")
+            async with asyncio.timeout(timeout):
+                detail = await entry.check()
+        except TimeoutError as timed_out:
+            error = timed_out if str(timed_out) else _timeout_error(timeout)
         except asyncio.CancelledError:
-            if _being_cancelled():
+            if current_task_cancelled():
                 raise
-            error = RuntimeError("the check cancelled itself")  # some libraries do on a lost connection
-        except Exception as failure:  # noqa: BLE001 - a finding, whatever it is
+            error = RuntimeError("the check cancelled itself")  # some libraries do so when a connection is lost
+        except Exception as failure:  # noqa: BLE001 - every failure is a result
             error = failure
     if error is not None:
-        remark = describe(error)
-    return Finding(entry.name, error is None, monotonic() - began, remark, error)
+        detail = format_error(error)
+    return CheckResult(entry.name, error is None, monotonic() - started, detail, error)
 
 
-def _being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def _timeout_error(timeout: float) -> TimeoutError:
+    return TimeoutError(f"no answer within {timeout:.3g} s")

@@ -1,4 +1,4 @@
-"""The journal: what happened to each entry, in order, with times."""
+"""The journal: the events of one run of a stack, in order, with times."""
 
 import time
 import traceback
@@ -8,69 +8,76 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 
-class Kind(StrEnum):
-    """What can happen to an entry, and to the stack as a whole."""
+class EventType(StrEnum):
+    """The events of an entry, and of the stack as a whole."""
 
     ENTERING = "entering"
     ENTERED = "entered"
     ENTER_FAILED = "enter failed"
     ENTER_CANCELLED = "enter cancelled"
-    DIED = "died"
-    """Its owner ended by itself, while it should have been held."""
+    CRASHED = "crashed"  # the owner task ended while the entry was active
     EXITING = "exiting"
     EXITED = "exited"
     EXIT_FAILED = "exit failed"
-    ABORTED = "aborted"
-    """Let go by force: its deadline had passed, or the stop was forced."""
-    ABANDONED = "abandoned"
-    """Aborted, and still its task did not end."""
+    ABORTED = "aborted"  # released by force: the stop timeout expired, or the shutdown was forced
+    ABANDONED = "abandoned"  # the owner task did not end after the abort
 
     STARTED = "started"
     STOPPING = "stopping"
     STOPPED = "stopped"
 
 
-_BEGINNINGS = {Kind.ENTERING, Kind.EXITING}
+_OPENING_EVENTS = {EventType.ENTERING, EventType.EXITING}
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """One line of the journal."""
+class LifecycleEvent:
+    """One line of the journal.
+
+    Attributes:
+        at: seconds since the start of the journal.
+        type: what happened.
+        name: the entry, or None for the stack as a whole.
+        duration: seconds since the entry's last ENTERING or EXITING, if this event follows one.
+        error: the reason, if something failed.
+    """
 
     at: float
-    """Seconds since the journal began."""
-    kind: Kind
+    type: EventType
     name: str | None = None
-    """The entry; None where it happened to the stack as a whole."""
-    took: float | None = None
-    """Seconds since the entry began to enter or to exit, where this ends it."""
+    duration: float | None = None
     error: BaseException | None = None
 
     def __str__(self) -> str:
-        words = [f"{self.at:8.3f} s ", self.kind.value, self.name or ""]
+        words = [f"{self.at:8.3f} s ", self.type.value, self.name or ""]
         if self.error is not None:
-            words.append(f"({describe(self.error)})")
+            words.append(f"({format_error(self.error)})")
         return " ".join(filter(None, words))
 
 
 class Journal:
-    """The ordered record of one life of a stack."""
+    """The ordered record of one run of a stack."""
 
     def __init__(
         self,
         *,
         clock: Callable[[], float] = time.monotonic,
-        listener: Callable[[Event], None] | None = None,
+        listener: Callable[[LifecycleEvent], None] | None = None,
     ) -> None:
-        """Begin now. `listener` is told of each event as it is recorded, for logs; if it raises, that is printed and no more."""
-        self.began_at = datetime.now(UTC)
+        """Start the clock.
+
+        Args:
+            clock: returns seconds.
+            listener: called with each event, for example for logging. Its exceptions are printed and ignored.
+        """
+        self.started_at = datetime.now(UTC)
         self.listener = listener
         self._clock = clock
-        self._began = clock()
-        self._begun: dict[str, float] = {}
-        self._events: list[Event] = []
+        self._start = clock()
+        self._opened: dict[str, float] = {}  # by entry: the time of its last opening event
+        self._events: list[LifecycleEvent] = []
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Iterator[LifecycleEvent]:
         return iter(tuple(self._events))
 
     def __len__(self) -> int:
@@ -78,27 +85,27 @@ class Journal:
 
     @property
     def now(self) -> float:
-        """Seconds since the journal began."""
-        return self._clock() - self._began
+        """Seconds since the start of the journal."""
+        return self._clock() - self._start
 
-    def record(self, kind: Kind, name: str | None = None, error: BaseException | None = None) -> None:
+    def record(self, event_type: EventType, name: str | None = None, error: BaseException | None = None) -> None:
         at = self.now
-        took = None
+        duration = None
         if name is not None:
-            if kind in _BEGINNINGS:
-                self._begun[name] = at
-            elif name in self._begun:
-                took = at - self._begun[name]
-        event = Event(at, kind, name, took, error)
+            if event_type in _OPENING_EVENTS:
+                self._opened[name] = at
+            elif name in self._opened:
+                duration = at - self._opened[name]
+        event = LifecycleEvent(at, event_type, name, duration, error)
         self._events.append(event)
         if self.listener is not None:
             try:
                 self.listener(event)
-            except Exception:  # noqa: BLE001 - what is told to a log must not keep anything from being released
+            except Exception:  # noqa: BLE001 - a broken logger must not prevent a release
                 traceback.print_exc()
 
 
-def describe(error: BaseException) -> str:
-    """The error in one line: its message, behind its type where that says more."""
+def format_error(error: BaseException) -> str:
+    """Format the error in one line: its type and its message."""
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

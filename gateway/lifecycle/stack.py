@@ -1,4 +1,4 @@
-"""The stack: an `AsyncExitStack` whose entries have a name, deadlines, a journal and an owner each."""
+"""The stack: an `AsyncExitStack` whose entries have a name, timeouts, a journal and an owner task each."""
 
 import asyncio
 import math
@@ -6,20 +6,20 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from enum import StrEnum
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-from gateway.lifecycle.entry import Abort, Check, Entry, outlast
-from gateway.lifecycle.errors import DiedError, ForcedError, StartError, StartTimeoutError, TeardownError
-from gateway.lifecycle.journal import Journal, Kind, describe
+from .cancellation import finish_despite_cancellation
+from .entry import Abort, Check, Entry
+from .errors import EntryCrashedError, ForcedShutdownError, StartError, StartTimeoutError, TeardownError
+from .journal import EventType, Journal, format_error
 
 T = TypeVar("T")
 
-MOMENT = 0.05
-"""Seconds that an entry has to exit by itself even when the deadline of the whole has passed: most need no more."""
+MIN_STOP_TIMEOUT = 0.05  # every entry gets this long to exit, even after the shutdown deadline
 
 
 class Phase(StrEnum):
-    """Where a stack is in its one life."""
+    """The phases of a run, in order."""
 
     STARTING = "starting"
     STARTED = "started"
@@ -28,185 +28,187 @@ class Phase(StrEnum):
 
 
 class LifecycleStack(AsyncExitStack):
-    """Owns several resources: enters them in order, and releases them in reverse, whatever happens.
+    """Owns several resources: enters them in order and releases them in reverse order, whatever fails.
 
-    What `enter` puts on the stack has the guarantees of this package. What the inherited methods put on it behaves as
-    on any `AsyncExitStack`; the order of release is one for both.
+    Entries made by `enter` have the guarantees of this package. Inherited methods behave as on any `AsyncExitStack`;
+    both share one release order.
     """
 
     def __init__(
-        self, *, startup: float = math.inf, shutdown: float = math.inf, journal: Journal | None = None
+        self,
+        *,
+        startup_timeout: float = math.inf,
+        shutdown_timeout: float = math.inf,
+        journal: Journal | None = None,
     ) -> None:
         """Open nothing yet.
 
         Args:
-            startup: seconds for the startup as a whole, from now until `started()`.
-            shutdown: seconds for the stop as a whole, from `begin_stop()` or, without it, from the teardown's begin.
-            journal: where to record; a new one if it is None.
+            startup_timeout: seconds for the whole startup, from now until `mark_started()`.
+            shutdown_timeout: seconds for the whole shutdown, from `begin_shutdown()` or else from the exit of the stack.
+            journal: records the events; a new one by default.
         """
         super().__init__()
         self.journal = Journal() if journal is None else journal
         self.phase = Phase.STARTING
         self.entries: list[Entry[Any]] = []
-        self._startup = startup
-        self._start_by = self.journal.now + startup
-        self._teardown = _Teardown(shutdown, self.journal)
-        self._death: asyncio.Future[DiedError] | None = None
+        self._startup_timeout = startup_timeout
+        self._startup_deadline = self.journal.now + startup_timeout
+        self._teardown = _Teardown(shutdown_timeout, self.journal)
+        self._failure: asyncio.Future[EntryCrashedError] | None = None
 
     @property
-    def death(self) -> "asyncio.Future[DiedError]":
-        """Done as soon as an entry has ended by itself: nothing should run on half a stack."""
-        if self._death is None:
-            self._death = asyncio.get_running_loop().create_future()
-        return self._death
+    def failure(self) -> "asyncio.Future[EntryCrashedError]":
+        """A future that is done as soon as an active entry has crashed. The process should stop then."""
+        if self._failure is None:
+            self._failure = asyncio.get_running_loop().create_future()
+        return self._failure
 
     @property
     def ready(self) -> bool:
-        """Whether all of it is up: the startup has ended, no stop has begun, and nothing died."""
-        return self.phase is Phase.STARTED and not self.death.done()
+        """Whether every entry is active: the startup is complete, no shutdown has begun and no entry has crashed."""
+        return self.phase is Phase.STARTED and not self.failure.done()
 
     async def enter(
         self,
         name: str,
         manager: AbstractAsyncContextManager[T],
         *,
-        start: float,
-        stop: float,
+        start_timeout: float,
+        stop_timeout: float,
         abort: Abort | None = None,
         check: Check | None = None,
     ) -> T:
-        """Enter `manager` in a task of its own, register its release, and return what it yields.
+        """Enter `manager` in a task of its own, register its release and return its value.
 
         Args:
-            name: what it is called in the journal and in errors.
+            name: the entry's name in the journal and in errors.
             manager: entered and exited once, both in the same task.
-            start: seconds that entering may take.
-            stop: seconds that exiting may take; then it is cancelled and aborted, and it is the next one's turn.
-            abort: drops whatever is still held, at once and without waiting. It may be called more than once.
-            check: asks whether it works now: returns a remark or None, raises if it does not (see `check_all`).
+            start_timeout: seconds for entering.
+            stop_timeout: seconds for exiting. After that the entry is aborted and the next one exits.
+            abort: drops the open transports at once, without waiting. It may be called more than once.
+            check: tests whether the resource works now: returns a detail or None, or raises (see `run_health_checks`).
 
         Raises:
-            StartError: it failed or took too long, or an entry before it died. What it had acquired is given back.
-            RuntimeError: a stop was asked for, or the stack has an entry of that name.
-            asyncio.CancelledError: the caller was cancelled. The same holds.
+            StartError: the entry failed or timed out, or an active entry crashed. The entry has been released.
+            RuntimeError: the shutdown has begun, or the name is taken.
+            asyncio.CancelledError: the caller was cancelled. The entry has been released.
         """
         if self.phase in (Phase.STOPPING, Phase.STOPPED):
             raise RuntimeError(f"{name} cannot be entered: the stack is {self.phase}")
         if name in (entry.name for entry in self.entries):
-            raise RuntimeError(f"{name} cannot be entered: the stack has one of that name")
-        before = [entry.name for entry in self.entries if entry.held]
-        left = self._start_by - self.journal.now
+            raise RuntimeError(f"{name} cannot be entered: the stack already has an entry of that name")
+        active = [entry.name for entry in self.entries if entry.is_active]
+        remaining = self._startup_deadline - self.journal.now
         entry = Entry(
             name,
             manager,
-            stop=min(stop, self._teardown.shutdown),
+            stop_timeout=min(stop_timeout, self._teardown.shutdown_timeout),
             journal=self.journal,
-            death=self.death,
+            failure=self.failure,
             abort=abort,
             check=check,
         )
         self.entries.append(entry)
         try:
-            value = await entry.enter(max(0, min(start, left)))
+            value = await entry.enter(max(0, min(start_timeout, remaining)))
         except BaseException as error:
             self.entries.remove(entry)
             self._teardown.errors += entry.errors
             if not isinstance(error, Exception):
-                error.add_note(f"while entering {name}; entered before it: {', '.join(before) or 'nothing'}")
+                error.add_note(f"while entering {name}; entered before it: {', '.join(active) or 'nothing'}")
                 raise
-            if isinstance(error, StartTimeoutError) and left < start:
-                error.add_note(f"the startup as a whole may take {self._startup:.3g} s")
-            raise StartError(error.name if isinstance(error, DiedError) else name, error, before) from error
-        self.push_async_exit(partial(self._teardown.release, entry))
+            if isinstance(error, StartTimeoutError) and remaining < start_timeout:
+                error.add_note(f"the timeout of the whole startup is {self._startup_timeout:.3g} s")
+            failed = error.name if isinstance(error, EntryCrashedError) else name
+            raise StartError(failed, error, active) from error
+        self.push_async_exit(partial(self._teardown.exit_entry, entry))
         return value
 
-    def started(self) -> None:
-        """Say that the startup has ended: its deadline no longer counts, and `ready` may be true.
+    def mark_started(self) -> None:
+        """End the startup: its deadline no longer applies, and `ready` may become true.
 
         Raises:
-            StartError: an entry has died by now.
+            StartError: an entry has crashed.
         """
-        if self.death.done():
-            death = self.death.result()
-            raise StartError(death.name, death, [entry.name for entry in self.entries])
-        self._start_by = math.inf
-        if self.phase is Phase.STARTING:  # a stop that was asked for meanwhile stays asked for
+        if self.failure.done():
+            crash = self.failure.result()
+            raise StartError(crash.name, crash, [entry.name for entry in self.entries])
+        self._startup_deadline = math.inf
+        if self.phase is Phase.STARTING:  # a shutdown may have begun during the startup
             self.phase = Phase.STARTED
-            self.journal.record(Kind.STARTED)
+            self.journal.record(EventType.STARTED)
 
-    def begin_stop(self) -> None:
-        """Say that a stop was asked for: `ready` is false from now on, and the stop's deadline counts from here."""
+    def begin_shutdown(self) -> None:
+        """Begin the shutdown: `ready` is false from now on, and the shutdown timeout counts from here."""
         if self.phase in (Phase.STARTING, Phase.STARTED):
             self.phase = Phase.STOPPING
-            self._teardown.begin()
-            self.journal.record(Kind.STOPPING)
+            self._teardown.start_clock()
+            self.journal.record(EventType.STOPPING)
 
     def abort(self) -> None:
-        """Force the stop: let go of every entry at once, the latest first. Leaving the stack is quick then."""
-        self.begin_stop()
+        """Force the shutdown: abort every entry at once, the last one first. Exiting the stack is quick after that."""
+        self.begin_shutdown()
         for entry in reversed(self.entries):
-            entry.abort(ForcedError("the stop was forced"))
+            entry.abort(ForcedShutdownError("the shutdown was forced"))
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
     ) -> bool:
-        """Release everything in reverse. The error of the start, or of the body, is the one that leaves.
+        """Release everything in reverse order. An error of the startup or of the body takes precedence.
 
         Raises:
-            TeardownError: there was no other error, and an entry failed to exit or had to be aborted.
-            asyncio.CancelledError: the caller was cancelled meanwhile. The teardown is complete all the same.
+            TeardownError: there was no other error, and an entry failed to exit or was aborted.
+            asyncio.CancelledError: the caller was cancelled meanwhile. The teardown is complete.
         """
-        self.begin_stop()
-        leaving, suppressed, teardown = exc, False, self._teardown
+        self.begin_shutdown()
+        raised, suppressed, teardown = exc, False, self._teardown
         try:
             suppressed = bool(await super().__aexit__(exc_type, exc, traceback))
-        except BaseException as error:  # noqa: BLE001 - of an inherited callback: it is raised again below
+        except BaseException as error:  # noqa: BLE001 - from an inherited callback; it is raised again below
             if isinstance(exc, StartError | asyncio.CancelledError) and isinstance(error, Exception):
                 teardown.errors.append(error)
             else:
-                leaving = error
+                raised = error
         self.phase = Phase.STOPPED
-        self.journal.record(Kind.STOPPED)
-        errors, teardown.errors = teardown.errors, []  # said once, should it be left again
+        self.journal.record(EventType.STOPPED)
+        errors, teardown.errors = teardown.errors, []  # reported once, even if the stack is exited again
         cancelled, teardown.cancelled = teardown.cancelled, None
-        unclean = TeardownError.of(errors) if errors else None
-        if isinstance(leaving, StartError):
-            leaving.teardown = unclean
-        if leaving is None or suppressed:
-            leaving = unclean
-        elif unclean is not None:
-            leaving.add_note("the teardown was not clean: " + "; ".join(map(describe, unclean.exceptions)))
-        if cancelled is not None and not isinstance(leaving, asyncio.CancelledError):
-            raise cancelled from leaving
-        if leaving is not None and leaving is not exc:
-            raise leaving
+        teardown_error = TeardownError.of(errors) if errors else None
+        if isinstance(raised, StartError):
+            raised.teardown = teardown_error
+        if raised is None or suppressed:
+            raised = teardown_error
+        elif teardown_error is not None:
+            raised.add_note("the teardown was not clean: " + "; ".join(map(format_error, errors)))
+        if cancelled is not None and not isinstance(raised, asyncio.CancelledError):
+            raise cancelled from raised
+        if raised is not None and raised is not exc:
+            raise raised
         return suppressed
 
-    def pop_all(self) -> Self:
-        """Hand everything over to a new stack, journal and deadlines included; this one is as new."""
-        popped = super().pop_all()
-        inherited = vars(AsyncExitStack()).keys()
-        vars(popped).update({name: value for name, value in vars(self).items() if name not in inherited})
-        vars(self).update(vars(type(self)()))
-        return popped
+    def pop_all(self) -> NoReturn:
+        """Not supported: journal, deadlines and owner tasks belong to this stack."""
+        raise NotImplementedError("a LifecycleStack cannot transfer its entries to another stack")
 
 
 class _Teardown:
-    """The release of the entries, one after the other, each within its deadline and what is left of the whole."""
+    """Exits the entries one by one, each within its own timeout and the rest of the shutdown timeout."""
 
-    def __init__(self, shutdown: float, journal: Journal) -> None:
+    def __init__(self, shutdown_timeout: float, journal: Journal) -> None:
+        self.shutdown_timeout = shutdown_timeout
         self.errors: list[Exception] = []
-        self.cancelled: asyncio.CancelledError | None = None
+        self.cancelled: asyncio.CancelledError | None = None  # the first cancellation of the caller
         self._journal = journal
-        self.shutdown = shutdown
-        self._stop_by = math.inf
+        self._shutdown_deadline = math.inf
 
-    def begin(self) -> None:
-        self._stop_by = self._journal.now + self.shutdown
+    def start_clock(self) -> None:
+        self._shutdown_deadline = self._journal.now + self.shutdown_timeout
 
-    async def release(self, entry: Entry[Any], *_exc_details: object) -> None:
-        """Exit the entry. A cancellation of the caller does not cut this short: it is kept for the end."""
-        left = self._stop_by - self._journal.now
-        cancelled = await outlast(entry.exit(max(MOMENT, min(entry.stop_timeout, left))))
+    async def exit_entry(self, entry: Entry[Any], *_exc_details: object) -> None:
+        """Exit the entry. If the caller is cancelled, the exit is finished first."""
+        remaining = self._shutdown_deadline - self._journal.now
+        timeout = max(MIN_STOP_TIMEOUT, min(entry.stop_timeout, remaining))
+        cancelled = await finish_despite_cancellation(entry.exit(timeout))
         self.cancelled = self.cancelled or cancelled
         self.errors += entry.errors

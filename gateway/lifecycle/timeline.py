@@ -1,16 +1,19 @@
-"""A timeline: the journal drawn, one bar an entry."""
+"""A timeline: the journal drawn with one bar for each entry."""
 
 from dataclasses import dataclass
 
-from gateway.lifecycle.journal import Event, Journal, Kind, describe
+from .journal import EventType, Journal, LifecycleEvent, format_error
 
-_ENTER_FAILURES = {Kind.ENTER_FAILED, Kind.ENTER_CANCELLED}
-_EXIT_ENDS = {Kind.EXITED, Kind.EXIT_FAILED, Kind.ABORTED, Kind.DIED}
+_ENTER_FAILURES = {EventType.ENTER_FAILED, EventType.ENTER_CANCELLED}
+_EXIT_EVENTS = {EventType.EXITED, EventType.EXIT_FAILED, EventType.ABORTED, EventType.CRASHED}
 
 
 @dataclass(slots=True)
 class Span:
-    """The life of one entry: when it began to enter, was entered, began to exit, was released. Seconds, or None."""
+    """One entry in time: when it began to enter, was entered, began to exit and had exited.
+
+    Times are seconds since the start of the journal, or None. `outcome` is the entry's last event, with its error.
+    """
 
     name: str
     entering: float
@@ -18,42 +21,41 @@ class Span:
     exiting: float | None = None
     exited: float | None = None
     outcome: str = ""
-    """The last that happened to it, with the error if there was one."""
 
-    def note(self, event: Event) -> None:
-        if event.kind is Kind.ENTERED:
+    def apply(self, event: LifecycleEvent) -> None:
+        if event.type is EventType.ENTERED:
             self.entered = event.at
-        elif event.kind in _ENTER_FAILURES:
+        elif event.type in _ENTER_FAILURES:
             self.entered = self.exited = event.at
-        elif event.kind is Kind.EXITING:
+        elif event.type is EventType.EXITING:
             self.exiting = event.at
-        elif event.kind in _EXIT_ENDS:
+        elif event.type in _EXIT_EVENTS:
             self.exited = event.at
-        self.outcome = event.kind.value + (f": {describe(event.error)}" if event.error else "")
+        self.outcome = event.type.value + (f": {format_error(event.error)}" if event.error else "")
 
     def bar(self, end: float, width: int) -> str:
-        """Draw `width` characters for the seconds from 0 to `end`: `░` entering, `█` held, `▒` exiting."""
+        """Draw `width` characters for the seconds from 0 to `end`: `░` entering, `█` active, `▒` exiting."""
         scale = width / end if end > 0 else 0
         exited = end if self.exited is None else self.exited
         exiting = exited if self.exiting is None else self.exiting
         entered = exited if self.entered is None else self.entered
         first = min(int(self.entering * scale), width - 1)
-        held = max(int(entered * scale), first + 1)  # whatever was begun has a mark, however quick it was
-        released = max(int(exiting * scale), held)
-        gone = max(int(exited * scale), released)
-        return (" " * first + "░" * (held - first) + "█" * (released - held) + "▒" * (gone - released)).ljust(width)
+        active = max(int(entered * scale), first + 1)  # at least one character, however short the step was
+        closing = max(int(exiting * scale), active)
+        closed = max(int(exited * scale), closing)
+        return (" " * first + "░" * (active - first) + "█" * (closing - active) + "▒" * (closed - closing)).ljust(width)
 
 
 def spans(journal: Journal) -> list[Span]:
-    """The lives of the entries, in the order in which they began."""
-    lives: list[Span] = []
+    """Return a span for each entry, in the order in which they began to enter."""
+    found: list[Span] = []
     current: dict[str, Span] = {}
     for event in journal:
         if event.name is None:
             continue
-        if event.kind is Kind.ENTERING:
-            current[event.name] = Span(event.name, event.at, outcome=event.kind.value)
-            lives.append(current[event.name])
+        if event.type is EventType.ENTERING:
+            current[event.name] = Span(event.name, event.at, outcome=event.type.value)
+            found.append(current[event.name])
         else:
-            current[event.name].note(event)
-    return lives
+            current[event.name].apply(event)
+    return found

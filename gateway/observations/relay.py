@@ -17,7 +17,7 @@ from gateway.events.channels import LOST, is_cancelled, open_channel
 from gateway.events.publishing import NotPublishedError, Publisher
 from gateway.events.topology import DEAD_LETTERS
 from gateway.events.waiting import Backoff, until
-from gateway.lifecycle import describe
+from gateway.lifecycle import format_error
 from gateway.resources.database import is_away
 from gateway.schema.tables import outbox
 
@@ -137,7 +137,7 @@ class Relay:
     def _note(self, error: BaseException | None) -> None:
         """Remember what is in the way; say so when that begins, and when it ends."""
         if error is not None and self._in_the_way is None:
-            log.warning("events have to wait", error=describe(error))
+            log.warning("events have to wait", error=format_error(error))
         elif error is None and self._in_the_way is not None:
             log.info("events are published again")
         self._in_the_way = error
@@ -151,7 +151,7 @@ class Relay:
         if dead is not None:
             remarks.append(f"dead letters: {dead}")
         if self._in_the_way is not None:
-            remarks.append(f"trying again: {describe(self._in_the_way)}")
+            remarks.append(f"trying again: {format_error(self._in_the_way)}")
         return ", ".join(remarks)
 
     async def _dead_letters(self) -> int | None:

@@ -80,7 +80,7 @@ class _Connection(asyncpg.Connection):
     stopped: for as long, nobody gets away, and the place in the pool is taken.
     """
 
-    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the driver's own name
+    async def close(self, *, timeout: float | None = None) -> None:
         await super().close(timeout=None if timeout is None else min(timeout, CLOSE_WITHIN))
 
 

@@ -16,8 +16,8 @@ async def enter(stack: LifecycleStack, resource: Resource[T]) -> T:
     return await stack.enter(
         resource.name,
         resource.open(),
-        start=resource.settings.start_timeout,
-        stop=resource.settings.stop_timeout,
+        start_timeout=resource.settings.start_timeout,
+        stop_timeout=resource.settings.stop_timeout,
         abort=resource.abort,
         check=resource.check,
     )

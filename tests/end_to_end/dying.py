@@ -32,8 +32,8 @@ async def worker() -> AsyncGenerator[None]:
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     async with LifecycleStack(journal=Journal(listener=log_event)) as stack:
         app.state.stack = stack
-        await stack.enter("worker", worker(), start=1, stop=1)
-        stack.started()
+        await stack.enter("worker", worker(), start_timeout=1, stop_timeout=1)
+        stack.mark_started()
         yield
 
 

@@ -15,7 +15,7 @@ import httpx
 from redis.asyncio import Redis
 from starlette.types import ASGIApp
 
-from faultlab import Ledger
+from faultlab import ResourceSnapshot
 from gateway.app import create_app
 from gateway.asgi import AppLifespan, Requests
 from gateway.devstack.remains import MARKER
@@ -129,7 +129,7 @@ class Process:
 
 def told(journal: Journal) -> list[str]:
     """The journal without times and errors."""
-    return [f"{event.kind} {event.name}" if event.name else str(event.kind) for event in journal]
+    return [f"{event.type} {event.name}" if event.name else str(event.type) for event in journal]
 
 
 def assert_problem_in_full(response: httpx.Response, status: int) -> None:
@@ -173,12 +173,12 @@ async def assert_nothing_is_held(servers: Devstack, instance: str) -> None:
     await until(nothing, f"the servers hold nothing of {instance}")
 
 
-async def assert_nothing_is_left(before: Ledger) -> None:
+async def assert_nothing_is_left(before: ResourceSnapshot) -> None:
     """This process holds what it held before, or does so in a moment."""
     left: list[str] = []
 
     async def nothing() -> bool:
-        left[:] = [line for line in Ledger.now().added_since(before) if RUNNER not in line]
+        left[:] = [line for line in ResourceSnapshot.take().leaked_since(before) if RUNNER not in line]
         return not left
 
     try:

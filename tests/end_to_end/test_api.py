@@ -229,7 +229,7 @@ class TestOperation:
         assert (first.status_code, first.json()["status"]) == (200, "degraded")
 
     async def test_not_ready_from_the_stop_signal_on(self, gateway: Running) -> None:
-        gateway.stack.begin_stop()
+        gateway.stack.begin_shutdown()
         response = await gateway.client.get("/readyz")
 
         assert (response.status_code, response.json()["status"]) == (503, "stopping")

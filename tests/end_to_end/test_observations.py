@@ -50,7 +50,7 @@ class TestAReport:
         )
 
     async def test_sent_many_times_at_once_with_its_key_is_stored_once(self, gateway: Running) -> None:
-        headers = {"Idempotency-Key": gateway.stack.journal.began_at.isoformat()}
+        headers = {"Idempotency-Key": gateway.stack.journal.started_at.isoformat()}
         responses = await asyncio.gather(*(gateway.client.post(HERE, json=RAIN, headers=headers) for _ in range(10)))
 
         assert {response.status_code for response in responses} == {201}
@@ -60,7 +60,7 @@ class TestAReport:
         ("path", "body"), [(HERE, RAIN | {"temperature_c": 0}), ("/v1/places/2660646/observations", RAIN)]
     )
     async def test_that_differs_cannot_have_the_same_key(self, gateway: Running, path: str, body: object) -> None:
-        headers = {"Idempotency-Key": gateway.stack.journal.began_at.isoformat()}
+        headers = {"Idempotency-Key": gateway.stack.journal.started_at.isoformat()}
         await gateway.client.post(HERE, json=RAIN, headers=headers)
         response = await gateway.client.post(path, json=body, headers=headers)
 
@@ -123,7 +123,7 @@ class TestAReport:
     async def test_may_be_stored_while_the_database_stalls_and_is_answered_in_time(
         self, gateway: Running, servers: Devstack
     ) -> None:
-        headers = {"Idempotency-Key": gateway.stack.journal.began_at.isoformat()}
+        headers = {"Idempotency-Key": gateway.stack.journal.started_at.isoformat()}
         with servers.postgresql.suspended():
             async with asyncio.timeout(3):
                 response = await gateway.client.post(HERE, json=RAIN, headers=headers)

@@ -138,4 +138,4 @@ async def test_a_broker_that_lost_everything_has_all_declared_again_and_what_com
 
 async def assert_lives_on(process: Process) -> None:
     assert process.running, process.output
-    assert "died" not in process.output
+    assert "crashed" not in process.output

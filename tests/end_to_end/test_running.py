@@ -15,7 +15,9 @@ from tests.end_to_end.conftest import Start
 
 ROOT = Path(__file__).parents[2]
 
-ONE_THAT_HEARS_NO_SIGNAL = "tests/traps/test_uvicorn_signal_during_startup.py::test_it_goes_on_and_only_sigkill_ends_it"
+ONE_THAT_HEARS_NO_SIGNAL = (
+    "tests/pitfalls/test_uvicorn_signal_during_startup.py::test_it_goes_on_and_only_sigkill_ends_it"
+)
 
 
 def children(pid: int) -> list[int]:

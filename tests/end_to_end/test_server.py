@@ -164,7 +164,7 @@ class TestSupervision:
             await client.get(url + "/die")
 
         assert await process.status() == 1
-        assert "died worker" in events(process)
+        assert "crashed worker" in events(process)
 
     async def test_one_that_dies_while_it_drains_makes_it_no_clean_stop(self, run: Start) -> None:
         process = run("-m", "tests.end_to_end.dying", GATEWAY_DRAIN_SECONDS="5")

@@ -158,7 +158,7 @@ class TestAnObservation:
             await until(lambda: relay_says("outbox: 0 waiting, dead letters: 0"), "the outbox is empty")
 
         assert statuses == [201] * 50
-        assert "died" not in working.output
+        assert "crashed" not in working.output
 
     async def test_is_counted_once_though_the_worker_is_killed_again_and_again(
         self, start: Start, servers: Devstack, broker: AbstractChannel, place: int
@@ -297,7 +297,7 @@ class TestTheProcess:
         await publish(broker, *reported(1))
 
         assert await process.status() == 1
-        assert "died observations" in events(process)
+        assert "crashed observations" in events(process)
         assert await depth(broker, OBSERVATIONS.name) == 1
 
     async def test_shows_that_it_is_alive_as_long_as_it_is(self, start: Start, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ async def test_what_was_deleted_meanwhile_is_declared_again(rabbitmq: RabbitMQ, 
 
 
 async def test_a_lost_heartbeat_is_no_cancellation(rabbitmq: RabbitMQ, rabbitmq_server: Server) -> None:
-    """aio-pika cancels what waits for a confirmation then: tests/traps/test_aio_pika_lost_heartbeat.py."""
+    """aio-pika cancels what waits for a confirmation then: tests/pitfalls/test_aio_pika_lost_heartbeat.py."""
     publisher = Publisher(rabbitmq.connection)
     await publish(publisher)
     transport = rabbitmq.connection.transport

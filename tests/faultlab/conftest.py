@@ -11,7 +11,7 @@ from faultlab.__main__ import _nowhere, main
 from gateway.devstack.postgresql import PostgreSQL
 from gateway.devstack.rabbitmq import RabbitMQ
 from gateway.devstack.redis import Redis
-from tests.faultlab.examining import Examine, Examined
+from tests.faultlab.cli_result import CliResult, Examine
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,13 +25,13 @@ def _nowhere_ends() -> Iterator[None]:
 def examine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Examine:
     """Run the command in this process, which has imported everything."""
 
-    def run(*arguments: str, settle: float = 1.0) -> Examined:
-        monkeypatch.setattr(sys.modules["faultlab.sweep"], "SETTLE_WITHIN", settle)
+    def run(*arguments: str, settle: float = 1.0) -> CliResult:
+        monkeypatch.setattr(sys.modules["faultlab.sweep"], "SETTLE_TIMEOUT", settle)
         imported = set(sys.modules)
         status = main(list(arguments))
         printed = capsys.readouterr()
         for name in set(sys.modules) - imported:
-            if name.startswith("tests.faultlab.specimens."):
+            if name.startswith("tests.faultlab.broken_apps."):
                 del sys.modules[name]  # the next one connects to its own server, and is imported with it
                 package, _, module = name.rpartition(".")
                 vars(sys.modules[package]).pop(module, None)  # which would keep what it holds until then
@@ -40,7 +40,7 @@ def examine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
                 "ignore", ResourceWarning
             )  # what a guilty one holds goes now, and not with the session
             gc.collect()
-        return Examined(status, printed.out, printed.err)
+        return CliResult(status, printed.out, printed.err)
 
     return run
 

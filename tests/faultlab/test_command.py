@@ -11,7 +11,7 @@ from textwrap import dedent
 import pytest
 
 from faultlab.__main__ import main
-from tests.faultlab.examining import Examine
+from tests.faultlab.cli_result import Examine
 
 ROOT = Path(__file__).parents[2]
 
@@ -211,7 +211,7 @@ def test_what_raises_in_place_of_an_app_is_told_in_one_line(tmp_path: Path, code
 
 def test_a_mistake_of_the_lab_is_no_guilt_of_the_app(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("faultlab.__main__.LIVES")
-    examined = examine("tests.faultlab.specimens.tutorial:harmless")
+    examined = examine("tests.faultlab.broken_apps.tutorial:harmless")
 
     assert examined.status == 2
     assert "NameError" in examined.errors
@@ -263,7 +263,7 @@ def test_an_url_in_the_wrong_place_is_not_repeated(arguments: list[str], capsys:
 
 
 def test_logging_is_as_it_was_afterwards(examine: Examine) -> None:
-    examine("tests.faultlab.specimens.tutorial:harmless")
+    examine("tests.faultlab.broken_apps.tutorial:harmless")
 
     assert logging.root.manager.disable == logging.NOTSET
 
@@ -301,7 +301,7 @@ def test_a_server_that_cannot_be_asked_is_told_without_its_password(examine: Exa
         "mysql://gateway:s3cr3t@localhost/": "--watch takes URLs",
     }
     for url, said in wrong.items():
-        examined = examine("tests.faultlab.specimens.tutorial:harmless", "--watch", url)
+        examined = examine("tests.faultlab.broken_apps.tutorial:harmless", "--watch", url)
 
         assert examined.status == 2
         assert said in examined.errors
@@ -311,7 +311,7 @@ def test_a_server_that_cannot_be_asked_is_told_without_its_password(examine: Exa
 
 def test_a_driver_that_is_missing_is_told(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "asyncpg", None)
-    examined = examine("tests.faultlab.specimens.tutorial:harmless", "--watch", "postgresql://127.0.0.1:1/x")
+    examined = examine("tests.faultlab.broken_apps.tutorial:harmless", "--watch", "postgresql://127.0.0.1:1/x")
 
     assert examined.status == 2
     assert "--watch postgresql://127.0.0.1:1: that needs `pip install asyncpg`" in examined.errors

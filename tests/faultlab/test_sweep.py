@@ -12,8 +12,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 import pytest
 import uvloop
 
-from faultlab import Cancel, Case, Leap, Outcome, Point, sweep
-from faultlab.silence import Silence
+from faultlab import Cancel, ExpireDeadlines, InjectionPoint, Outcome, Run, sweep
+from faultlab.partition import NetworkPartition
 
 
 async def step(times: int = 1) -> None:
@@ -62,21 +62,21 @@ async def that_swallows() -> AsyncGenerator[None]:
 
 
 def startups(manager: type[AbstractAsyncContextManager[None]] | object) -> list[Outcome]:
-    async def start(case: Case) -> None:
+    async def start(case: Run) -> None:
         it = manager()  # type: ignore[operator]
         with case.armed():
             await it.__aenter__()
         await it.__aexit__(None, None, None)
 
-    return sweep(start)
+    return list(sweep(start))
 
 
 def test_a_tidy_resource_leaves_nothing_at_any_tick() -> None:
     outcomes = startups(tidy)
 
     assert [outcome.at for outcome in outcomes] == [1, 2, 3]
-    assert [outcome.left for outcome in outcomes] == [[], [], []]
-    assert not any(outcome.swallowed for outcome in outcomes)
+    assert [outcome.leaked for outcome in outcomes] == [[], [], []]
+    assert all(outcome.cancelled for outcome in outcomes)
 
 
 def test_a_socket_that_is_left_open_is_named_at_its_tick() -> None:
@@ -84,40 +84,40 @@ def test_a_socket_that_is_left_open_is_named_at_its_tick() -> None:
     for sock in left_open:
         sock.close()
 
-    assert [outcome.left for outcome in outcomes] == [[], ["socket that is not connected"]]
+    assert [outcome.leaked for outcome in outcomes] == [[], ["socket that is not connected"]]
 
 
 def test_a_cancellation_may_be_repeated() -> None:
     """What swallows one cancellation does not swallow the next."""
 
-    async def start(case: Case) -> None:
+    async def start(case: Run) -> None:
         with case.armed():
             with suppress(asyncio.CancelledError):
                 await step(2)
             await step(2)
 
-    assert [outcome.swallowed for outcome in sweep(start)] == [True, True, False, False]
-    assert not any(outcome.swallowed for outcome in sweep(start, fault=Cancel(again=1)))
+    assert [not outcome.cancelled for outcome in sweep(start)] == [True, True, False, False]
+    assert all(outcome.cancelled for outcome in sweep(start, fault=Cancel(repeat=1)))
 
 
 def test_a_task_that_is_left_running_is_named() -> None:
     (outcome,) = startups(with_a_forgotten_task)
 
-    assert outcome.left[0].startswith("task forgotten, now at asyncio/tasks.py")
+    assert outcome.leaked[0].startswith("task forgotten, now at asyncio/tasks.py")
 
 
 def test_a_cancellation_that_does_not_arrive_is_told() -> None:
-    assert [outcome.swallowed for outcome in startups(that_swallows)] == [True, True, True]
+    assert [not outcome.cancelled for outcome in startups(that_swallows)] == [True, True, True]
 
 
 def test_a_teardown_is_swept_as_well() -> None:
-    async def stop(case: Case) -> None:
+    async def stop(case: Run) -> None:
         it = tidy()
         await it.__aenter__()
         with case.armed():
             await it.__aexit__(None, None, None)
 
-    assert [(outcome.at, outcome.left) for outcome in sweep(stop)] == [(1, []), (2, []), (3, [])]
+    assert [(outcome.at, outcome.leaked) for outcome in sweep(stop)] == [(1, []), (2, []), (3, [])]
 
 
 @asynccontextmanager
@@ -132,17 +132,20 @@ LOOPS = pytest.mark.parametrize("loop", [asyncio.SelectorEventLoop, uvloop.Loop]
 
 @LOOPS
 def test_the_steps_of_tasks_that_are_started_count_too(loop: type[asyncio.AbstractEventLoop]) -> None:
-    async def start(case: Case) -> None:
+    async def start(case: Run) -> None:
         it = that_connects_in_a_task_of_its_own()
         with case.armed():
             await it.__aenter__()
         await it.__aexit__(None, None, None)
 
-    outcomes = sweep(start, point=Point.STEP, loop=loop)
+    outcomes = list(sweep(start, point=InjectionPoint.TASK_STEP, loop=loop))
 
-    assert [outcome.place.split()[-1] for outcome in outcomes] == [*["step"] * 5, "that_connects_in_a_task_of_its_own"]
-    assert all(outcome.place.startswith("tests/faultlab/test_sweep.py:") for outcome in outcomes)
-    assert not any(outcome.left or outcome.swallowed for outcome in outcomes)
+    assert [outcome.location.split()[-1] for outcome in outcomes] == [
+        *["step"] * 5,
+        "that_connects_in_a_task_of_its_own",
+    ]
+    assert all(outcome.location.startswith("tests/faultlab/test_sweep.py:") for outcome in outcomes)
+    assert not any(outcome.leaked or not outcome.cancelled for outcome in outcomes)
 
 
 @LOOPS
@@ -150,7 +153,7 @@ def test_the_steps_of_tasks_that_are_started_count_too(loop: type[asyncio.Abstra
 def test_a_deadline_can_expire_at_any_step(loop: type[asyncio.AbstractEventLoop], method: str) -> None:
     expired: list[int] = []
 
-    async def start(case: Case) -> None:
+    async def start(case: Run) -> None:
         with suppress(TimeoutError), case.armed():
             if method == "later":
                 await asyncio.wait_for(step(3), timeout=60)
@@ -160,7 +163,7 @@ def test_a_deadline_can_expire_at_any_step(loop: type[asyncio.AbstractEventLoop]
             return
         expired.append(case.at)
 
-    outcomes = sweep(start, point=Point.STEP, fault=Leap(61), loop=loop)
+    outcomes = list(sweep(start, point=InjectionPoint.TASK_STEP, fault=ExpireDeadlines(61), loop=loop))
 
     assert [outcome.error for outcome in outcomes] == [None] * len(outcomes)
     assert expired[:2] == [1, 2]  # in the last one it is too late
@@ -168,16 +171,18 @@ def test_a_deadline_can_expire_at_any_step(loop: type[asyncio.AbstractEventLoop]
 
 @LOOPS
 def test_what_is_farther_away_is_not_leapt_over(loop: type[asyncio.AbstractEventLoop]) -> None:
-    async def start(case: Case) -> None:
+    async def start(case: Run) -> None:
         with case.armed():
             async with asyncio.timeout(60):
                 await step(3)
 
-    assert [outcome.error for outcome in sweep(start, point=Point.STEP, fault=Leap(59), loop=loop)] == [None] * 3
+    assert [
+        outcome.error for outcome in sweep(start, point=InjectionPoint.TASK_STEP, fault=ExpireDeadlines(59), loop=loop)
+    ] == [None] * 3
 
 
 def test_a_deadline_that_was_called_off_does_not_expire() -> None:
-    async def start(case: Case) -> None:
+    async def start(case: Run) -> None:
         called: list[bool] = []
         handle = asyncio.get_running_loop().call_later(60, called.append, True)
         with case.armed():
@@ -187,15 +192,15 @@ def test_a_deadline_that_was_called_off_does_not_expire() -> None:
         assert called in ([], [True])
         assert not (called and case.at > 2)
 
-    assert [outcome.error for outcome in sweep(start, fault=Leap(61))] == [None] * 4
+    assert [outcome.error for outcome in sweep(start, fault=ExpireDeadlines(61))] == [None] * 4
 
 
 def test_ticks_are_asyncios() -> None:
-    async def start(case: Case) -> None:
+    async def start(case: Run) -> None:
         del case
 
     with pytest.raises(TypeError, match="count steps"):
-        sweep(start, loop=uvloop.Loop)
+        next(sweep(start, loop=uvloop.Loop))
 
 
 async def fail() -> None:
@@ -203,7 +208,7 @@ async def fail() -> None:
 
 
 def test_what_nobody_waits_for_is_told() -> None:
-    async def complain(case: Case) -> None:
+    async def complain(case: Run) -> None:
         with case.armed():
             task = asyncio.create_task(fail())
             await step()
@@ -213,73 +218,73 @@ def test_what_nobody_waits_for_is_told() -> None:
             gc.collect()
             await step()
 
-    outcome = sweep(complain)[-1]
+    outcome = list(sweep(complain))[-1]
 
     for complaint in ("never retrieved (ValueError('nobody asked'))", "was never awaited", "unclosed <socket.socket"):
-        assert any(complaint in line for line in outcome.left), (complaint, outcome.left)
+        assert any(complaint in line for line in outcome.leaked), (complaint, outcome.leaked)
 
 
-@pytest.mark.parametrize("point", Point)
-def test_an_error_that_only_the_cancelled_frames_hold_is_told(point: Point) -> None:
-    async def run(case: Case) -> None:
+@pytest.mark.parametrize("point", InjectionPoint)
+def test_an_error_that_only_the_cancelled_frames_hold_is_told(point: InjectionPoint) -> None:
+    async def run(case: Run) -> None:
         with case.armed():
             unheard = asyncio.get_running_loop().create_future()
             unheard.set_exception(ValueError("nobody asked"))
             await step(3)
             unheard.exception()
 
-    outcomes = sweep(run, point=point)
+    outcomes = list(sweep(run, point=point))
 
-    assert ["never retrieved" in "".join(outcome.left) for outcome in outcomes][:2] == [True, True]
+    assert ["never retrieved" in "".join(outcome.leaked) for outcome in outcomes][:2] == [True, True]
 
 
 def test_a_run_that_fails_by_itself_fails_the_sweep() -> None:
-    async def broken(case: Case) -> None:
+    async def broken(case: Run) -> None:
         with case.armed():
             await step()
         if not case.fired:
             raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        sweep(broken)
+        list(sweep(broken))
 
 
 def test_what_follows_runs_at_once_after_each_strike_and_what_it_leaves_is_told() -> None:
     followed: list[int] = []
 
-    async def run(case: Case) -> None:
+    async def run(case: Run) -> None:
         with case.armed():
             await step(2)
 
-    async def follow(case: Case) -> None:
+    async def follow(case: Run) -> None:
         followed.append(case.at)
         await step()
         left_open.append(socket.socket())
 
-    outcomes = sweep(run, then=follow)
+    outcomes = list(sweep(run, follow_up=follow))
     while left_open:
         left_open.pop().close()
 
     assert followed == [outcome.at for outcome in outcomes] == [1, 2]
-    assert [outcome.left for outcome in outcomes] == [["socket that is not connected"]] * 2
+    assert [outcome.leaked for outcome in outcomes] == [["socket that is not connected"]] * 2
 
 
 def test_a_follower_that_fails_fails_the_sweep_and_says_after_which_point() -> None:
-    async def run(case: Case) -> None:
+    async def run(case: Run) -> None:
         with case.armed():
             await step()
 
-    async def follow(_case: Case) -> None:
+    async def follow(_case: Run) -> None:
         await fail()
 
     with pytest.raises(ValueError, match="nobody asked") as caught:
-        sweep(run, then=follow)
+        list(sweep(run, follow_up=follow))
     (note,) = caught.value.__notes__
-    assert note.startswith("after the fault had struck at point 1, tests/faultlab/test_sweep.py:")
+    assert note.startswith("the fault was injected at point 1, tests/faultlab/test_sweep.py:")
 
 
 def test_how_long_a_run_took_after_the_strike_is_told() -> None:
-    async def run(case: Case) -> None:
+    async def run(case: Run) -> None:
         await asyncio.sleep(0.1)  # which does not count
         try:
             with case.armed():
@@ -289,13 +294,13 @@ def test_how_long_a_run_took_after_the_strike_is_told() -> None:
 
     (outcome,) = sweep(run)
 
-    assert 0.05 <= outcome.took < 0.1
+    assert 0.05 <= outcome.duration < 0.1
 
 
 def test_a_task_that_never_ends_is_named_and_does_not_keep_the_sweep_from_its_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sys.modules["faultlab.sweep"], "SETTLE_WITHIN", 0.03)
+    monkeypatch.setattr(sys.modules["faultlab.sweep"], "SETTLE_TIMEOUT", 0.03)
     until = time.monotonic() + 5
 
     async def go_on() -> None:
@@ -303,20 +308,20 @@ def test_a_task_that_never_ends_is_named_and_does_not_keep_the_sweep_from_its_en
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0.01)
 
-    async def leave(case: Case) -> None:
+    async def leave(case: Run) -> None:
         with case.armed():
             task = asyncio.create_task(go_on(), name="unending")
             await step()
             del task
 
-    outcomes = sweep(leave)
+    outcomes = list(sweep(leave))
 
     assert time.monotonic() < until
-    assert [line.partition(",")[0] for outcome in outcomes for line in outcome.left] == ["task unending"]
+    assert [line.partition(",")[0] for outcome in outcomes for line in outcome.leaked] == ["task unending"]
 
 
 def test_silent_servers_do_not_silence_a_pipe() -> None:
-    async def read(case: Case) -> None:
+    async def read(case: Run) -> None:
         if case.at > 1:
             return
         reader = asyncio.StreamReader()
@@ -332,6 +337,6 @@ def test_silent_servers_do_not_silence_a_pipe() -> None:
         os.close(into)
         transport.close()
 
-    (outcome,) = sweep(read, fault=Silence())
+    (outcome,) = sweep(read, fault=NetworkPartition())
 
-    assert (outcome.error, outcome.left) == (None, [])
+    assert (outcome.error, outcome.leaked) == (None, [])

@@ -13,8 +13,8 @@ import httpx
 import pytest
 import redis.asyncio as redis
 
-from faultlab import Ledger
-from faultlab.wire import GARBAGE, Closed, Fault, Opened, Proxy, WireLog
+from faultlab import ResourceSnapshot
+from faultlab.wire import GARBAGE, Closed, Opened, Proxy, WireFault, WireLog
 from gateway.devstack.postgresql import PostgreSQL
 from gateway.devstack.rabbitmq import RabbitMQ
 from gateway.devstack.redis import Redis
@@ -54,7 +54,7 @@ class Pinged:
 @asynccontextmanager
 async def pinged() -> AsyncGenerator[tuple[Pinged, Proxy, WireLog]]:
     """A server with a proxy in front of it, and when it is left, nothing that was not there before."""
-    before = Ledger.now()
+    before = ResourceSnapshot.take()
     one, log = Pinged(), WireLog()
     server = await asyncio.start_server(one.serve, "127.0.0.1", 0)
     try:
@@ -67,7 +67,7 @@ async def pinged() -> AsyncGenerator[tuple[Pinged, Proxy, WireLog]]:
     gc.collect()
 
     async def nothing_is_left() -> bool:
-        return not Ledger.now().added_since(before)
+        return not ResourceSnapshot.take().leaked_since(before)
 
     await until(nothing_is_left, "the proxy holds nothing")
 
@@ -128,11 +128,11 @@ async def test_without_a_fault_everything_passes_and_the_log_says_who_closed() -
     async with pinged() as (server, proxy, log):
         async with client_of(proxy) as client:
             assert await client.ping() == PONG
-            assert [connection.messages for connection in proxy.held] == [["PING", "reply to PING"]]
+            assert [connection.messages for connection in proxy.open_connections] == [["PING", "reply to PING"]]
         said = await closed(log)
 
         assert said == ["cache 1 closed by the client after PING"]
-        assert proxy.held == []
+        assert proxy.open_connections == []
         assert isinstance(next(iter(log)), Opened)
     assert server.ends == ["closed"]
 
@@ -153,7 +153,7 @@ async def test_a_server_that_closes_first_is_told_from_a_client_that_does() -> N
 
         assert await client.read() == b""
         assert await closed(log) == ["cache 1 closed by the server after PING"]
-        assert len(proxy.held) == 1, "the client has not let go yet"
+        assert len(proxy.open_connections) == 1, "the client has not let go yet"
 
 
 async def test_a_reset_by_the_client_is_recorded_and_passed_on() -> None:
@@ -174,12 +174,12 @@ async def test_a_fault_may_come_just_when_the_client_has_reset_the_connection() 
         await client.ping()
         client.reset()
         await asyncio.sleep(0)  # its socket is closed, and the proxy has not noticed
-        proxy.strike(Fault.CLOSE)
+        proxy.break_now(WireFault.CLOSE)
 
         assert await closed(log) == ["cache 1 closed by the lab after PING"]
 
         async def let_go() -> bool:
-            return proxy.held == []
+            return proxy.open_connections == []
 
         await until(let_go, "the proxy notices")
 
@@ -215,18 +215,18 @@ async def test_nobody_behind_the_proxy_is_a_reset_for_a_client_that_has_spoken_a
 
 
 AT_THE_REPLY = {
-    Fault.REFUSE: [b"RST"],
-    Fault.RESET: [b"RST"],
-    Fault.CLOSE: [b""],
-    Fault.BLACK_HOLE: [b"...", b"..."],
-    Fault.TRUNCATE: [PONG[:3], b""],
-    Fault.GARBAGE: [GARBAGE, b"..."],
-    Fault.BYTE_AT_A_TIME: [bytes([byte]) for byte in PONG],
+    WireFault.REFUSE: [b"RST"],
+    WireFault.RESET: [b"RST"],
+    WireFault.CLOSE: [b""],
+    WireFault.BLACK_HOLE: [b"...", b"..."],
+    WireFault.TRUNCATE: [PONG[:3], b""],
+    WireFault.GARBAGE: [GARBAGE, b"..."],
+    WireFault.BYTE_AT_A_TIME: [bytes([byte]) for byte in PONG],
 }
 
 
-@pytest.mark.parametrize("fault", Fault)
-async def test_a_fault_at_a_reply_is_what_the_client_gets(fault: Fault) -> None:
+@pytest.mark.parametrize("fault", WireFault)
+async def test_a_fault_at_a_reply_is_what_the_client_gets(fault: WireFault) -> None:
     async with pinged() as (server, proxy, _), client_of(proxy) as client:
         proxy.inject(fault, at="reply to PING")
         got = [await client.ping()]
@@ -237,19 +237,19 @@ async def test_a_fault_at_a_reply_is_what_the_client_gets(fault: Fault) -> None:
         assert proxy.fired == ["reply to PING"]
 
 
-AT_THE_REQUEST: dict[Fault, tuple[bytes, bytes, list[str]]] = {
-    Fault.REFUSE: (b"RST", b"", ["reset"]),
-    Fault.RESET: (b"RST", b"", ["reset"]),
-    Fault.CLOSE: (b"", b"", ["closed"]),
-    Fault.BLACK_HOLE: (b"...", b"", []),
-    Fault.TRUNCATE: (b"", PING[: len(PING) // 2], ["closed"]),
-    Fault.GARBAGE: (b"...", GARBAGE, []),
-    Fault.BYTE_AT_A_TIME: (b"+", PING, []),
+AT_THE_REQUEST: dict[WireFault, tuple[bytes, bytes, list[str]]] = {
+    WireFault.REFUSE: (b"RST", b"", ["reset"]),
+    WireFault.RESET: (b"RST", b"", ["reset"]),
+    WireFault.CLOSE: (b"", b"", ["closed"]),
+    WireFault.BLACK_HOLE: (b"...", b"", []),
+    WireFault.TRUNCATE: (b"", PING[: len(PING) // 2], ["closed"]),
+    WireFault.GARBAGE: (b"...", GARBAGE, []),
+    WireFault.BYTE_AT_A_TIME: (b"+", PING, []),
 }
 
 
-@pytest.mark.parametrize("fault", Fault)
-async def test_a_fault_at_a_request_is_what_the_server_gets(fault: Fault) -> None:
+@pytest.mark.parametrize("fault", WireFault)
+async def test_a_fault_at_a_request_is_what_the_server_gets(fault: WireFault) -> None:
     answer, arrived, ends = AT_THE_REQUEST[fault]
     async with pinged() as (server, proxy, _), client_of(proxy) as client:
         proxy.inject(fault, at=1)
@@ -261,22 +261,22 @@ async def test_a_fault_at_a_request_is_what_the_server_gets(fault: Fault) -> Non
             return b"".join(server.received) == arrived and server.ends == ends
 
         await until(there, f"the server gets {arrived!r}, and then: {ends}")
-        assert len(server.received) == (len(PING) if fault is Fault.BYTE_AT_A_TIME else bool(arrived))
+        assert len(server.received) == (len(PING) if fault is WireFault.BYTE_AT_A_TIME else bool(arrived))
 
 
 AT_THE_ACCEPT = {
-    Fault.REFUSE: b"RST",
-    Fault.RESET: b"RST",
-    Fault.CLOSE: b"",
-    Fault.BLACK_HOLE: b"...",
-    Fault.TRUNCATE: b"",
-    Fault.GARBAGE: GARBAGE,
-    Fault.BYTE_AT_A_TIME: b"+",
+    WireFault.REFUSE: b"RST",
+    WireFault.RESET: b"RST",
+    WireFault.CLOSE: b"",
+    WireFault.BLACK_HOLE: b"...",
+    WireFault.TRUNCATE: b"",
+    WireFault.GARBAGE: GARBAGE,
+    WireFault.BYTE_AT_A_TIME: b"+",
 }
 
 
-@pytest.mark.parametrize("fault", Fault)
-async def test_a_fault_at_the_accept_comes_before_any_message(fault: Fault) -> None:
+@pytest.mark.parametrize("fault", WireFault)
+async def test_a_fault_at_the_accept_comes_before_any_message(fault: WireFault) -> None:
     async with pinged() as (_, proxy, _log):
         proxy.inject(fault, at=0)
         async with client_of(proxy) as client:
@@ -284,18 +284,18 @@ async def test_a_fault_at_the_accept_comes_before_any_message(fault: Fault) -> N
             assert proxy.fired == ["accept"]
 
 
-@pytest.mark.parametrize("fault", Fault)
-async def test_a_server_can_break_while_it_serves_and_be_repaired(fault: Fault) -> None:
+@pytest.mark.parametrize("fault", WireFault)
+async def test_a_server_can_break_while_it_serves_and_be_repaired(fault: WireFault) -> None:
     async with pinged() as (_, proxy, _log), client_of(proxy) as client:
         assert await client.ping() == PONG
-        proxy.strike(fault)
-        if fault is Fault.BYTE_AT_A_TIME:
+        proxy.break_now(fault)
+        if fault is WireFault.BYTE_AT_A_TIME:
             assert await client.ping() == b"+"
         else:
             assert await client.ping() in {b"RST", b"", b"...", GARBAGE}
         assert proxy.fired == ["reply to PING"]
 
-        await proxy.repair()
+        await proxy.recover()
         async with client_of(proxy) as next_client:
             assert await next_client.ping() == PONG
 
@@ -303,13 +303,13 @@ async def test_a_server_can_break_while_it_serves_and_be_repaired(fault: Fault) 
 async def test_whoever_is_refused_is_refused_until_the_repair_on_the_same_port() -> None:
     async with pinged() as (_, proxy, _log):
         port = proxy.port
-        proxy.inject(Fault.REFUSE, at="PING")
+        proxy.inject(WireFault.REFUSE, at="PING")
         async with client_of(proxy) as client:
             assert await client.ping() == b"RST"
         for _ in range(3):
             with pytest.raises(ConnectionRefusedError):
                 await Client.of(proxy)
-        await proxy.repair()
+        await proxy.recover()
         async with client_of(proxy) as client:
             assert await client.ping() == PONG
         assert proxy.port == port
@@ -317,7 +317,7 @@ async def test_whoever_is_refused_is_refused_until_the_repair_on_the_same_port()
 
 async def test_a_fault_hits_every_connection_at_its_own_message() -> None:
     async with pinged() as (_, proxy, log):
-        proxy.inject(Fault.CLOSE, at=3)
+        proxy.inject(WireFault.CLOSE, at=3)
         for _ in range(2):
             async with client_of(proxy) as client:
                 assert [await client.ping(), await client.ping()] == [PONG, b""]
@@ -328,7 +328,7 @@ async def test_a_fault_hits_every_connection_at_its_own_message() -> None:
 
 async def test_a_fault_that_comes_too_late_does_not_fire() -> None:
     async with pinged() as (_, proxy, _log), client_of(proxy) as client:
-        proxy.inject(Fault.RESET, at=3)
+        proxy.inject(WireFault.RESET, at=3)
 
         assert await client.ping() == PONG
         assert proxy.fired == []
@@ -336,13 +336,13 @@ async def test_a_fault_that_comes_too_late_does_not_fire() -> None:
 
 async def test_in_a_black_hole_it_is_seen_that_the_client_lets_go() -> None:
     async with pinged() as (server, proxy, log), client_of(proxy) as client:
-        proxy.inject(Fault.BLACK_HOLE, at="PING")
+        proxy.inject(WireFault.BLACK_HOLE, at="PING")
         assert await client.ping() == b"..."
-        assert len(proxy.held) == 1
+        assert len(proxy.open_connections) == 1
         await client.close()
 
         assert await closed(log) == ["cache 1 closed by the client after PING"]
-        assert proxy.held == []
+        assert proxy.open_connections == []
 
         async def given_back() -> bool:
             return server.ends == ["closed"]
@@ -353,7 +353,7 @@ async def test_in_a_black_hole_it_is_seen_that_the_client_lets_go() -> None:
 async def test_in_a_black_hole_nobody_hears_that_the_server_closes() -> None:
     async with pinged() as (server, proxy, log), client_of(proxy) as client:
         await client.ping()
-        proxy.strike(Fault.BLACK_HOLE)
+        proxy.break_now(WireFault.BLACK_HOLE)
         server.close_all()
 
         assert await client.read() == b"..."
@@ -362,7 +362,7 @@ async def test_in_a_black_hole_nobody_hears_that_the_server_closes() -> None:
 
 async def test_a_fault_hits_a_connection_once() -> None:
     async with pinged() as (_, proxy, _log), client_of(proxy) as client:
-        proxy.inject(Fault.BYTE_AT_A_TIME, at="PING")
+        proxy.inject(WireFault.BYTE_AT_A_TIME, at="PING")
         for _ in range(2):
             assert await client.ping() == b"+"
             while await client.read() != b"\n":
@@ -394,7 +394,7 @@ async def test_a_proxy_that_is_left_drops_what_it_holds() -> None:
     async with pinged() as (_, proxy, _log):
         first, second = await Client.of(proxy), await Client.of(proxy)
         await first.ping()
-        proxy.inject(Fault.BLACK_HOLE, at=1)
+        proxy.inject(WireFault.BLACK_HOLE, at=1)
         await second.ping()
         await proxy.__aexit__(None, None, None)
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from faultlab import Ledger
+from faultlab import ResourceSnapshot
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
 from tests.end_to_end.conftest import empty_database, environment, instance, run, settings
@@ -18,7 +18,7 @@ __all__ = ["empty_database", "environment", "instance", "run", "settings"]
 @pytest.fixture
 async def stage(servers: Devstack, settings: Settings, record: Record) -> AsyncIterator[Stage]:
     """The servers, and a ledger: in the end this process holds what it held before."""
-    before = Ledger.now()
+    before = ResourceSnapshot.take()
     yield Stage(servers, settings, record)
     await assert_nothing_is_left(before)
 

@@ -41,7 +41,10 @@ STACK_ENTERS = [
     ),
     Mutant(STACK, "and left < start", "", "the whole startup is blamed for the deadline of an entry"),
     Mutant(
-        STACK, "error.name if isinstance(error, DiedError) else name", "name", "the wrong entry is blamed for a death"
+        STACK,
+        "error.name if isinstance(error, EntryCrashedError) else name",
+        "name",
+        "the wrong entry is blamed for a death",
     ),
     Mutant(STACK, "else name, error, before)", "else name, error, ())", "a start error does not say what was entered"),
 ]
@@ -53,18 +56,18 @@ STACK_PHASES = [
     Mutant(STACK, "self._start_by = math.inf", "pass", "the startup's deadline counts after it"),
     Mutant(STACK, "if self.phase is Phase.STARTING:", "if True:", "a stop asked for during the startup is forgotten"),
     Mutant(STACK, "self.phase = Phase.STARTED", "pass", "it never starts"),
-    Mutant(STACK, "self.journal.record(Kind.STARTED)", "pass", "the start is not recorded"),
+    Mutant(STACK, "self.journal.record(EventType.STARTED)", "pass", "the start is not recorded"),
     Mutant(STACK, "if self.phase in (Phase.STARTING, Phase.STARTED):", "if True:", "a stop begins again and again"),
     Mutant(STACK, "self.phase = Phase.STOPPING", "pass", "it is ready while it stops"),
     Mutant(STACK, "self._teardown.begin()", "pass", "the stop as a whole has no deadline"),
-    Mutant(STACK, "self.journal.record(Kind.STOPPING)", "pass", "the begin of the stop is not recorded"),
-    Mutant(STACK, "self.begin_stop()\n        for", "for", "a stop that is forced has not begun"),
+    Mutant(STACK, "self.journal.record(EventType.STOPPING)", "pass", "the begin of the stop is not recorded"),
+    Mutant(STACK, "self.begin_shutdown()\n        for", "for", "a stop that is forced has not begun"),
     Mutant(STACK, "reversed(self.entries)", "self.entries", "the first entered is aborted first"),
-    Mutant(STACK, 'entry.abort(ForcedError("the stop was forced"))', "pass", "a forced stop aborts nothing"),
+    Mutant(STACK, 'entry.abort(ForcedShutdownError("the stop was forced"))', "pass", "a forced stop aborts nothing"),
 ]
 
 STACK_LEAVES = [
-    Mutant(STACK, "self.begin_stop()\n        leaving", "leaving", "leaving does not begin the stop"),
+    Mutant(STACK, "self.begin_shutdown()\n        leaving", "leaving", "leaving does not begin the stop"),
     Mutant(
         STACK, "__aexit__(exc_type, exc, traceback)", "__aexit__(None, None, None)", "callbacks do not see the error"
     ),
@@ -75,7 +78,7 @@ STACK_LEAVES = [
     Mutant(STACK, "teardown.errors.append(error)", "pass", "the error of an inherited callback is forgotten"),
     Mutant(STACK, "leaving = error", "pass", "the error of an inherited callback does not leave"),
     Mutant(STACK, "self.phase = Phase.STOPPED", "pass", "it never stops"),
-    Mutant(STACK, "self.journal.record(Kind.STOPPED)", "pass", "the end of the stop is not recorded"),
+    Mutant(STACK, "self.journal.record(EventType.STOPPED)", "pass", "the end of the stop is not recorded"),
     Mutant(STACK, "errors, teardown.errors = teardown.errors, []", "errors = teardown.errors", "errors are told twice"),
     Mutant(
         STACK,
@@ -109,18 +112,23 @@ STACK_RELEASES = [
         STACK, "max(MOMENT, min(entry.stop_timeout, left))", "min(entry.stop_timeout, left)", "the last have no turn"
     ),
     Mutant(STACK, "MOMENT = 0.05", "MOMENT = 2", "the turn of the last is no moment"),
-    Mutant(STACK, "await outlast(entry.exit(", "await (entry.exit(", "a cancellation cuts an exit short"),
+    Mutant(
+        STACK,
+        "await finish_despite_cancellation(entry.exit(",
+        "await (entry.exit(",
+        "a cancellation cuts an exit short",
+    ),
     Mutant(STACK, "self.cancelled or cancelled", "cancelled", "the next exit forgets the cancellation"),
     Mutant(STACK, "self.errors += entry.errors", "pass", "what went wrong in an exit is forgotten"),
 ]
 
 ENTRY_ENTERS = [
-    Mutant(ENTRY, "journal.record(Kind.ENTERING, name)", "pass", "the begin of an entry is not recorded"),
+    Mutant(ENTRY, "journal.record(EventType.ENTERING, name)", "pass", "the begin of an entry is not recorded"),
     Mutant(ENTRY, "self._owner.add_done_callback(self._on_owner_done)", "pass", "nobody notices a death"),
     Mutant(
         ENTRY, "value:\n                _raise_if_cancelled()", "value:\n", "a swallowed cancellation does not count"
     ),
-    Mutant(ENTRY, "self._journal.record(Kind.ENTERED, self.name)", "pass", "what was entered is not recorded"),
+    Mutant(ENTRY, "self._journal.record(EventType.ENTERED, self.name)", "pass", "what was entered is not recorded"),
     Mutant(ENTRY, "await self._released.wait()", "await asyncio.sleep(0)", "nothing is held"),
     Mutant(ENTRY, "self._ended = error", "pass", "how an owner ended is forgotten"),
     Mutant(ENTRY, "owner.exception()", "pass", "the loop calls an error lost"),
@@ -129,9 +137,11 @@ ENTRY_ENTERS = [
         ENTRY, "if self._entered.done() and not self._released", "if not self._released", "each failed start is a death"
     ),
     Mutant(ENTRY, "self.died = True", "pass", "what died is exited once more"),
-    Mutant(ENTRY, "self._journal.record(Kind.DIED, self.name, self._ended)", "pass", "a death is not recorded"),
+    Mutant(ENTRY, "self._journal.record(EventType.CRASHED, self.name, self._ended)", "pass", "a death is not recorded"),
     Mutant(ENTRY, "if not self._death.done():", "if True:", "a second death is one too many"),
-    Mutant(ENTRY, "self._death.set_result(DiedError(self.name, self._ended))", "pass", "a death is not announced"),
+    Mutant(
+        ENTRY, "self._death.set_result(EntryCrashedError(self.name, self._ended))", "pass", "a death is not announced"
+    ),
     Mutant(ENTRY, "self._entered.done() and not self._owner.done()", "self._entered.done()", "what died is still held"),
     Mutant(ENTRY, "self._aborted, self._death}", "self._aborted}", "a death waits for the deadline of who enters"),
     Mutant(ENTRY, "self._entered, self._aborted, ", "self._entered, ", "a forced start waits for its deadline"),
@@ -141,9 +151,14 @@ ENTRY_ENTERS = [
         "return_when=asyncio.FIRST_COMPLETED)\n        except",
         "the start deadline does not count",
     ),
-    Mutant(ENTRY, "self._journal.record(Kind.ENTER_CANCELLED, self.name)", "pass", "a cancelled start is not recorded"),
     Mutant(
-        ENTRY, "await outlast(self._withdraw())\n            raise", "raise", "a cancelled start gives nothing back"
+        ENTRY, "self._journal.record(EventType.ENTER_CANCELLED, self.name)", "pass", "a cancelled start is not recorded"
+    ),
+    Mutant(
+        ENTRY,
+        "await finish_despite_cancellation(self._withdraw())\n            raise",
+        "raise",
+        "a cancelled start gives nothing back",
     ),
     Mutant(
         ENTRY,
@@ -159,21 +174,27 @@ ENTRY_ENTERS = [
     ),
     Mutant(ENTRY, "error = self.errors.pop()", "error = self.errors[-1]", "a forced start is told twice"),
     Mutant(
-        ENTRY, "error = self._ended or DiedError(self.name)", "error = DiedError(self.name)", "the start error is lost"
+        ENTRY,
+        "error = self._ended or EntryCrashedError(self.name)",
+        "error = EntryCrashedError(self.name)",
+        "the start error is lost",
     ),
     Mutant(ENTRY, "if isinstance(error, asyncio.CancelledError):", "if False:", "a resource cancels the caller"),
     Mutant(
-        ENTRY, "self._journal.record(Kind.ENTER_FAILED, self.name, error)", "pass", "a failed start is not recorded"
+        ENTRY,
+        "self._journal.record(EventType.ENTER_FAILED, self.name, error)",
+        "pass",
+        "a failed start is not recorded",
     ),
     Mutant(
         ENTRY,
-        "cancelled_meanwhile = await outlast(self._withdraw())",
+        "cancelled_meanwhile = await finish_despite_cancellation(self._withdraw())",
         "cancelled_meanwhile = None",
         "a failed start gives nothing back",
     ),
     Mutant(
         ENTRY,
-        "cancelled_meanwhile = await outlast(self._withdraw())",
+        "cancelled_meanwhile = await finish_despite_cancellation(self._withdraw())",
         "cancelled_meanwhile = await self._withdraw()",
         "a cancellation cuts the giving back short",
     ),
@@ -206,10 +227,10 @@ ENTRY_EXITS = [
         "what was aborted exits",
     ),
     Mutant(ENTRY, "self._released.set()\n            self._journal", "self._journal", "nothing is released"),
-    Mutant(ENTRY, "self._journal.record(Kind.EXITING, self.name)", "pass", "the begin of an exit is not recorded"),
+    Mutant(ENTRY, "self._journal.record(EventType.EXITING, self.name)", "pass", "the begin of an exit is not recorded"),
     Mutant(ENTRY, "await self._ends(within)", "pass", "nobody waits for an exit"),
     Mutant(ENTRY, "        if self._aborted.done():\n            return\n", "", "what was aborted has exited, too"),
-    Mutant(ENTRY, "self._journal.record(Kind.EXITED, self.name)", "pass", "an exit is not recorded"),
+    Mutant(ENTRY, "self._journal.record(EventType.EXITED, self.name)", "pass", "an exit is not recorded"),
     Mutant(ENTRY, "self._fail(self._ended)", "pass", "a failed exit is forgotten"),
     Mutant(ENTRY, "{self._owner, self._aborted}", "{self._owner}", "a forced exit waits for its deadline"),
     Mutant(
@@ -238,7 +259,7 @@ ENTRY_EXITS = [
         "if True:\n            self._journal",
         "each abort abandons",
     ),
-    Mutant(ENTRY, "self._journal.record(Kind.ABANDONED, self.name)", "pass", "what is abandoned is not recorded"),
+    Mutant(ENTRY, "self._journal.record(EventType.ABANDONED, self.name)", "pass", "what is abandoned is not recorded"),
     Mutant(ENTRY, "self._owner.done() or self._aborted.done()", "self._aborted.done()", "what has exited is aborted"),
     Mutant(
         ENTRY, "self._owner.done() or self._aborted.done()", "self._owner.done()", "what was aborted is aborted again"
@@ -246,7 +267,7 @@ ENTRY_EXITS = [
     Mutant(ENTRY, "self._released.set()\n        self._aborted", "self._aborted", "an abort looks like a death"),
     Mutant(ENTRY, "self._aborted.set_result(None)", "pass", "an abort is not announced"),
     Mutant(ENTRY, "self.errors.append(reason)", "pass", "why it was aborted is forgotten"),
-    Mutant(ENTRY, "self._journal.record(Kind.ABORTED, self.name, reason)", "pass", "an abort is not recorded"),
+    Mutant(ENTRY, "self._journal.record(EventType.ABORTED, self.name, reason)", "pass", "an abort is not recorded"),
     Mutant(ENTRY, "self._owner.cancel()\n        self._drop()", "self._drop()", "an abort does not cancel"),
     Mutant(ENTRY, "self._owner.cancel()\n        self._drop()", "self._owner.cancel()", "an abort drops no transports"),
     Mutant(
@@ -254,11 +275,13 @@ ENTRY_EXITS = [
     ),
     Mutant(ENTRY, "self._abort = None", "pass", "an abort that failed is tried again"),
     Mutant(ENTRY, "self._fail(error)", "pass", "an abort that failed is forgotten"),
-    Mutant(ENTRY, "self._journal.record(Kind.EXIT_FAILED, self.name, error)", "pass", "a failed exit is not recorded"),
+    Mutant(
+        ENTRY, "self._journal.record(EventType.EXIT_FAILED, self.name, error)", "pass", "a failed exit is not recorded"
+    ),
     Mutant(ENTRY, "self.errors.append(error if", "str(error if", "a failed exit is no error"),
     Mutant(
         ENTRY,
-        "error if isinstance(error, Exception) else DiedError(self.name, error)",
+        "error if isinstance(error, Exception) else EntryCrashedError(self.name, error)",
         "error",
         "a cancellation is among the teardown errors",
     ),
@@ -270,7 +293,7 @@ ENTRY_EXITS = [
 RECORDS = [
     Mutant(JOURNAL, "self._events.append(event)", "pass", "nothing is recorded"),
     Mutant(JOURNAL, "self._begun[name] = at", "pass", "no step has a duration"),
-    Mutant(JOURNAL, "{Kind.ENTERING, Kind.EXITING}", "{Kind.ENTERING}", "an exit lasts since the start"),
+    Mutant(JOURNAL, "{EventType.ENTERING, EventType.EXITING}", "{EventType.ENTERING}", "an exit lasts since the start"),
     Mutant(JOURNAL, "at - self._begun[name]", "at", "each step lasts since the start"),
     Mutant(JOURNAL, "self._clock() - self._began", "self._clock()", "the journal does not begin at zero"),
     Mutant(JOURNAL, "iter(tuple(self._events))", "iter(self._events)", "who reads the journal sees it grow"),
@@ -305,19 +328,29 @@ RECORDS = [
     Mutant(HEALTH, "if _being_cancelled():", "if True:", "a check that cancels itself cancels the rest"),
     Mutant(HEALTH, "error is None, monotonic()", "True, monotonic()", "everything is healthy"),
     Mutant(HEALTH, "None, monotonic() - began", "None, 0", "a check takes no time"),
-    Mutant(HEALTH, "remark = describe(error)", "pass", "a finding does not say what is wrong"),
+    Mutant(HEALTH, "remark = format_error(error)", "pass", "a finding does not say what is wrong"),
 ]
 
 DRAWS = [
-    Mutant(TIMELINE, "{Kind.ENTER_FAILED, Kind.ENTER_CANCELLED}", "{Kind.ENTER_FAILED}", "a cancelled start goes on"),
-    Mutant(TIMELINE, "{Kind.ENTER_FAILED, Kind.ENTER_CANCELLED}", "{Kind.ENTER_CANCELLED}", "a failed start goes on"),
-    Mutant(TIMELINE, "Kind.EXIT_FAILED, ", "", "a failed exit goes on"),
-    Mutant(TIMELINE, "Kind.ABORTED, ", "", "what was aborted is held to the end"),
-    Mutant(TIMELINE, ", Kind.DIED}", "}", "what died is held to the end"),
     Mutant(
         TIMELINE,
-        "self.entered = event.at\n        elif event.kind in",
-        "pass\n        elif event.kind in",
+        "{EventType.ENTER_FAILED, EventType.ENTER_CANCELLED}",
+        "{EventType.ENTER_FAILED}",
+        "a cancelled start goes on",
+    ),
+    Mutant(
+        TIMELINE,
+        "{EventType.ENTER_FAILED, EventType.ENTER_CANCELLED}",
+        "{EventType.ENTER_CANCELLED}",
+        "a failed start goes on",
+    ),
+    Mutant(TIMELINE, "EventType.EXIT_FAILED, ", "", "a failed exit goes on"),
+    Mutant(TIMELINE, "EventType.ABORTED, ", "", "what was aborted is held to the end"),
+    Mutant(TIMELINE, ", EventType.CRASHED}", "}", "what died is held to the end"),
+    Mutant(
+        TIMELINE,
+        "self.entered = event.at\n        elif event.type in",
+        "pass\n        elif event.type in",
         "all of a life is its start",
     ),
     Mutant(TIMELINE, "self.exiting = event.at", "pass", "no exit takes time"),

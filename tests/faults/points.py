@@ -11,10 +11,10 @@ import pytest
 import uvloop
 from fastapi import FastAPI
 
-from faultlab import Case, Fault, Outcome, Point, sweep
+from faultlab import Fault, InjectionPoint, Outcome, Run, sweep
 from gateway.app import create_app
 from gateway.devstack.stack import Devstack
-from gateway.lifecycle import Journal, Kind
+from gateway.lifecycle import EventType, Journal, StartError, TeardownError
 from gateway.lifespan import lifespan
 from gateway.settings import Settings
 from tests.end_to_end.running import ORDER, held, until
@@ -24,10 +24,10 @@ from tests.faults.report import Phase
 from tests.faults.stage import live
 
 FEWEST = {
-    ("startup", Point.TICK): {"database": 35, "redis": 12, "rabbitmq": 12},
-    ("startup", Point.STEP): {"database": 18, "redis": 6, "rabbitmq": 12},
-    ("teardown", Point.TICK): {"database": 3, "redis": 3, "rabbitmq": 20},
-    ("teardown", Point.STEP): {"database": 1, "redis": 3, "rabbitmq": 20},
+    ("startup", InjectionPoint.LOOP_ITERATION): {"database": 35, "redis": 12, "rabbitmq": 12},
+    ("startup", InjectionPoint.TASK_STEP): {"database": 18, "redis": 6, "rabbitmq": 12},
+    ("teardown", InjectionPoint.LOOP_ITERATION): {"database": 3, "redis": 3, "rabbitmq": 20},
+    ("teardown", InjectionPoint.TASK_STEP): {"database": 1, "redis": 3, "rabbitmq": 20},
 }
 """So many points there are at least; counts differ a little from run to run. Plain clients were seen to have 41 ticks for the
 engine and 20 for Redis: ours ask for no TLS unless told to, and have no timeouts of their own, each of which is a few more. A plain
@@ -52,16 +52,16 @@ _numbers = count(1)
 class Where:
     """What is counted, and on which event loop."""
 
-    point: Point
+    point: InjectionPoint
     loop: type[asyncio.AbstractEventLoop]
 
     def __str__(self) -> str:
         return f"{self.point}, {'uvloop' if self.loop is uvloop.Loop else 'asyncio'}"
 
 
-TICKS = Where(Point.TICK, asyncio.SelectorEventLoop)
-STEPS = Where(Point.STEP, asyncio.SelectorEventLoop)
-UVLOOP_STEPS = Where(Point.STEP, uvloop.Loop)
+TICKS = Where(InjectionPoint.LOOP_ITERATION, asyncio.SelectorEventLoop)
+STEPS = Where(InjectionPoint.TASK_STEP, asyncio.SelectorEventLoop)
+UVLOOP_STEPS = Where(InjectionPoint.TASK_STEP, uvloop.Loop)
 EVERYWHERE = pytest.mark.parametrize("where", [TICKS, STEPS, UVLOOP_STEPS], ids=str)
 
 
@@ -90,16 +90,16 @@ class Lives:
     journals: dict[str, Journal] = field(default_factory=dict)
     """Of a life for each entry that was at work when the fault struck."""
 
-    async def one(self, case: Case) -> None:
+    async def one(self, case: Run) -> None:
         self.app = create_app(settings_of(self.servers, f"{self.name}{case.at}"))
         try:
             await self.struck(case, lifespan(self.app))
         finally:
             if case.fired:
-                self.journals.setdefault(case.during, self.journal)
+                self.journals.setdefault(case.activity, self.journal)
             self.assert_over(case)  # not some time after whoever asked for it was told, but before
 
-    async def struck(self, case: Case, life: AbstractAsyncContextManager[object]) -> None:
+    async def struck(self, case: Run, life: AbstractAsyncContextManager[object]) -> None:
         if self.phase == "startup":
             with case.armed(self.at_work):
                 await life.__aenter__()
@@ -109,10 +109,10 @@ class Lives:
             with case.armed(self.at_work):
                 await life.__aexit__(None, None, None)
 
-    def assert_over(self, case: Case) -> None:
+    def assert_over(self, case: Run) -> None:
         assert_given_back(self.journal, wrong=ORDER if not case.cancels else ())
 
-    async def again(self, case: Case) -> None:
+    async def again(self, case: Run) -> None:
         """Start again at once, and stop: whatever became of the life before, this one is clean."""
         app = create_app(settings_of(self.servers, f"{self.name}{case.at}-again"))
         await live(app)
@@ -126,7 +126,7 @@ class Lives:
     def at_work(self) -> str:
         """The entry that is being entered or released, as the journal has it; "all" if it is none of them."""
         (*_, last) = self.journal
-        return last.name if last.name is not None and last.kind in {Kind.ENTERING, Kind.EXITING} else "all"
+        return last.name if last.name is not None and last.type in {EventType.ENTERING, EventType.EXITING} else "all"
 
 
 PHASES = pytest.mark.parametrize("phase", ["startup", "teardown"])
@@ -138,30 +138,41 @@ def prove(lives: Lives, record: Record, fault: Fault, where: Where) -> list[Outc
     outcomes: list[Outcome] = []
     most: Counter[str] = Counter()
     for _ in range(SWEEPS):
-        some = sweep(lives.one, point=where.point, fault=fault, loop=where.loop, then=lives.again)
+        some = list(
+            sweep(
+                lives.one,
+                point=where.point,
+                fault=fault,
+                loop=where.loop,
+                follow_up=lives.again,
+                expected_errors=(StartError, TeardownError),
+            )
+        )
         outcomes += some
-        most |= Counter(outcome.during for outcome in some)
+        most |= Counter(outcome.activity for outcome in some)
         if all(most[entry] >= at_least for entry, at_least in fewest.items()):
             break
-    assert [(outcome.at, outcome.place, outcome.left) for outcome in outcomes if outcome.left] == []
-    assert [(outcome.at, outcome.place, outcome.took) for outcome in outcomes if outcome.took > LONGEST] == []
+    assert [(outcome.at, outcome.location, outcome.leaked) for outcome in outcomes if outcome.leaked] == []
+    assert [
+        (outcome.at, outcome.location, outcome.duration) for outcome in outcomes if outcome.duration > LONGEST
+    ] == []
 
     async def nothing_is_held() -> bool:
         return not await held(lives.servers, lives.name)
 
     asyncio.run(until(nothing_is_held, "the servers hold nothing of any life"))
-    counts = Counter(outcome.during for outcome in outcomes)
+    counts = Counter(outcome.activity for outcome in outcomes)
     too_few = {entry: most[entry] for entry, at_least in fewest.items() if most[entry] < at_least}
     assert not too_few, "fewer points than ever before: explain that before you trust it"
 
     at = f"{fault}, at each {where}"
     for entry, number in counts.items():
         record(entry, lives.phase, at, cases=number, journal=lives.journals[entry])
-    places = {outcome.place for outcome in outcomes}
+    places = {outcome.location for outcome in outcomes}
     record.places(f"{lives.phase}, {at}", places)
     record.finding(
         f"{lives.phase}, {at}",
         f"{lives.phase}, {at}: {len(outcomes)} points in {len(places)} places, "
-        f"over within {max(outcome.took for outcome in outcomes) * 1000:.0f} ms; each time the next life is a clean one",
+        f"over within {max(outcome.duration for outcome in outcomes) * 1000:.0f} ms; each time the next life is a clean one",
     )
     return outcomes

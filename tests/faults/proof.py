@@ -2,10 +2,10 @@
 
 from collections.abc import Collection
 
-from gateway.lifecycle import Journal, Kind
+from gateway.lifecycle import EventType, Journal
 from tests.end_to_end.running import ORDER
 
-_ENDS = {Kind.EXITED, Kind.EXIT_FAILED, Kind.ABORTED}
+_ENDS = {EventType.EXITED, EventType.EXIT_FAILED, EventType.ABORTED}
 
 
 def assert_given_back(journal: Journal, *, wrong: Collection[str | None] = ()) -> None:
@@ -14,11 +14,11 @@ def assert_given_back(journal: Journal, *, wrong: Collection[str | None] = ()) -
     All exited by themselves and without an error, but for those that went `wrong`. An entry that died has released
     itself, before the others.
     """
-    entered = [event.name for event in journal if event.kind is Kind.ENTERED]
+    entered = [event.name for event in journal if event.type is EventType.ENTERED]
     assert entered == ORDER[: len(entered)]
-    died = [event.name for event in journal if event.kind is Kind.DIED]
-    ended = dict.fromkeys(event.name for event in journal if event.kind in _ENDS and event.name in entered)
+    died = [event.name for event in journal if event.type is EventType.CRASHED]
+    ended = dict.fromkeys(event.name for event in journal if event.type in _ENDS and event.name in entered)
     assert list(ended) == [name for name in reversed(entered) if name not in died]
-    unclean = {event.name for event in journal if event.kind in _ENDS - {Kind.EXITED} and event.name in ended}
+    unclean = {event.name for event in journal if event.type in _ENDS - {EventType.EXITED} and event.name in ended}
     assert unclean <= {*wrong}
-    assert [event.kind for event in journal][-1] is Kind.STOPPED
+    assert [event.type for event in journal][-1] is EventType.STOPPED

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from gateway.lifecycle import Journal, Kind, describe
+from gateway.lifecycle import EventType, Journal, format_error
 from tests.faults.report import Phase, Proof, Run, data_of, markdown, summary
 
-_RELEASED = {Kind.EXITED, Kind.EXIT_FAILED, Kind.ABORTED, Kind.DIED}
+_RELEASED = {EventType.EXITED, EventType.EXIT_FAILED, EventType.ABORTED, EventType.CRASHED}
 
 RUN = pytest.StashKey[Run]()
 
@@ -73,12 +73,12 @@ def timeline(journal: Journal) -> Iterator[str]:
     """The journal, with what was held after each step."""
     held: list[str] = []
     for event in journal:
-        if event.name is not None and event.kind is Kind.ENTERED:
+        if event.name is not None and event.type is EventType.ENTERED:
             held.append(event.name)
-        elif event.name in held and event.kind in _RELEASED:
+        elif event.name in held and event.type in _RELEASED:
             held.remove(event.name)
-        error = f"  {describe(event.error)}" if event.error is not None else ""
-        what = f"{event.at * 1000:8.1f} ms  {event.kind.value:<15} {event.name or ''}"
+        error = f"  {format_error(event.error)}" if event.error is not None else ""
+        what = f"{event.at * 1000:8.1f} ms  {event.type.value:<15} {event.name or ''}"
         yield f"{what:<40}  holds {' '.join(held) or 'nothing'}{error}"
 
 

@@ -12,7 +12,7 @@ from stamina.instrumentation import RetryDetails, get_on_retry_hooks, set_on_ret
 from gateway.app import create_app
 from gateway.devstack.server import Server
 from gateway.devstack.stack import Devstack
-from gateway.lifecycle import Journal, StartError, describe
+from gateway.lifecycle import Journal, StartError, format_error
 from gateway.lifespan import Gateway, lifespan
 from gateway.settings import Settings
 from tests.end_to_end.running import ORDER, assert_nothing_is_held, until
@@ -45,7 +45,7 @@ def heard_retries() -> Iterator[list[str]]:
     met: list[str] = []
 
     def hear(details: RetryDetails) -> None:
-        met.append(describe(details.caused_by))
+        met.append(format_error(details.caused_by))
 
     before = get_on_retry_hooks()
     set_on_retry_hooks([hear])

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from faultlab import Call, Case, Outcome
+from faultlab import Call, Outcome, Run
 from gateway.devstack.stack import Devstack
-from gateway.lifecycle import ForcedError, Kind, StartError, TeardownError
+from gateway.lifecycle import EventType, ForcedShutdownError, StartError, TeardownError
 from tests.faults.points import DEADLINE, EVERYWHERE, Lives, Where, prove
 from tests.faults.recording import Record
 
 pytestmark = [pytest.mark.usefixtures("census"), pytest.mark.long]
 
 
-_ENDS = {Kind.EXITED, Kind.EXIT_FAILED, Kind.ABORTED}
+_ENDS = {EventType.EXITED, EventType.EXIT_FAILED, EventType.ABORTED}
 
 
 @dataclass
@@ -35,27 +35,27 @@ class Forced(Lives):
         return Call(self.force, "the stop is forced")
 
     def force(self) -> None:
-        last = {event.name: event.kind for event in self.journal}
+        last = {event.name: event.type for event in self.journal}
         entries = self.app.state.stack.entries
         self.at_hand = [entry.name for entry in reversed(entries) if last[entry.name] not in _ENDS]
         self.app.state.stack.abort()
 
-    def assert_over(self, case: Case) -> None:
+    def assert_over(self, case: Run) -> None:
         """All that was at hand is aborted, the latest first; what was released before has exited by itself."""
         if not case.fired:
             super().assert_over(case)
             return
-        last = {event.name: event.kind for event in self.journal}
-        aborted = [event.name for event in self.journal if event.kind is Kind.ABORTED]
+        last = {event.name: event.type for event in self.journal}
+        aborted = [event.name for event in self.journal if event.type is EventType.ABORTED]
         # The one at work may have come to its end in that very instant, and whoever waits for it not know it yet.
         done = [name for name in self.at_hand[:1] if name not in aborted]
         assert aborted == self.at_hand[len(done) :]
-        entered = [event.name for event in self.journal if event.kind is Kind.ENTERED]
+        entered = [event.name for event in self.journal if event.type is EventType.ENTERED]
         before = [name for name in reversed(entered) if name not in self.at_hand]
-        exited = [event.name for event in self.journal if event.kind is Kind.EXITED]
+        exited = [event.name for event in self.journal if event.type is EventType.EXITED]
         assert exited == [*before, *(name for name in done if name in entered)]
-        assert Kind.ABANDONED not in last.values()
-        assert last[None] is Kind.STOPPED
+        assert EventType.ABANDONED not in last.values()
+        assert last[None] is EventType.STOPPED
         self.aborted.append([str(name) for name in aborted])
 
 
@@ -67,7 +67,7 @@ class RolledBack(Forced):
     def fault(self) -> Call:
         return Call(self.force, "the rollback of a cancelled start is forced")
 
-    async def struck(self, case: Case, life: AbstractAsyncContextManager[object]) -> None:
+    async def struck(self, case: Run, life: AbstractAsyncContextManager[object]) -> None:
         start = asyncio.create_task(life.__aenter__())
         await asyncio.sleep(0)  # it has begun
         async with asyncio.timeout(DEADLINE):
@@ -85,9 +85,9 @@ def test_a_start_that_is_forced_to_end_aborts_what_it_holds(servers: Devstack, r
     for outcome, aborted in zip(prove(lives, record, lives.fault, where), lives.aborted, strict=True):
         assert_reported(outcome, aborted)
         if isinstance(outcome.error, StartError):
-            assert outcome.during in {outcome.error.name, "all"}
+            assert outcome.activity in {outcome.error.name, "all"}
         else:
-            assert outcome.during in {"briefs", "all"}, "it has started before anybody could be told"
+            assert outcome.activity in {"briefs", "all"}, "it has started before anybody could be told"
 
 
 @EVERYWHERE
@@ -117,4 +117,4 @@ def assert_reported(outcome: Outcome, aborted: list[str]) -> None:
     if group is not None:
         assert isinstance(group, TeardownError)
         errors += group.exceptions
-    assert [type(error) for error in errors] == [ForcedError] * len(aborted), outcome
+    assert [type(error) for error in errors] == [ForcedShutdownError] * len(aborted), outcome

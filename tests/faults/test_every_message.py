@@ -11,13 +11,13 @@ from itertools import count, groupby
 
 import pytest
 
-from faultlab.wire import By, Closed, Fault
+from faultlab.wire import Closed, ClosedBy, WireFault
 from gateway.devstack.open_meteo import Faults
 from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import Weather
 from gateway.lifecycle import StartError, StartTimeoutError, TeardownError
-from gateway.lifecycle.entry import GRACE
-from gateway.lifecycle.journal import Journal, Kind
+from gateway.lifecycle.entry import ABORT_GRACE
+from gateway.lifecycle.journal import EventType, Journal
 from tests.end_to_end.running import ORDER, ZURICH, Running, until
 from tests.faults.recording import Record
 from tests.faults.wired import PATIENT, PROTOCOLS, Life, Wired, wired_to
@@ -28,7 +28,7 @@ DEADLINE = 0.2
 SLACK = 1.5
 """Seconds by which a busy machine may be late."""
 
-GIVING_BACK = DEADLINE + GRACE + SLACK
+GIVING_BACK = DEADLINE + ABORT_GRACE + SLACK
 """The longest it may take to release everything: the deadline of what is broken, and to abort it at last."""
 
 RELAYING = 0.75
@@ -86,23 +86,28 @@ async def test_connections_are_closed_in_reverse_each_with_its_goodbye(wired: Wi
     assert life.held == []
     # PostgreSQL hangs up when it was told goodbye, and asyncpg waits for that.
     first = {record.proxy: record.by for record in life.wire}
-    assert first == {"rabbitmq": By.CLIENT, "redis": By.CLIENT, "database": By.SERVER, "http": By.CLIENT}
+    assert first == {
+        "rabbitmq": ClosedBy.CLIENT,
+        "redis": ClosedBy.CLIENT,
+        "database": ClosedBy.SERVER,
+        "http": ClosedBy.CLIENT,
+    }
     record("all", "teardown", "none", journal=life.journal, wire=list(map(str, life.wire)))
 
 
 async def test_when_rabbitmq_does_not_start_redis_is_closed_before_the_database(wired: Wired, record: Record) -> None:
-    wired.proxies["rabbitmq"].inject(Fault.BLACK_HOLE, at="Connection.Start")
+    wired.proxies["rabbitmq"].inject(WireFault.BLACK_HOLE, at="Connection.Start")
     life = await wired.live(broken="rabbitmq", start=DEADLINE)
 
     assert isinstance(life.error, StartError)
     assert closings(life.wire) == ["rabbitmq", "redis", "database"]
     assert impolite(life.wire, broken="rabbitmq") == []
     assert life.held == []
-    record("rabbitmq", "startup", Fault.BLACK_HOLE, journal=life.journal, wire=list(map(str, life.wire)))
+    record("rabbitmq", "startup", WireFault.BLACK_HOLE, journal=life.journal, wire=list(map(str, life.wire)))
 
 
 async def test_the_weather_upstream_is_not_asked_before_the_first_request(wired: Wired) -> None:
-    wired.proxies["http"].inject(Fault.RESET, at=0)
+    wired.proxies["http"].inject(WireFault.RESET, at=0)
     life = await wired.live()
 
     assert life.error is None
@@ -112,10 +117,10 @@ async def test_the_weather_upstream_is_not_asked_before_the_first_request(wired:
 # The startup.
 
 
-@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("fault", WireFault)
 @pytest.mark.parametrize(("resource", "message"), NAMED)
 async def test_a_start_that_breaks_at_a_message_gives_everything_back(
-    wired: Wired, record: Record, resource: str, message: str, fault: Fault
+    wired: Wired, record: Record, resource: str, message: str, fault: WireFault
 ) -> None:
     life = await start_broken(wired, resource, message, fault)
 
@@ -124,11 +129,11 @@ async def test_a_start_that_breaks_at_a_message_gives_everything_back(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("fault", WireFault)
 @pytest.mark.parametrize("resource", FEWEST)
 @pytest.mark.parametrize("first", [0, 1])
 async def test_a_start_that_breaks_at_any_message_gives_everything_back(
-    wired: Wired, record: Record, resource: str, first: int, fault: Fault
+    wired: Wired, record: Record, resource: str, first: int, fault: WireFault
 ) -> None:
     """In two halves, as a test that takes longer than a minute looks like one that hangs."""
     for message in count(first, 2):
@@ -140,9 +145,9 @@ async def test_a_start_that_breaks_at_any_message_gives_everything_back(
     record(resource, "startup", fault, cases=(message - first) // 2)
 
 
-async def start_broken(wired: Wired, resource: str, message: int | str, fault: Fault) -> Life | None:
+async def start_broken(wired: Wired, resource: str, message: int | str, fault: WireFault) -> Life | None:
     """Break the start at a message, and see all that has to hold. None: there is no such message."""
-    deadline = PATIENT if fault is Fault.BYTE_AT_A_TIME else DEADLINE
+    deadline = PATIENT if fault is WireFault.BYTE_AT_A_TIME else DEADLINE
     while True:
         life, fired = await start_broken_within(deadline, wired, resource, message, fault)
         if fired:
@@ -157,7 +162,7 @@ async def start_broken(wired: Wired, resource: str, message: int | str, fault: F
 
 
 async def start_broken_within(
-    deadline: float, wired: Wired, resource: str, message: int | str, fault: Fault
+    deadline: float, wired: Wired, resource: str, message: int | str, fault: WireFault
 ) -> tuple[Life, bool]:
     """Do so with a deadline for the start. Return whether the fault has hit anything before it."""
     proxy = wired.proxies[resource]
@@ -165,7 +170,7 @@ async def start_broken_within(
 
     async def repair(_: Running) -> None:
         fired.extend(proxy.fired)
-        await proxy.repair()
+        await proxy.recover()
 
     proxy.inject(fault, at=message)
     life = await wired.live(
@@ -177,14 +182,14 @@ async def start_broken_within(
     )
     if not life.started:
         fired = proxy.fired.copy()
-        await proxy.repair()
+        await proxy.recover()
     where = f"{resource}, {fault} at {message} ({', '.join(fired[:1]) or 'never'}): {life.error}"
 
     assert life.held == [], where
     if life.started:
         assert_stopped(life, broken=resource, where=where)
     else:
-        assert fault is not Fault.BYTE_AT_A_TIME, where
+        assert fault is not WireFault.BYTE_AT_A_TIME, where
         assert_rolled_back(life, resource, within=deadline, where=where)
     if fired:
         assert_starts_again(await wired.live(), where)
@@ -212,7 +217,7 @@ def assert_stopped(life: Life, *, broken: str, where: str) -> None:
     assert released(life.journal) == list(reversed(ORDER)), where
     assert not_exited(life.journal) <= {broken}, where
     assert life.stop_took < GIVING_BACK + (RELAYING if broken == "database" else 0), where
-    failures = [event.error for event in life.journal if event.kind in {Kind.EXIT_FAILED, Kind.ABORTED}]
+    failures = [event.error for event in life.journal if event.type in {EventType.EXIT_FAILED, EventType.ABORTED}]
     if life.error is not None:
         assert isinstance(life.error, TeardownError), where
     reported = life.error.exceptions if isinstance(life.error, TeardownError) else ()
@@ -232,7 +237,7 @@ def assert_starts_again(life: Life, where: str) -> None:
 # The teardown.
 
 
-@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("fault", WireFault)
 @pytest.mark.parametrize(
     ("resource", "message"),
     [
@@ -243,14 +248,14 @@ def assert_starts_again(life: Life, where: str) -> None:
     ],
 )
 async def test_a_stop_that_breaks_at_a_goodbye_keeps_no_other_resource_open(
-    wired: Wired, record: Record, resource: str, message: str, fault: Fault
+    wired: Wired, record: Record, resource: str, message: str, fault: WireFault
 ) -> None:
     proxy = wired.proxies[resource]
 
     async def serve_and_break(gateway: Running) -> None:
         await serve(gateway)
         if message == "right before":
-            proxy.strike(fault)
+            proxy.break_now(fault)
         else:
             proxy.inject(fault, at=message)
 
@@ -261,14 +266,14 @@ async def test_a_stop_that_breaks_at_a_goodbye_keeps_no_other_resource_open(
     assert life.started, where
     assert life.held == [], where
     assert_stopped(life, broken=resource, where=where)
-    await proxy.repair()
+    await proxy.recover()
     assert_starts_again(await wired.live(), where)
     record(resource, "teardown", fault, journal=life.journal, wire=list(map(str, life.wire)))
 
 
-@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("fault", WireFault)
 async def test_a_request_in_flight_whose_wire_breaks_keeps_nothing_open(
-    wired: Wired, weather: Weather, record: Record, fault: Fault
+    wired: Wired, weather: Weather, record: Record, fault: WireFault
 ) -> None:
     proxy = wired.proxies["http"]
     requests: list[asyncio.Task[object]] = []
@@ -278,10 +283,10 @@ async def test_a_request_in_flight_whose_wire_breaks_keeps_nothing_open(
         requests.append(asyncio.create_task(ask(gateway)))
 
         async def in_flight() -> bool:
-            return any(one.messages == ["request head"] for one in proxy.held)
+            return any(one.messages == ["request head"] for one in proxy.open_connections)
 
         await until(in_flight, "the weather is being asked for")
-        proxy.strike(fault)
+        proxy.break_now(fault)
 
     async def ask(gateway: Running) -> object:
         return await gateway.client.get(f"/v1/places/{ZURICH}/brief")
@@ -301,12 +306,12 @@ async def test_a_request_in_flight_whose_wire_breaks_keeps_nothing_open(
 
 def released(journal: Journal) -> list[str | None]:
     """What was released, in order."""
-    return [event.name for event in journal if event.kind is Kind.EXITING]
+    return [event.name for event in journal if event.type is EventType.EXITING]
 
 
 def not_exited(journal: Journal) -> set[str | None]:
     """What began to exit, and did not end it by itself and without error."""
-    return set(released(journal)) - {event.name for event in journal if event.kind is Kind.EXITED}
+    return set(released(journal)) - {event.name for event in journal if event.type is EventType.EXITED}
 
 
 def closings(wire: list[Closed]) -> list[str]:
@@ -320,5 +325,5 @@ def impolite(wire: list[Closed], broken: str | None = None) -> list[str]:
         str(record)
         for record in wire
         if record.proxy != broken
-        and (record.reset or record.by is By.LAB or record.last != GOODBYES.get(record.proxy, record.last))
+        and (record.reset or record.by is ClosedBy.LAB or record.last != GOODBYES.get(record.proxy, record.last))
     ]

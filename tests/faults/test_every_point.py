@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from faultlab import Cancel, Leap, Outcome
+from faultlab import Cancel, ExpireDeadlines, Outcome
 from gateway.devstack.stack import Devstack
 from gateway.lifecycle import StartError, StartTimeoutError, StopTimeoutError, TeardownError
 from tests.faults.points import DEADLINE, EVERYWHERE, PHASES, STEPS, TICKS, UVLOOP_STEPS, Lives, Where, prove
@@ -17,11 +17,11 @@ from tests.faults.report import Phase
 
 pytestmark = pytest.mark.usefixtures("census")
 
-EXPIRED = Leap(DEADLINE + 0.5)
+EXPIRED = ExpireDeadlines(DEADLINE + 0.5)
 
 
 def assert_each_is_cancelled(outcomes: list[Outcome]) -> None:
-    assert [(outcome.at, outcome.place, outcome.error) for outcome in outcomes if outcome.swallowed] == []
+    assert [(outcome.at, outcome.location, outcome.error) for outcome in outcomes if not outcome.cancelled] == []
 
 
 @PHASES
@@ -67,7 +67,7 @@ def test_whenever_the_deadline_of_an_entry_expires_the_start_fails_for_it_and_ev
         assert isinstance(outcome.error, StartError)
         assert isinstance(outcome.error.__cause__, StartTimeoutError)
         # What expires in between is the deadline of the one before, which is over, or the next one's.
-        assert outcome.during in {outcome.error.name, "all"}
+        assert outcome.activity in {outcome.error.name, "all"}
         assert outcome.error.teardown is None
 
 
@@ -84,4 +84,4 @@ def test_whenever_the_deadline_of_a_close_expires_it_is_aborted_and_everything_i
         assert isinstance(outcome.error, TeardownError)
         (late,) = outcome.error.exceptions
         assert isinstance(late, StopTimeoutError)
-        assert str(late).startswith(outcome.during)
+        assert str(late).startswith(outcome.activity)

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from gateway.devstack.stack import Devstack
-from gateway.lifecycle import Kind
+from gateway.lifecycle import EventType
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.running import ORDER, RESOURCES, assert_nothing_is_held, assert_problem_in_full, held, until
 from tests.faults.recording import Record
@@ -31,7 +31,7 @@ STOPS_WITHIN = 10
 FORCED_WITHIN = 5
 """Seconds. Half a second is declared, and a busy machine makes more of it."""
 
-KINDS = {kind.value for kind in Kind}
+KINDS = {kind.value for kind in EventType}
 
 STOPPED, START_FAILED, UNCLEAN, FORCED = 0, 3, 4, 130
 

@@ -10,9 +10,9 @@ import pytest
 
 from gateway.app import create_app
 from gateway.lifecycle import (
-    DiedError,
+    EntryCrashedError,
+    EventType,
     Journal,
-    Kind,
     StartError,
     StartTimeoutError,
     StopTimeoutError,
@@ -43,7 +43,7 @@ AT_ONCE = 8
 FAULTS: dict[str, tuple[Step, type[Exception], type[Exception]]] = {
     "raises": (fail, ValueError, ValueError),
     "hangs": (hang, StartTimeoutError, StopTimeoutError),
-    "is cancelled": (be_cancelled, DiedError, DiedError),
+    "is cancelled": (be_cancelled, EntryCrashedError, EntryCrashedError),
 }
 """What an entry does, and what is said of it when it does so in the startup, and in the teardown."""
 
@@ -56,7 +56,7 @@ class Life:
     plan: Plan
     waits: float = 0
     """The deadlines that expire in it, added up: nothing else takes any time."""
-    cancelled_while: Kind | None = None
+    cancelled_while: EventType | None = None
     """Cancel whoever waits, as soon as something of this kind happens to the entry that goes wrong."""
     cancelled_in: str = ""
     error: BaseException | None = None
@@ -71,7 +71,7 @@ class Life:
 
             async def is_there() -> bool:
                 journal = app.state.stack.journal if hasattr(app.state, "stack") else ()
-                return (self.cancelled_while, self.cancelled_in) in [(event.kind, event.name) for event in journal]
+                return (self.cancelled_while, self.cancelled_in) in [(event.type, event.name) for event in journal]
 
             await until(is_there, f"{self.cancelled_in} is {self.cancelled_while}")
             life.cancel()
@@ -170,7 +170,7 @@ async def test_a_start_that_is_cancelled_stays_cancelled_whatever_a_close_does(s
             stage.settings,
             Plan(entering={later: hang}, exiting={earlier: stop}),
             waits(in_teardown, stop_of(earlier)),
-            cancelled_while=Kind.ENTERING,
+            cancelled_while=EventType.ENTERING,
             cancelled_in=later,
         )
         for earlier, later in PAIRS
@@ -194,7 +194,7 @@ async def test_a_rollback_that_is_cancelled_is_complete_all_the_same(stage: Stag
             stage.settings,
             Plan(entering={later: start}, exiting={earlier: hang}),
             waits(in_start, START) + stop_of(earlier),
-            cancelled_while=Kind.EXITING,
+            cancelled_while=EventType.EXITING,
             cancelled_in=earlier,
         )
         for earlier, later in PAIRS

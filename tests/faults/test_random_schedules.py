@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from faultlab import Ledger
-from faultlab.wire import Fault
+from faultlab import ResourceSnapshot
+from faultlab.wire import WireFault
 from gateway.app import create_app
 from gateway.asgi import AppLifespan, Requests
 from gateway.devstack.stack import Devstack
@@ -163,10 +163,10 @@ class Schedules(RuleBasedStateMachine):
         if not self.tainted:
             assert answer.json()["complete"] is True
 
-    @rule(resource=st.sampled_from(list(PROTOCOLS)), fault=st.sampled_from(Fault))
-    def break_it(self, resource: str, fault: Fault) -> None:
+    @rule(resource=st.sampled_from(list(PROTOCOLS)), fault=st.sampled_from(WireFault))
+    def break_it(self, resource: str, fault: WireFault) -> None:
         async def strike() -> None:
-            self.wired.proxies[resource].strike(fault)
+            self.wired.proxies[resource].break_now(fault)
 
         self.run(strike())
         self.broken.add(resource)
@@ -174,7 +174,7 @@ class Schedules(RuleBasedStateMachine):
 
     @rule(resource=st.sampled_from(list(PROTOCOLS)))
     def repair(self, resource: str) -> None:
-        self.run(self.wired.proxies[resource].repair())
+        self.run(self.wired.proxies[resource].recover())
         self.broken.discard(resource)
 
     def teardown(self) -> None:
@@ -216,8 +216,8 @@ class Schedules(RuleBasedStateMachine):
 
     async def settle(self) -> None:
         async def nothing_is_held() -> bool:
-            wire = [one for proxy in self.wired.proxies.values() for one in proxy.held]
-            here = Ledger.now().added_since(self.before)
+            wire = [one for proxy in self.wired.proxies.values() for one in proxy.open_connections]
+            here = ResourceSnapshot.take().leaked_since(self.before)
             return (
                 not wire and not here and not await held(self.servers, self.name, broker=False)
             )  # it is asked in the end
@@ -233,8 +233,8 @@ async def refusal(start: Coroutine[Any, Any, None]) -> StartError | None:
     return None
 
 
-async def ledger() -> Ledger:
-    return Ledger.now()
+async def ledger() -> ResourceSnapshot:
+    return ResourceSnapshot.take()
 
 
 @pytest.mark.long

@@ -3,7 +3,7 @@
 import re
 
 from gateway.devstack.stack import Devstack
-from gateway.lifecycle import Journal, Kind
+from gateway.lifecycle import EventType, Journal
 from gateway.settings import Settings
 from tests.faults import test_refusals
 from tests.faults.recording import Record, claim, timeline
@@ -50,12 +50,12 @@ def test_a_timeline_says_what_is_held_after_each_step() -> None:
     now = iter(range(10))
     journal = Journal(clock=lambda: next(now))
     for kind, name, error in [
-        (Kind.ENTERING, "http", None),
-        (Kind.ENTERED, "http", None),
-        (Kind.ENTERING, "redis", None),
-        (Kind.ENTER_FAILED, "redis", OSError("refused")),
-        (Kind.EXITING, "http", None),
-        (Kind.ABORTED, "http", None),
+        (EventType.ENTERING, "http", None),
+        (EventType.ENTERED, "http", None),
+        (EventType.ENTERING, "redis", None),
+        (EventType.ENTER_FAILED, "redis", OSError("refused")),
+        (EventType.EXITING, "http", None),
+        (EventType.ABORTED, "http", None),
     ]:
         journal.record(kind, name, error)
 

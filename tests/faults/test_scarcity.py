@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from faultlab import Ledger
+from faultlab import ResourceSnapshot
 from gateway.app import create_app
-from gateway.lifecycle import DiedError, Journal, Kind, StartError
+from gateway.lifecycle import EntryCrashedError, EventType, Journal, StartError
 from gateway.settings import SHIPPED_MODEL
 from tests.end_to_end.running import ORDER, assert_nothing_is_held, assert_nothing_is_left
 from tests.faults.breaking import Plan, make_breakable, planned
@@ -62,7 +62,7 @@ async def test_with_any_number_of_descriptors_it_starts_or_gives_them_all_back(s
         impatient = with_setting(impatient, name, start_timeout=0.3)
     failed: list[tuple[str, Journal]] = []
     for spare in range(100):
-        before = Ledger.now()
+        before = ResourceSnapshot.take()
         app = create_app(impatient)
         try:
             with few_descriptors(spare):
@@ -101,11 +101,11 @@ async def test_an_entry_that_dies_while_serving_ends_readiness_and_the_others_ar
             stack = app.state.stack
             assert stack.ready
             broken.set()
-            await asyncio.wait({stack.death}, timeout=1)
+            await asyncio.wait({stack.failure}, timeout=1)
             assert not stack.ready
-    death = stack.death.result()
+    death = stack.failure.result()
 
-    assert isinstance(death, DiedError)
+    assert isinstance(death, EntryCrashedError)
     assert death.name == name
-    assert (Kind.DIED, name) in [(event.kind, event.name) for event in gateway.journal]
+    assert (EventType.CRASHED, name) in [(event.type, event.name) for event in gateway.journal]
     await stage.proved(gateway.journal, name, "serving", "died")

@@ -13,7 +13,7 @@ from itertools import count
 import httpx
 from fastapi import FastAPI
 
-from faultlab import Ledger
+from faultlab import ResourceSnapshot
 from faultlab.wire import Closed, Proxy, WireLog
 from gateway.app import create_app
 from gateway.asgi import AppLifespan, Requests
@@ -91,7 +91,7 @@ class Wired:
         loop = asyncio.get_running_loop()
         handler = loop.get_exception_handler()
         loop.set_exception_handler(lambda _loop, context: complaints.append(f"complaint {context}"))
-        before, closed_before = Ledger.now(), len(self.log.closed)
+        before, closed_before = ResourceSnapshot.take(), len(self.log.closed)
         try:
             await self._live(create_app(settings), life, meanwhile)
             life.held = await self._held_in_the_end(instance, before) + complaints
@@ -149,16 +149,16 @@ class Wired:
             }
         )
 
-    async def _held_in_the_end(self, instance: str, before: Ledger) -> list[str]:
+    async def _held_in_the_end(self, instance: str, before: ResourceSnapshot) -> list[str]:
         gc.collect()  # a task that was lost complains when it is collected
         deadline = time.monotonic() + SETTLE_WITHIN
         while (held := await self._held(instance, before)) and time.monotonic() < deadline:  # noqa: ASYNC110 - nothing tells us
             await asyncio.sleep(0.005)
         return held
 
-    async def _held(self, instance: str, before: Ledger) -> list[str]:
-        ours = Ledger.now().added_since(before)
-        wire = [f"wire {name} {one.number}" for name, proxy in self.proxies.items() for one in proxy.held]
+    async def _held(self, instance: str, before: ResourceSnapshot) -> list[str]:
+        ours = ResourceSnapshot.take().leaked_since(before)
+        wire = [f"wire {name} {one.number}" for name, proxy in self.proxies.items() for one in proxy.open_connections]
         if ours or wire:
             return ours + wire  # and the servers need not be asked yet
         async with self.servers.postgresql.superuser() as connection:

@@ -10,7 +10,7 @@ from gateway.lifecycle import (
     LifecycleStack,
     StartError,
 )
-from tests.lifecycle.specimen import enter, hang, told
+from tests.lifecycle.fakes import enter, event_sequence, hang
 
 
 @asynccontextmanager
@@ -32,18 +32,18 @@ async def test_an_entry_that_dies_turns_readiness_off_and_says_so() -> None:
     stack = LifecycleStack()
     async with stack:
         await enter(stack, "one")
-        await stack.enter("worker", background(die), start=1, stop=1)
-        stack.started()
+        await stack.enter("worker", background(die), start_timeout=1, stop_timeout=1)
+        stack.mark_started()
         die.set()
-        death = await stack.death
+        death = await stack.failure
         ready = stack.ready
 
     assert not ready
     assert death.name == "worker"
     assert isinstance(death.__cause__, ExceptionGroup)
-    assert told(stack.journal)[-6:] == [
+    assert event_sequence(stack.journal)[-6:] == [
         "started",
-        "died worker",
+        "crashed worker",
         "stopping",
         "exiting one",
         "exited one",
@@ -62,14 +62,14 @@ async def test_one_that_dies_during_the_startup_fails_it() -> None:
     with pytest.raises(StartError) as caught:
         async with stack:
             await enter(stack, "one")
-            await stack.enter("worker", background(die), start=1, stop=1)
+            await stack.enter("worker", background(die), start_timeout=1, stop_timeout=1)
             await enter(stack, "three", on_enter=kill_the_worker)
 
     assert caught.value.name == "worker"
     assert stack.journal.now < 2
-    assert told(stack.journal)[4:] == [
+    assert event_sequence(stack.journal)[4:] == [
         "entering three",
-        "died worker",
+        "crashed worker",
         "enter failed three",
         "stopping",
         "exiting one",
@@ -82,25 +82,25 @@ async def test_the_first_that_dies_is_the_death() -> None:
     die = [asyncio.Event(), asyncio.Event()]
     async with LifecycleStack() as stack:
         for number, event in enumerate(die):
-            await stack.enter(f"worker {number}", background(event), start=1, stop=1)
-        stack.started()
+            await stack.enter(f"worker {number}", background(event), start_timeout=1, stop_timeout=1)
+        stack.mark_started()
         die[1].set()
-        await stack.death
+        await stack.failure
         die[0].set()
-        while told(stack.journal)[-1] != "died worker 0":  # noqa: ASYNC110 - it tells nobody
+        while event_sequence(stack.journal)[-1] != "crashed worker 0":  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
 
-    assert (await stack.death).name == "worker 1"
+    assert (await stack.failure).name == "worker 1"
 
 
 async def test_one_that_died_before_started_fails_the_start() -> None:
     die = asyncio.Event()
-    with pytest.raises(StartError, match="worker failed to start: DiedError"):
+    with pytest.raises(StartError, match="worker failed to start: EntryCrashedError"):
         async with LifecycleStack() as stack:
-            await stack.enter("worker", background(die), start=1, stop=1)
+            await stack.enter("worker", background(die), start_timeout=1, stop_timeout=1)
             die.set()
-            await stack.death
-            stack.started()
+            await stack.failure
+            stack.mark_started()
 
 
 async def test_what_died_was_not_entered_before_what_fails_for_it() -> None:
@@ -108,9 +108,9 @@ async def test_what_died_was_not_entered_before_what_fails_for_it() -> None:
     with pytest.raises(StartError) as caught:
         async with LifecycleStack() as stack:
             await enter(stack, "one")
-            await stack.enter("worker", background(die), start=1, stop=1)
+            await stack.enter("worker", background(die), start_timeout=1, stop_timeout=1)
             die.set()
-            await stack.death
+            await stack.failure
             await enter(stack, "three")
 
     assert caught.value.entered == ("one",)
@@ -123,17 +123,17 @@ async def test_who_is_entered_in_the_tick_of_a_death_is_released_again() -> None
         stack.entries[0]._owner.cancel()
         await asyncio.sleep(0)
 
-    with pytest.raises(StartError, match="one failed to start: DiedError"):
+    with pytest.raises(StartError, match="one failed to start: EntryCrashedError"):
         async with stack:
             await enter(stack, "one")
             await enter(stack, "two", on_enter=kill_the_first)
 
-    assert told(stack.journal) == [
+    assert event_sequence(stack.journal) == [
         "entering one",
         "entered one",
         "entering two",
         "entered two",
-        "died one",
+        "crashed one",
         "enter failed two",
         "exiting two",
         "exited two",
