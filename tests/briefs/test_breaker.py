@@ -7,7 +7,7 @@ import pytest
 from gateway.briefs import breaker as module
 from gateway.briefs.breaker import FAILURES, Breaker, OpenError
 from gateway.briefs.questions import Questions
-from tests.end_to_end.running import until
+from tests.support.waiting import wait_until
 
 
 class Backend:
@@ -71,14 +71,14 @@ async def test_it_is_asked_again_as_soon_as_a_probe_was_answered() -> None:
     async def probed_in_vain() -> bool:
         return backend.calls > FAILURES + 2
 
-    await until(probed_in_vain, "it is probed again and again")
+    await wait_until(probed_in_vain, "it is probed again and again")
     assert breaker.is_open
     backend.error = None
 
     async def closed() -> bool:
         return not breaker.is_open
 
-    await until(closed, "a probe is answered")
+    await wait_until(closed, "a probe is answered")
     assert await breaker.call(backend.ask) == "an answer"
     assert not questions._kept, "it is probed no more"
 
@@ -103,7 +103,7 @@ async def test_a_question_that_is_never_answered_does_not_keep_the_others_waitin
     async def closed() -> bool:
         return not breaker.is_open
 
-    await until(closed, "the probe asks what was wanted last")
+    await wait_until(closed, "the probe asks what was wanted last")
 
 
 async def test_the_probing_ends_with_the_work_in_the_background() -> None:

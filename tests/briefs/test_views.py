@@ -12,8 +12,8 @@ from gateway.events.channels import LOST, open_channel
 from gateway.events.event import BriefViewed, decode
 from gateway.events.topology import VIEWS, declare
 from gateway.resources.rabbitmq import RabbitMQ
-from tests.end_to_end.running import until
 from tests.events.conftest import channel, rabbitmq, vhost
+from tests.support.waiting import wait_until
 
 __all__ = ["channel", "rabbitmq", "vhost"]
 
@@ -48,7 +48,7 @@ async def test_they_are_published_within_a_moment(rabbitmq: RabbitMQ, channel: A
             async def all_there(expected: int = round_) -> bool:
                 return views._waiting == Counter() and await depth(channel) == expected
 
-            await until(all_there, "they are published", limit=2)
+            await wait_until(all_there, "they are published", timeout=2)
 
 
 async def depth(channel: AbstractChannel) -> int | None:
@@ -98,7 +98,7 @@ async def test_without_rabbitmq_they_are_dropped_and_counted_and_adding_takes_no
             async def are_dropped() -> bool:
                 return views.dropped == 5
 
-            await until(are_dropped, "they are dropped")
+            await wait_until(are_dropped, "they are dropped")
             assert await views.check() == "5 dropped"
         finally:
             if how == "SIGSTOP":
@@ -110,7 +110,7 @@ async def test_without_rabbitmq_they_are_dropped_and_counted_and_adding_takes_no
             views.add(2)
             return {2} in [set(said) for said in await arrived_or_nothing(rabbitmq)]
 
-        await until(is_there, "they are published again")
+        await wait_until(is_there, "they are published again")
 
 
 async def arrived_or_nothing(rabbitmq: RabbitMQ) -> list[dict[int, int]]:

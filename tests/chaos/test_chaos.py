@@ -30,7 +30,7 @@ from tests.chaos.outages import (
 from tests.chaos.report import report
 from tests.chaos.verdict import lies
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.running import until
+from tests.support.waiting import wait_until
 
 READERS = 4
 WRITERS = 4
@@ -127,7 +127,7 @@ async def give_old_weather(servers: Devstack, url: str, place_ids: Sequence[int]
         async def is_kept() -> object:
             return await redis.exists(first)
 
-        await until(is_kept, "there is weather")
+        await wait_until(is_kept, "there is weather")
         forecast = json.loads(await redis.get(first) or b"")
         old = json.dumps(forecast | {"fetched_at": forecast["fetched_at"] - 7200})
         await redis.mset({f"weather:{place_id}": old for place_id in place_ids})
@@ -141,7 +141,7 @@ async def all_is_counted(servers: Devstack, before: Counter[int], written: Writt
         return await outbox(servers) == 0 and await counts(servers, PLACES) == expected
 
     try:
-        await until(so, "the outbox is empty and each observation is counted once", limit=20)
+        await wait_until(so, "the outbox is empty and each observation is counted once", timeout=20)
     except AssertionError as error:
         counted, waiting = await counts(servers, PLACES), await outbox(servers)
         raise AssertionError(

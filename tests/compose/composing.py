@@ -11,8 +11,6 @@ import shlex
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -71,14 +69,6 @@ class Compose:
                 raise
         assert process.returncode == 0, f"{arguments} ended with {process.returncode}:\n{printed[-8000:]}"
         return printed
-
-
-def eventually(look: Callable[[], object], expected: object, *, within: float, every: float = 0.2) -> None:
-    """Return once what is seen is what is expected; fail, and say what is seen instead, if it is not in time."""
-    by = time.monotonic() + within
-    while (seen := look()) != expected:
-        assert time.monotonic() < by, f"after {within} s still {seen!r} instead of {expected!r}"
-        time.sleep(every)
 
 
 def _free_ports(count: int) -> list[int]:

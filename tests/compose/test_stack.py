@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from tests.compose.composing import ROOT, Compose, eventually
+from tests.compose.composing import ROOT, Compose
+from tests.support.waiting import wait_until_equal
 
 pytestmark = pytest.mark.compose
 
@@ -133,7 +134,7 @@ def test_without_redis_only_popularity_is_unavailable_until_it_is_back(stack: St
     try:
         brief = stack.brief()
         missing = stack.unavailable()
-        eventually(stack.readiness, (200, "degraded", ["redis"]), within=5)
+        wait_until_equal(stack.readiness, (200, "degraded", ["redis"]), timeout=5)
     finally:
         stack.compose.run("start", "redis")
 
@@ -141,8 +142,8 @@ def test_without_redis_only_popularity_is_unavailable_until_it_is_back(stack: St
     assert brief.headers["Gateway-Complete"] == "false"
     assert brief.headers["Gateway-Incomplete"].startswith("popularity;reason=")
     assert missing == {"popularity"}
-    eventually(stack.unavailable, set(), within=30)
-    eventually(stack.readiness, (200, "ok", []), within=5)
+    wait_until_equal(stack.unavailable, set(), timeout=30)
+    wait_until_equal(stack.readiness, (200, "ok", []), timeout=5)
 
 
 def test_a_report_is_counted_and_accepted_without_rabbitmq(stack: Stack) -> None:
@@ -160,8 +161,8 @@ def test_a_report_is_counted_and_accepted_without_rabbitmq(stack: Stack) -> None
         assert report(f"Bearer {key}") == 201
     finally:
         stack.compose.run("start", "rabbitmq")
-    eventually(stack.observation_count, before + 1, within=60)
-    eventually(stack.readiness, (200, "ok", []), within=5)
+    wait_until_equal(stack.observation_count, before + 1, timeout=60)
+    wait_until_equal(stack.readiness, (200, "ok", []), timeout=5)
 
 
 def test_a_replica_that_is_told_to_stop_leaves_and_comes_back_unnoticed(stack: Stack) -> None:
@@ -175,8 +176,8 @@ def test_a_replica_that_is_told_to_stop_leaves_and_comes_back_unnoticed(stack: S
 
     with stack.asked_all_the_time() as ends:
         stack.compose.run("exec", "-T", "--index", "1", "gateway", "sh", "-c", "kill -TERM 1")
-        eventually(have_left, 1, within=10)
-        eventually(answer, REPLICAS, within=90)
+        wait_until_equal(have_left, 1, timeout=10)
+        wait_until_equal(answer, REPLICAS, timeout=90)
 
     assert set(ends) == {"200"}, ends
 

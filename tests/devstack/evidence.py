@@ -1,13 +1,9 @@
 """What tests look at to see what is there and what is gone."""
 
-import asyncio
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-
-LIMIT = 20.0  # seconds that anything may take that takes milliseconds
 
 
 def start(
@@ -17,14 +13,6 @@ def start(
     return subprocess.Popen(  # noqa: S603
         command or ["sleep", "60"], cwd=cwd, env=env or {}, pass_fds=pass_fds, start_new_session=True
     )
-
-
-async def until(condition: Callable[[], bool], *, limit: float = LIMIT) -> None:
-    """Wait until a condition holds; fail after `limit` seconds."""
-    deadline = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        await asyncio.sleep(0.01)
 
 
 def alive(pid: int) -> bool:

@@ -22,7 +22,8 @@ from gateway.devstack.redis import Redis
 from gateway.devstack.server import DevstackError
 from gateway.devstack.stack import devstack
 from gateway.settings import Settings
-from tests.devstack.evidence import alive, command, program, shared_memory_of, takes_connections, until
+from tests.devstack.evidence import alive, command, program, shared_memory_of, takes_connections
+from tests.support.waiting import wait_until
 
 
 @dataclass
@@ -114,7 +115,7 @@ class TestTwoStacks:
                 assert each.began() == ["RabbitMQ: starting", "PostgreSQL: answers"]  # at the same time
 
             killed.kill()
-            await until(killed.is_gone)
+            await wait_until(killed.is_gone, "nothing of the killed stack is left")
             assert set(remains.belonging(interrupted.folder)) == interrupted.pids
             assert all(map(takes_connections, interrupted.ports))
 
@@ -133,10 +134,12 @@ class TestAnOwnerThatIsKilled:
     async def test_leaves_nothing_while_it_starts(self) -> None:
         async with owner() as killed:
             killed.folder = await killed.folder_while_it_starts()
-            await until(lambda: "beam.smp" in map(program, remains.belonging(killed.folder)))
+            await wait_until(
+                lambda: "beam.smp" in map(program, remains.belonging(killed.folder)), "RabbitMQ is starting"
+            )
             killed.pids = set(remains.belonging(killed.folder))
             killed.kill()
-            await until(killed.is_gone)
+            await wait_until(killed.is_gone, "nothing of the killed stack is left")
 
     async def test_leaves_nothing_of_a_suspended_server(self) -> None:
         async with owner("redis") as killed:
@@ -144,7 +147,7 @@ class TestAnOwnerThatIsKilled:
             for pid in killed.pids:
                 os.kill(pid, signal.SIGSTOP)
             killed.kill()
-            await until(killed.is_gone)
+            await wait_until(killed.is_gone, "nothing of the killed stack is left")
 
     async def test_is_swept_at_the_next_start_when_its_reaper_is_killed_too(self) -> None:
         async with owner("postgresql") as killed:
@@ -169,13 +172,13 @@ class TestAnOwnerThatIsKilled:
             shutil.rmtree(killed.folder)
             assert all(map(alive, killed.pids))
             os.kill(reaper, signal.SIGCONT)
-            await until(killed.is_gone)
+            await wait_until(killed.is_gone, "nothing of the killed stack is left")
 
     async def test_is_killed_alone_and_leaves_nothing(self) -> None:
         async with owner("redis") as killed:
             await killed.read()
             killed.process.kill()
-            await until(killed.is_gone)
+            await wait_until(killed.is_gone, "nothing of the killed stack is left")
 
 
 class TestAStart:
@@ -249,7 +252,7 @@ class TestAStart:
         task = asyncio.create_task(own())
         await starting.wait()
         [folder] = folders
-        await until(lambda: len(remains.belonging(folder)) > 3)
+        await wait_until(lambda: len(remains.belonging(folder)) > 3, "several servers have processes")
         pids = remains.belonging(folder)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from gateway.devstack import remains
-from tests.devstack.evidence import alive, shared_memory_of, start, until
+from tests.devstack.evidence import alive, shared_memory_of, start
+from tests.support.waiting import wait_until
 
 Started = Callable[[subprocess.Popen[bytes]], subprocess.Popen[bytes]]
 
@@ -64,7 +65,7 @@ class TestBelonging:
         # The leader of a session gets the first terminal that it opens.
         command = f"exec 3<>{terminal}; : > {folder}/ready; exec sleep 60"
         shell = started(start("sh", "-c", command, cwd=folder))
-        await until((folder / "ready").exists)
+        await wait_until((folder / "ready").exists, "the shell has its terminal")
         assert remains.belonging(folder) == []
         assert alive(shell.pid)
         os.close(ours)
@@ -116,7 +117,7 @@ class TestRemove:
         os.set_inheritable(inherited, True)
         started(start(sys.executable, "-I", "-S", "-c", breed, cwd=folder, pass_fds=[inherited]))
         os.close(inherited)
-        await until(lambda: len(remains.belonging(folder)) > 10)
+        await wait_until(lambda: len(remains.belonging(folder)) > 10, "there are more than ten processes")
         remains.remove(folder)
         try:
             assert select.select([last_one_ends], [], [], 5)[0]

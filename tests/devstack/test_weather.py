@@ -12,7 +12,8 @@ import pytest
 from gateway.devstack import ports
 from gateway.devstack.open_meteo import Calls, Faults
 from gateway.devstack.weather import Weather
-from tests.devstack.evidence import takes_connections, until
+from tests.devstack.evidence import takes_connections
+from tests.support.waiting import wait_until
 
 ZURICH = {"latitude": 47.36667, "longitude": 8.55}
 
@@ -40,7 +41,7 @@ async def test_alone_it_stops_at_once_and_cleanly_with_a_call_in_flight() -> Non
             stderr=STDOUT,
         )
         try:
-            await until(lambda: takes_connections(port))
+            await wait_until(lambda: takes_connections(port), "it takes connections")
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
                 assert (await client.get("/livez")).json() == {"status": "ok"}
                 await client.put("/faults", json={"latency_s": 30})

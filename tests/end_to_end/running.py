@@ -1,11 +1,9 @@
 """Running a gateway for a test: in this process over ASGI, or as a process of its own; and what the servers hold of it."""
 
-import asyncio
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from gateway.devstack.stack import Devstack
 from gateway.lifecycle import Journal, LifecycleStack
 from gateway.lifespan import Gateway
 from gateway.settings import Settings
+from tests.support.waiting import TIMEOUT, wait_until
 
 RESOURCES = ["http", "database", "redis", "rabbitmq", "model"]
 WORKERS = ["relay", "reports", "views", "briefs"]
@@ -99,27 +98,27 @@ class Process:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    async def said(self, text: str, *, limit: float = 15.0) -> None:
+    async def said(self, text: str, *, limit: float = TIMEOUT) -> None:
         """Wait until it has printed the text."""
 
-        async def has_said() -> bool:
-            assert self._process.poll() is None or text in self.output, f"it ended without {text!r}:\n{self.output}"
+        def has_said() -> bool:
+            assert self._process.poll() is None or text in self.output, f"it ended without {text!r}"
             return text in self.output
 
-        await until(has_said, f"{text!r} in:\n{self.output}", limit=limit)
+        try:
+            await wait_until(has_said, f"{text!r} is printed", timeout=limit)
+        except AssertionError as error:
+            error.add_note(self.output)
+            raise
 
     async def url(self) -> str:
         """Wait until it serves; return where."""
         await self.said('"event": "serving"')
         return self.output.split('"url": "')[1].split('"')[0]
 
-    async def status(self, *, limit: float = 15.0) -> int:
+    async def status(self, *, limit: float = TIMEOUT) -> int:
         """Wait until it ends; return its exit status."""
-
-        async def has_ended() -> bool:
-            return self._process.poll() is not None
-
-        await until(has_ended, "the process ends", limit=limit)
+        await wait_until(lambda: self._process.poll() is not None, "the process has ended", timeout=limit)
         return self._process.returncode
 
     def end(self) -> None:
@@ -141,12 +140,9 @@ def assert_problem_in_full(response: httpx.Response, status: int) -> None:
     assert response.headers["X-Request-ID"]
 
 
-async def until(condition: Callable[[], Awaitable[object]], what: str, *, limit: float = 5.0) -> None:
-    """Wait until the condition holds, `limit` seconds at most."""
-    deadline = time.monotonic() + limit
-    while not await condition():
-        assert time.monotonic() < deadline, f"not within {limit} s: {what}"
-        await asyncio.sleep(0.02)
+async def until(condition: Callable[[], Awaitable[object]], what: str, *, limit: float = TIMEOUT) -> None:
+    """The former name of `wait_until`."""
+    await wait_until(condition, what, timeout=limit)
 
 
 async def held(servers: Devstack, instance: str, *, broker: bool = True) -> list[str]:
@@ -170,7 +166,7 @@ async def assert_nothing_is_held(servers: Devstack, instance: str) -> None:
     async def nothing() -> bool:
         return not await held(servers, instance)
 
-    await until(nothing, f"the servers hold nothing of {instance}")
+    await wait_until(nothing, f"the servers hold nothing of {instance}")
 
 
 async def assert_nothing_is_left(before: ResourceSnapshot) -> None:
@@ -182,6 +178,6 @@ async def assert_nothing_is_left(before: ResourceSnapshot) -> None:
         return not left
 
     try:
-        await until(nothing, "this process holds what it held before")
+        await wait_until(nothing, "this process holds what it held before")
     except AssertionError:
         raise AssertionError(f"this process holds more than before: {left}") from None

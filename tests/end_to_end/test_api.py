@@ -9,7 +9,8 @@ import pytest
 from gateway.app import create_app
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
-from tests.end_to_end.running import ORDER, ZURICH, Running, running, until
+from tests.end_to_end.running import ORDER, ZURICH, Running, running
+from tests.support.waiting import wait_until
 
 DAY = {
     "precipitation_mm": 10,
@@ -199,7 +200,7 @@ class TestOperation:
         async def ok() -> bool:
             return bool((await gateway.client.get("/readyz")).json()["status"] == "ok")
 
-        await until(ok, "it is ok again")
+        await wait_until(ok, "it is ok again")
 
     async def test_a_database_that_stalls_does_not_make_readiness_slow(
         self, gateway: Running, servers: Devstack
@@ -223,8 +224,8 @@ class TestOperation:
 
             with servers.postgresql.suspended():
                 first = await gateway.client.get("/readyz")
-                await until(lambda: answered(503), "it is not ready any more")
-            await until(lambda: answered(200), "it is ready again")
+                await wait_until(lambda: answered(503), "it is not ready any more")
+            await wait_until(lambda: answered(200), "it is ready again")
 
         assert (first.status_code, first.json()["status"]) == (200, "degraded")
 

@@ -12,7 +12,8 @@ from gateway.devstack.server import Server
 from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import Weather
 from gateway.settings import Settings
-from tests.end_to_end.running import ZURICH, Running, forget, running, until
+from tests.end_to_end.running import ZURICH, Running, forget, running
+from tests.support.waiting import wait_until
 
 BRIEF = f"/v1/places/{ZURICH}/brief"
 
@@ -246,4 +247,4 @@ async def test_briefs_that_were_given_up_leave_nothing_behind(servers: Devstack,
         names = await servers.postgresql.clients()
         return not any(name.startswith(settings.instance) for name in names)
 
-    await until(no_client, "no connection is left")
+    await wait_until(no_client, "no connection is left")

@@ -7,8 +7,9 @@ import pytest
 
 from faultlab.wire import Proxy
 from gateway.devstack.stack import Devstack
-from tests.end_to_end.running import Running, until
+from tests.end_to_end.running import Running
 from tests.faults.wired import wired_to
+from tests.support.waiting import wait_until
 
 HUNDRED = 100
 
@@ -38,7 +39,7 @@ class Costs:
         async def is_published() -> bool:
             return self.of("rabbitmq")["Basic.Ack"] > 0
 
-        await until(is_published, "the views are published")
+        await wait_until(is_published, "the views are published")
 
 
 def _passed(proxy: Proxy) -> Counter[str]:

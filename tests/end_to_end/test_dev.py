@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from gateway.devstack.dev import EXAMPLE
-from tests.end_to_end.running import until
+from tests.support.waiting import wait_until
 
 CTRL_C = b"\x03"
 
@@ -61,7 +61,7 @@ class Terminal:
         async def has_ended() -> bool:
             return self.process.poll() is not None
 
-        await until(has_ended, f"it ends:\n{self.output.decode()}", limit=20)
+        await wait_until(has_ended, f"it ends:\n{self.output.decode()}", timeout=20)
         return self.process.returncode
 
 
@@ -94,7 +94,7 @@ async def terminal(folder: Path, port: int) -> AsyncIterator[Terminal]:
         return b"Ctrl-C ends it." in terminal.output
 
     try:
-        await until(is_ready, f"it is ready:\n{terminal.output.decode()}", limit=60)
+        await wait_until(is_ready, f"it is ready:\n{terminal.output.decode()}", timeout=60)
         yield terminal
     finally:
         terminal.close()
@@ -104,7 +104,7 @@ async def terminal(folder: Path, port: int) -> AsyncIterator[Terminal]:
         async def nothing_is_left() -> bool:
             return not stacks(folder)
 
-        await until(nothing_is_left, "the reaper has cleaned up")
+        await wait_until(nothing_is_left, "the reaper has cleaned up")
 
 
 def stacks(folder: Path) -> list[Path]:
@@ -132,7 +132,7 @@ async def test_it_serves_until_the_person_leaves_and_leaves_nothing(
         async def counted() -> bool:
             return bool((await client.get(observations)).json()["observation_count"])
 
-        await until(counted, "the worker has counted it", limit=15)
+        await wait_until(counted, "the worker has counted it", timeout=15)
     assert brief["complete"] is True
     assert len(stacks(folder)) == 1
     end(terminal)

@@ -17,9 +17,10 @@ from gateway.schema.migrate import migrate
 from gateway.schema.tables import outbox, places
 from gateway.schema.transaction import transaction
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.running import Process, until
+from tests.end_to_end.running import Process
 from tests.end_to_end.test_worker import RAIN, broker, counts, depth, place, worker
 from tests.events.conftest import vhost
+from tests.support.waiting import wait_until
 
 __all__ = ["broker", "place", "vhost"]
 
@@ -56,12 +57,12 @@ class TestARelayKilledBeforeItDeletes:
             await connection.execute(f"SELECT pg_advisory_lock({HELD})")
             first = start("serve", "--port", "0")
             assert (await report(await first.url(), BERLIN)) == 201
-            await until(lambda: is_deleting(connection), "it has published, and is about to delete")
+            await wait_until(lambda: is_deleting(connection), "it has published, and is about to delete")
             assert await depth(broker, OBSERVATIONS.name) == 1
             first.send(SIGKILL)
             await first.status()
             await connection.execute(f"SELECT pg_advisory_unlock({HELD})")
-            await until(lambda: is_free(connection), "what it had is given back")
+            await wait_until(lambda: is_free(connection), "what it had is given back")
 
         await start("serve", "--port", "0").url()
         await emptied(empty_database)
@@ -71,7 +72,7 @@ class TestARelayKilledBeforeItDeletes:
         async def worked_in() -> bool:
             return await depth(broker, OBSERVATIONS.name) == 0
 
-        await until(worked_in, "both are taken")
+        await wait_until(worked_in, "both are taken")
         async with transaction(empty_database, application_name="look") as looking:
             assert await looking.scalar(select(places.c.observation_count)) == 1
         assert await depth(broker, DEAD_LETTERS) == 0
@@ -105,7 +106,7 @@ async def emptied(database: str, *, limit: float = 10.0) -> None:
         async with transaction(database, application_name="look") as connection:
             return await connection.scalar(select(func.count()).select_from(outbox)) == 0
 
-    await until(it_is, "the outbox is empty", limit=limit)
+    await wait_until(it_is, "the outbox is empty", timeout=limit)
 
 
 @asynccontextmanager

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from gateway.devstack import remains
-from tests.devstack.evidence import alive, command, until
+from tests.devstack.evidence import alive, command
 from tests.end_to_end.conftest import Start
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,19 +46,21 @@ async def test_a_process_of_a_test_does_not_outlive_a_pytest_that_is_killed(
         ]
         return bool(started)
 
-    await until(has_started_one)
+    await wait_until(has_started_one, "pytest has started the process")
     killed_later.kill()
 
     try:
-        await until(lambda: not any(map(alive, started)))
+        await wait_until(lambda: not any(map(alive, started)), "the process has ended")
     finally:
         for pid in filter(alive, started):
             os.kill(pid, signal.SIGKILL)
-    await until(lambda: not list(tmp_path.glob("gateway-devstack-*")))
+    await wait_until(lambda: not list(tmp_path.glob("gateway-devstack-*")), "the data folder is removed")
 
 
 async def test_a_gateway_of_a_test_belongs_to_the_stack(start: Start, devstack_folder: Path) -> None:
     process = start("serve", "--port", "0")
 
     # Between its old program and its new one a process has no environment, for a moment.
-    await until(lambda: process.pid in remains.belonging(devstack_folder))
+    await wait_until(
+        lambda: process.pid in remains.belonging(devstack_folder), "the process is found by the folder of the stack"
+    )

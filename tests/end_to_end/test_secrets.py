@@ -13,7 +13,8 @@ import pytest
 from gateway.devstack.server import DevstackError
 from gateway.devstack.stack import Devstack
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.running import ZURICH, until
+from tests.end_to_end.running import ZURICH
+from tests.support.waiting import wait_until
 
 KEY = "the-key-that-nobody-may-see"
 PATHS = (f"/v1/places/{ZURICH}/brief", "/v1/places?q=x", "/readyz", "/lifecycle", "/openapi.json", "/nowhere")
@@ -96,7 +97,7 @@ async def test_nothing_that_the_process_prints_or_sends_has_a_secret(
         async with servers.postgresql.killed(), servers.redis.killed():
             await ask_for_everything()
         await servers.rabbitmq.delete_vhost(vhost)
-        await until(says_that_rabbitmq_is_away, "the health check says so")
+        await wait_until(says_that_rabbitmq_is_away, "the health check says so")
         await ask_for_everything()
     for process in (gateway, worker):
         process.send(SIGTERM)

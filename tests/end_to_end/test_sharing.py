@@ -18,7 +18,8 @@ from gateway.devstack.open_meteo import Faults
 from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import Weather
 from gateway.settings import DatabaseSettings, RedisSettings, Settings
-from tests.end_to_end.running import ZURICH, Running, running, until
+from tests.end_to_end.running import ZURICH, Running, running
+from tests.support.waiting import wait_until
 
 PLACES = [2657896, 2661552, 2660646, 2659994, 2661604, 2657970]
 """Zürich, Bern, Genève, Lausanne, Basel, Winterthur."""
@@ -147,7 +148,7 @@ async def test_a_client_that_goes_away_cancels_its_own_work_and_nobody_elses(
         async def both_wait() -> bool:
             return (await weather.calls()).calls == 1
 
-        await until(both_wait, "the weather is asked for")
+        await wait_until(both_wait, "the weather is asked for")
         began = time.monotonic()
         leaving.goes()
         await asyncio.wait_for(leaving.request, 5)

@@ -15,7 +15,8 @@ from gateway.devstack.open_meteo import Faults
 from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import Weather
 from gateway.settings import Settings
-from tests.end_to_end.running import ZURICH, Running, running, until
+from tests.end_to_end.running import ZURICH, Running, running
+from tests.support.waiting import wait_until
 
 BRIEF = f"/v1/places/{ZURICH}/brief"
 KEY = f"weather:{ZURICH}"
@@ -48,7 +49,7 @@ async def kept(redis: Redis) -> dict[str, Any]:
     async def there() -> bool:
         return bool(await redis.exists(KEY))
 
-    await until(there, "the weather is kept")
+    await wait_until(there, "the weather is kept")
     content: dict[str, Any] = json.loads(await redis.get(KEY) or b"")
     return content
 
@@ -89,7 +90,7 @@ async def test_after_a_minute_one_asks_again_and_the_others_are_answered_meanwhi
     async def asked() -> bool:
         return (await upstream.calls()).calls == 2
 
-    await until(asked, "one asks again")
+    await wait_until(asked, "one asks again")
     meanwhile = await weather_of(gateway)
     assert time.monotonic() - began < 0.2, "nobody else waits"
     news = await revalidating
@@ -221,13 +222,13 @@ async def test_an_upstream_that_keeps_failing_is_left_alone_and_asked_again_once
     async def probed() -> bool:
         return (await upstream.calls()).calls >= calls + 2
 
-    await until(probed, "it is probed", limit=3 * PROBE_EVERY)
+    await wait_until(probed, "it is probed", timeout=3 * PROBE_EVERY)
     await upstream.set_faults(Faults())
 
     async def ok() -> bool:
         return bool((await weather_of(gateway))["status"] == "ok")
 
-    await until(ok, "it is asked again", limit=2.0)
+    await wait_until(ok, "it is asked again", timeout=2.0)
 
 
 async def test_with_a_dead_upstream_nobody_waits(gateway: Running, upstream: Weather) -> None:
@@ -259,14 +260,14 @@ async def test_a_rush_that_has_to_wait_for_us_is_no_reason_to_leave_upstream_alo
         async def all_were_asked_for() -> bool:
             return (await upstream.calls()).calls == len(ids)
 
-        await until(all_were_asked_for, "the weather of each was asked for", limit=15)
+        await wait_until(all_were_asked_for, "the weather of each was asked for", timeout=15)
 
         async def all_are_there() -> bool:
             response = await gateway.client.get("/v1/briefs", params={"place": ids})
             assert "open" not in response.headers.get("Gateway-Incomplete", "")
             return bool(response.json()["items"][-1]["complete"]) and response.headers["Gateway-Complete"] == "true"
 
-        await until(all_are_there, "the weather of each is there", limit=15)
+        await wait_until(all_are_there, "the weather of each is there", timeout=15)
 
 
 async def test_a_lost_connection_is_tried_again(gateway: Running, upstream: Weather) -> None:

@@ -21,9 +21,10 @@ from gateway.schema.migrate import migrate
 from gateway.schema.tables import places
 from gateway.schema.transaction import transaction
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.running import Process, assert_nothing_is_held, until
+from tests.end_to_end.running import Process, assert_nothing_is_held
 from tests.end_to_end.test_server import events
 from tests.events.conftest import vhost
+from tests.support.waiting import wait_until
 
 __all__ = ["vhost"]
 
@@ -86,7 +87,7 @@ async def counts(servers: Devstack, place: int, expected: int, *, limit: float =
     async def there_are() -> bool:
         return await counted(servers, place) >= expected
 
-    await until(there_are, f"{expected} are counted", limit=limit)
+    await wait_until(there_are, f"{expected} are counted", timeout=limit)
     assert await counted(servers, place) == expected
 
 
@@ -98,7 +99,7 @@ async def buried(channel: AbstractChannel, count: int) -> None:
     async def there_are() -> bool:
         return await depth(channel, DEAD_LETTERS) == count
 
-    await until(there_are, f"there are {count} dead letters")
+    await wait_until(there_are, f"there are {count} dead letters")
 
 
 class TestAnObservation:
@@ -124,7 +125,7 @@ class TestAnObservation:
         async def worked_in() -> bool:
             return await depth(broker, OBSERVATIONS.name) == 0
 
-        await until(worked_in, "all is worked in")
+        await wait_until(worked_in, "all is worked in")
         assert await counted(servers, place) == 11
 
     async def test_is_accepted_while_rabbitmq_is_away_and_counted_once_it_is_back(
@@ -150,12 +151,12 @@ class TestAnObservation:
             try:
                 await writing
                 await report(5)
-                await until(lambda: relay_says(" waiting, trying again"), "the depth is in the health details")
+                await wait_until(lambda: relay_says(" waiting, trying again"), "the depth is in the health details")
                 assert not await relay_says("outbox: 0 waiting")
             finally:
                 await servers.rabbitmq.start()
             await counts(servers, place, 50)
-            await until(lambda: relay_says("outbox: 0 waiting, dead letters: 0"), "the outbox is empty")
+            await wait_until(lambda: relay_says("outbox: 0 waiting, dead letters: 0"), "the outbox is empty")
 
         assert statuses == [201] * 50
         assert "crashed" not in working.output
@@ -171,7 +172,7 @@ class TestAnObservation:
             async def some_are_counted(least: int = least) -> bool:
                 return await counted(servers, place) >= least
 
-            await until(some_are_counted, "some are counted")
+            await wait_until(some_are_counted, "some are counted")
             process.send(SIGKILL)
             await process.status()
         await worker(start)
@@ -227,7 +228,7 @@ class TestViews:
             async def all_are_added() -> bool:
                 return int(await redis.get(popularity_key(place)) or 0) >= 7
 
-            await until(all_are_added, "all are added")
+            await wait_until(all_are_added, "all are added")
             assert int(await redis.get(popularity_key(place)) or 0) == 7
 
     async def test_wait_for_a_redis_that_is_away(
@@ -246,7 +247,7 @@ class TestViews:
             async def are_added() -> bool:
                 return int(await redis.get(popularity_key(place)) or 0) == 3
 
-            await until(are_added, "they are added")
+            await wait_until(are_added, "they are added")
 
 
 class TestTheProcess:
@@ -308,7 +309,7 @@ class TestTheProcess:
         async def touched() -> bool:
             return alive.stat().st_mtime > first
 
-        await until(touched, "it is touched again")
+        await wait_until(touched, "it is touched again")
         process.send(SIGTERM)
         await process.status()
         assert not alive.exists()

@@ -18,7 +18,7 @@ from gateway.events.consumer import Consumer, HandlerError
 from gateway.events.event import ObservationReported, ReportedObservation, encode
 from gateway.events.topology import DEAD_LETTERS, DELIVERY_LIMIT, EXCHANGE, OBSERVATIONS, declare
 from gateway.resources.rabbitmq import RabbitMQ
-from tests.end_to_end.running import until
+from tests.support.waiting import wait_until
 
 
 async def nothing(_event: ObservationReported) -> None:
@@ -42,7 +42,7 @@ class Handler:
         async def it_has() -> bool:
             return set(ids) <= set(self.handled)
 
-        await until(it_has, "it has handled them", limit=limit)
+        await wait_until(it_has, "it has handled them", timeout=limit)
 
 
 def consumer_of(rabbitmq: RabbitMQ, handler: Handler) -> Consumer[ObservationReported]:
@@ -86,7 +86,7 @@ async def buried(rabbitmq: RabbitMQ, count: int) -> None:
     async def there_are() -> bool:
         return await left(rabbitmq, DEAD_LETTERS) == count
 
-    await until(there_are, f"there are {count} dead letters")
+    await wait_until(there_are, f"there are {count} dead letters")
 
 
 async def test_what_was_handled_is_gone(rabbitmq: RabbitMQ) -> None:
@@ -172,7 +172,7 @@ async def _settled(rabbitmq: RabbitMQ) -> None:
     async def it_is() -> bool:
         return (await left(rabbitmq) or 0) + (await left(rabbitmq, DEAD_LETTERS) or 0) == 1
 
-    await until(it_is, "it is in a queue")
+    await wait_until(it_is, "it is in a queue")
 
 
 Trouble = Callable[[RabbitMQ, Server, AbstractChannel], Awaitable[None]]
@@ -221,7 +221,7 @@ async def _declared_again(rabbitmq: RabbitMQ) -> None:
             return False
         return True
 
-    await until(it_is, "the queue is there again")
+    await wait_until(it_is, "the queue is there again")
 
 
 async def loses_the_connection(rabbitmq: RabbitMQ, _server: Server, _channel: AbstractChannel) -> None:
@@ -250,7 +250,7 @@ async def test_it_consumes_again_when_the_broker(
             return True
 
         ids: list[UUID] = []
-        await until(reported, "a message can be published", limit=10)
+        await wait_until(reported, "a message can be published", timeout=10)
         await handler.has(*ids)
 
 
@@ -271,7 +271,7 @@ async def test_what_was_being_handled_when_the_channel_was_lost_comes_again(
         async def all_begun() -> bool:
             return len(begun) == 3
 
-        await until(all_begun, "all are being handled")
+        await wait_until(all_begun, "all are being handled")
         rabbitmq_server.kill()
         await rabbitmq_server.start()
         await handler.has(*ids)

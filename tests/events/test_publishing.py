@@ -11,7 +11,7 @@ from gateway.devstack.rabbitmq import RabbitMQ as Server
 from gateway.events.publishing import NotPublishedError, Publisher
 from gateway.events.topology import DEAD_LETTERS, EXCHANGE, OBSERVATIONS, VIEWS, Queue, declare
 from gateway.resources.rabbitmq import RabbitMQ
-from tests.end_to_end.running import until
+from tests.support.waiting import wait_until
 
 
 async def publish(publisher: Publisher, kind: str = OBSERVATIONS.event, within: float = 2.0) -> UUID:
@@ -30,7 +30,7 @@ async def publish_again(publisher: Publisher) -> None:
             return False
         return True
 
-    await until(published, "it is published again", limit=5)
+    await wait_until(published, "it is published again", timeout=5)
 
 
 async def depth(channel: AbstractChannel, queue: str) -> int | None:

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.events.event import ObservationReported, ReportedObservation
 from gateway.observations.counting import Forgetting, count_observation, forget
 from gateway.schema.tables import consumed_events, places
-from tests.end_to_end.running import until
 from tests.observations.conftest import PLACES
+from tests.support.waiting import wait_until
 
 HERE = PLACES[0][0]
 
@@ -80,4 +80,4 @@ async def test_the_worker_forgets_in_small_steps(database: AsyncEngine, monkeypa
         async def all_forgotten() -> bool:
             return await remembered(database) == 0
 
-        await until(all_forgotten, "all are forgotten")
+        await wait_until(all_forgotten, "all are forgotten")

@@ -21,7 +21,7 @@ from gateway.events.topology import EXCHANGE, OBSERVATIONS, declare
 from gateway.observations.relay import BATCH, Relay
 from gateway.resources.rabbitmq import RabbitMQ
 from gateway.schema.tables import outbox
-from tests.end_to_end.running import until
+from tests.support.waiting import wait_until
 
 RECOVERS_WITHIN = 3.0
 """Seconds from a server's return: two are aimed at, and a busy machine makes more of it."""
@@ -44,7 +44,7 @@ async def emptied(database: AsyncEngine, *, limit: float = 5.0) -> None:
     async def is_empty() -> bool:
         return await depth(database) == 0
 
-    await until(is_empty, "the outbox is empty", limit=limit)
+    await wait_until(is_empty, "the outbox is empty", timeout=limit)
 
 
 async def arrived(rabbitmq: RabbitMQ) -> list[str]:
@@ -138,7 +138,7 @@ async def test_without_rabbitmq_the_outbox_grows_and_empties_once_it_is_back(
         async def says_so() -> bool:
             return str(await relay.check()).startswith("outbox: 3 waiting, trying again: ")
 
-        await until(says_so, "the check says so")
+        await wait_until(says_so, "the check says so")
     finally:
         await rabbitmq_server.start()
     await emptied(database, limit=RECOVERS_WITHIN)
@@ -160,7 +160,7 @@ async def test_a_rabbitmq_that_stalls_makes_it_wait_and_nothing_is_lost(
         async def says_so() -> bool:
             return "trying again" in str(await relay.check())
 
-        await until(says_so, "the check says so")
+        await wait_until(says_so, "the check says so")
         assert await depth(database) == 3
     await emptied(database, limit=RECOVERS_WITHIN)
 
@@ -192,7 +192,7 @@ async def test_a_database_that_was_killed_is_worked_in_again_once_it_is_back(
         async def noticed() -> bool:
             return relay._in_the_way is not None
 
-        await until(noticed, "it has noticed")
+        await wait_until(noticed, "it has noticed")
     finally:
         await postgresql_server.start()
     await enqueue(database)
@@ -212,7 +212,7 @@ async def test_one_that_cannot_be_published_keeps_no_other_back(
     async def one_is_left() -> bool:
         return await depth(database) == 1
 
-    await until(one_is_left, "only that one is left")
+    await wait_until(one_is_left, "only that one is left")
     assert sorted(await arrived(rabbitmq)) == sorted(ids)
 
 
@@ -228,7 +228,7 @@ async def test_the_check_says_how_many_dead_letters_there_are(relay: Relay, chan
     async def says_so() -> bool:
         return await relay.check() == "outbox: 0 waiting, dead letters: 1"
 
-    await until(says_so, "the check says so")
+    await wait_until(says_so, "the check says so")
 
 
 async def test_the_check_counts_no_further_than_it_says(
@@ -254,7 +254,7 @@ class TestItsEnd:
     async def test_waits_for_a_batch_in_flight(self, database: AsyncEngine, rabbitmq: RabbitMQ) -> None:
         ids = await enqueue(database, BATCH)
         async with Relay(database, rabbitmq.connection).open():
-            await until(at_work(database), "it is at work")
+            await wait_until(at_work(database), "it is at work")
 
         assert await depth(database) == 0
         assert await arrived(rabbitmq) == ids
@@ -275,7 +275,7 @@ class TestItsEnd:
         server = rabbitmq_server if stalls == "rabbitmq" else postgresql_server
         with server.suspended():
             async with Relay(database, rabbitmq.connection).open():
-                await until(at_work(database), "it is at work")
+                await wait_until(at_work(database), "it is at work")
                 began = time.monotonic()
             assert time.monotonic() - began < 3  # the stop deadline; SQLAlchemy takes two to give up a connection
 

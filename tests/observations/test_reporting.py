@@ -15,8 +15,8 @@ from gateway.observations.queries import Observation
 from gateway.observations.reporting import KeyReusedError, Report, UnknownPlaceError, store
 from gateway.observations.reports import Reports, ReportsUnavailableError
 from gateway.schema.tables import LARGEST_PLACE_ID, observations, outbox
-from tests.end_to_end.running import until
 from tests.observations.conftest import PLACES
+from tests.support.waiting import wait_until
 
 HERE, THERE = PLACES[0][0], PLACES[1][0]
 RAIN = Report(HERE, 12.5, "rain", "wet")
@@ -141,7 +141,7 @@ class TestWhoeverReports:
             async def is_stored() -> bool:
                 return await counts(database) == (1, 1)
 
-            await until(is_stored, "it is stored")
+            await wait_until(is_stored, "it is stored")
             await reports.take(RAIN, "one")
         assert await counts(database) == (1, 1)
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from gateway.devstack.stack import Devstack
 from gateway.resources.database import CLOSE_WITHIN, DatabaseEngine, is_away
 from gateway.settings import DatabaseSettings
-from tests.end_to_end.running import until
+from tests.support.waiting import wait_until
 
 
 async def test_connections_that_the_server_has_closed_are_handed_to_nobody(servers: Devstack) -> None:
@@ -28,7 +28,7 @@ async def test_connections_that_the_server_has_closed_are_handed_to_nobody(serve
             async def noticed() -> bool:
                 return pooled.driver_connection is not None and pooled.driver_connection.is_closed()
 
-            await until(noticed, "the driver has seen that one is closed")
+            await wait_until(noticed, "the driver has seen that one is closed")
         async with engine.connect() as one, engine.connect() as other:
             assert [await connection.scalar(text("select 1")) for connection in (one, other)] == [1, 1]
 

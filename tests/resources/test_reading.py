@@ -18,7 +18,7 @@ from gateway.resources.database import POOL_SIZE, DatabaseEngine
 from gateway.resources.reading import KEPT, DatabaseReader, RedisReader
 from gateway.resources.redis import CONNECTIONS, RedisPool
 from gateway.settings import DatabaseSettings, RedisSettings
-from tests.end_to_end.running import until
+from tests.support.waiting import wait_until
 
 WHO = "select pg_backend_pid()"
 
@@ -82,7 +82,7 @@ class TestDatabase:
         async def noticed() -> bool:
             return raw is not None and raw.is_closed()
 
-        await until(noticed, "the driver has seen that it is closed")
+        await wait_until(noticed, "the driver has seen that it is closed")
         assert await self.who(reader) != closed
 
     async def test_whoever_is_cancelled_leaves_no_half_read_answer_to_the_next_one(
@@ -113,7 +113,7 @@ class TestDatabase:
         async def begun() -> bool:
             return self.in_use(engine) == 1
 
-        await until(begun, "it is under way")
+        await wait_until(begun, "it is under way")
         await reader.close()
         await reading
 
@@ -187,7 +187,7 @@ class TestRedis:
         async def noticed() -> bool:
             return await connection.can_read()
 
-        await until(noticed, "its end has come")
+        await wait_until(noticed, "its end has come")
         assert await self.who(reader) != closed
 
     async def test_whoever_is_cancelled_leaves_no_half_read_answer_to_the_next_one(
@@ -217,7 +217,7 @@ class TestRedis:
         async def begun() -> bool:
             return self.in_use(redis) == 1
 
-        await until(begun, "it is under way")
+        await wait_until(begun, "it is under way")
         await reader.close()
         await redis.lpush("reading:pushed", "now")
         await reading

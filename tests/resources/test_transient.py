@@ -18,7 +18,7 @@ from gateway.resources.database import DatabaseEngine, is_away, is_transient
 from gateway.resources.opening import PermanentError
 from gateway.schema.migrate import migrate
 from gateway.settings import DatabaseSettings
-from tests.end_to_end.running import until
+from tests.support.waiting import wait_until
 
 WITHIN = 5.0
 
@@ -114,7 +114,7 @@ async def _while_it_sleeps(database: AsyncEngine, server: PostgreSQL, function: 
             asleep = "SELECT true FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep'"
             return bool(await superuser.fetchval(asleep, pid))
 
-        await until(is_asleep, "the statement is under way")
+        await wait_until(is_asleep, "the statement is under way")
         await superuser.execute(f"SELECT {function}({pid})")
         return await sleeping
 
@@ -137,7 +137,7 @@ async def _ended_in_between(database: AsyncEngine, server: PostgreSQL, *, first:
         async def has_ended() -> bool:
             return not await superuser.fetchval("SELECT true FROM pg_stat_activity WHERE pid = $1", pid)
 
-        await until(has_ended, "the backend has ended")
+        await wait_until(has_ended, "the backend has ended")
         return await failure(connection.execute(text("SELECT 1")))
 
 
