@@ -3,12 +3,13 @@
 It knows nothing of the gateway, and needs the standard library only.
 """
 
-from faultlab.faults import Call, Cancel, ExpireDeadlines, Fault
+from faultlab.faults import AdjustableClock, Call, Cancel, ExpireDeadlines, Fault
 from faultlab.injection_points import InjectionPoint
 from faultlab.snapshot import ResourceSnapshot
-from faultlab.sweep import Outcome, Run, sweep
+from faultlab.sweep import Outcome, Run, run_once, sweep
 
 __all__ = [
+    "AdjustableClock",
     "Call",
     "Cancel",
     "ExpireDeadlines",
@@ -17,5 +18,6 @@ __all__ = [
     "Outcome",
     "ResourceSnapshot",
     "Run",
+    "run_once",
     "sweep",
 ]

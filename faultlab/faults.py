@@ -45,7 +45,7 @@ class ExpireDeadlines:
         del task
         if not isinstance(loop, AdjustableClock):
             raise TypeError("this needs a loop that can leap")
-        loop.leap(self.seconds)
+        loop.advance(self.seconds)
 
     def __str__(self) -> str:
         return "deadline expired"
@@ -72,7 +72,7 @@ class Call:
 class AdjustableClock(Protocol):
     """What an event loop can do that was made by `leaping`."""
 
-    def leap(self, seconds: float) -> None: ...
+    def advance(self, seconds: float) -> None: ...
 
 
 class _Timer:
@@ -115,7 +115,7 @@ def with_adjustable_clock(loop_class: type[asyncio.AbstractEventLoop]) -> type[a
                 self._timers.append((timer, handle, context))
             return handle
 
-        def leap(self, seconds: float) -> None:
+        def advance(self, seconds: float) -> None:
             until = self.time() + seconds
             due = [one for one in self._timers if one[0].when <= until]
             self._timers = [one for one in self._timers if one[0].when > until]
