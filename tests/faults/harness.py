@@ -5,11 +5,12 @@ import gc
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 import httpx
 import uvloop
+from fastapi import FastAPI
 from stamina.instrumentation import RetryDetails, get_on_retry_hooks, set_on_retry_hooks
 
 from faultlab import Call, Fault, InjectionPoint, ResourceSnapshot, run_once, sweep
@@ -95,12 +96,12 @@ class FaultLab:
     # Run in the event loop of an async test.
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[LifespanRun]:
+    async def running(self, app: FastAPI | None = None) -> AsyncIterator[LifespanRun]:
         """Start the lifespan, yield the run, and stop the lifespan at the end of the block.
 
         A `StartError` is raised; a `TeardownError` is stored in the run.
         """
-        app, run = create_app(self.settings), LifespanRun()
+        app, run = app or create_app(self.settings), LifespanRun()
         self.runs.append(run)
         manager = AppLifespan(app)
         closed = len(self.proxies.log.closed) if self.proxies else 0
@@ -126,11 +127,15 @@ class FaultLab:
             run.journal = journal_of(app)
             run.wire = self.proxies.log.closed[closed:] if self.proxies else []
 
-    async def start_and_stop(self) -> LifespanRun:
-        """Start and stop the lifespan. Return the run, with its `StartError` or `TeardownError` if there was one."""
-        first = len(self.runs)
-        with suppress(StartError):
-            async with self.running():
+    async def start_and_stop(self, *, inside: AbstractContextManager[object] | None = None) -> LifespanRun:
+        """Start and stop the lifespan. Return the run, with its `StartError` or `TeardownError` if there was one.
+
+        Args:
+            inside: a context that is entered before the startup and exited after the teardown.
+        """
+        first, app = len(self.runs), create_app(self.settings)
+        with inside or nullcontext(), suppress(StartError):
+            async with self.running(app):
                 pass
         return self.runs[first]
 
