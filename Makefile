@@ -47,7 +47,7 @@ lint:  ## Check format, style, types, imports and the words of the prose
 	.venv/bin/python tools/check_prose.py $(PROSE)
 # Where words, phrases and the names of tests are checked (see [tool.typos] and [tool.prose] in pyproject.toml).
 PROSE := gateway/lifecycle faultlab tests/lifecycle tests/faultlab tests/faults tests/pitfalls \
-	docs/lifecycle.md docs/pitfalls.md docs/check_your_own_app.md docs/faults.md
+	docs/lifecycle.md docs/pitfalls.md docs/check_your_own_app.md docs/faults.md $(wildcard docs/faults docs/glossary.md)
 
 test-compose:  ## Bring the whole compose stack up and test it; GATEWAY_COMPOSE may name another command
 	@tools/install dev

@@ -83,7 +83,7 @@ def test_phrase_is_found_across_lines(tmp_path: Path, place: Place) -> None:
     assert run_checks(path) == f"{path}:{place.line}: `lets go` should be `release`\n"
 
 
-@pytest.mark.parametrize("place", [DOCSTRING, COMMENT, MARKDOWN], ids=["docstring", "comment", "markdown"])
+@each_place
 @pytest.mark.parametrize("opening", ["What", "Whether", "Who"])
 def test_clause_as_opening_is_reported(tmp_path: Path, place: Place, opening: str) -> None:
     """No sentence begins with a clause, neither the first one of a passage nor a later one."""

@@ -1,7 +1,7 @@
-"""Check comments, docstrings, messages and Markdown for phrases that `[tool.prose]` in pyproject.toml replaces.
+"""Check comments, docstrings, messages and Markdown for the phrases of `[tool.prose]` in pyproject.toml.
 
-`make lint` runs it beside `typos`, which replaces single words, in identifiers too, but knows no phrases. It also checks
-that each test has a short name and a docstring. Run it as `python tools/check_prose.py PATH...`.
+`make lint` runs it after `typos`, which finds single words only. It also checks that each test has a short name and a
+docstring. Usage: `python tools/check_prose.py PATH...`.
 """
 
 import ast
@@ -22,6 +22,7 @@ MAX_TEST_NAME = 50
 # Where a sentence starts: a passage, a paragraph, a list item, a table cell, or after the end of another sentence.
 _START = r"(?:\A|\n[ \t]*\n|[.!?]\s|\||^[ \t]*(?:[-*+>#]+|\d+\.)\s)\W*"
 _UNLESS_QUESTION = r"(?!(?:[^.!?|]|\.\w)*\?)"
+_CODE_BLOCK = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 
 
 class Passage(NamedTuple):
@@ -29,7 +30,6 @@ class Passage(NamedTuple):
 
     line: int
     text: str
-    has_sentences: bool = True  # false for a message, which may begin with any word
     is_property: bool = False  # a docstring of a property is a noun phrase and may begin with "Whether"
 
 
@@ -64,7 +64,7 @@ def _phrases(passage: Passage) -> Iterator[tuple[int, str]]:
     for pattern, plain in _PHRASES.items():
         for found in pattern.finditer(passage.text):
             yield _line(passage, found), f"`{' '.join(found[1].split())}` should be `{plain}`"
-    for pattern, plain in _OPENINGS.items() if passage.has_sentences else ():
+    for pattern, plain in _OPENINGS.items():
         for found in pattern.finditer(passage.text):
             if not (passage.is_property and found[1] == "Whether"):
                 yield _line(passage, found), f"a sentence that begins with `{found[1]}` should begin with {plain}"
@@ -86,30 +86,28 @@ _OPENINGS = {
 
 
 def _without_code_blocks(page: str) -> Passage:
-    return Passage(
-        1, re.sub(r"^ *```.*?^ *```", lambda block: "\n" * block[0].count("\n"), page, flags=re.MULTILINE | re.DOTALL)
-    )
+    return Passage(1, _CODE_BLOCK.sub(lambda block: "\n" * block[0].count("\n"), page))
 
 
 def _comments(source: str) -> Iterator[Passage]:
     """Yield the comments. Those on consecutive lines of their own are one passage."""
-    passage, previous = Passage(0, ""), -1
+    passage, next_line = Passage(0, ""), -1
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type != tokenize.COMMENT:
             continue
         line, text = token.start[0], token.string.lstrip("#! ")
-        if token.line.lstrip().startswith("#") and line == previous + 1:
+        own_line = token.line.lstrip().startswith("#")
+        if own_line and line == next_line:
             passage = passage._replace(text=f"{passage.text}\n{text}")
         else:
             yield passage
             passage = Passage(line, text)
-        previous = line
+        next_line = line + 1 if own_line else -1
     yield passage
 
 
 def _strings(tree: ast.AST) -> Iterator[Passage]:
-    """Yield all strings, also the constant parts of f-strings. A string that is a statement is a docstring."""
-    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    """Yield all strings: docstrings, messages and the constant parts of f-strings."""
     of_properties = {
         id(statement.value)
         for node in ast.walk(tree)
@@ -119,7 +117,7 @@ def _strings(tree: ast.AST) -> Iterator[Passage]:
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield Passage(node.lineno, node.value, id(node) in docstrings, id(node) in of_properties)
+            yield Passage(node.lineno, node.value, id(node) in of_properties)
 
 
 def _tests(tree: ast.AST) -> Iterator[tuple[int, str]]:
