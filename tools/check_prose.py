@@ -80,7 +80,7 @@ def _pattern(phrase: str) -> re.Pattern[str]:
 
 _PHRASES = {_pattern(phrase): plain for phrase, plain in CONFIG["prose"]["phrases"].items()}
 _OPENINGS = {
-    re.compile(rf"{_START}({word})\b{_UNLESS_QUESTION}", re.MULTILINE): plain
+    re.compile(rf"{_START}({word})\s{_UNLESS_QUESTION}", re.MULTILINE): plain
     for word, plain in CONFIG["prose"]["openings"].items()
 }
 
