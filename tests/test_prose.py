@@ -22,7 +22,7 @@ class Place(NamedTuple):
 DOCSTRING = Place("closing.py", 'def close() -> None:\n    """Release everything.\n\n    {}\n    """\n', 4)
 COMMENT = Place("closing.py", "limit = 1\n\n# {}\nsize = 2\n", 3, "\n# ")
 MESSAGE = Place("closing.py", 'def close(log, name):\n    log.warning(f"{}: {{name}}")\n', 2, '"\n        f"')
-MARKDOWN = Place("closing.md", "# Closing\n\n- {}\n", 3)
+MARKDOWN = Place("closing.md", "# Closing\n\n- The pool closes\n- {}\n", 4)
 each_place = pytest.mark.parametrize(
     "place", [DOCSTRING, COMMENT, MESSAGE, MARKDOWN], ids=["docstring", "comment", "message", "markdown"]
 )
