@@ -127,16 +127,23 @@ class FaultLab:
             run.journal = journal_of(app)
             run.wire = self.proxies.log.closed[closed:] if self.proxies else []
 
-    async def start_and_stop(self, *, inside: AbstractContextManager[object] | None = None) -> LifespanRun:
+    async def start_and_stop(
+        self,
+        *,
+        inside: AbstractContextManager[object] | None = None,
+        before_stop: Callable[[], Awaitable[object]] | None = None,
+    ) -> LifespanRun:
         """Start and stop the lifespan. Return the run, with its `StartError` or `TeardownError` if there was one.
 
         Args:
             inside: a context that is entered before the startup and exited after the teardown.
+            before_stop: called between the startup and the teardown, if the startup succeeds.
         """
         first, app = len(self.runs), create_app(self.settings)
         with inside or nullcontext(), suppress(StartError):
             async with self.running(app):
-                pass
+                if before_stop is not None:
+                    await before_stop()
         return self.runs[first]
 
     async def leaks(self) -> list[str]:

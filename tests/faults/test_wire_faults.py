@@ -1,329 +1,291 @@
-"""Every wire message: a proxy in front of each server breaks the conversation at one message, then at the next one ...
+"""Wire faults: a proxy in front of each server breaks a connection at one message, then at the next one ...
 
-Whatever the message and the fault: the start or the stop ends in time, everything else is released in reverse - in the journal
-and on the wire - and nothing is held any more, neither by this process nor by a server.
+Whatever the message and the fault, the startup or the teardown ends in time, every other entry is released in reverse order -
+in the journal and on the wire - and nothing leaks.
 """
 
 import asyncio
-import gc
-from collections.abc import AsyncGenerator
-from itertools import count, groupby
+from collections.abc import Iterable
+from itertools import groupby
 
 import pytest
 
 from faultlab.wire import Closed, ClosedBy, WireFault
 from gateway.devstack.open_meteo import Faults
-from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import Weather
-from gateway.lifecycle import StartError, StartTimeoutError, TeardownError
+from gateway.lifecycle import EventType, StartTimeoutError
 from gateway.lifecycle.entry import ABORT_GRACE
-from gateway.lifecycle.journal import EventType, Journal
-from tests.end_to_end.running import ORDER, ZURICH, Running, until
-from tests.faults.recording import Record
-from tests.faults.wired import PATIENT, PROTOCOLS, Life, Wired, wired_to
+from tests.end_to_end.running import ZURICH, forget
+from tests.faults.harness import FaultLab
+from tests.faults.lifespan_run import LifespanRun
+from tests.support.entries import BY_NAME, CONNECTED, ENTRIES, WITH_SERVER, entries_before
+from tests.support.proxied import ProxiedServers
+from tests.support.waiting import wait_until
 
-DEADLINE = 0.2
-"""Seconds for the start, and for the stop, of the resource whose wire is broken."""
+pytestmark = pytest.mark.usefixtures("no_broker_leaks", "frozen_objects", "long_timeouts")
 
-SLACK = 1.5
-"""Seconds by which a busy machine may be late."""
+BRIEF = f"/v1/places/{ZURICH}/brief"
 
-GIVING_BACK = DEADLINE + ABORT_GRACE + SLACK
-"""The longest it may take to release everything: the deadline of what is broken, and to abort it at last."""
+SHORT_TIMEOUT = 0.2  # of the resource whose connection breaks
+LONG_TIMEOUT = 60.0  # of every other resource, and of one that has to survive the fault
+RELAY_STOP = 0.75  # the relay may be using the database: it ends within 0.5 s and disconnects within 0.25 s
 
-RELAYING = 0.75
-"""Seconds more when it is the database: the relay may be at work in it. It gives that half a second to end, and a quarter to
-say goodbye."""
-
-GOODBYES = {"database": "Terminate", "rabbitmq": "Connection.Close"}
-"""What a client says before it leaves. Redis and HTTP know no goodbye: there, the last request was answered."""
-
-NAMED = [
-    *(("database", message) for message in ("Startup", "AuthenticationSASL", "ReadyForQuery", "Query")),
-    *(("redis", message) for message in ("HELLO", "AUTH", "PING")),
+# Messages that people know by name. A sweep over all messages takes minutes.
+NAMED_MESSAGES = {
+    "database": ["Startup", "AuthenticationSASL", "ReadyForQuery", "Query"],
+    "redis": ["HELLO", "AUTH", "PING"],
+    "rabbitmq": ["Connection.Start", "Connection.Tune", "Connection.Open", "Channel.Open", "Confirm.Select"],
+}
+STARTUP_MESSAGES = [
+    *(pytest.param(entry, [name], id=f"{entry}-{name}") for entry in CONNECTED for name in NAMED_MESSAGES[entry]),
+    # In two halves, as a test that takes longer than a minute looks like one that hangs.
     *(
-        ("rabbitmq", message)
-        for message in ("Connection.Start", "Connection.Tune", "Connection.Open", "Channel.Open", "Confirm.Select")
+        pytest.param(entry, range(first, 1000, 2), id=f"{entry}-every {half} message", marks=pytest.mark.long)
+        for entry in CONNECTED
+        for first, half in enumerate(["even", "odd"])
     ),
 ]
-"""The messages that each have a name that people know; the sweep over all of them takes minutes."""
+NOW = "now"  # not at a message, but before the teardown begins
+TEARDOWN_MESSAGES = [
+    ("database", "Terminate"),
+    ("rabbitmq", "Connection.Close"),
+    ("rabbitmq", "Connection.CloseOk"),
+    *((entry, NOW) for entry in WITH_SERVER),
+]
 
-FEWEST = {"database": 60, "redis": 10, "rabbitmq": 13}
-"""Messages of a startup. It was 106, 10 and 13 at first; less means that the sweep misses something. (Most of PostgreSQL's are
-asyncpg asking for types.)"""
+each_fault = pytest.mark.parametrize("fault", WireFault, ids=str)
 
 
 @pytest.fixture
-async def wired(servers: Devstack) -> AsyncGenerator[Wired]:
-    async with wired_to(servers) as it:
-        yield it
+def long_timeouts(lab: FaultLab, proxies: ProxiedServers) -> None:
+    """Give every resource, and a brief, more time than any claim here allows."""
+    del proxies  # the settings lead through them by now
+    for entry in WITH_SERVER:
+        lab.override(entry, start_timeout=LONG_TIMEOUT, stop_timeout=LONG_TIMEOUT)
+    lab.settings = lab.settings.model_copy(update={"startup_timeout": LONG_TIMEOUT, "brief_timeout": LONG_TIMEOUT})
 
 
-@pytest.fixture(scope="module", autouse=True)
-async def frozen(servers: Devstack) -> AsyncGenerator[None]:
-    """What is there before is no leak of any life: to look at it again after each would take longer than the life."""
-    async with wired_to(servers) as it:
-        await it.live(meanwhile=serve)  # imports what is imported late
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+async def test_graceful_close_of_every_connection(lab: FaultLab) -> None:
+    """Without a fault, the connections are closed in reverse order, each as its protocol demands."""
+    await forget(lab.servers)  # so that the brief connects to the weather upstream
+    async with lab.running() as run:
+        assert (await run.client.get(BRIEF)).status_code == 200
 
-
-async def serve(gateway: Running) -> None:
-    assert (await gateway.client.get(f"/v1/places/{ZURICH}/brief")).status_code == 200
-
-
-# A life without faults, and one that has to be rolled back.
-
-
-async def test_connections_are_closed_in_reverse_each_with_its_goodbye(wired: Wired, record: Record) -> None:
-    life = await wired.live(meanwhile=serve)
-
-    assert life.error is None
-    assert closings(life.wire) == ["rabbitmq", "redis", "database", "http"]
-    assert impolite(life.wire) == []
-    assert life.held == []
-    # PostgreSQL hangs up when it was told goodbye, and asyncpg waits for that.
-    first = {record.proxy: record.by for record in life.wire}
-    assert first == {
+    assert run.is_clean
+    assert closed_in_order(run.wire) == ["rabbitmq", "redis", "database", "http"]
+    assert closed_uncleanly(run.wire) == []
+    # PostgreSQL closes the connection after `Terminate`, and asyncpg waits for that.
+    assert {closed.proxy: closed.by for closed in run.wire} == {
         "rabbitmq": ClosedBy.CLIENT,
         "redis": ClosedBy.CLIENT,
         "database": ClosedBy.SERVER,
         "http": ClosedBy.CLIENT,
     }
-    record("all", "teardown", "none", journal=life.journal, wire=list(map(str, life.wire)))
+    assert await lab.leaks() == []
 
 
-async def test_when_rabbitmq_does_not_start_redis_is_closed_before_the_database(wired: Wired, record: Record) -> None:
-    wired.proxies["rabbitmq"].inject(WireFault.BLACK_HOLE, at="Connection.Start")
-    life = await wired.live(broken="rabbitmq", start=DEADLINE)
+@pytest.mark.entry("rabbitmq")
+async def test_rollback_closes_in_reverse_order(lab: FaultLab, proxies: ProxiedServers) -> None:
+    """When RabbitMQ does not answer the startup, Redis is closed before the database."""
+    proxies["rabbitmq"].inject(WireFault.BLACK_HOLE, at="Connection.Start")
+    lab.override("rabbitmq", start_timeout=SHORT_TIMEOUT)
+    run = await lab.start_and_stop()
 
-    assert isinstance(life.error, StartError)
-    assert closings(life.wire) == ["rabbitmq", "redis", "database"]
-    assert impolite(life.wire, broken="rabbitmq") == []
-    assert life.held == []
-    record("rabbitmq", "startup", WireFault.BLACK_HOLE, journal=life.journal, wire=list(map(str, life.wire)))
-
-
-async def test_the_weather_upstream_is_not_asked_before_the_first_request(wired: Wired) -> None:
-    wired.proxies["http"].inject(WireFault.RESET, at=0)
-    life = await wired.live()
-
-    assert life.error is None
-    assert wired.proxies["http"].fired == []
+    assert run.start_error.name == "rabbitmq"
+    assert closed_in_order(run.wire) == ["rabbitmq", "redis", "database"]
+    assert closed_uncleanly(run.wire, except_for="rabbitmq") == []
+    assert await lab.leaks() == []
 
 
-# The startup.
+@pytest.mark.entry("http")
+async def test_startup_does_not_call_the_upstream(lab: FaultLab, proxies: ProxiedServers) -> None:
+    """The weather upstream is not called before the first request, so that its outage fails no startup."""
+    proxies["http"].inject(WireFault.RESET, at=0)
+    run = await lab.start_and_stop()
+
+    assert run.is_clean
+    assert proxies["http"].fired == []
 
 
-@pytest.mark.parametrize("fault", WireFault)
-@pytest.mark.parametrize(("resource", "message"), NAMED)
-async def test_a_start_that_breaks_at_a_message_gives_everything_back(
-    wired: Wired, record: Record, resource: str, message: str, fault: WireFault
+@each_fault
+@pytest.mark.parametrize(("entry", "messages"), STARTUP_MESSAGES)
+async def test_start_with_wire_fault(
+    lab: FaultLab, proxies: ProxiedServers, entry: str, messages: Iterable[int | str], fault: WireFault
 ) -> None:
-    life = await start_broken(wired, resource, message, fault)
-
-    assert life is not None, "there was no such message"
-    record(resource, "startup", fault, journal=life.journal, wire=list(map(str, life.wire)))
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("fault", WireFault)
-@pytest.mark.parametrize("resource", FEWEST)
-@pytest.mark.parametrize("first", [0, 1])
-async def test_a_start_that_breaks_at_any_message_gives_everything_back(
-    wired: Wired, record: Record, resource: str, first: int, fault: WireFault
-) -> None:
-    """In two halves, as a test that takes longer than a minute looks like one that hangs."""
-    for message in count(first, 2):
-        life = await start_broken(wired, resource, message, fault)
-        if life is None:
+    """Wherever the connection breaks, either the startup fails for that resource and the rest is rolled back gracefully, or it
+    reconnects and the teardown is clean for all others. Nothing leaks, and the next run is clean.
+    """
+    for message in messages:
+        timeout, run = await start_with_fault(lab, proxies, entry, message, fault)
+        fired = proxies[entry].fired.copy()
+        await proxies[entry].recover()
+        if not fired:  # the startup has no such message
+            assert run.is_clean
+            assert isinstance(message, int)
+            assert message >= BY_NAME[entry].min_messages, "fewer messages than ever seen: the sweep may have missed some"
             break
+        with run:
+            assert await lab.leaks() == []
+            restart = await restart_without_fault(lab, entry)
+            assert restart.is_clean
+            assert await lab.leaks() == []
+            assert closed_uncleanly(run.wire, except_for=entry) == []
+            assert run.unclean <= {entry}
+            if run.started:
+                assert run.released == [*reversed(ENTRIES)]
+                assert run.teardown_errors == recorded_errors(run)
+                assert run.teardown_duration < SHORT_TIMEOUT + ABORT_GRACE + RELAY_STOP + margin(restart)
+                assert closed_in_order(run.wire, except_for=entry) == expected_order(run, entry)
+            else:
+                assert fault is not WireFault.BYTE_AT_A_TIME
+                assert run.startup_duration < timeout + SHORT_TIMEOUT + ABORT_GRACE + margin(restart)
+                assert_rolled_back(run, entry)
+        lab.cases[entry] += 1
 
-    assert message >= FEWEST[resource], "fewer messages than ever before: explain that before you trust it"
-    record(resource, "startup", fault, cases=(message - first) // 2)
 
+async def start_with_fault(
+    lab: FaultLab, proxies: ProxiedServers, entry: str, message: int | str, fault: WireFault
+) -> tuple[float, LifespanRun]:
+    """Start with a fault at a message. Return the run, and the start timeout that it had.
 
-async def start_broken(wired: Wired, resource: str, message: int | str, fault: WireFault) -> Life | None:
-    """Break the start at a message, and see all that has to hold. None: there is no such message."""
-    deadline = PATIENT if fault is WireFault.BYTE_AT_A_TIME else DEADLINE
+    On a busy machine the timeout can expire before the message: then try again with a longer one.
+    """
+    if message == "AUTH":  # sent by the older protocol only: HELLO has it in the newer one
+        url = lab.settings.redis.url.get_secret_value().partition("?")[0]
+        lab.override("redis", url=f"{url}?protocol=2")
+    timeout = LONG_TIMEOUT if fault is WireFault.BYTE_AT_A_TIME else SHORT_TIMEOUT
+    proxies[entry].inject(fault, at=message)
     while True:
-        life, fired = await start_broken_within(deadline, wired, resource, message, fault)
-        if fired:
-            return life
-        if life.started:
-            return None
-        # A case of its own: the deadline expired before the message, and nothing else went wrong.
-        assert life.error is not None
-        assert isinstance(life.error.__cause__, StartTimeoutError)
-        assert deadline < PATIENT, "it neither started nor got to that message"
-        deadline *= 2  # a broker on a busy machine may need longer even to get there
+        lab.override(entry, start_timeout=timeout, stop_timeout=SHORT_TIMEOUT)
+        run = await lab.start_and_stop(before_stop=proxies[entry].recover)
+        if run.started or proxies[entry].fired:
+            return timeout, run
+        with run:
+            assert isinstance(run.start_error.__cause__, StartTimeoutError)
+            assert timeout < LONG_TIMEOUT
+            assert_rolled_back(run, entry)
+            assert await lab.leaks() == []
+        timeout *= 2
 
 
-async def start_broken_within(
-    deadline: float, wired: Wired, resource: str, message: int | str, fault: WireFault
-) -> tuple[Life, bool]:
-    """Do so with a deadline for the start. Return whether the fault has hit anything before it."""
-    proxy = wired.proxies[resource]
-    fired: list[str] = []
-
-    async def repair(_: Running) -> None:
-        fired.extend(proxy.fired)
-        await proxy.recover()
-
-    proxy.inject(fault, at=message)
-    life = await wired.live(
-        broken=resource,
-        start=deadline,
-        stop=DEADLINE,
-        meanwhile=repair,
-        redis_options="protocol=2" if message == "AUTH" else "",  # HELLO does it in the newer one
-    )
-    if not life.started:
-        fired = proxy.fired.copy()
-        await proxy.recover()
-    where = f"{resource}, {fault} at {message} ({', '.join(fired[:1]) or 'never'}): {life.error}"
-
-    assert life.held == [], where
-    if life.started:
-        assert_stopped(life, broken=resource, where=where)
-    else:
-        assert fault is not WireFault.BYTE_AT_A_TIME, where
-        assert_rolled_back(life, resource, within=deadline, where=where)
-    if fired:
-        assert_starts_again(await wired.live(), where)
-    return life, bool(fired)
+async def restart_without_fault(lab: FaultLab, entry: str) -> LifespanRun:
+    """Run once more, with long timeouts for the resource whose connection was broken."""
+    lab.override(entry, start_timeout=LONG_TIMEOUT, stop_timeout=LONG_TIMEOUT)
+    return await lab.start_and_stop()
 
 
-def assert_rolled_back(life: Life, resource: str, *, within: float, where: str) -> None:
-    """The start failed because of that resource; what was entered before it was released in reverse, politely, in time."""
-    entered = ORDER[: ORDER.index(resource)]
-    assert isinstance(life.error, StartError), where
-    assert life.error.name == resource, where
-    assert life.error.entered == tuple(entered), where
-    assert life.error.__cause__ is not None, where
-    assert released(life.journal) == list(reversed(entered)), where
-    assert not_exited(life.journal) <= {resource}, where
-    assert life.start_took < within + GIVING_BACK, where
-    connected = [name for name in entered if name in GOODBYES or name == "redis"]
-    broken = [resource] if any(record.proxy == resource for record in life.wire) else []
-    assert closings(life.wire) == [*broken, *reversed(connected)], where
-    assert impolite(life.wire, broken=resource) == [], where
+def assert_rolled_back(run: LifespanRun, entry: str) -> None:
+    """The startup failed at this entry, and everything before it was released gracefully, in reverse order."""
+    assert run.start_error.name == entry
+    assert run.start_error.entered == tuple(entries_before(entry))
+    assert run.start_error.__cause__ is not None
+    assert run.entered == entries_before(entry)
+    assert run.exited == [*reversed(run.entered)]
+    broken = [entry] if any(closed.proxy == entry for closed in run.wire) else []
+    assert closed_in_order(run.wire) == [*broken, *reversed([name for name in run.entered if name in CONNECTED])]
+    assert closed_uncleanly(run.wire, except_for=entry) == []
 
 
-def assert_stopped(life: Life, *, broken: str, where: str) -> None:
-    """All was released in reverse, in time; the error is about what is broken, and tells all of it."""
-    assert released(life.journal) == list(reversed(ORDER)), where
-    assert not_exited(life.journal) <= {broken}, where
-    assert life.stop_took < GIVING_BACK + (RELAYING if broken == "database" else 0), where
-    failures = [event.error for event in life.journal if event.type in {EventType.EXIT_FAILED, EventType.ABORTED}]
-    if life.error is not None:
-        assert isinstance(life.error, TeardownError), where
-    reported = life.error.exceptions if isinstance(life.error, TeardownError) else ()
-    assert list(reported) == failures, where
-    assert [name for name in closings(life.wire) if name != broken] == [
-        name for name in ("rabbitmq", "redis", "database", "http") if name != broken and name in closings(life.wire)
-    ], where
-    assert impolite(life.wire, broken=broken) == [], where
-
-
-def assert_starts_again(life: Life, where: str) -> None:
-    assert life.started, where
-    assert life.error is None, where
-    assert life.held == [], where
-
-
-# The teardown.
-
-
-@pytest.mark.parametrize("fault", WireFault)
-@pytest.mark.parametrize(
-    ("resource", "message"),
-    [
-        ("database", "Terminate"),
-        ("rabbitmq", "Connection.Close"),
-        ("rabbitmq", "Connection.CloseOk"),
-        *((resource, "right before") for resource in PROTOCOLS),
-    ],
-)
-async def test_a_stop_that_breaks_at_a_goodbye_keeps_no_other_resource_open(
-    wired: Wired, record: Record, resource: str, message: str, fault: WireFault
+@each_fault
+@pytest.mark.parametrize(("entry", "message"), TEARDOWN_MESSAGES)
+async def test_stop_with_wire_fault(
+    lab: FaultLab, proxies: ProxiedServers, entry: str, message: str, fault: WireFault
 ) -> None:
-    proxy = wired.proxies[resource]
-
-    async def serve_and_break(gateway: Running) -> None:
-        await serve(gateway)
-        if message == "right before":
-            proxy.break_now(fault)
+    """When a connection breaks at the graceful close or right before the teardown, every other entry exits and every other
+    connection is closed gracefully. Nothing leaks, and the next run is clean.
+    """
+    await forget(lab.servers)
+    lab.override(entry, stop_timeout=SHORT_TIMEOUT)
+    async with lab.running() as run:
+        assert (await run.client.get(BRIEF)).status_code == 200
+        if message == NOW:
+            proxies[entry].break_now(fault)
         else:
-            proxy.inject(fault, at=message)
+            proxies[entry].inject(fault, at=message)
+    fired = proxies[entry].fired.copy()
+    await proxies[entry].recover()
+    leaks = await lab.leaks()
+    restart = await restart_without_fault(lab, entry)
 
-    life = await wired.live(broken=resource, stop=DEADLINE, meanwhile=serve_and_break)
-    where = f"{resource}, {fault} at {message}: {life.error}"
+    assert fired
+    assert run.released == [*reversed(ENTRIES)]
+    assert run.unclean <= {entry}
+    assert run.teardown_errors == recorded_errors(run)
+    assert run.teardown_duration < stop_timeout(entry) + margin(restart)
+    assert closed_in_order(run.wire, except_for=entry) == expected_order(run, entry)
+    assert closed_uncleanly(run.wire, except_for=entry) == []
+    assert leaks == []
+    assert restart.is_clean
+    assert await lab.leaks() == []
 
-    assert proxy.fired, where
-    assert life.started, where
-    assert life.held == [], where
-    assert_stopped(life, broken=resource, where=where)
-    await proxy.recover()
-    assert_starts_again(await wired.live(), where)
-    record(resource, "teardown", fault, journal=life.journal, wire=list(map(str, life.wire)))
 
-
-@pytest.mark.parametrize("fault", WireFault)
-async def test_a_request_in_flight_whose_wire_breaks_keeps_nothing_open(
-    wired: Wired, weather: Weather, record: Record, fault: WireFault
+@pytest.mark.entry("http")
+@each_fault
+async def test_request_in_flight_with_wire_fault(
+    lab: FaultLab, proxies: ProxiedServers, weather: Weather, fault: WireFault
 ) -> None:
-    proxy = wired.proxies["http"]
-    requests: list[asyncio.Task[object]] = []
+    """When the connection of a call to the upstream breaks, the teardown that follows is clean and nothing leaks."""
+    await forget(lab.servers)
+    await weather.set_faults(Faults(latency_s=60))
+    lab.override("http", stop_timeout=SHORT_TIMEOUT)
+    async with lab.running() as run:
+        request = asyncio.create_task(run.client.get(BRIEF))
+        await wait_until(
+            lambda: any(one.messages == ["request head"] for one in proxies["http"].open_connections),
+            "the weather is requested",
+        )
+        proxies["http"].break_now(fault)
+    first_fired = proxies["http"].fired[0]
+    await proxies["http"].recover()
+    leaks = await lab.leaks()
+    restart = await restart_without_fault(lab, "http")
 
-    async def ask_and_break(gateway: Running) -> None:
-        await weather.set_faults(Faults(latency_s=60))
-        requests.append(asyncio.create_task(ask(gateway)))
-
-        async def in_flight() -> bool:
-            return any(one.messages == ["request head"] for one in proxy.open_connections)
-
-        await until(in_flight, "the weather is being asked for")
-        proxy.break_now(fault)
-
-    async def ask(gateway: Running) -> object:
-        return await gateway.client.get(f"/v1/places/{ZURICH}/brief")
-
-    life = await wired.live(broken="http", stop=DEADLINE, meanwhile=ask_and_break, brief_timeout=60)
-    where = f"{fault}: {life.error}"
-
-    assert proxy.fired[0] == "request head", where  # aiohttp asks once more when a connection is lost
-    assert life.held == [], where
-    assert_stopped(life, broken="http", where=where)
-    assert all(request.done() for request in requests)
-    record("http", "teardown", fault, journal=life.journal, wire=list(map(str, life.wire)))
-
-
-# What the journal and the wire say.
+    assert first_fired == "request head"  # aiohttp sends the request again when a connection is lost
+    assert request.done()
+    assert run.released == [*reversed(ENTRIES)]
+    assert run.unclean <= {"http"}
+    assert run.teardown_errors == recorded_errors(run)
+    assert run.teardown_duration < stop_timeout("http") + margin(restart)
+    assert closed_uncleanly(run.wire, except_for="http") == []
+    assert leaks == []
+    assert restart.is_clean
 
 
-def released(journal: Journal) -> list[str | None]:
-    """What was released, in order."""
-    return [event.name for event in journal if event.type is EventType.EXITING]
+def stop_timeout(broken: str) -> float:
+    """Return how long a teardown may take whose connection to one server is broken."""
+    return SHORT_TIMEOUT + ABORT_GRACE + (RELAY_STOP if broken == "database" else 0)
 
 
-def not_exited(journal: Journal) -> set[str | None]:
-    """What began to exit, and did not end it by itself and without error."""
-    return set(released(journal)) - {event.name for event in journal if event.type is EventType.EXITED}
+def margin(clean: LifespanRun) -> float:
+    """Return by how much a busy machine may be late: many times what a clean run took on it just now, and 1.5 s at least."""
+    return max(1.5, 20 * (clean.startup_duration + clean.teardown_duration))
 
 
-def closings(wire: list[Closed]) -> list[str]:
-    """Whose connections were closed, in order: a resource is named again if another one closed in between."""
-    return [name for name, _ in groupby(record.proxy for record in wire)]
+def recorded_errors(run: LifespanRun) -> list[BaseException | None]:
+    """Return the errors of the teardown that the journal has, in order."""
+    return [event.error for event in run.journal if event.type in {EventType.EXIT_FAILED, EventType.ABORTED}]
 
 
-def impolite(wire: list[Closed], broken: str | None = None) -> list[str]:
-    """Connections that were closed by force, or without the goodbye of their protocol; but for those that were broken."""
+def closed_in_order(wire: list[Closed], except_for: str = "") -> list[str]:
+    """Return whose connections were closed, in order; a name comes again if another one was closed in between."""
+    return [name for name, _ in groupby(closed.proxy for closed in wire if closed.proxy != except_for)]
+
+
+def expected_order(run: LifespanRun, broken: str) -> list[str]:
+    """Return the resources that were connected, in reverse order, without the one whose connection broke."""
+    connected = {closed.proxy for closed in run.wire} - {broken}
+    return [name for name in reversed(ENTRIES) if name in connected]
+
+
+def closed_uncleanly(wire: list[Closed], except_for: str = "") -> list[str]:
+    """Return the connections that were reset, or closed without the last message of their protocol."""
     return [
-        str(record)
-        for record in wire
-        if record.proxy != broken
-        and (record.reset or record.by is ClosedBy.LAB or record.last != GOODBYES.get(record.proxy, record.last))
+        str(closed)
+        for closed in wire
+        if closed.proxy != except_for
+        and (
+            closed.reset
+            or closed.by is ClosedBy.LAB
+            or closed.last != (BY_NAME[closed.proxy].close_message or closed.last)
+        )
     ]
