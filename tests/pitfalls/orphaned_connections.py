@@ -1,4 +1,4 @@
-"""The connections that aio-pika has lost: only the event loop still knows their tasks."""
+"""Connections that aio-pika has lost: only their tasks still refer to them."""
 
 import asyncio
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ from typing import Any
 from aio_pika import RobustConnection
 
 
-def orphans() -> Iterator[tuple["asyncio.Task[Any]", RobustConnection]]:
-    """Each task that connects or reconnects, and its connection: found in its frame, for nobody else has it."""
+def orphaned_connections() -> Iterator[tuple["asyncio.Task[Any]", RobustConnection]]:
+    """Yield each task that connects or reconnects, with its connection, which is taken from the task's frame."""
     for task in asyncio.all_tasks():
         coroutine: Any = task.get_coro()
         if coroutine.__qualname__.endswith("__connection_factory"):

@@ -1,4 +1,4 @@
-"""httpx, SQLAlchemy, redis-py: making a client opens nothing, so a startup succeeds without any server."""
+"""httpx, SQLAlchemy, redis-py: a new client opens no connection, so a startup succeeds without any server."""
 
 from contextlib import AsyncExitStack
 
@@ -10,33 +10,35 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 
-async def naive(stack: AsyncExitStack, port: int) -> None:
+async def broken(stack: AsyncExitStack, port: int) -> None:
     engine = create_async_engine(f"postgresql+asyncpg://gateway@127.0.0.1:{port}/gateway")
     stack.push_async_callback(engine.dispose)
     await stack.enter_async_context(Redis.from_url(f"redis://127.0.0.1:{port}"))
     await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}"))
 
 
-async def cure_of_the_engine(stack: AsyncExitStack, port: int) -> None:
+async def fixed_engine(stack: AsyncExitStack, port: int) -> None:
     engine = create_async_engine(f"postgresql+asyncpg://gateway@127.0.0.1:{port}/gateway")
     stack.push_async_callback(engine.dispose)
     async with engine.connect() as connection:
         await connection.execute(text("SELECT 1"))
 
 
-async def cure_of_redis(stack: AsyncExitStack, port: int) -> None:
+async def fixed_redis(stack: AsyncExitStack, port: int) -> None:
     redis = await stack.enter_async_context(Redis.from_url(f"redis://127.0.0.1:{port}"))
     await redis.ping()
 
 
-async def test_a_startup_without_servers_succeeds(refusing_port: int) -> None:
+async def test_startup_succeeds_without_servers(refusing_port: int) -> None:
+    """All three clients are entered and exited, although the port refuses connections."""
     async with AsyncExitStack() as stack:
-        await naive(stack, refusing_port)  # if this raises, one of them connects by now
+        await broken(stack, refusing_port)  # if this raises, one of the clients connects when it is made
 
 
-async def test_who_asks_at_once_knows_at_once(refusing_port: int) -> None:
+async def test_verified_startup_fails_without_servers(refusing_port: int) -> None:
+    """One query at startup makes the failure visible immediately."""
     async with AsyncExitStack() as stack:
         with pytest.raises(ConnectionRefusedError):
-            await cure_of_the_engine(stack, refusing_port)
+            await fixed_engine(stack, refusing_port)
         with pytest.raises(RedisConnectionError):
-            await cure_of_redis(stack, refusing_port)
+            await fixed_redis(stack, refusing_port)

@@ -1,4 +1,4 @@
-"""SQLAlchemy: when PostgreSQL is away, what is raised is no SQLAlchemy error."""
+"""SQLAlchemy: when PostgreSQL is unavailable, the error is not a `SQLAlchemyError`."""
 
 import pytest
 from sqlalchemy import text
@@ -6,7 +6,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 
-async def naive(engine: AsyncEngine) -> str:
+async def broken(engine: AsyncEngine) -> str:
     try:
         async with engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
@@ -15,7 +15,7 @@ async def naive(engine: AsyncEngine) -> str:
     return "ok"
 
 
-async def cure(engine: AsyncEngine) -> str:
+async def fixed(engine: AsyncEngine) -> str:
     try:
         async with engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
@@ -29,10 +29,12 @@ def engine(refusing_port: int) -> AsyncEngine:
     return create_async_engine(f"postgresql+asyncpg://gateway@127.0.0.1:{refusing_port}/gateway")
 
 
-async def test_a_refused_connection_passes_by_the_handler(engine: AsyncEngine) -> None:
-    with pytest.raises(ConnectionRefusedError):  # else SQLAlchemy wraps it by now
-        await naive(engine)
+async def test_refused_connection_passes_handler(engine: AsyncEngine) -> None:
+    """A bare `ConnectionRefusedError` passes the handler of `SQLAlchemyError`."""
+    with pytest.raises(ConnectionRefusedError):  # otherwise fixed upstream: SQLAlchemy wraps it
+        await broken(engine)
 
 
-async def test_the_errors_of_the_system_have_to_be_caught_as_well(engine: AsyncEngine) -> None:
-    assert await cure(engine) == "unavailable"
+async def test_os_errors_need_a_handler(engine: AsyncEngine) -> None:
+    """A handler of `OSError` catches the refused connection."""
+    assert await fixed(engine) == "unavailable"
