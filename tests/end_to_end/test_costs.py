@@ -7,8 +7,9 @@ import pytest
 
 from faultlab.wire import Proxy
 from gateway.devstack.stack import Devstack
-from tests.end_to_end.running import Running
-from tests.faults.wired import wired_to
+from gateway.settings import Settings
+from tests.end_to_end.running import Running, forget, running
+from tests.support.proxied import proxied
 from tests.support.waiting import wait_until
 
 HUNDRED = 100
@@ -47,14 +48,18 @@ def _passed(proxy: Proxy) -> Counter[str]:
 
 
 async def test_a_hundred_briefs_at_once_cost_a_statement_a_command_and_an_event(
-    servers: Devstack, monkeypatch: pytest.MonkeyPatch
+    servers: Devstack, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.observations.relay.POLL", 60)  # else it looks into the outbox at any time
-
-    async def measure(gateway: Running) -> None:
+    await forget(servers)  # so that the weather upstream is called
+    async with (
+        proxied(servers) as proxied_servers,
+        running(proxied_servers.route(settings.model_copy(update={"brief_timeout": 5}))) as gateway,
+    ):
+        proxies = proxied_servers.proxies
         paths = await briefs_of_a_hundred_places(gateway)
 
-        cold = Costs(wired.proxies)
+        cold = Costs(proxies)
         await ask_at_once(gateway, paths)
         await cold.are_complete()
         assert cold.of("http")["request head"] == HUNDRED
@@ -64,22 +69,18 @@ async def test_a_hundred_briefs_at_once_cost_a_statement_a_command_and_an_event(
         # asyncpg asks for types once on each connection, and the pool takes one after the other.
         in_a_row = 0
         while in_a_row < IN_A_ROW:
-            warming = Costs(wired.proxies)
+            warming = Costs(proxies)
             await ask_at_once(gateway, paths)
             await warming.are_complete()
             in_a_row = 0 if warming.of("database")["Parse"] else in_a_row + 1
 
-        warm = Costs(wired.proxies)
+        warm = Costs(proxies)
         await ask_at_once(gateway, paths)
         await warm.are_complete()
         assert warm.of("http") == Counter()
         assert warm.of("database") == Counter(STATEMENT + HUNDRED * ["DataRow"])
         assert warm.of("redis") == Counter(["MGET", "reply to MGET"])
         assert warm.of("rabbitmq") == Counter(EVENT)
-
-    async with wired_to(servers) as wired:
-        life = await wired.live(meanwhile=measure)
-    assert life.error is None
 
 
 async def briefs_of_a_hundred_places(gateway: Running) -> list[str]:

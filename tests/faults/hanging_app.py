@@ -1,9 +1,9 @@
-"""A program for the tests: `gateway serve`, in which one thing hangs, and says so when it does.
+"""A program for the tests: `gateway serve`, in which one thing hangs and logs that it does.
 
-    python -m tests.faults.hanging before | serving
-    python -m tests.faults.hanging entering | exiting ENTRY
+    python -m tests.faults.hanging_app before | serving
+    python -m tests.faults.hanging_app entering | exiting ENTRY
 
-It hangs with all that it has acquired in its hands, until it has been cancelled as often as `HANGS_UNTIL_CANCELLED` says.
+It ends after as many cancellations as `HANGS_UNTIL_CANCELLED` says.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from gateway.api import health
 from gateway.cli import main
 from gateway.dependencies import Session
 from gateway.lifespan import State, lifespan
-from tests.faults.breaking import Plan, make_breakable, planned
+from tests.faults.entry_faults import FaultPlan, faults_injected, patch_entries
 
 
 async def hang() -> None:
@@ -37,40 +37,40 @@ async def hang() -> None:
 
 
 @asynccontextmanager
-async def hang_before_anything_is_entered(app: FastAPI) -> AsyncGenerator[State]:
+async def lifespan_that_hangs_first(app: FastAPI) -> AsyncGenerator[State]:
     await hang()
     async with lifespan(app) as state:
         yield state
 
 
-async def hang_with_a_session(session: Session) -> None:
+async def hang_with_session(session: Session) -> None:
     await session.connection()
     await hang()
 
 
-async def hang_in_the_middle_of_an_answer(session: Session) -> StreamingResponse:
+async def hang_in_response(session: Session) -> StreamingResponse:
     await session.connection()
 
-    async def answer() -> AsyncGenerator[str]:
+    async def body() -> AsyncGenerator[str]:
         yield "half"
         await hang()
         yield "a whole"
 
-    return StreamingResponse(answer())
+    return StreamingResponse(body())
 
 
-plan = Plan()
+plan = FaultPlan()
 match sys.argv[1:]:
     case ["before"]:
-        gateway.app.lifespan = hang_before_anything_is_entered  # type: ignore[attr-defined]  # imported there
+        gateway.app.lifespan = lifespan_that_hangs_first  # type: ignore[attr-defined]  # imported there
     case ["serving"]:
-        health.router.add_api_route("/hang", hang_with_a_session)
-        health.router.add_api_route("/half", hang_in_the_middle_of_an_answer)
+        health.router.add_api_route("/hang", hang_with_session)
+        health.router.add_api_route("/half", hang_in_response)
     case ["entering", name]:
-        plan = Plan(entering={name: hang})
+        plan = FaultPlan(on_enter={name: hang})
     case ["exiting", name]:
-        plan = Plan(exiting={name: hang})
+        plan = FaultPlan(on_exit={name: hang})
 sys.argv[1:] = ["serve", "--port", "0"]
-make_breakable()
-with planned(plan):
+patch_entries()
+with faults_injected(plan):
     main()

@@ -70,7 +70,10 @@ class FaultLab:
         self.settings = settings
         self.proxies: ProxiedServers | None = None
         self.runs: list[LifespanRun] = []
-        self.cases: Counter[str] = Counter()  # of sweeps, by the entry that was active at the injection
+        self.cases: Counter[str] = Counter()  # by entry, for a test that has more than one case
+        self.locations: set[str] = set()  # where faults were injected
+        self.slowest_run = 0.0
+        self.notes: list[str] = []  # lines for `--timeline`
         self._sweep: LifespanSweep | None = None
         self._loop_errors: list[str] = []
         self._before = ResourceSnapshot.take()
@@ -229,6 +232,8 @@ class FaultLab:
                 expected_errors=_EXPECTED_ERRORS,
             ):
                 run = self._sweep.finish(outcome)
+                self.locations.add(outcome.location)
+                self.slowest_run = max(self.slowest_run, run.duration)
                 found[run.active_entry] += 1
                 if found[run.active_entry] == 1:
                     self.runs.append(run)  # one for each entry is enough to look at

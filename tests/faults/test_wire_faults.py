@@ -122,7 +122,9 @@ async def test_start_with_wire_fault(
         if not fired:  # the startup has no such message
             assert run.is_clean
             assert isinstance(message, int)
-            assert message >= BY_NAME[entry].min_messages, "fewer messages than ever seen: the sweep may have missed some"
+            assert message >= BY_NAME[entry].min_messages, (
+                "fewer messages than ever seen: the sweep may have missed some"
+            )
             break
         with run:
             assert await lab.leaks() == []
