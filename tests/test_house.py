@@ -22,18 +22,18 @@ MODULES = sorted(
 
 
 def imports(path: Path) -> set[str]:
+    """The modules that a file imports; those of its own package begin with a dot, as in the source."""
     tree = ast.parse(path.read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    return names | {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    return names | {
+        "." * node.level + (node.module or "") for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+    }
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "gateway" / "lifecycle").glob("*.py")), ids=lambda path: path.name)
 def test_the_core_imports_the_standard_library_and_itself_only(path: Path) -> None:
-    foreign = {
-        name
-        for name in imports(path)
-        if name.split(".")[0] not in sys.stdlib_module_names and not name.startswith("gateway.lifecycle")
-    }
+    own = {name for name in imports(path) if name.startswith(".") and not name.startswith("..")}
+    foreign = {name for name in imports(path) - own if name.split(".")[0] not in sys.stdlib_module_names}
     assert foreign == set()
 
 
