@@ -25,6 +25,12 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture
+def timeout_variables() -> dict[str, str]:
+    """Variables of a gateway that change its timeouts. A folder whose tests claim no times has longer ones."""
+    return {}
+
+
 @pytest.fixture(scope="session")
 def devstack_folder(anyio_backend: str) -> Iterator[Path]:
     """Where the servers of this session live."""

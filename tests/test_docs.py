@@ -28,7 +28,7 @@ def test_a_snippet_stands_in_the_file_that_it_names(page: str, source: str | Non
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "examples").glob("*.py")), ids=lambda path: path.name)
 def test_an_example_runs(path: Path) -> None:
     done = subprocess.run(  # noqa: S603 - ours
-        [sys.executable, "-W", "error", path], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-W", "error", path], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
 

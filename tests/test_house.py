@@ -23,6 +23,7 @@ MODULES = sorted(
 
 
 def imports(path: Path) -> set[str]:
+    """The modules that a file imports; those of its own package begin with a dot, as in the source."""
     tree = ast.parse(path.read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     return names | {

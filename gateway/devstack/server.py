@@ -20,7 +20,7 @@ from typing import IO, ClassVar, Self
 from gateway.devstack import ports, remains
 from gateway.devstack.folder import Report, say_nothing
 
-_START_LIMIT = 60.0  # seconds until it must answer: RabbitMQ takes 5 s on two idle cores
+_START_LIMIT = 120.0  # seconds until it must answer: RabbitMQ takes 5 s on two idle cores
 _STOP_LIMIT = 10.0  # seconds from the polite signal to SIGKILL
 _ANSWER_LIMIT = 1.0  # seconds for one question whether it is up
 _PAUSE = 0.02  # seconds between two looks
@@ -156,7 +156,7 @@ class Server(ABC):
         """Start it on its ports, with the data it had; return when it answers.
 
         Raises:
-            DevstackError: it ended, or does not answer within a minute.
+            DevstackError: it ended, or does not answer within two minutes.
         """
         if self.running:
             raise RuntimeError(f"{self.name} is running already")
@@ -241,7 +241,7 @@ class Server(ABC):
         path.write_text(text)
         return path
 
-    async def run(self, *command: str, limit: float = 30.0) -> str:
+    async def run(self, *command: str, limit: float = 60.0) -> str:
         """Run one of its tools to the end, in `limit` seconds; return what it printed.
 
         Raises:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -65,10 +66,12 @@ async def load(port: int, **others: Any) -> Tally:
 
 async def test_right_answers_are_counted_and_timed() -> None:
     async with answering(lambda place_id: http(brief(place_id))) as port:
-        tally = await load(port)
+        started = time.perf_counter()
+        tally = await load(port, seconds=0.5)
+        duration = time.perf_counter() - started
     assert tally.answers > len(PLACES)
-    assert tally.per_second == pytest.approx(tally.answers / 0.1, rel=0.5)
-    assert 0 < tally.p50_ms <= tally.p99_ms < 100
+    assert tally.answers / duration < tally.per_second <= tally.answers / 0.5
+    assert 0 < tally.p50_ms <= tally.p99_ms < duration * 1e3
     assert tally.cpu_us["load"] > 0
 
 
@@ -125,7 +128,7 @@ async def test_one_wrong_answer_among_many_is_enough() -> None:
 async def test_places_that_are_asked_for_once_may_run_out() -> None:
     async with answering(lambda place_id: http(brief(place_id))) as port:
         with pytest.raises(WrongAnswerError, match="all places were asked for"):
-            await load(port, prime=False, each_once=True)
+            await load(port, prime=False, each_once=True, seconds=1)
 
 
 async def test_a_roof_is_checked_too() -> None:

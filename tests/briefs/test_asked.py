@@ -6,6 +6,7 @@ import time
 import pytest
 
 from gateway.briefs.asked import Asked
+from tests.support.waiting import TIMEOUT
 
 
 async def test_whoever_waits_has_the_answer_as_soon_as_it_is_there() -> None:
@@ -13,7 +14,7 @@ async def test_whoever_waits_has_the_answer_as_soon_as_it_is_there() -> None:
     asked = Asked(answer, time.monotonic())
     asyncio.get_running_loop().call_soon(answer.set_result, "yes")
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(TIMEOUT):
         assert await asked.until(time.monotonic() + 60) == "yes"
     assert asked.has_come
 
@@ -53,7 +54,7 @@ async def test_for_whoever_still_waits_when_it_is_given_up_its_time_is_up() -> N
     asked = Asked(answer, time.monotonic())
     asyncio.get_running_loop().call_soon(asked.give_up)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(TIMEOUT):
         with pytest.raises(TimeoutError, match="within its time"):
             await asked.until(time.monotonic() + 60)
     assert answer.cancelled()
@@ -75,7 +76,7 @@ async def test_whoever_waits_can_be_cancelled_and_the_answer_is_left_as_it_is() 
     await asyncio.sleep(0)
 
     waiting.cancel()
-    await asyncio.wait({waiting}, timeout=5)
+    await asyncio.wait({waiting}, timeout=TIMEOUT)
 
     assert waiting.cancelled()
     assert not answer.done()
@@ -87,10 +88,10 @@ async def test_several_may_wait_each_for_as_long_as_it_likes() -> None:
     impatient = asyncio.create_task(asked.until(time.monotonic() + 0.01))
     patient = asyncio.create_task(asked.until(time.monotonic() + 60))
 
-    await asyncio.wait({impatient}, timeout=5)
+    await asyncio.wait({impatient}, timeout=TIMEOUT)
     assert isinstance(impatient.exception(), TimeoutError)
     answer.set_result("yes")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(TIMEOUT):
         assert await patient == "yes"
 
 

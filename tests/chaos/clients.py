@@ -10,10 +10,10 @@ from uuid import uuid4
 
 import aiohttp
 
-PATIENCE = 3.0
+PATIENCE = 10.0
 """Seconds that a client waits for an answer."""
 
-LAST_TRIES = 20.0
+LAST_TRIES = 60.0
 """Seconds after the end within which the last reports have to be acknowledged."""
 
 AGAIN = 0.2

@@ -113,7 +113,7 @@ class Program:
 
     async def up(self) -> None:
         self.process = self.start()
-        await self.process.said(self.serving, limit=30)
+        await self.process.said(self.serving)
 
     def assert_running(self) -> None:
         """It has not ended by itself."""
@@ -138,7 +138,7 @@ class Program:
         try:
             yield
         finally:
-            status = await self.process.status(limit=35)
+            status = await self.process.status(limit=60)
             assert status in {0, 4}, f"it stopped with {status}:\n{self.process.output[-4000:]}"
             await self.up()
 

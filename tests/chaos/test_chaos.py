@@ -30,7 +30,7 @@ from tests.chaos.outages import (
 from tests.chaos.report import report
 from tests.chaos.verdict import lies
 from tests.end_to_end.conftest import Start
-from tests.support.waiting import wait_until
+from tests.support.waiting import TIMEOUT, wait_until
 
 READERS = 4
 WRITERS = 4
@@ -141,7 +141,7 @@ async def all_is_counted(servers: Devstack, before: Counter[int], written: Writt
         return await outbox(servers) == 0 and await counts(servers, PLACES) == expected
 
     try:
-        await wait_until(so, "the outbox is empty and each observation is counted once", timeout=20)
+        await wait_until(so, "the outbox is empty and each observation is counted once", timeout=2 * TIMEOUT)
     except AssertionError as error:
         counted, waiting = await counts(servers, PLACES), await outbox(servers)
         raise AssertionError(

@@ -5,14 +5,23 @@ import subprocess
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from tests.support.waiting import wait_until_equal
+
 
 def start(
     *command: str, cwd: Path = Path("/"), env: Mapping[str, str] | None = None, pass_fds: Collection[int] = ()
 ) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own; without a command, one that does nothing."""
-    return subprocess.Popen(  # noqa: S603
+    """Start a process in a session of its own; without a command, one that does nothing.
+
+    Its environment can be read: for a moment after `exec` that of a new program is empty.
+    """
+    process = subprocess.Popen(  # noqa: S603
         command or ["sleep", "60"], cwd=cwd, env=env or {}, pass_fds=pass_fds, start_new_session=True
     )
+    if env:
+        expected = b"".join(f"{name}={value}\0".encode() for name, value in env.items())
+        wait_until_equal(Path(f"/proc/{process.pid}/environ").read_bytes, expected, interval=0.001)
+    return process
 
 
 def alive(pid: int) -> bool:

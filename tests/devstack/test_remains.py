@@ -16,7 +16,7 @@ import pytest
 
 from gateway.devstack import remains
 from tests.devstack.evidence import alive, shared_memory_of, start
-from tests.support.waiting import wait_until
+from tests.support.waiting import TIMEOUT, wait_until
 
 Started = Callable[[subprocess.Popen[bytes]], subprocess.Popen[bytes]]
 
@@ -120,7 +120,7 @@ class TestRemove:
         await wait_until(lambda: len(remains.belonging(folder)) > 10, "there are more than ten processes")
         remains.remove(folder)
         try:
-            assert select.select([last_one_ends], [], [], 5)[0]
+            assert select.select([last_one_ends], [], [], TIMEOUT)[0]
             assert os.read(last_one_ends, 1) == b""  # nobody holds the other end any more
         finally:
             remains.kill(folder)
@@ -173,7 +173,7 @@ class TestOwned:
         with ThreadPoolExecutor() as pool:
             with remains.owned(folder, wait=False):
                 owned = pool.submit(own)
-                assert waits.wait(timeout=20)
+                assert waits.wait(timeout=TIMEOUT)
                 remains.remove(folder)
             assert owned.result() is False
 

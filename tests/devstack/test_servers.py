@@ -20,6 +20,7 @@ from gateway.devstack.redis import Redis
 from gateway.devstack.server import DevstackError, PortTakenError, Server, find_program
 from gateway.devstack.stack import Devstack
 from tests.devstack.evidence import alive, takes_connections
+from tests.support.waiting import TIMEOUT, wait_until
 
 NAMES = ["weather", "postgresql", "redis", "rabbitmq"]
 
@@ -44,7 +45,7 @@ async def connected(url: str, name: str = "test") -> AsyncIterator["asyncpg.Conn
 class TestAnyServer:
     async def test_answers_and_says_so(self, any_server: Server) -> None:
         assert any_server.running
-        assert await any_server.answers()
+        await wait_until(any_server.answers, "it answers")
 
     def test_listens_on_loopback_only(self, any_server: Server) -> None:
         # /proc/net/tcp has address:port in hexadecimal; state 0A is listening.
@@ -74,7 +75,8 @@ class TestAllServers:
                 assert takes_connections(each.port)
                 assert each.running
             assert not any(await asyncio.gather(*(each.answers() for each in servers)))
-        assert all(await asyncio.gather(*(each.answers() for each in servers)))
+        for each in servers:
+            await wait_until(each.answers, f"{each.name} answers again")
 
     async def test_killed_are_gone_at_once_and_come_back_with_their_data(self, devstack: Devstack) -> None:
         servers = [devstack.weather, devstack.postgresql, devstack.redis, devstack.rabbitmq]
@@ -187,7 +189,7 @@ class TestRabbitMQ:
             assert "gateway-1" in await rabbitmq_server.clients()
         await rabbitmq_server.delete_vhost(name)
         with pytest.raises(aio_pika.exceptions.AMQPError):
-            await aio_pika.connect(url, timeout=5)
+            await aio_pika.connect(url, timeout=TIMEOUT)
 
     async def test_a_census_attributes_channels_and_consumers_to_their_connection(
         self, rabbitmq_server: RabbitMQ
@@ -257,7 +259,7 @@ class TestStarting:
             monkeypatch.setattr(ports, "reserve", lambda: taken.pop() if taken else reserve())
             async with Redis(folder) as started:
                 assert started.port != stranger.getsockname()[1]
-                assert await started.answers()
+                await wait_until(started.answers, "it answers")
 
     async def test_ports_that_are_always_taken_are_given_up(self, folder: Path) -> None:
         with pytest.raises(PortTakenError, match="Address already in use"):

@@ -49,7 +49,7 @@ async def test_alone_it_stops_at_once_and_cleanly_with_a_call_in_flight() -> Non
                 while (await client.get("/calls")).json()["calls"] == 0:
                     pass
                 alone.send_signal(signal.SIGTERM)
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(20):
                     printed, _ = await alone.communicate()
                 await asyncio.wait([in_flight])
                 assert in_flight.exception() or in_flight.result().status_code >= 500

@@ -1,16 +1,24 @@
 """A gateway in front of the real servers, under a name of its own for each test."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
 
+import httpx
 import pytest
 
+from gateway.briefs.weather import Weather, fetch_weather
 from gateway.devstack.stack import Devstack
+from gateway.places.queries import Place
 from gateway.settings import Settings
 from tests.end_to_end.running import Process, Running, running
+
+BRIEF_TIMEOUT = 2.0
+CALL_TIMEOUT = 60.0
+LATE = 20.0  # far more than BRIEF_TIMEOUT on any machine, far less than CALL_TIMEOUT
 
 _numbers = count(1)
 
@@ -30,9 +38,20 @@ def instance() -> str:
 
 
 @pytest.fixture
-def environment(servers: Devstack, instance: str) -> dict[str, str]:
+def timeout_variables() -> dict[str, str]:
+    """Ten times the default: no section is late because the machine is busy. A test that claims a deadline sets its own."""
+    return {"GATEWAY_BRIEF_TIMEOUT": "8"}
+
+
+@pytest.fixture
+def environment(servers: Devstack, instance: str, timeout_variables: dict[str, str]) -> dict[str, str]:
     """The variables of a gateway in front of the servers."""
-    return {**servers.environment(), "GATEWAY_INSTANCE": instance, "GATEWAY_GRACEFUL_SECONDS": "2"}
+    return {
+        **servers.environment(),
+        **timeout_variables,
+        "GATEWAY_INSTANCE": instance,
+        "GATEWAY_GRACEFUL_SECONDS": "2",
+    }
 
 
 @pytest.fixture
@@ -47,6 +66,32 @@ async def gateway(settings: Settings) -> AsyncIterator[Running]:
     """An app in this process, its lifespan entered."""
     async with running(settings) as it:
         yield it
+
+
+@pytest.fixture
+async def gateway_with_deadline(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
+    """An app whose briefs have BRIEF_TIMEOUT, and whose calls to backends have CALL_TIMEOUT.
+
+    A brief that waits for a call to a server that does not answer takes thirty times as long as it may: no load hides that.
+    """
+    monkeypatch.setattr("gateway.briefs.briefs.CALL_WITHIN", CALL_TIMEOUT)
+    monkeypatch.setattr("gateway.resources.database.COMMAND_TIMEOUT", CALL_TIMEOUT)
+    async with running(settings.model_copy(update={"brief_timeout": BRIEF_TIMEOUT})) as it:
+        yield it
+
+
+@pytest.fixture
+def release_forecasts(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """The gateway in this process gets no weather that upstream has sent until this event is set."""
+    release = asyncio.Event()
+
+    async def fetch_and_hold(http: httpx.AsyncClient, place: Place) -> Weather:
+        weather = await fetch_weather(http, place)
+        await release.wait()
+        return weather
+
+    monkeypatch.setattr("gateway.briefs.forecasts.fetch_weather", fetch_and_hold)
+    return release
 
 
 Start = Callable[..., Process]

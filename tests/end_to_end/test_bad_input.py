@@ -8,6 +8,7 @@ import pytest
 
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.running import ZURICH, Process
+from tests.support.waiting import TIMEOUT
 
 MANY_IDS = "&".join(f"place={number}" for number in range(1, 1001))
 DEEP = b"[" * 500_000
@@ -59,7 +60,7 @@ async def answer(gateway: Process, request: bytes) -> tuple[int, dict[str, str],
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
         writer.write(request)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(TIMEOUT):
             content = await reader.read()
     finally:
         writer.close()

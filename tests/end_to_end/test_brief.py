@@ -12,6 +12,7 @@ from gateway.devstack.server import Server
 from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import Weather
 from gateway.settings import Settings
+from tests.end_to_end.conftest import BRIEF_TIMEOUT, LATE
 from tests.end_to_end.running import ZURICH, Running, forget, running
 from tests.support.waiting import wait_until
 
@@ -128,7 +129,7 @@ async def test_an_unknown_place_is_a_problem(gateway: Running) -> None:
 
 
 WEATHER_FAULTS = {
-    "too slow": (Faults(latency_s=5), "timeout"),
+    "too slow": (Faults(latency_s=60), "timeout"),
     "an error": (Faults(status=500), "error"),
     "garbage": (Faults(body="garbage"), "error"),
     "cut off": (Faults(body="truncated"), "error"),
@@ -138,15 +139,16 @@ WEATHER_FAULTS = {
 
 @pytest.mark.parametrize("fault", WEATHER_FAULTS)
 async def test_bad_weather_answers_cost_weather_and_outlook_only(
-    gateway: Running, weather: Weather, fault: str
+    settings: Settings, weather: Weather, fault: str
 ) -> None:
     faults, reason = WEATHER_FAULTS[fault]
-    await weather.set_faults(faults)
-    response = await gateway.client.get(BRIEF)
-    await weather.set_faults(Faults())
+    async with running(settings.model_copy(update={"brief_timeout": BRIEF_TIMEOUT})) as gateway:
+        await weather.set_faults(faults)
+        response = await gateway.client.get(BRIEF)
+        await weather.set_faults(Faults())
 
-    assert reasons(response) == {"weather": reason, "outlook": "no_weather"}
-    assert reasons(await gateway.client.get(BRIEF)) == {}
+        assert reasons(response) == {"weather": reason, "outlook": "no_weather"}
+        assert reasons(await gateway.client.get(BRIEF)) == {}
 
 
 async def test_a_weather_upstream_that_is_down_is_refused(gateway: Running, servers: Devstack) -> None:
@@ -177,8 +179,9 @@ def stalled(servers: Devstack, name: str) -> Server:
     [("redis", {"popularity": "timeout"}), ("weather", {"weather": "timeout", "outlook": "no_weather"})],
 )
 async def test_a_server_that_stalls_costs_its_sections_and_the_deadline_holds(
-    gateway: Running, servers: Devstack, name: str, missing: dict[str, str]
+    gateway_with_deadline: Running, servers: Devstack, name: str, missing: dict[str, str]
 ) -> None:
+    gateway = gateway_with_deadline
     await gateway.client.get(BRIEF)
     await forget(servers)
     with stalled(servers, name).suspended():
@@ -187,13 +190,14 @@ async def test_a_server_that_stalls_costs_its_sections_and_the_deadline_holds(
         took = time.monotonic() - began
 
     assert reasons(response) == missing
-    assert took < 1.0
+    assert took < LATE
     assert reasons(await gateway.client.get(BRIEF)) == {}
 
 
 async def test_a_database_that_stalls_is_a_problem_in_time_and_no_other_request_pays_for_it(
-    gateway: Running, servers: Devstack
+    gateway_with_deadline: Running, servers: Devstack
 ) -> None:
+    gateway = gateway_with_deadline
     await gateway.client.get(BRIEF)
     with servers.postgresql.suspended():
         began = time.monotonic()
@@ -203,7 +207,7 @@ async def test_a_database_that_stalls_is_a_problem_in_time_and_no_other_request_
     assert response.status_code == 503
     assert response.headers["Content-Type"] == "application/problem+json"
     assert "database" in response.json()["detail"]
-    assert took < 1.0
+    assert took < LATE
     assert reasons(await gateway.client.get(BRIEF)) == {}
 
 
@@ -232,15 +236,13 @@ async def test_foreign_data_in_redis_is_an_error_of_its_section(
 
 async def test_briefs_that_were_given_up_leave_nothing_behind(servers: Devstack, settings: Settings) -> None:
     """A question that outlives its brief is ended before the engine under it is disposed."""
-    async with running(settings) as gateway:
+    async with running(settings.model_copy(update={"brief_timeout": BRIEF_TIMEOUT})) as gateway:
         await gateway.client.get(BRIEF)
         with servers.postgresql.suspended():
             await gateway.client.get(BRIEF)
-            began = time.monotonic()
-            leaving = [event for event in gateway.stack.journal if event.error]
-            assert leaving == []
+            assert [event for event in gateway.stack.journal if event.error] == []
 
-    assert time.monotonic() - began < 5
+    # An exit that had taken longer than its stop timeout would be an error here.
     assert [event for event in gateway.stack.journal if event.error] == []
 
     async def no_client() -> bool:

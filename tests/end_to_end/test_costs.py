@@ -10,7 +10,7 @@ from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
 from tests.end_to_end.running import Running, forget, running
 from tests.support.proxied import proxied
-from tests.support.waiting import wait_until
+from tests.support.waiting import TIMEOUT, wait_until
 
 HUNDRED = 100
 
@@ -26,8 +26,9 @@ EVENT = ["Basic.Publish", "ContentHeader", "ContentBody", "Basic.Ack"]
 class Costs:
     """The messages that pass the proxies from now on."""
 
-    def __init__(self, proxies: dict[str, Proxy]) -> None:
+    def __init__(self, proxies: dict[str, Proxy], publish_views: asyncio.Event) -> None:
         self._proxies = proxies
+        self._publish_views = publish_views
         self._before = {resource: _passed(proxy) for resource, proxy in proxies.items()}
 
     def of(self, resource: str) -> Counter[str]:
@@ -35,32 +36,47 @@ class Costs:
         return _passed(self._proxies[resource]) - self._before[resource]
 
     async def are_complete(self) -> None:
-        """Wait until what was viewed is published: that is the last of it."""
-
-        async def is_published() -> bool:
-            return self.of("rabbitmq")["Basic.Ack"] > 0
-
-        await wait_until(is_published, "the views are published")
+        """Let the views be published, and wait for that: it is the last message."""
+        self._publish_views.set()
+        await wait_until(lambda: self.of("rabbitmq")["Basic.Ack"] > 0, "the views are published")
 
 
 def _passed(proxy: Proxy) -> Counter[str]:
     return Counter(message for connection in proxy.connections for message in connection.messages)
 
 
+@pytest.fixture
+def publish_views(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Each time that this event is set, the gateway publishes the views so far, instead of four times a second."""
+    publish = asyncio.Event()
+
+    async def until_published_or_stopping(stopping: asyncio.Event, *, within: float) -> None:
+        del within
+        waits = {asyncio.create_task(event.wait()) for event in (publish, stopping)}
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        publish.clear()
+
+    monkeypatch.setattr("gateway.briefs.views.until", until_published_or_stopping)
+    return publish
+
+
 async def test_a_hundred_briefs_at_once_cost_a_statement_a_command_and_an_event(
-    servers: Devstack, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    servers: Devstack, settings: Settings, monkeypatch: pytest.MonkeyPatch, publish_views: asyncio.Event
 ) -> None:
     monkeypatch.setattr("gateway.observations.relay.POLL", 60)  # else it looks into the outbox at any time
     await forget(servers)  # so that the weather upstream is called
     async with (
         proxied(servers) as proxied_servers,
-        running(proxied_servers.route(settings.model_copy(update={"brief_timeout": 5}))) as gateway,
+        running(proxied_servers.route(settings.model_copy(update={"brief_timeout": TIMEOUT}))) as gateway,
     ):
         proxies = proxied_servers.proxies
         paths = await briefs_of_a_hundred_places(gateway)
 
-        cold = Costs(proxies)
+        cold = Costs(proxies, publish_views)
         await ask_at_once(gateway, paths)
+        await wait_until(lambda: cold.of("redis")["reply to SET"] >= HUNDRED, "the weather is kept")
         await cold.are_complete()
         assert cold.of("http")["request head"] == HUNDRED
         assert cold.of("redis")["MGET"] == 1
@@ -69,12 +85,12 @@ async def test_a_hundred_briefs_at_once_cost_a_statement_a_command_and_an_event(
         # asyncpg asks for types once on each connection, and the pool takes one after the other.
         in_a_row = 0
         while in_a_row < IN_A_ROW:
-            warming = Costs(proxies)
+            warming = Costs(proxies, publish_views)
             await ask_at_once(gateway, paths)
             await warming.are_complete()
             in_a_row = 0 if warming.of("database")["Parse"] else in_a_row + 1
 
-        warm = Costs(proxies)
+        warm = Costs(proxies, publish_views)
         await ask_at_once(gateway, paths)
         await warm.are_complete()
         assert warm.of("http") == Counter()

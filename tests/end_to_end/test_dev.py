@@ -14,8 +14,9 @@ from tempfile import TemporaryDirectory
 import httpx
 import pytest
 
+from gateway.devstack import ports
 from gateway.devstack.dev import EXAMPLE
-from tests.support.waiting import wait_until
+from tests.support.waiting import TIMEOUT, wait_until
 
 CTRL_C = b"\x03"
 
@@ -58,17 +59,18 @@ class Terminal:
             os.close(self._ours)
 
     async def ended(self) -> int:
-        async def has_ended() -> bool:
-            return self.process.poll() is not None
-
-        await wait_until(has_ended, f"it ends:\n{self.output.decode()}", timeout=20)
+        try:
+            await wait_until(lambda: self.process.poll() is not None, "it has ended", timeout=2 * TIMEOUT)
+        except AssertionError as error:
+            error.add_note(self.output.decode())
+            raise
         return self.process.returncode
 
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+    """A free port that no client is given meanwhile."""
+    with ports.reserve() as free:
         number: int = free.getsockname()[1]
         return number
 
@@ -94,7 +96,7 @@ async def terminal(folder: Path, port: int) -> AsyncIterator[Terminal]:
         return b"Ctrl-C ends it." in terminal.output
 
     try:
-        await wait_until(is_ready, f"it is ready:\n{terminal.output.decode()}", timeout=60)
+        await wait_until(is_ready, "it is ready", timeout=4 * TIMEOUT)
         yield terminal
     finally:
         terminal.close()
@@ -123,7 +125,7 @@ End = Callable[[Terminal], None]
 async def test_it_serves_until_the_person_leaves_and_leaves_nothing(
     terminal: Terminal, folder: Path, port: int, end: End
 ) -> None:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=TIMEOUT) as client:
         brief = (await client.get(f"http://127.0.0.1:{port}{EXAMPLE}")).json()
         observations = f"http://127.0.0.1:{port}/v1/places/2657896"
         created = await client.post(observations + "/observations", json={"temperature_c": 12.5, "condition": "rain"})
@@ -132,7 +134,7 @@ async def test_it_serves_until_the_person_leaves_and_leaves_nothing(
         async def counted() -> bool:
             return bool((await client.get(observations)).json()["observation_count"])
 
-        await wait_until(counted, "the worker has counted it", timeout=15)
+        await wait_until(counted, "the worker has counted it")
     assert brief["complete"] is True
     assert len(stacks(folder)) == 1
     end(terminal)

@@ -12,6 +12,7 @@ from gateway.settings import Settings
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.running import Running, running
 from tests.end_to_end.test_api import is_problem
+from tests.support.waiting import TIMEOUT
 
 KEYS = ("old-key", "new-key")
 RAIN = {"temperature_c": 12.5, "condition": "rain", "note": "wet"}
@@ -125,7 +126,7 @@ class TestAReport:
     ) -> None:
         headers = {"Idempotency-Key": gateway.stack.journal.started_at.isoformat()}
         with servers.postgresql.suspended():
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(TIMEOUT):  # without a bound it would wait for the database
                 response = await gateway.client.post(HERE, json=RAIN, headers=headers)
         again = await gateway.client.post(HERE, json=RAIN, headers=headers)
 

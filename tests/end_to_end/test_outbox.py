@@ -101,12 +101,12 @@ async def is_free(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
     return bool(await connection.fetchval("SELECT true FROM outbox FOR UPDATE SKIP LOCKED"))
 
 
-async def emptied(database: str, *, limit: float = 10.0) -> None:
+async def emptied(database: str) -> None:
     async def it_is() -> bool:
         async with transaction(database, application_name="look") as connection:
             return await connection.scalar(select(func.count()).select_from(outbox)) == 0
 
-    await wait_until(it_is, "the outbox is empty", timeout=limit)
+    await wait_until(it_is, "the outbox is empty")
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from gateway.devstack.server import DevstackError
 from gateway.devstack.stack import Devstack
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.running import ZURICH
-from tests.support.waiting import wait_until
+from tests.support.waiting import TIMEOUT, wait_until
 
 KEY = "the-key-that-nobody-may-see"
 PATHS = (f"/v1/places/{ZURICH}/brief", "/v1/places?q=x", "/readyz", "/lifecycle", "/openapi.json", "/nowhere")
@@ -77,7 +77,7 @@ async def test_nothing_that_the_process_prints_or_sends_has_a_secret(
     answers = []
     report = {"temperature_c": 1, "condition": "fog"}
     observations = f"/v1/places/{ZURICH}/observations"
-    async with httpx.AsyncClient(base_url=await gateway.url(), trust_env=False, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=await gateway.url(), trust_env=False, timeout=TIMEOUT) as client:
 
         async def ask_for_everything() -> None:
             for key in (WRONG, KEY):

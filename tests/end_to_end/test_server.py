@@ -3,16 +3,18 @@
 import asyncio
 import json
 import socket
-import time
+from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
 
 import httpx
 import pytest
 
+from gateway.devstack import ports
 from gateway.devstack.stack import Devstack
 from gateway.listener import PortTakenError, let_go_quickly, take_port
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.running import ORDER, ZURICH, Process, assert_nothing_is_held, assert_problem_in_full, held
+from tests.support.waiting import TIMEOUT, wait_until
 
 BRIEF = f"/v1/places/{ZURICH}/brief"
 
@@ -21,6 +23,12 @@ def events(process: Process) -> list[str]:
     """What it has logged, with the entry where there is one."""
     lines = [json.loads(line) for line in process.output.splitlines() if line.startswith("{")]
     return [" ".join(filter(None, (line["event"], line.get("entry")))) for line in lines]
+
+
+def unread_bytes(port: int) -> int:
+    """How many bytes the connections to a loopback port have received that its process has not read yet."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(int(row[4].split(":")[1], 16) for row in rows if int(row[1].split(":")[1], 16) == port)
 
 
 class TestASignal:
@@ -44,15 +52,13 @@ class TestASignal:
         self, start: Start, servers: Devstack, instance: str, resource: str
     ) -> None:
         server = {"database": servers.postgresql, "redis": servers.redis, "rabbitmq": servers.rabbitmq}[resource]
+        long = {f"GATEWAY_{resource.upper()}__START_TIMEOUT": "600", "GATEWAY_STARTUP_TIMEOUT": "600"}
         with server.suspended():
-            process = start("serve", "--port", "0")
+            process = start("serve", "--port", "0", **long)
             await process.said(f'"entry": "{resource}", "event": "entering"')
-            began = time.monotonic()
             process.send(SIGTERM)
-            assert await process.status() == 3
-            took = time.monotonic() - began
+            assert await process.status() == 3  # long before the start would time out
 
-        assert took < 5
         assert "enter cancelled " + resource in events(process)
         await assert_nothing_is_held(servers, instance)
 
@@ -63,19 +69,16 @@ class TestASignal:
         assert await process.status() in (-SIGTERM, 0, 3)
 
     async def test_a_second_one_forces_the_stop(self, start: Start, servers: Devstack, instance: str) -> None:
-        process = start("serve", "--port", "0", GATEWAY_DATABASE__STOP_TIMEOUT="60", GATEWAY_SHUTDOWN_TIMEOUT="60")
+        process = start("serve", "--port", "0", GATEWAY_DATABASE__STOP_TIMEOUT="600", GATEWAY_SHUTDOWN_TIMEOUT="600")
         url = await process.url()
         async with httpx.AsyncClient() as client:
             await client.get(url + BRIEF)
         with servers.postgresql.suspended():
             process.send(SIGTERM)
             await process.said('"entry": "database", "event": "exiting"')
-            began = time.monotonic()
             process.send(SIGTERM)
-            assert await process.status() == 130
-            took = time.monotonic() - began
+            assert await process.status() == 130  # long before the stop would time out
 
-        assert took < 10  # of 60: half a second, and what a busy machine makes of it
         await assert_nothing_is_held(servers, instance)
 
     async def test_once_the_stop_has_taken_its_time_aborts_what_is_left_and_says_so(
@@ -126,7 +129,7 @@ class TestASignal:
 
 class TestRequestsInFlight:
     async def test_are_finished_while_it_drains_and_readiness_is_off(self, start: Start) -> None:
-        process = start("serve", "--port", "0", GATEWAY_DRAIN_SECONDS="1")
+        process = start("serve", "--port", "0", GATEWAY_DRAIN_SECONDS="3")
         url = await process.url()
         async with httpx.AsyncClient() as client:
             process.send(SIGTERM)
@@ -143,11 +146,20 @@ class TestRequestsInFlight:
     ) -> None:
         process = start("serve", "--port", "0", GATEWAY_GRACEFUL_SECONDS="0.3")
         url = await process.url()
-        async with httpx.AsyncClient(timeout=10) as client:
+        sent = asyncio.Event()
+
+        async def trace(event: str, _: object) -> None:
+            if event == "http11.send_request_body.complete":
+                sent.set()
+
+        async with httpx.AsyncClient(timeout=TIMEOUT) as client:
             await client.get(f"{url}/v1/places")
             with servers.postgresql.suspended():
-                request = asyncio.create_task(client.get(f"{url}/v1/places/{ZURICH}"))
-                await asyncio.wait({request}, timeout=0.3)
+                place = client.get(f"{url}/v1/places/{ZURICH}", extensions={"trace": trace})
+                request = asyncio.create_task(place)
+                await asyncio.wait_for(sent.wait(), TIMEOUT)
+                port = int(url.rpartition(":")[2])
+                await wait_until(lambda: unread_bytes(port) == 0, "the gateway has read the request")
                 process.send(SIGTERM)
                 response = await request
 
@@ -286,11 +298,11 @@ class TestCheck:
         assert await held(servers, instance) == []
 
     async def test_names_what_to_fix(self, start: Start) -> None:
-        process = start("check", GATEWAY_REDIS__URL="redis://127.0.0.1:1/0", GATEWAY_REDIS__START_TIMEOUT="0.3")
+        process = start("check", GATEWAY_REDIS__URL="redis://127.0.0.1:1/0", GATEWAY_REDIS__START_TIMEOUT="1")
 
         assert await process.status() == 3
         last = process.output.strip().splitlines()[-1]
-        assert last.startswith("gateway: redis: not entered within 0.3 s")
+        assert last.startswith("gateway: redis: not entered within 1 s")
         assert "127.0.0.1:1" in last
         assert "GATEWAY_REDIS__URL" in last
 
@@ -330,14 +342,13 @@ class TestMigrateAndSeed:
 
 
 async def test_plain_uvicorn_serves_it_too(run: Start, servers: Devstack, instance: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = run("-m", "uvicorn", "gateway.app:create_app", "--factory", "--port", str(port))
-    await process.said("Uvicorn running")
-    async with httpx.AsyncClient() as client:
-        assert (await client.get(f"http://127.0.0.1:{port}{BRIEF}")).json()["complete"] is True
-    process.send(SIGTERM)
+    with ports.reserve() as reserved:
+        port = reserved.getsockname()[1]
+        process = run("-m", "uvicorn", "gateway.app:create_app", "--factory", "--port", str(port))
+        await process.said("Uvicorn running")
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(f"http://127.0.0.1:{port}{BRIEF}")).json()["complete"] is True
+        process.send(SIGTERM)
 
-    await process.status()
+        await process.status()
     await assert_nothing_is_held(servers, instance)

@@ -5,8 +5,9 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import Any, TypeVar
 
 import asyncpg
@@ -18,14 +19,15 @@ from gateway.devstack.open_meteo import Faults
 from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import Weather
 from gateway.settings import DatabaseSettings, RedisSettings, Settings
+from tests.end_to_end.conftest import LATE
 from tests.end_to_end.running import ZURICH, Running, running
-from tests.support.waiting import wait_until
+from tests.support.waiting import TIMEOUT, wait_until
 
 PLACES = [2657896, 2661552, 2660646, 2659994, 2661604, 2657970]
 """Zürich, Bern, Genève, Lausanne, Basel, Winterthur."""
 NO_PLACE = 1
-STALLS = 0.01
-"""How many of the servers' replies come later than anybody waits for them."""
+STALL_EVERY = 100  # of the servers' replies one comes later than anybody waits for it
+MOST_ROUNDS = 50
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +107,8 @@ async def test_no_place_too_many_and_what_is_no_id_are_problems(gateway: Running
     assert len(response.content) < 10_000
 
 
-async def test_without_the_database_there_are_no_briefs(gateway: Running, servers: Devstack) -> None:
+async def test_without_the_database_there_are_no_briefs(gateway_with_deadline: Running, servers: Devstack) -> None:
+    gateway = gateway_with_deadline
     with servers.postgresql.suspended():
         response = await gateway.client.get("/v1/briefs", params={"place": PLACES})
 
@@ -124,7 +127,10 @@ async def test_calls_upstream_are_bounded_and_the_headers_say_what_is_missing(
     assert (await weather.calls()).calls == len(PLACES)
 
 
-async def test_observations_that_cannot_be_read_cost_their_section_only(gateway: Running, servers: Devstack) -> None:
+async def test_observations_that_cannot_be_read_cost_their_section_only(
+    gateway_with_deadline: Running, servers: Devstack
+) -> None:
+    gateway = gateway_with_deadline
     async with servers.postgresql.superuser("gateway") as connection, connection.transaction():
         await connection.execute("LOCK TABLE observations IN ACCESS EXCLUSIVE MODE")
         began = time.monotonic()
@@ -132,16 +138,15 @@ async def test_observations_that_cannot_be_read_cost_their_section_only(gateway:
         took = time.monotonic() - began
 
     assert response.headers["Gateway-Incomplete"] == "observations;reason=timeout"
-    assert took < 0.8
+    assert took < LATE
     assert (await gateway.client.get(f"/v1/places/{ZURICH}/brief")).headers["Gateway-Complete"] == "true"
 
 
 async def test_a_client_that_goes_away_cancels_its_own_work_and_nobody_elses(
-    settings: Settings, weather: Weather
+    settings: Settings, weather: Weather, release_forecasts: asyncio.Event
 ) -> None:
     """Two wait for the same weather; one goes. It is waited for by the other one only."""
-    async with running(settings.model_copy(update={"brief_timeout": 5.0})) as gateway:
-        await weather.set_faults(Faults(latency_s=1))
+    async with running(settings.model_copy(update={"brief_timeout": 3 * TIMEOUT})) as gateway:
         leaving = Client(gateway, f"/v1/places/{ZURICH}/brief")
         staying = asyncio.create_task(gateway.client.get(f"/v1/places/{ZURICH}/brief"))
 
@@ -149,13 +154,12 @@ async def test_a_client_that_goes_away_cancels_its_own_work_and_nobody_elses(
             return (await weather.calls()).calls == 1
 
         await wait_until(both_wait, "the weather is asked for")
-        began = time.monotonic()
         leaving.goes()
-        await asyncio.wait_for(leaving.request, 5)
-        took = time.monotonic() - began
+        await asyncio.wait_for(leaving.request, TIMEOUT)  # it does not wait for the weather
+        assert not staying.done()
+        release_forecasts.set()
         response = await staying
 
-    assert took < 0.5, "what nobody waits for is not worked on"
     assert response.headers["Gateway-Complete"] == "true"
     assert (await weather.calls()).calls == 1
 
@@ -226,13 +230,19 @@ async def test_no_answer_is_ever_handed_to_another_place(servers: Devstack, sett
                     assert_of_that_place_only(response.json(), place, expected[place])
 
             async def ask_often() -> None:
-                for _ in range(20):
+                for _ in range(10):
                     await ask_for(chance.choice(PLACES))
 
-            await asyncio.gather(*(ask_often() for _ in range(50)))
-    assert outcomes["true"] > 50, outcomes
-    assert outcomes["false"] + outcomes["503"] > 10, outcomes
-    assert outcomes["given up"] > 100, outcomes
+            def enough() -> bool:
+                late = outcomes["false"] + outcomes["503"]
+                return outcomes["true"] > 50 and late > 10 and outcomes["given up"] > 100
+
+            # How often each of them happens depends on the machine: go on until there is enough of each.
+            rounds = 0
+            while rounds < 2 or not enough():
+                rounds += 1
+                assert rounds < MOST_ROUNDS, outcomes
+                await asyncio.gather(*(ask_often() for _ in range(50)))
 
 
 async def tell_apart(servers: Devstack, expected: dict[int, int]) -> None:
@@ -269,17 +279,21 @@ def through(group: Group, port: int, proxy: int) -> Group:
 @asynccontextmanager
 async def delaying(port: int, chance: random.Random) -> AsyncIterator[int]:
     """A proxy that delays what the server says, now a little, now for longer than anybody waits. Yields its port."""
+    replies = count(1)
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, stall: float) -> None:
+    def delay() -> float:
+        return 1.5 if next(replies) % STALL_EVERY == 0 else chance.uniform(0, 0.02)
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: Callable[[], float]) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                await asyncio.sleep(stall if chance.random() < STALLS else chance.uniform(0, 0.02))
+                await asyncio.sleep(delay())
                 writer.write(data)
         writer.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(pump(reader, server_writer, stall=0), pump(server_reader, writer, stall=1.5))
+        await asyncio.gather(pump(reader, server_writer, lambda: 0), pump(server_reader, writer, delay))
 
     tasks: set[asyncio.Task[None]] = set()
 
@@ -291,4 +305,4 @@ async def delaying(port: int, chance: random.Random) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        await asyncio.wait(tasks, timeout=5)
+        await asyncio.wait(tasks)

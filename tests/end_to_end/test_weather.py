@@ -10,13 +10,15 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.briefs.breaker import FAILURES, PROBE_EVERY
-from gateway.briefs.forecasts import KEEP_WITHIN, Forecasts
+from gateway.briefs.briefs import CALL_WITHIN
+from gateway.briefs.forecasts import FRESH_FOR, Forecasts
 from gateway.devstack.open_meteo import Faults
 from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import Weather
 from gateway.settings import Settings
+from tests.end_to_end.conftest import CALL_TIMEOUT, LATE
 from tests.end_to_end.running import ZURICH, Running, running
-from tests.support.waiting import wait_until
+from tests.support.waiting import TIMEOUT, wait_until
 
 BRIEF = f"/v1/places/{ZURICH}/brief"
 KEY = f"weather:{ZURICH}"
@@ -67,24 +69,26 @@ async def test_it_is_asked_for_once_a_minute(gateway: Running, upstream: Weather
     assert (first["status"], second["status"]) == ("ok", "ok")
     assert second["data"] == first["data"]
     assert (await upstream.calls()).calls == 1
-    assert 0 < second["age_s"] < 5
+    assert 0 < second["age_s"] < FRESH_FOR
 
 
 async def test_it_is_kept_for_a_day(gateway: Running, redis: Redis) -> None:
+    before = time.time()
     await weather_of(gateway)
+    after = time.time()
     forecast = await kept(redis)
 
-    assert abs(forecast["fetched_at"] - time.time()) < 5
+    assert before <= forecast["fetched_at"] <= after
     assert 86_000 < await redis.ttl(KEY) <= 86_400
 
 
 async def test_after_a_minute_one_asks_again_and_the_others_are_answered_meanwhile(
-    gateway: Running, upstream: Weather, redis: Redis
+    gateway: Running, upstream: Weather, redis: Redis, release_forecasts: asyncio.Event
 ) -> None:
+    release_forecasts.set()
     await weather_of(gateway)
     await let_it_age(redis, 61)
-    await upstream.set_faults(Faults(latency_s=0.2))
-    began = time.monotonic()
+    release_forecasts.clear()
     revalidating = asyncio.create_task(weather_of(gateway))
 
     async def asked() -> bool:
@@ -92,18 +96,19 @@ async def test_after_a_minute_one_asks_again_and_the_others_are_answered_meanwhi
 
     await wait_until(asked, "one asks again")
     meanwhile = await weather_of(gateway)
-    assert time.monotonic() - began < 0.2, "nobody else waits"
+    assert not revalidating.done(), "nobody else waits"
+    release_forecasts.set()
     news = await revalidating
 
     assert (meanwhile["status"], meanwhile["reason"]) == ("stale", None)
-    assert 61 <= meanwhile["age_s"] < 66
-    assert (news["status"], news["age_s"] < 5) == ("ok", True)
+    assert 61 <= meanwhile["age_s"] < 61 + FRESH_FOR
+    assert (news["status"], news["age_s"] < FRESH_FOR) == ("ok", True)
     assert (await weather_of(gateway))["status"] == "ok"
     assert (await upstream.calls()).calls == 2
 
 
 async def test_many_who_want_the_same_share_one_call(gateway: Running, upstream: Weather) -> None:
-    await upstream.set_faults(Faults(latency_s=0.1))
+    await upstream.set_faults(Faults(latency_s=1))
     sections = await asyncio.gather(*(weather_of(gateway) for _ in range(50)))
 
     assert {section["status"] for section in sections} == {"ok"}
@@ -113,14 +118,15 @@ async def test_many_who_want_the_same_share_one_call(gateway: Running, upstream:
 FAULTS = {
     "error": (Faults(status=500), "error"),
     "garbage": (Faults(body="garbage"), "error"),
-    "slow": (Faults(latency_s=5), "timeout"),
+    "slow": (Faults(latency_s=CALL_TIMEOUT), "timeout"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_when_upstream_fails_it_is_stale_for_up_to_a_day(
-    gateway: Running, upstream: Weather, redis: Redis, fault: str
+    gateway_with_deadline: Running, upstream: Weather, redis: Redis, fault: str
 ) -> None:
+    gateway = gateway_with_deadline
     faults, reason = FAULTS[fault]
     await weather_of(gateway)
     await let_it_age(redis, 80_000)
@@ -128,11 +134,12 @@ async def test_when_upstream_fails_it_is_stale_for_up_to_a_day(
     began = time.monotonic()
     section = await weather_of(gateway)
     outlook = (await gateway.client.get(BRIEF)).json()["sections"]["outlook"]
+    took = time.monotonic() - began
 
     assert (section["status"], section["reason"]) == ("stale", reason)
     assert section["data"] is not None
-    assert 80_000 <= section["age_s"] < 80_010
-    assert time.monotonic() - began < 1.0
+    assert 80_000 <= section["age_s"] < 80_000 + FRESH_FOR
+    assert took < LATE
     assert outlook["status"] == "stale"
     assert outlook["age_s"] >= 80_000
 
@@ -179,14 +186,15 @@ async def test_what_is_no_forecast_of_ours_is_a_miss(
     section = await weather_of(gateway)
 
     assert (section["status"], section["reason"]) == ("ok", None)
-    assert section["age_s"] < 5
+    assert section["age_s"] < FRESH_FOR
     assert (await upstream.calls()).calls == 2
 
 
 @pytest.mark.parametrize("how", ["stopped", "suspended"])
 async def test_without_redis_upstream_is_asked_within_the_deadline(
-    gateway: Running, servers: Devstack, redis: Redis, how: str
+    gateway_with_deadline: Running, servers: Devstack, redis: Redis, how: str
 ) -> None:
+    gateway = gateway_with_deadline
     await gateway.client.get(BRIEF)
     await redis.flushdb()
     if how == "suspended":
@@ -204,7 +212,7 @@ async def test_without_redis_upstream_is_asked_within_the_deadline(
             await servers.redis.start()
 
     assert section["status"] == "ok"
-    assert took < 0.8
+    assert took < LATE
 
 
 async def test_an_upstream_that_keeps_failing_is_left_alone_and_asked_again_once_it_is_back(
@@ -213,33 +221,50 @@ async def test_an_upstream_that_keeps_failing_is_left_alone_and_asked_again_once
     await upstream.set_faults(Faults(status=500))
     for _ in range(FAILURES):
         assert (await weather_of(gateway))["reason"] == "error"
+    began = time.monotonic()
     calls = (await upstream.calls()).calls
     for _ in range(20):
         section = await weather_of(gateway)
         assert (section["status"], section["reason"]) == ("unavailable", "open")
-    assert (await upstream.calls()).calls - calls <= 1, "twenty briefs later only a probe may have come"
+    most_probes = 1 + (time.monotonic() - began) / (0.8 * PROBE_EVERY)
+    assert (await upstream.calls()).calls - calls <= most_probes, "of twenty briefs none asks upstream"
 
     async def probed() -> bool:
         return (await upstream.calls()).calls >= calls + 2
 
-    await wait_until(probed, "it is probed", timeout=3 * PROBE_EVERY)
+    await wait_until(probed, "it is probed")
     await upstream.set_faults(Faults())
+    calls = (await upstream.calls()).calls
 
     async def ok() -> bool:
         return bool((await weather_of(gateway))["status"] == "ok")
 
-    await wait_until(ok, "it is asked again", timeout=2.0)
+    await wait_until(ok, "it is asked again")
+    assert (await upstream.calls()).calls - calls <= 2, "the first probe that is answered ends it"
 
 
-async def test_with_a_dead_upstream_nobody_waits(gateway: Running, upstream: Weather) -> None:
-    with upstream.suspended():
-        await asyncio.gather(*(gateway.client.get(f"/v1/places/{place}/brief") for place in PLACES))
-        began = time.monotonic()
-        sections = [await weather_of(gateway) for _ in range(10)]
-        took = time.monotonic() - began
+def test_an_upstream_that_is_back_is_asked_within_two_seconds() -> None:
+    """A probe that began just before its return may take all its time; the next one is answered."""
+    assert CALL_WITHIN + PROBE_EVERY < 2
+
+
+async def test_with_a_dead_upstream_nobody_waits(settings: Settings, upstream: Weather) -> None:
+    """Each of ten briefs would have to wait for `timeout`, and then say so."""
+    timeout = 2.0
+    async with running(settings.model_copy(update={"brief_timeout": timeout})) as gateway:
+        with upstream.suspended():
+            await asyncio.gather(*(gateway.client.get(f"/v1/places/{place}/brief") for place in PLACES))
+
+            async def is_left_alone() -> bool:
+                return bool((await weather_of(gateway))["reason"] == "open")
+
+            await wait_until(is_left_alone, "upstream is left alone")
+            began = time.monotonic()
+            sections = [await weather_of(gateway) for _ in range(10)]
+            took = time.monotonic() - began
 
     assert {section["reason"] for section in sections} == {"open"}
-    assert took < 0.5
+    assert took < 10 * timeout / 2
 
 
 PLACES = (2657896, 2661552, 2660646, 2659994, 2661604, 2657970)
@@ -252,7 +277,7 @@ async def test_a_rush_that_has_to_wait_for_us_is_no_reason_to_leave_upstream_alo
     """Ten times two calls of 0.3 s: the last wait longer for their turn than a call may take, and that is not upstream's fault."""
     monkeypatch.setattr("gateway.briefs.forecasts.CALLS", 2)
     await upstream.set_faults(Faults(latency_s=0.3))
-    async with running(settings) as gateway:
+    async with running(settings.model_copy(update={"brief_timeout": 2.0})) as gateway:
         places = (await gateway.client.get("/v1/places", params={"limit": 20})).json()["items"]
         ids = [place["id"] for place in places]
         await gateway.client.get("/v1/briefs", params={"place": ids})
@@ -260,14 +285,14 @@ async def test_a_rush_that_has_to_wait_for_us_is_no_reason_to_leave_upstream_alo
         async def all_were_asked_for() -> bool:
             return (await upstream.calls()).calls == len(ids)
 
-        await wait_until(all_were_asked_for, "the weather of each was asked for", timeout=15)
+        await wait_until(all_were_asked_for, "the weather of each was asked for")
 
         async def all_are_there() -> bool:
             response = await gateway.client.get("/v1/briefs", params={"place": ids})
             assert "open" not in response.headers.get("Gateway-Incomplete", "")
             return bool(response.json()["items"][-1]["complete"]) and response.headers["Gateway-Complete"] == "true"
 
-        await wait_until(all_are_there, "the weather of each is there", timeout=15)
+        await wait_until(all_are_there, "the weather of each is there")
 
 
 async def test_a_lost_connection_is_tried_again(gateway: Running, upstream: Weather) -> None:
@@ -288,12 +313,11 @@ async def test_nobody_waits_for_it_to_be_kept(
         writing.set()
         await asyncio.Event().wait()
 
+    monkeypatch.setattr("gateway.briefs.forecasts.KEEP_WITHIN", 3600)  # a brief that waited for it would be late
     monkeypatch.setattr(Forecasts, "_write", write_for_ever)
-    began = time.monotonic()
     first = await weather_of(gateway)
-    await asyncio.wait_for(writing.wait(), 1)
+    await asyncio.wait_for(writing.wait(), TIMEOUT)
     second = await weather_of(gateway)
 
-    assert time.monotonic() - began < KEEP_WITHIN
     assert (first["status"], second["status"]) == ("ok", "ok")
     assert (await upstream.calls()).calls == 1

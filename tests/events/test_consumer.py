@@ -18,7 +18,7 @@ from gateway.events.consumer import Consumer, HandlerError
 from gateway.events.event import ObservationReported, ReportedObservation, encode
 from gateway.events.topology import DEAD_LETTERS, DELIVERY_LIMIT, EXCHANGE, OBSERVATIONS, declare
 from gateway.resources.rabbitmq import RabbitMQ
-from tests.support.waiting import wait_until
+from tests.support.waiting import TIMEOUT, wait_until
 
 
 async def nothing(_event: ObservationReported) -> None:
@@ -36,13 +36,13 @@ class Handler:
         await self.first(event)
         self.handled[event.id] += 1
 
-    async def has(self, *ids: UUID, limit: float = 10.0) -> None:
+    async def has(self, *ids: UUID) -> None:
         """Wait until it has handled the events."""
 
         async def it_has() -> bool:
             return set(ids) <= set(self.handled)
 
-        await wait_until(it_has, "it has handled them", timeout=limit)
+        await wait_until(it_has, "it has handled them")
 
 
 def consumer_of(rabbitmq: RabbitMQ, handler: Handler) -> Consumer[ObservationReported]:
@@ -158,7 +158,7 @@ async def test_a_mistake_ends_it_and_a_message_that_does_so_every_time_is_buried
     deaths = 0
     while await left(rabbitmq, DEAD_LETTERS) == 0:
         with pytest.raises(HandlerError, match="ZeroDivisionError"):
-            async with asyncio.timeout(5), consumer_of(rabbitmq, Handler(fail)).open():
+            async with asyncio.timeout(TIMEOUT), consumer_of(rabbitmq, Handler(fail)).open():
                 await asyncio.Event().wait()
         deaths += 1
         await _settled(rabbitmq)
@@ -250,7 +250,7 @@ async def test_it_consumes_again_when_the_broker(
             return True
 
         ids: list[UUID] = []
-        await wait_until(reported, "a message can be published", timeout=10)
+        await wait_until(reported, "a message can be published")
         await handler.has(*ids)
 
 
@@ -280,7 +280,10 @@ async def test_what_was_being_handled_when_the_channel_was_lost_comes_again(
 
 
 class TestItsEnd:
-    async def test_lets_what_is_being_handled_end_and_takes_no_more(self, rabbitmq: RabbitMQ) -> None:
+    async def test_lets_what_is_being_handled_end_and_takes_no_more(
+        self, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("gateway.events.consumer.LAST_MOMENT", TIMEOUT)
         begun, go_on = asyncio.Event(), asyncio.Event()
 
         async def take_a_while(_event: ObservationReported) -> None:
@@ -290,7 +293,7 @@ class TestItsEnd:
         ids = await report(rabbitmq)
         handler = Handler(take_a_while)
         async with consumer_of(rabbitmq, handler).open():
-            await asyncio.wait_for(begun.wait(), 5)
+            await asyncio.wait_for(begun.wait(), TIMEOUT)
             asyncio.get_running_loop().call_later(0.3, go_on.set)
 
         assert handler.handled == Counter(ids)
@@ -306,9 +309,9 @@ class TestItsEnd:
         ids = await report(rabbitmq)
         consumer = consumer_of(rabbitmq, Handler(hang))
         async with consumer.open():
-            await asyncio.wait_for(begun.wait(), 5)
+            await asyncio.wait_for(begun.wait(), TIMEOUT)
             began = time.monotonic()
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 10  # without a bound it would wait for the handler forever
         assert consumer._handling == set()
 
         handler = Handler()

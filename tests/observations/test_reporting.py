@@ -129,12 +129,12 @@ class TestWhoeverReports:
     async def test_has_an_answer_in_time_and_the_write_goes_on(
         self, database: AsyncEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("gateway.observations.reports.WITHIN", 0.2)
         reports = Reports(database, on_stored=lambda: None)
         async with reports.open():
             async with database.begin() as blocking:
                 await blocking.execute(text("LOCK TABLE outbox"))
-                with pytest.raises(ReportsUnavailableError):
+                with monkeypatch.context() as short, pytest.raises(ReportsUnavailableError):
+                    short.setattr("gateway.observations.reports.WITHIN", 0.2)
                     await reports.take(RAIN, "one")
                 assert (await blocking.execute(observations.select())).all() == []
 
@@ -154,7 +154,11 @@ class TestWhoeverReports:
             await blocking.execute(text("LOCK TABLE outbox"))
             async with reports.open():
                 asking = asyncio.create_task(reports.take(RAIN, "one"))
-                await asyncio.wait({asking}, timeout=0.1)
+
+                async def waits_for_the_lock() -> bool:
+                    return bool(await blocking.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+
+                await wait_until(waits_for_the_lock, "the write waits for the lock")
                 asking.cancel()
                 await asyncio.wait({asking})
             assert asking.cancelled()

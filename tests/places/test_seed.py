@@ -14,6 +14,7 @@ from gateway.places.seed import SHIPPED_TABLE, Seeded, load, read, seed
 from gateway.schema.revision import SchemaMismatchError
 from gateway.schema.tables import observations, places
 from gateway.schema.transaction import transaction
+from tests.support.waiting import TIMEOUT
 
 SHIPPED = list(read(SHIPPED_TABLE))
 COUNT = select(func.count()).select_from(places)
@@ -62,7 +63,7 @@ class TestSeed:
 
     async def test_of_replicas_that_seed_at_once_one_does_and_the_other_waits(self, database: str) -> None:
         async with (
-            asyncio.timeout(10),
+            asyncio.timeout(2 * TIMEOUT),
             asyncio.TaskGroup() as replicas,
             transaction(database, application_name="test") as other,
         ):

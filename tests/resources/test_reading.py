@@ -18,7 +18,7 @@ from gateway.resources.database import POOL_SIZE, DatabaseEngine
 from gateway.resources.reading import KEPT, DatabaseReader, RedisReader
 from gateway.resources.redis import CONNECTIONS, RedisPool
 from gateway.settings import DatabaseSettings, RedisSettings
-from tests.support.waiting import wait_until
+from tests.support.waiting import TIMEOUT, wait_until
 
 WHO = "select pg_backend_pid()"
 
@@ -125,7 +125,7 @@ class TestDatabase:
         async with AsyncExitStack() as others:
             for _ in range(2 * POOL_SIZE + KEPT - 1):
                 await others.enter_async_context(engine.connect())
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(TIMEOUT):
                 told = await asyncio.gather(*(self.who(reader) for _ in range(10)))
                 async with engine.connect() as connection:
                     await connection.execute(text("select 1"))
@@ -137,7 +137,7 @@ class TestDatabase:
     ) -> None:
         await asyncio.gather(*(self.who(reader) for _ in range(KEPT + 1)))
         assert self.in_use(engine) == KEPT
-        async with asyncio.timeout(3), AsyncExitStack() as others:
+        async with asyncio.timeout(TIMEOUT), AsyncExitStack() as others:
             for _ in range(2 * POOL_SIZE):
                 await others.enter_async_context(engine.connect())
 
@@ -229,7 +229,7 @@ class TestRedis:
     ) -> None:
         pool: Any = redis.connection_pool
         taken = [await pool.get_connection() for _ in range(CONNECTIONS + KEPT - 1)]
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(TIMEOUT):
             told = await asyncio.gather(*(self.who(reader) for _ in range(10)))
             assert await redis.ping()
         for connection in taken:
@@ -241,7 +241,7 @@ class TestRedis:
         await asyncio.gather(*(self.who(reader) for _ in range(KEPT + 1)))
         assert self.in_use(redis) == KEPT
         pool: Any = redis.connection_pool
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(TIMEOUT):
             taken = [await pool.get_connection() for _ in range(CONNECTIONS)]
         for connection in taken:
             await pool.release(connection)

@@ -18,9 +18,7 @@ from gateway.resources.database import DatabaseEngine, is_away, is_transient
 from gateway.resources.opening import PermanentError
 from gateway.schema.migrate import migrate
 from gateway.settings import DatabaseSettings
-from tests.support.waiting import wait_until
-
-WITHIN = 5.0
+from tests.support.waiting import TIMEOUT, wait_until
 
 _REMEMBERED = "INSERT INTO consumed_events (event_id) VALUES ('00000000-0000-0000-0000-000000000001')"
 _OF_NO_PLACE = "INSERT INTO observations (place_id, temperature_c, condition) VALUES (1, 0, 'fog')"
@@ -45,7 +43,7 @@ async def database(url: str) -> AsyncIterator[AsyncEngine]:
 
 async def failure(doing: Awaitable[object]) -> Exception:
     """What comes of it, as whoever uses the engine gets it."""
-    async with asyncio.timeout(WITHIN):
+    async with asyncio.timeout(TIMEOUT):
         try:
             await doing
         except Exception as error:  # noqa: BLE001 - whatever it is
@@ -75,7 +73,7 @@ async def deadlock(database: AsyncEngine, server: PostgreSQL) -> Exception:
             await connection.execute(text(f"SELECT pg_advisory_xact_lock({second})"))
 
     barrier = asyncio.Barrier(2)
-    async with asyncio.timeout(WITHIN):
+    async with asyncio.timeout(TIMEOUT):
         outcomes = await asyncio.gather(lock(1, 2, barrier), lock(2, 1, barrier), return_exceptions=True)
     (error,) = (outcome for outcome in outcomes if isinstance(outcome, Exception))
     return error
@@ -109,14 +107,19 @@ async def _while_it_sleeps(database: AsyncEngine, server: PostgreSQL, function: 
     async with database.connect() as connection, server.superuser() as superuser:
         pid = await _pid(connection)
         sleeping = asyncio.create_task(failure(connection.execute(text("SELECT pg_sleep(60)"))))
-
-        async def is_asleep() -> bool:
-            asleep = "SELECT true FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep'"
-            return bool(await superuser.fetchval(asleep, pid))
-
-        await wait_until(is_asleep, "the statement is under way")
+        await _sleeps(superuser, pid)
         await superuser.execute(f"SELECT {function}({pid})")
         return await sleeping
+
+
+async def _sleeps(superuser: "asyncpg.Connection[asyncpg.Record]", pid: int) -> None:
+    """Wait until a backend runs `pg_sleep`."""
+
+    async def is_asleep() -> bool:
+        asleep = "SELECT true FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep'"
+        return bool(await superuser.fetchval(asleep, pid))
+
+    await wait_until(is_asleep, "the statement is under way")
 
 
 async def cancelled(database: AsyncEngine, server: PostgreSQL) -> Exception:
@@ -171,8 +174,10 @@ async def full(database: AsyncEngine, server: PostgreSQL) -> Exception:
 async def killed_meanwhile(database: AsyncEngine, server: PostgreSQL) -> Exception:
     """The server, while it was asked."""
     async with database.connect() as connection:
+        pid = await _pid(connection)
         sleeping = asyncio.create_task(failure(connection.execute(text("SELECT pg_sleep(60)"))))
-        await asyncio.wait({sleeping}, timeout=0.1)
+        async with server.superuser() as superuser:
+            await _sleeps(superuser, pid)
         async with server.killed():
             return await sleeping
 

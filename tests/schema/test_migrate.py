@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.schema.migrate import Migrated, configuration, migrate
 from gateway.schema.revision import HEAD, REVISIONS, SchemaMismatchError, current_revision
+from tests.support.waiting import TIMEOUT
 
 ALL = {"alembic_version", "consumed_events", "observations", "outbox", "places"}
 
@@ -45,7 +46,7 @@ async def test_of_replicas_that_migrate_at_once_one_does_and_the_others_wait(
     empty_database: str, engine: AsyncEngine, connection: AsyncConnection
 ) -> None:
     names = ["one migrate", "three migrate", "two migrate"]
-    async with asyncio.timeout(10), asyncio.TaskGroup() as replicas, engine.connect() as other:
+    async with asyncio.timeout(2 * TIMEOUT), asyncio.TaskGroup() as replicas, engine.connect() as other:
         await other.execute(text("SELECT pg_advisory_lock(4711001)"))
         done = [replicas.create_task(migrate(empty_database, application_name=name)) for name in names]
         while list(await connection.scalars(WAITING)) != names:  # noqa: ASYNC110 - only PostgreSQL knows
