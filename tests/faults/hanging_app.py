@@ -3,7 +3,7 @@
     python -m tests.faults.hanging_app before | serving
     python -m tests.faults.hanging_app entering | exiting ENTRY
 
-It ends after as many cancellations as `HANGS_UNTIL_CANCELLED` says.
+It ends after as many cancellations as the variable `HANGS_UNTIL_CANCELLED` has.
 """
 
 import asyncio

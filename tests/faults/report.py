@@ -17,7 +17,7 @@ HEAD = Path(__file__).with_name("report_head.md")
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """What one test has proved.
+    """The result of one test.
 
     Attributes:
         test: its id.
@@ -44,7 +44,7 @@ class CaseRecord:
 
 @dataclass
 class RunData:
-    """What a whole run of pytest has proved."""
+    """The results of a whole run of pytest."""
 
     cases: list[CaseRecord] = field(default_factory=list)
 

@@ -38,7 +38,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if item.config.getoption("--timeline"):
         capture = item.config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled():
-            print("", *drawing(claim_of(item.function), lab), sep="\n")  # noqa: T201 - the option asks for it
+            print("", *drawing(claim_of(item.function), lab), sep="\n")  # noqa: T201 - the option demands it
 
 
 def record(item: pytest.Function, lab: FaultLab, seconds: float) -> CaseRecord:

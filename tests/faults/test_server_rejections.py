@@ -44,7 +44,7 @@ def url_parts(settings: Settings) -> dict[str, str]:
 
 
 REJECTED_URLS = [
-    ("wrong user", "database", "postgresql+asyncpg://nobody:wrong@{database}/gateway", "user or password"),
+    ("wrong user", "database", "postgresql+asyncpg://stranger:wrong@{database}/gateway", "user or password"),
     ("wrong password", "database", "postgresql+asyncpg://gateway:wrong@{database}/gateway", "user or password"),
     ("unknown database", "database", "{database_credentials}@{database}/nowhere", "no such database"),
     ("not migrated", "database", "{empty}", "gateway migrate"),
@@ -61,7 +61,7 @@ REJECTED_URLS = [
     [pytest.param(*case, id=f"{case[0]}-{reason}") for reason, *case in REJECTED_URLS],
 )
 async def test_rejected_url(lab: FaultLab, empty_database: str, entry: str, template: str, advice: str) -> None:
-    """A wrong URL fails the startup at once; the error names the setting and says what to do."""
+    """A wrong URL fails the startup at once; the error names the setting and the fix."""
     lab.override(entry, url=template.format(**url_parts(lab.settings), empty=empty_database))
     run = await lab.start_and_stop()
 
@@ -123,7 +123,7 @@ class SmallPostgreSQL(PostgreSQL):
     """A PostgreSQL with few connections, which can be kept in its recovery."""
 
     def command(self) -> list[str]:
-        # The recovery asks the archive for a file, and waits for as long as the file `waiting` exists.
+        # The recovery requests a file from the archive, and waits for as long as the file `waiting` exists.
         archive = f"while test -e {self.folder / 'waiting'}; do sleep 0.02; done; false"
         return [*super().command(), "--max_connections=6", "--wal_level=replica", f"--restore_command={archive}"]
 
@@ -307,7 +307,7 @@ class TestRedis:
 @pytest.mark.entry("rabbitmq")
 class TestRabbitMQ:
     async def test_forbidden_vhost(self, lab: FaultLab) -> None:
-        """A virtual host that the user may not access fails the startup at once, and the error says what to do."""
+        """A virtual host that the user may not access fails the startup at once, and the error names the fix."""
         name = f"forbidden-{next(_numbers)}"
         lab.override("rabbitmq", url=await lab.servers.rabbitmq.add_vhost(name, allowed=False))
         try:

@@ -104,7 +104,7 @@ async def test_second_abort_changes_nothing(end_of_test: asyncio.Event) -> None:
 
 
 async def test_abort_during_the_start() -> None:
-    """An entry that is entering is aborted as well. Its start error says so; the teardown errors are of the others."""
+    """An entry that is entering is aborted as well. Its start error has the reason; the teardown errors are of the others."""
     aborted: list[str] = []
     entering = Pause()
     stack = LifecycleStack()
