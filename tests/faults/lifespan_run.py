@@ -34,11 +34,11 @@ class LifespanRun:
         teardown_duration: seconds.
         duration: seconds from the injection to the end of the run; without one, of the whole run.
         leaks: what the process had open afterwards and not before, and errors that no task awaited.
-        restart: the run that followed at once, without a fault.
         point: the number of the injection point, from 1, with file, line and function.
         active_entry: the entry that was being entered or released at that point; "all" if there was none.
         open_at_injection: the entries that were being entered, active or being released then, the latest first.
         wire: the connections that were closed, in order, if there are proxies.
+        restart: the run that followed at once, without a fault, after `run()` and in a sweep.
         stack: of the app, while the lifespan is active.
         services: what the lifespan yields to the requests.
         client: of the app.
@@ -51,11 +51,11 @@ class LifespanRun:
     teardown_duration: float = 0.0
     duration: float = 0.0
     leaks: list[str] = field(default_factory=list)
-    restart: "LifespanRun | None" = None
     point: str = ""
     active_entry: str = "all"
     open_at_injection: list[str] = field(default_factory=list)
     wire: list[Closed] = field(default_factory=list)
+    restart: "LifespanRun" = field(init=False, repr=False)
     stack: LifecycleStack = field(init=False, repr=False)
     services: Gateway = field(init=False, repr=False)
     client: httpx.AsyncClient = field(init=False, repr=False)
