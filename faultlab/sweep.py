@@ -119,6 +119,7 @@ def sweep(
         follow_up: called after a run with an injection, in the same loop: a restart, for example. Its errors are raised,
             its leaks are added to the outcome.
         expected_errors: the errors that the code under test raises because of the fault. They become `Outcome.error`.
+            An `AssertionError` is never expected.
 
     Raises:
         BaseException: any other error of `function`, at once, with its traceback and a note of the point: an assertion
@@ -232,7 +233,8 @@ def _judge(task: "asyncio.Future[Any]", run: Run, outcome: Outcome, expected_err
     error = task.exception()
     if error is None:
         return
-    if not (run.fired or run.at == 0) or not isinstance(error, expected_errors):
+    expected = isinstance(error, expected_errors) and not isinstance(error, AssertionError)
+    if not expected or not (run.fired or run.at == 0):
         raise error
     error.__traceback__ = None  # its frames would keep the objects of the run alive
     outcome.error = error
