@@ -157,7 +157,7 @@ class LifespanChecker:
             stable: the app did not fail in the baseline, so that a failure before the injection is unexpected.
 
         Raises:
-            BaselineError: a run failed before the fault was injected. What was found before that is yielded first.
+            BaselineError: a run failed before the fault was injected. The reports of earlier runs are yielded first.
         """
         timelines: dict[int, RunTimeline] = {}
 

@@ -20,7 +20,7 @@ server_probes: list[Callable[[], Mapping[str, str]]] = []
 
 @dataclass(frozen=True)
 class ResourceSnapshot:
-    """What was open at one moment.
+    """The open resources of one moment.
 
     Attributes:
         tasks: the pending tasks of the running loop, without the current one.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass
 class CliResult:
-    """What the command printed, and its exit status."""
+    """The output of the command and its exit status."""
 
     status: int
     output: str

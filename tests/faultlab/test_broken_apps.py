@@ -1,4 +1,4 @@
-"""The command detects the mistake of each broken app, names what leaks, and finds nothing in the fixed one."""
+"""The command detects each broken app, names what leaks, and finds nothing in the fixed one."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
