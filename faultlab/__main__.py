@@ -198,7 +198,7 @@ def _verdict(result: PhaseResult) -> str:
 def _locations(locations: list[str]) -> str:
     distinct = [location for location in dict.fromkeys(locations) if location]
     rest = len(distinct) - MAX_LOCATIONS
-    more = f", and {rest} more locations" if rest > 0 else ""
+    more = f", and {rest} more" if rest > 0 else ""
     return f" ({'; '.join(distinct[:MAX_LOCATIONS])}{more})" if distinct else ""
 
 

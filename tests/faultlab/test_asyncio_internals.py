@@ -263,9 +263,11 @@ class TestThreads:
         work: queue.Queue[None] = queue.Queue()
         thread = threading.Thread(target=work.get)
         thread.start()
-        wait_until(lambda: internals.waits_for_work(internals.thread_frames().get(thread.ident or 0)))
-        work.put(None)
-        thread.join()
+        try:
+            wait_until(lambda: internals.waits_for_work(internals.thread_frames().get(thread.ident or 0)))
+        finally:
+            work.put(None)
+            thread.join()
 
     def test_thread_that_is_gone_does_not_wait(self) -> None:
         """A thread without a frame, because it has just ended, is not idle."""
