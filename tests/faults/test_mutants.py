@@ -8,9 +8,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.faults.recording import Record
 
 from tests.faults.mutants import DRAWS, ENTRY_ENTERS, ENTRY_EXITS, MUTANTS, RECORDS, STACK_ENTERS, STACK_LEAVES, Mutant
-from tests.faults.recording import Record
 
 ROOT = Path(__file__).parents[2]
 CORE = Path("gateway/lifecycle")
