@@ -66,8 +66,9 @@ class Connection:
             for side in self._ends:
                 await self._close(side)
         finally:
-            for side, (_, writer) in self._ends.items():
-                writer.transport.abort()
+            for _, writer in self._ends.values():
+                writer.transport.abort()  # before any wait, which a cancellation could end
+            for side in self._ends:
                 await self._close(side)
 
     async def _close(self, side: Side) -> None:
