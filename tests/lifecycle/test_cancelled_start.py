@@ -16,7 +16,8 @@ async def test_cancelled_start_releases_earlier_entries() -> None:
     async def start() -> None:
         async with stack:
             await enter(stack, "one")
-            await enter(stack, "two", on_enter=entering)
+            await enter(stack, "two")
+            await enter(stack, "three", on_enter=entering)
 
     task = asyncio.create_task(start())
     await entering.reached.wait()
@@ -24,11 +25,13 @@ async def test_cancelled_start_releases_earlier_entries() -> None:
     with pytest.raises(asyncio.CancelledError) as caught:
         await task
 
-    assert caught.value.__notes__ == ["while entering two; entered before it: one"]
-    assert event_sequence(stack.journal)[2:] == [
-        "entering two",
-        "enter cancelled two",
+    assert caught.value.__notes__ == ["while entering three; entered before it: one, two"]
+    assert event_sequence(stack.journal)[4:] == [
+        "entering three",
+        "enter cancelled three",
         "stopping",
+        "exiting two",
+        "exited two",
         "exiting one",
         "exited one",
         "stopped",
@@ -111,9 +114,10 @@ async def test_swallowed_cancellation_ends_the_start() -> None:
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     task.cancel()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(asyncio.CancelledError) as caught:
         await task
 
+    assert caught.value.__notes__ == ["while entering one; entered before it: nothing"]
     assert event_sequence(stack.journal) == ["entering one", "enter cancelled one", "stopping", "stopped"]
 
 
@@ -141,3 +145,21 @@ async def test_cancelled_in_the_iteration_of_entering() -> None:
         "stopping",
         "stopped",
     ]
+
+
+async def test_rollback_of_an_active_entry_has_a_timeout() -> None:
+    """An entry that becomes active in the loop iteration of the cancellation has its stop timeout to exit."""
+    stack = LifecycleStack()
+
+    async def start() -> None:
+        async with stack:
+            await enter(stack, "one", on_enter=cancel_caller, on_exit=hang, stop_timeout=0.01)
+
+    async def cancel_caller() -> None:
+        task.cancel()
+
+    task = asyncio.create_task(start())
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, timeout=5)
+
+    assert event_sequence(stack.journal)[3:5] == ["exiting one", "aborted one"]

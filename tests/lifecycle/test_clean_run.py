@@ -53,17 +53,20 @@ async def test_inherited_methods_share_the_release_order() -> None:
 
 
 async def test_one_task_enters_and_exits_an_entry() -> None:
-    """The owner task of an entry enters it and exits it. It is not the caller's task."""
-    tasks: list[asyncio.Task[object] | None] = []
+    """The owner task of an entry enters it and exits it. It is not the caller's task, and bears the entry's name."""
+    tasks: list[asyncio.Task[object]] = []
 
     async def remember_task() -> None:
-        tasks.append(asyncio.current_task())
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
 
     async with LifecycleStack() as stack:
         await enter(stack, "one", on_enter=remember_task, on_exit=remember_task)
 
     assert tasks[0] is tasks[1]
     assert tasks[0] is not asyncio.current_task()
+    assert tasks[0].get_name() == "owner of one"
 
 
 async def test_ready_between_started_and_stopping() -> None:
@@ -122,11 +125,29 @@ async def test_inherited_manager_can_suppress_an_error() -> None:
     assert event_sequence(stack.journal)[-2:] == ["exited one", "stopped"]
 
 
+async def test_inherited_callback_receives_the_error() -> None:
+    """An exit callback that was registered by an inherited method receives the error of the body."""
+    received: list[object] = []
+
+    async def callback(*exc_details: object) -> bool:
+        received.extend(exc_details)
+        return True
+
+    error = KeyError()
+    async with LifecycleStack() as stack:
+        stack.push_async_exit(callback)
+        raise error
+
+    assert received == [KeyError, error, error.__traceback__]
+
+
 async def test_pop_all_is_not_supported() -> None:
     """Journal, deadlines and owner tasks belong to one stack: the entries cannot move to another one."""
     async with LifecycleStack() as stack:
         await enter(stack, "one")
-        with pytest.raises(NotImplementedError, match="cannot transfer its entries"):
+        with pytest.raises(
+            NotImplementedError, match=r"^a LifecycleStack cannot transfer its entries to another stack$"
+        ):
             stack.pop_all()
 
     assert event_sequence(stack.journal)[-2:] == ["exited one", "stopped"]

@@ -29,7 +29,7 @@ async def test_abort_releases_all_entries_at_once() -> None:
     with pytest.raises(TeardownError) as caught:
         await task
 
-    assert [type(error) for error in caught.value.exceptions] == [ForcedShutdownError] * 3
+    assert [repr(error) for error in caught.value.exceptions] == ["ForcedShutdownError('the shutdown was forced')"] * 3
     assert event_sequence(stack.journal)[-4:] == ["aborted three", "aborted two", "aborted one", "stopped"]
     assert stack.journal.now < 1
 

@@ -25,10 +25,14 @@ async def test_checks_run_concurrently_with_a_timeout() -> None:
     async def give_detail() -> str:
         return "12 ms latency"
 
+    async def time_out_itself() -> None:
+        raise TimeoutError("no free connection")
+
     checks = {
         "healthy": noop,
         "detailed": give_detail,
         "broken": raise_error,
+        "exhausted": time_out_itself,
         "hanging": hang,
         "cancelled": cancel_self,
         "unchecked": None,
@@ -42,13 +46,15 @@ async def test_checks_run_concurrently_with_a_timeout() -> None:
         ("healthy", True, None),
         ("detailed", True, "12 ms latency"),
         ("broken", False, "ValueError: broken"),
+        ("exhausted", False, "TimeoutError: no free connection"),
         ("hanging", False, "TimeoutError: no answer within 0.05 s"),
         ("cancelled", False, "RuntimeError: the check cancelled itself"),
         ("unchecked", True, None),
     ]
     slowest = max(results, key=lambda result: result.duration)
     assert slowest.name == "hanging"
-    assert slowest.duration >= 0.05
+    assert 0.05 <= slowest.duration < 5
+    assert all(result.ok == (result.error is None) for result in results)
     assert running_checks() == set()
 
 
@@ -59,7 +65,9 @@ async def test_stuck_check_is_not_awaited(end_of_test: asyncio.Event) -> None:
         async with asyncio.timeout(2):
             (result,) = await run_health_checks(stack.entries, timeout=0.01)
 
-    assert (result.ok, result.detail) == (False, "TimeoutError: no answer within 0.01 s")
+    assert (result.name, result.ok, result.detail) == ("stuck", False, "TimeoutError: no answer within 0.01 s")
+    assert isinstance(result.error, TimeoutError)
+    assert 0.01 <= result.duration < 2
 
 
 async def test_stuck_check_is_referenced_until_it_ends() -> None:

@@ -1,9 +1,21 @@
 """The journal: its listener, its iterator, its durations and the format of errors."""
 
+import asyncio
+from datetime import UTC, datetime
+
 import pytest
 
-from gateway.lifecycle import EventType, Journal, LifecycleEvent, LifecycleStack, format_error
-from tests.lifecycle.fakes import enter
+from gateway.lifecycle import (
+    EventType,
+    Journal,
+    LifecycleEvent,
+    LifecycleStack,
+    StartError,
+    StopTimeoutError,
+    TeardownError,
+    format_error,
+)
+from tests.lifecycle.fakes import enter, enter_worker, hang, raise_error
 
 
 async def test_listener_receives_each_event() -> None:
@@ -43,6 +55,46 @@ async def test_error_of_listener_is_printed(capsys: pytest.CaptureFixture[str]) 
         pass
 
     assert "the log is full" in capsys.readouterr().err
+
+
+async def test_failures_are_recorded_with_their_error() -> None:
+    """The events of a failed start, a crash, a failed exit and an abort have the error as their reason."""
+    crash = asyncio.Event()
+    stack = LifecycleStack()
+    with pytest.raises(TeardownError):
+        async with stack:
+            await enter(stack, "one", on_exit=raise_error)
+            await enter(stack, "two", on_exit=hang, stop_timeout=0.01)
+            with pytest.raises(StartError):
+                await enter(stack, "three", on_enter=raise_error)
+            await enter_worker(stack, crash)
+            crash.set()
+            await stack.failure
+
+    assert [(event.type, event.name, type(event.error)) for event in stack.journal if event.error is not None] == [
+        (EventType.ENTER_FAILED, "three", ValueError),
+        (EventType.CRASHED, "worker", ExceptionGroup),
+        (EventType.ABORTED, "two", StopTimeoutError),
+        (EventType.EXIT_FAILED, "one", ValueError),
+    ]
+
+
+def test_event_is_one_line_of_text() -> None:
+    """The text of an event has its time, its type, and its name and error if there are any."""
+    error = ValueError("broken")
+
+    assert str(LifecycleEvent(1.25, EventType.STARTED)) == "   1.250 s  started"
+    assert str(LifecycleEvent(0.5, EventType.ABORTED, "one", error=error)) == (
+        "   0.500 s  aborted one (ValueError: broken)"
+    )
+
+
+def test_journal_knows_when_it_started() -> None:
+    """`started_at` is the date and time of the start, in UTC."""
+    before = datetime.now(UTC)
+    journal = Journal()
+
+    assert before <= journal.started_at <= datetime.now(UTC)
 
 
 async def test_iterator_is_a_snapshot() -> None:
@@ -88,5 +140,6 @@ def recorded(*events: tuple[float, EventType, str]) -> Journal:
 
 
 def test_format_error_is_one_line() -> None:
-    """Line breaks and indentation in a message become single spaces."""
+    """Line breaks and indentation in a message become single spaces. An error without a message is its type."""
     assert format_error(ValueError("this\n  and that")) == "ValueError: this and that"
+    assert format_error(ValueError()) == "ValueError"

@@ -21,6 +21,7 @@ async def test_failed_start_releases_earlier_entries() -> None:
     assert (caught.value.name, caught.value.entered) == ("three", ("one", "two"))
     assert str(caught.value) == "three failed to start: ValueError: broken (entered before it: one, two)"
     assert isinstance(caught.value.__cause__, ValueError)
+    assert caught.value.__cause__.__cause__ is None
     assert caught.value.teardown is None
     assert event_sequence(stack.journal)[4:] == [
         "entering three",
@@ -130,6 +131,20 @@ async def test_hanging_clean_up_is_aborted() -> None:
     assert isinstance(caught.value.teardown, TeardownError)
 
 
+async def test_rollback_errors_of_several_starts_add_up() -> None:
+    """If several starts fail and their rollbacks as well, the teardown error has the errors of all rollbacks."""
+    with pytest.raises(TeardownError) as caught:
+        async with LifecycleStack() as stack:
+            for name in ("one", "two"):
+                with pytest.raises(StartError):
+                    await enter(stack, name, on_enter=hang, on_exit=hang, start_timeout=0.01, stop_timeout=0.01)
+
+    assert [str(error) for error in caught.value.exceptions] == [
+        "one was not released within 0.01 s",
+        "two was not released within 0.01 s",
+    ]
+
+
 async def test_cancelled_enter_is_a_start_error() -> None:
     """A `CancelledError` from `__aenter__` is a failed start if the caller was not cancelled."""
 
@@ -140,7 +155,9 @@ async def test_cancelled_enter_is_a_start_error() -> None:
         async def __aexit__(self, *_exc: object) -> None:
             pass
 
-    with pytest.raises(StartError, match="one exited unexpectedly"):
+    with pytest.raises(
+        StartError, match=r"^one failed to start: EntryCrashedError: one exited unexpectedly: CancelledError"
+    ):
         async with LifecycleStack() as stack:
             await stack.enter("one", CancelsItself(), start_timeout=1, stop_timeout=1)
 

@@ -19,8 +19,10 @@ async def test_crash_turns_readiness_off() -> None:
         crash.set()
         failure = await stack.failure
         ready = stack.ready
+        crashed = {entry.name: entry.crashed for entry in stack.entries}
 
     assert not ready
+    assert crashed == {"one": False, "worker": True}
     assert failure.name == "worker"
     assert isinstance(failure.__cause__, ExceptionGroup)
     assert event_sequence(stack.journal)[-6:] == [

@@ -34,10 +34,11 @@ async def test_failed_exit_does_not_stop_the_next_one() -> None:
 
 async def test_self_cancelled_exit_is_a_failed_exit() -> None:
     """A `CancelledError` from an exit is a teardown error, not a cancellation of the caller."""
-    with pytest.raises(TeardownError):
+    with pytest.raises(TeardownError) as caught:
         async with LifecycleStack() as stack:
             await enter(stack, "one", on_exit=cancel_self)
 
+    assert [str(error) for error in caught.value.exceptions] == ["one exited unexpectedly: CancelledError"]
     assert event_sequence(stack.journal)[-2:] == ["exit failed one", "stopped"]
 
 
@@ -189,9 +190,10 @@ async def test_body_error_has_a_note_on_the_teardown() -> None:
     with pytest.raises(KeyError) as caught:
         async with LifecycleStack() as stack:
             await enter(stack, "one", on_exit=raise_error)
+            await enter(stack, "two", on_exit=raise_error)
             raise KeyError
 
-    assert caught.value.__notes__ == ["the teardown was not clean: ValueError: broken"]
+    assert caught.value.__notes__ == ["the teardown was not clean: ValueError: broken; ValueError: broken"]
 
 
 async def test_suppressed_body_error_hides_no_teardown_error() -> None:

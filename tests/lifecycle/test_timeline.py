@@ -16,9 +16,9 @@ def test_span_is_a_bar_with_an_outcome() -> None:
     journal.record(EventType.EXITING, "redis")
     journal.record(EventType.EXITED, "redis")
 
-    assert [(span.name, span.bar(8.0, 8), span.outcome) for span in spans(journal)] == [
-        ("redis", "░░████▒▒", "exited"),
-        ("model", "  ░░    ", "enter failed: ValueError: corrupt"),
+    assert [(span.name, span.bar(8.0, 16), span.outcome) for span in spans(journal)] == [
+        ("redis", "░░░░████████▒▒▒▒", "exited"),
+        ("model", "    ░░░░        ", "enter failed: ValueError: corrupt"),
     ]
 
 
@@ -39,6 +39,23 @@ def test_short_steps_are_visible() -> None:
     late, quick, short = Span("late", 8, 8, 8, 8), Span("quick", 0, 0, 0, 0), Span("short", 0, 0, 0, 4)
 
     assert [span.bar(8, 8) for span in (late, quick, short)] == ["       ░", "░       ", "░▒▒▒    "]
+
+
+def test_unfinished_entries_have_bars_to_the_end() -> None:
+    """The bar of an entry that is still entering, or still active, goes on to the end of the timeline."""
+    times = iter([0.0, 0.0, 1.0, 2.0])
+    journal = Journal(clock=lambda: next(times))
+    journal.record(EventType.ENTERING, "redis")
+    journal.record(EventType.ENTERED, "redis")
+    journal.record(EventType.ENTERING, "model")
+
+    assert [(span.bar(4, 4), span.outcome) for span in spans(journal)] == [("░███", "entered"), ("  ░░", "entering")]
+
+
+@pytest.mark.parametrize("end", [0, 0.5])
+def test_bar_of_a_very_short_run(end: float) -> None:
+    """A run of no time, or of less than a second, can be drawn."""
+    assert Span("one", 0, 0, 0, end).bar(end, 4) == ("░▒▒▒" if end else "░   ")
 
 
 def bar(*event_types: EventType | None) -> str:
