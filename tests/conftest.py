@@ -1,7 +1,9 @@
 """The servers that tests ask for: each is started by the first test that names it, and lives as long as the session."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -10,10 +12,13 @@ from gateway.devstack.open_meteo import Faults
 from gateway.devstack.postgresql import PostgreSQL
 from gateway.devstack.rabbitmq import RabbitMQ
 from gateway.devstack.redis import Redis
+from gateway.devstack.server import Server
 from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import Weather
 from gateway.places.seed import seed
 from gateway.schema.migrate import migrate
+
+S = TypeVar("S", bound=Server)
 
 pytest.register_assert_rewrite("tests.faults", "tests.end_to_end", "tests.support")  # they assert, too
 pytest_plugins = ["tests.faults.report_plugin"]
@@ -39,27 +44,35 @@ def devstack_folder(anyio_backend: str) -> Iterator[Path]:
         yield folder
 
 
+@asynccontextmanager
+async def until_killed(server: S) -> AsyncIterator[S]:
+    """Run a server; kill it in the end, because its data is not needed and a graceful stop takes seconds."""
+    async with server:
+        yield server
+        server.kill()
+
+
 @pytest.fixture(scope="session")
 async def postgresql_server(devstack_folder: Path) -> AsyncIterator[PostgreSQL]:
-    async with PostgreSQL(devstack_folder / "postgresql") as server:
+    async with until_killed(PostgreSQL(devstack_folder / "postgresql")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 async def redis_server(devstack_folder: Path) -> AsyncIterator[Redis]:
-    async with Redis(devstack_folder / "redis") as server:
+    async with until_killed(Redis(devstack_folder / "redis")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 async def rabbitmq_server(devstack_folder: Path) -> AsyncIterator[RabbitMQ]:
-    async with RabbitMQ(devstack_folder / "rabbitmq") as server:
+    async with until_killed(RabbitMQ(devstack_folder / "rabbitmq")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 async def weather_server(devstack_folder: Path) -> AsyncIterator[Weather]:
-    async with Weather(devstack_folder / "weather") as server:
+    async with until_killed(Weather(devstack_folder / "weather")) as server:
         yield server
 
 

@@ -241,14 +241,16 @@ class Server(ABC):
         path.write_text(text)
         return path
 
-    async def run(self, *command: str, limit: float = 60.0) -> str:
-        """Run one of its tools to the end, in `limit` seconds; return what it printed.
+    async def run(self, *command: str, text: str = "", limit: float = 60.0) -> str:
+        """Run one of its tools to the end, in `limit` seconds, with `text` as its input; return what it printed.
 
         Raises:
             DevstackError: it failed or took too long; with the end of what it printed.
         """
-        with tempfile.TemporaryFile() as output:
-            process = self._spawn(command, output)
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as output:
+            given.write(text.encode())
+            given.seek(0)
+            process = self._spawn(command, output, given)
             try:
                 in_time = await _ended(process, limit=limit)
             finally:
@@ -269,13 +271,15 @@ class Server(ABC):
         if account := self.account():
             os.chown(path, account.pw_uid, account.pw_gid)
 
-    def _spawn(self, command: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+    def _spawn(
+        self, command: Sequence[str], output: IO[bytes], given: IO[bytes] | int = subprocess.DEVNULL
+    ) -> subprocess.Popen[bytes]:
         account = self.account()
         return subprocess.Popen(  # noqa: S603
             command,
             cwd=self.folder,
             env=self.environment() | {remains.MARKER: str(self.folder)},
-            stdin=subprocess.DEVNULL,
+            stdin=given,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C goes to our process group, and we stop it in its turn

@@ -146,7 +146,7 @@ async def until(condition: Callable[[], Awaitable[object]], what: str, *, limit:
 
 
 async def held(servers: Devstack, instance: str, *, broker: bool = True) -> list[str]:
-    """What the servers hold of an instance: the names of its connections. The broker takes half a second to say it."""
+    """What the servers hold of an instance: the names of its connections."""
     async with servers.postgresql.superuser() as connection:
         rows = await connection.fetch("SELECT application_name AS name FROM pg_stat_activity")
     names = [("postgresql", row["name"]) for row in rows]

@@ -17,7 +17,7 @@ async def vhost(rabbitmq_server: Server) -> AsyncIterator[str]:
     """The URL of a virtual host of this test's own."""
     name = f"test-{secrets.token_hex(4)}"
     yield await rabbitmq_server.add_vhost(name)
-    await rabbitmq_server.delete_vhost(name)
+    await rabbitmq_server.delete_vhost(name, wait=False)
 
 
 @pytest.fixture
