@@ -1,17 +1,17 @@
-"""Fault injection at every await: cancellations and expired deadlines in any async context manager, and leak detection.
+"""Fault injection into asyncio code: at every loop iteration or task step, with leak detection after each run.
 
 The package uses the standard library only and relative imports, so that the folder can be copied under any name.
 """
 
-from .faults import AdjustableClock, Call, Cancel, ExpireDeadlines, Fault
+from .faults import Call, Cancel, ExpirableTimers, ExpireDeadlines, Fault
 from .injection_points import InjectionPoint
 from .snapshot import ResourceSnapshot
 from .sweep import Outcome, Run, run_once, sweep
 
 __all__ = [
-    "AdjustableClock",
     "Call",
     "Cancel",
+    "ExpirableTimers",
     "ExpireDeadlines",
     "Fault",
     "InjectionPoint",

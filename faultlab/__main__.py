@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from .checker import BASELINE_RUNS, BaselineError, LeakReport, LifespanChecker, PhaseResult
+from .checker import BASELINE_RUNS, BaselineError, Finding, LifespanChecker, PhaseResult
 from .injection_points import InjectionPoint
 from .server_probes import ProbeError, probing
 from .snapshot import ResourceSnapshot
@@ -102,7 +102,7 @@ def _check(options: argparse.Namespace) -> bool:
             before = ResourceSnapshot.take()
             make_app = load(options.app)
         leaks = ResourceSnapshot.take().leaked_since(before)
-        found = _print_result(PhaseResult("import", 1, [LeakReport(leaks, points=[1])] if leaks else []))
+        found = _print_result(PhaseResult("import", 1, [Finding(leaks, points=[1])] if leaks else []))
         with probing(options.watch), _exiting_if_blocked(options.limit):
             phases = LifespanChecker(
                 make_app,
@@ -168,7 +168,7 @@ def _print_result(result: PhaseResult) -> bool:
     return bool(result.reports)
 
 
-def _print_report(report: LeakReport, unit: str) -> None:
+def _print_report(report: Finding, unit: str) -> None:
     if unit:
         plural = "" if len(report.points) == 1 else "s"
         print(f"  {unit}{plural} {_ranges(report.points)}{_locations(report.locations)}")

@@ -37,7 +37,7 @@ class RunTimeoutError(RunFailedError):
 
 
 @dataclass
-class LeakReport:
+class Finding:
     """A result that one or more points of a phase have in common.
 
     Attributes:
@@ -61,7 +61,7 @@ class PhaseResult:
 
     Attributes:
         name: the phase.
-        points: the number of runs.
+        points: the number of runs, with one injection point each.
         reports: what was found, without duplicates; empty if the app passed.
         unit: what a point is: "tick", "step" or "run"; empty if the phase is not repeated.
         starts: how often the app started in the phase without a fault.
@@ -69,7 +69,7 @@ class PhaseResult:
 
     name: str
     points: int
-    reports: list[LeakReport]
+    reports: list[Finding]
     unit: str = ""
     starts: int = BASELINE_RUNS
 
@@ -210,10 +210,10 @@ class _Reports:
     """Collects the outcomes of a phase. Points with the same result share a report."""
 
     def __init__(self) -> None:
-        self._reports: dict[tuple[str, ...], LeakReport] = {}
+        self._reports: dict[tuple[str, ...], Finding] = {}
 
     @property
-    def all(self) -> list[LeakReport]:
+    def all(self) -> list[Finding]:
         return list(self._reports.values())
 
     def add(self, at: int, outcome: Outcome, fault: Fault | None, timeline: RunTimeline) -> None:
@@ -223,7 +223,7 @@ class _Reports:
         location = _NEXT_STEP if outcome.location.startswith(_THIS_PACKAGE) else outcome.location
         injection = "" if fault is None else f"{_describe(fault)} {location}"
         report = self._reports.setdefault(
-            (*leaks, f"error: {error}"), LeakReport(leaks, error, timeline=timeline.lines(injection))
+            (*leaks, f"error: {error}"), Finding(leaks, error, timeline=timeline.lines(injection))
         )
         report.points.append(at)
         if fault is not None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 
 class Fault(Protocol):
-    """Something that can be injected into a running task."""
+    """Something that can be injected at a point while a task runs."""
 
     @property
     def repeat(self) -> float:
@@ -21,7 +21,7 @@ class Fault(Protocol):
 
 @dataclass(frozen=True)
 class Cancel:
-    """Cancels the task. `repeat=1` cancels it twice; `repeat=math.inf` at every await, as anyio's cancel scopes do."""
+    """Cancels the task. `repeat=1` cancels it twice; `repeat=math.inf` at every later point, as anyio's cancel scopes do."""
 
     repeat: float = 0
 
@@ -36,16 +36,16 @@ class Cancel:
 
 @dataclass(frozen=True)
 class ExpireDeadlines:
-    """Advances the loop's clock by `seconds`, so that every timer due by then fires."""
+    """Fires every timer of the loop that is due within `seconds`. The clock itself does not move."""
 
     seconds: float
     repeat: float = 0
 
     def inject(self, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop) -> None:
         del task
-        if not isinstance(loop, AdjustableClock):
-            raise TypeError("the event loop has no adjustable clock: see `with_adjustable_clock`")
-        loop.advance(self.seconds)
+        if not isinstance(loop, ExpirableTimers):
+            raise TypeError("the timers of the event loop cannot expire early: see `with_expirable_timers`")
+        loop.expire_timers(self.seconds)
 
     def __str__(self) -> str:
         return "deadline expired"
@@ -74,15 +74,15 @@ class Call:
 
 
 @runtime_checkable
-class AdjustableClock(Protocol):
-    """An event loop made by `with_adjustable_clock`."""
+class ExpirableTimers(Protocol):
+    """An event loop made by `with_expirable_timers`."""
 
-    def advance(self, seconds: float) -> None:
+    def expire_timers(self, seconds: float) -> None:
         """Schedule every timer that is due within the next `seconds` to fire now, in the order of their times."""
 
 
 class _Timer:
-    """A callback that is called at most once: when it is due, or earlier by `advance`."""
+    """A callback that is called at most once: when it is due, or earlier by `expire_timers`."""
 
     def __init__(self, when: float, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
         self.when = when
@@ -96,10 +96,10 @@ class _Timer:
             self._callback(*self._args)
 
 
-def with_adjustable_clock(loop_class: type[asyncio.AbstractEventLoop]) -> type[asyncio.AbstractEventLoop]:
-    """Return a subclass of the event loop `loop_class` that also has the method `advance`."""
+def with_expirable_timers(loop_class: type[asyncio.AbstractEventLoop]) -> type[asyncio.AbstractEventLoop]:
+    """Return a subclass of the event loop `loop_class` that also has the method `expire_timers`."""
 
-    class AdjustableLoop(loop_class):  # type: ignore[misc, valid-type]  # the base class is a parameter
+    class ExpirableLoop(loop_class):  # type: ignore[misc, valid-type]  # the base class is a parameter
         def __init__(self) -> None:
             super().__init__()
             self._timers: list[tuple[_Timer, asyncio.TimerHandle, Context | None]] = []
@@ -121,14 +121,14 @@ def with_adjustable_clock(loop_class: type[asyncio.AbstractEventLoop]) -> type[a
                 self._timers.append((timer, handle, context))
             return handle
 
-        def advance(self, seconds: float) -> None:
+        def expire_timers(self, seconds: float) -> None:
             now = self.time() + seconds
             due = [entry for entry in self._timers if entry[0].when <= now]
             self._timers = [entry for entry in self._timers if entry[0].when > now]
             for timer, handle, context in sorted(due, key=lambda entry: entry[0].when):
                 self.call_soon(_fire_unless_cancelled, timer, handle, context=context)
 
-    return AdjustableLoop
+    return ExpirableLoop
 
 
 def _fire_unless_cancelled(timer: _Timer, handle: asyncio.TimerHandle) -> None:

@@ -1,4 +1,4 @@
-"""The sweep: inject a fault at the first point, at the second, at the third ... until a run has no such point."""
+"""The sweep: inject a fault at the first point, at the second, at the third ... until no run reaches the point."""
 
 import asyncio
 import gc
@@ -10,7 +10,7 @@ from typing import Any
 
 from ._asyncio_internals import abandon_task, default_executor_threads, detach_default_executor
 from .diagnostics import Diagnostics
-from .faults import Cancel, Fault, with_adjustable_clock
+from .faults import Cancel, Fault, with_expirable_timers
 from .injection_points import InjectionPoint, PointCounter, instrument_loop
 from .snapshot import ResourceSnapshot
 
@@ -63,7 +63,7 @@ class Run:
 
     @property
     def cancels(self) -> bool:
-        """Whether the fault is a cancellation, which has to end the run."""
+        """True if the fault is a cancellation. The code under test may swallow it: see `Outcome.cancelled`."""
         return isinstance(self._fault, Cancel)
 
     @property
@@ -107,9 +107,9 @@ def sweep(
     follow_up: RunFunction = _nothing,
     expected_errors: Errors = (),
 ) -> Iterator[Outcome]:
-    """Call `function` again and again, with the fault one point later each time, until a run has no such point.
+    """Call `function` again and again, with the fault one point later each time.
 
-    Each run has an event loop of its own. The outcome of a run is yielded before the next one begins.
+    The sweep ends after `MISSES_TO_STOP` runs in a row that end before their point. Each run has an event loop of its own. The outcome of a run is yielded before the next one begins.
 
     Args:
         function: runs the code under test, with the part into which the fault is injected inside `run.armed()`.
@@ -143,7 +143,7 @@ def run_once(
     loop: Loop = asyncio.SelectorEventLoop,
     expected_errors: Errors = (),
 ) -> Outcome:
-    """Call `function` once, without a fault, in an event loop of its own with an adjustable clock; see `sweep`.
+    """Call `function` once, without a fault, in an event loop of its own, with expirable timers; see `sweep`.
 
     Each call collects garbage twice. Before many calls, `gc.freeze()` makes that faster.
     """
@@ -187,7 +187,7 @@ def _run_isolated(setup: _Setup, at: int) -> tuple[Outcome, bool]:
     diagnostics = Diagnostics()
     counter = PointCounter()
     with diagnostics.capture():
-        with asyncio.Runner(loop_factory=with_adjustable_clock(setup.loop)) as runner:
+        with asyncio.Runner(loop_factory=with_expirable_timers(setup.loop)) as runner:
             loop = runner.get_loop()
             diagnostics.attach(loop)
             run = Run(at, setup.fault, counter, loop)

@@ -17,7 +17,7 @@ async def heartbeat() -> AsyncGenerator[None]:
 
 async def start_and_stop(run: Run) -> None:
     manager = heartbeat()
-    with run.armed():  # a cancellation is injected at every await in this block, one per run
+    with run.armed():  # the cancellation is injected in this block, one loop iteration later in each run
         await manager.__aenter__()
     await manager.__aexit__(None, None, None)
 

@@ -1,4 +1,4 @@
-"""The lifecycle core: an `AsyncExitStack` whose entries have names, timeouts, a journal and supervision.
+"""The lifecycle core: an `AsyncExitStack` whose entries have names, timeouts, a journal and crash detection.
 
 The package uses the standard library only and relative imports, so that the folder can be copied under any name.
 """

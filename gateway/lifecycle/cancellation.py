@@ -6,7 +6,10 @@ from typing import Any
 
 
 async def finish_despite_cancellation(coro: Coroutine[Any, Any, None]) -> asyncio.CancelledError | None:
-    """Run `coro` to its end, even if the caller is cancelled. Return the first cancellation of the caller, if any."""
+    """Run `coro` to its end, even if the caller is cancelled. Return the first cancellation of the caller, if any.
+
+    An exception of `coro` is raised.
+    """
     cancelled = None
     task = asyncio.create_task(coro)
     while not task.done():

@@ -45,14 +45,14 @@ class Entry(Generic[T]):
         self.stop_timeout = stop_timeout
         self.check = check
         self.errors: list[Exception] = []  # raised during the release
-        self.crashed = False  # the owner task ended while the entry was active, so the context manager has exited
+        self.crashed = False  # the owner task ended while the entry was active; `__aexit__` has run by then
         self._manager = manager
         self._journal = journal
         self._failure = failure
         self._abort = abort
-        self._entered: asyncio.Future[T] = loop.create_future()
-        self._release_requested = asyncio.Event()
-        self._abort_requested: asyncio.Future[None] = loop.create_future()
+        self._entered: asyncio.Future[T] = loop.create_future()  # done once the entry is active
+        self._release_requested = asyncio.Event()  # set by exit() and abort(); if the owner ends before, it has crashed
+        self._abort_requested: asyncio.Future[None] = loop.create_future()  # done once the entry is aborted
         self._owner_error: BaseException | None = None
         journal.record(EventType.ENTERING, name)
         self._owner = asyncio.create_task(self._run(), name=f"owner of {name}")
@@ -84,7 +84,7 @@ class Entry(Generic[T]):
         return self._entered.done() and not self._owner.done()
 
     async def enter(self, timeout: float) -> T:
-        """Wait until the entry is active and return its value. If this raises, the entry has been released.
+        """Wait until the entry is active and return its value. If this raises, the entry has been released or aborted.
 
         Raises:
             asyncio.CancelledError: the caller was cancelled.
@@ -106,7 +106,7 @@ class Entry(Generic[T]):
         self._journal.record(EventType.ENTER_FAILED, self.name, error)
         cancelled_meanwhile = await finish_despite_cancellation(self._rollback())
         if isinstance(error, StartTimeoutError) and self._owner_error is not None:
-            # Retry loops raise `CancelledError` from the last failure: that failure explains the timeout.
+            # A retry loop raises `CancelledError` from its last failure: report that failure as the cause.
             by_rollback = isinstance(self._owner_error, asyncio.CancelledError)
             error.__cause__ = self._owner_error.__cause__ if by_rollback else self._owner_error
         if cancelled_meanwhile is not None:
@@ -118,7 +118,9 @@ class Entry(Generic[T]):
         if self._failure.done():
             return self._failure.result()
         if self._abort_requested.done():
-            return self.errors.pop()  # the reason of the abort is the start error, not a teardown error
+            return self.errors.pop(
+                0
+            )  # the reason of the abort is the start error; an error of `abort` stays a teardown error
         if self._entered.done():
             return None
         if not self._owner.done():

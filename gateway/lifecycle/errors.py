@@ -9,11 +9,11 @@ from .journal import format_error
 class StartError(Exception):
     """An entry could not be entered, or crashed before the startup was complete. `__cause__` is the reason.
 
-    When the error leaves the stack, everything that had been entered has been released.
+    When the error leaves the stack, everything that had been entered has been released or aborted.
 
     Attributes:
         name: the entry that failed.
-        entered: the names of the entries that were active before it, in order.
+        entered: the names of the other entries that were active, in order.
         teardown: the errors of the rollback, or None.
     """
 
@@ -42,7 +42,7 @@ class ForcedShutdownError(Exception):
 
 
 class EntryCrashedError(Exception):
-    """An active entry ended on its own. `__cause__` is the reason, if there is one."""
+    """An entry ended on its own: while it was active, or by cancelling itself. `__cause__` is the reason, if known."""
 
     def __init__(self, name: str, cause: BaseException | None = None) -> None:
         super().__init__(name)

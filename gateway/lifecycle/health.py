@@ -28,7 +28,10 @@ class CheckResult:
 
 
 async def run_health_checks(entries: Iterable[Entry[Any]], *, timeout: float) -> list[CheckResult]:
-    """Check all entries concurrently, each for at most `timeout` seconds. The results are in the order of the entries."""
+    """Check all entries concurrently, each for at most `timeout` seconds. The results are in the order of the entries.
+
+    An entry without a check is healthy unless it has crashed.
+    """
     started = monotonic()
     tasks = {asyncio.create_task(_check(entry, timeout), name=f"check of {entry.name}"): entry for entry in entries}
     if not tasks:

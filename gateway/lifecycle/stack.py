@@ -44,7 +44,7 @@ class LifecycleStack(AsyncExitStack):
         """Open nothing yet.
 
         Args:
-            startup_timeout: seconds for the whole startup, from now until `mark_started()`.
+            startup_timeout: seconds for the whole startup, from now until `mark_started()`. Each `enter` enforces it.
             shutdown_timeout: seconds for the whole shutdown, from `begin_shutdown()` or else from the exit of the stack.
             journal: records the events; a new one by default.
         """
@@ -59,14 +59,17 @@ class LifecycleStack(AsyncExitStack):
 
     @property
     def failure(self) -> "asyncio.Future[EntryCrashedError]":
-        """A future that is done as soon as an active entry has crashed. The process should stop then."""
+        """A future that is done as soon as an active entry has crashed. The process should stop then.
+
+        Wait for it with `asyncio.wait`, which does not cancel it.
+        """
         if self._failure is None:
             self._failure = asyncio.get_running_loop().create_future()
         return self._failure
 
     @property
     def ready(self) -> bool:
-        """True while every entry is active: the startup is complete, no shutdown has begun and no entry has crashed."""
+        """True while the startup is complete, no shutdown has begun and no entry has crashed."""
         return self.phase is Phase.STARTED and not self.failure.done()
 
     async def enter(
@@ -86,13 +89,13 @@ class LifecycleStack(AsyncExitStack):
             manager: entered and exited once, both in the same task.
             start_timeout: seconds for entering.
             stop_timeout: seconds for exiting. After that the entry is aborted and the next one exits.
-            abort: drops the open transports at once, without waiting. It may be called more than once.
+            abort: closes the transports immediately. It must not block, and it may be called more than once.
             check: tests whether the resource works now: returns a detail or None, or raises (see `run_health_checks`).
 
         Raises:
-            StartError: the entry failed or timed out, or an active entry crashed. The entry has been released.
+            StartError: the entry failed or timed out, or an active entry crashed. The entry has been released or aborted.
             RuntimeError: the shutdown has begun, or the name is taken.
-            asyncio.CancelledError: the caller was cancelled. The entry has been released.
+            asyncio.CancelledError: the caller was cancelled. The entry has been released or aborted.
         """
         if self.phase in (Phase.STOPPING, Phase.STOPPED):
             raise RuntimeError(f"{name} cannot be entered: the stack is {self.phase}")
@@ -121,7 +124,7 @@ class LifecycleStack(AsyncExitStack):
             if isinstance(error, StartTimeoutError) and remaining < start_timeout:
                 error.add_note(f"the timeout of the whole startup is {self._startup_timeout:.3g} s")
             failed = error.name if isinstance(error, EntryCrashedError) else name
-            raise StartError(failed, error, active) from error
+            raise StartError(failed, error, [active_name for active_name in active if active_name != failed]) from error
         self.push_async_exit(partial(self._teardown.exit_entry, entry))
         return value
 
@@ -133,7 +136,7 @@ class LifecycleStack(AsyncExitStack):
         """
         if self.failure.done():
             crash = self.failure.result()
-            raise StartError(crash.name, crash, [entry.name for entry in self.entries])
+            raise StartError(crash.name, crash, [entry.name for entry in self.entries if entry.is_active])
         self._startup_deadline = math.inf
         if self.phase is Phase.STARTING:  # a shutdown may have begun during the startup
             self.phase = Phase.STARTED
@@ -155,7 +158,7 @@ class LifecycleStack(AsyncExitStack):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
     ) -> bool:
-        """Release everything in reverse order. An error of the startup or of the body takes precedence.
+        """Release everything in reverse order. If the startup or the body failed, that error is raised, with a note.
 
         Raises:
             TeardownError: there was no other error, and an entry failed to exit or was aborted.

@@ -10,7 +10,7 @@ _EXIT_EVENTS = {EventType.EXITED, EventType.EXIT_FAILED, EventType.ABORTED, Even
 
 @dataclass(slots=True)
 class Span:
-    """One entry in time: when it began to enter, was entered, began to exit and had exited.
+    """One entry in time: when it began to enter, was entered (or failed to), began to exit and had exited.
 
     Times are seconds since the start of the journal, or None. `outcome` is the entry's last event, with its error.
     """

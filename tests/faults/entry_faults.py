@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from faultlab import AdjustableClock
+from faultlab import ExpirableTimers
 from gateway.briefs.briefs import Briefs
 from gateway.briefs.views import Views
 from gateway.lifecycle import EntryCrashedError, StartTimeoutError, StopTimeoutError
@@ -19,8 +19,10 @@ from gateway.resources.model import ModelResource
 from gateway.resources.rabbitmq import RabbitMQConnection
 from gateway.resources.redis import RedisPool
 
-ENTRY_TIMEOUT = 3.0  # the longest timeout of an entry while the lab adjusts the clock
-EXPIRED = ENTRY_TIMEOUT + 0.5  # how far the clock is advanced: less than the timeouts of the client libraries
+ENTRY_TIMEOUT = 3.0  # of each resource while the lab expires timers; those of the workers are 3 s or less, always
+EXPIRED = (
+    ENTRY_TIMEOUT + 0.5
+)  # timers due within this time expire: those of the entries, not those of the client libraries
 
 Hook = Callable[[], Coroutine[Any, Any, None]]
 
@@ -41,8 +43,8 @@ async def _raise_error() -> None:
 
 async def _hang_past_the_timeout() -> None:
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, AdjustableClock)
-    loop.advance(EXPIRED)
+    assert isinstance(loop, ExpirableTimers)
+    loop.expire_timers(EXPIRED)
     await hang()
 
 
@@ -58,7 +60,7 @@ async def hang_while_cancelled() -> None:
 
 
 async def hang_past_the_timeout_while_cancelled() -> None:
-    """Do the same, and advance the clock past the timeout of the entry."""
+    """Do the same, and expire the timeout of the entry."""
     lifespan_task.get().cancel()
     await _hang_past_the_timeout()
 

@@ -100,7 +100,7 @@ FAMILIES = [
     Family(
         "random schedule",
         "test_random_schedules",
-        "all of it, in any order (hypothesis)",
+        "starts, stops, cancellations and wire faults, in any order (hypothesis)",
         "-",
         "After any schedule, everything is released, and the next run is clean.",
     ),

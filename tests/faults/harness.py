@@ -24,7 +24,7 @@ from tests.end_to_end.running import RUNNER, held
 from tests.faults.entry_faults import ENTRY_TIMEOUT, FaultPlan, Hook, faults_injected
 from tests.faults.lifespan_run import LifespanRun, enter_and_exit, journal_of
 from tests.faults.lifespan_sweep import LifespanSweep
-from tests.support.entries import RESOURCES, TABLE, Phase, server_for
+from tests.support.entries import RESOURCES, TABLE, SweptPhase, server_for
 from tests.support.proxied import ProxiedServers
 
 MAX_DURATION = 1.0  # from an injection to the end of a run: far less than a timeout, far more than the 20 ms measured
@@ -61,7 +61,7 @@ class FaultLab:
 
     An async test uses `running()` or `start_and_stop()`: the lifespan runs in the test's event loop, while the test does
     something to the servers or to the wire. A sync test uses `run()` or `sweep()`: the lifespan runs in an event loop of
-    its own, whose clock the lab advances, so that no timeout is waited for. There, every resource has `ENTRY_TIMEOUT`
+    its own, whose timers the lab expires, so that no timeout is waited for. There, every resource has `ENTRY_TIMEOUT`
     seconds to start and to stop.
     """
 
@@ -180,7 +180,7 @@ class FaultLab:
         self, *, on_enter: Mapping[str, Hook] | None = None, on_exit: Mapping[str, Hook] | None = None
     ) -> LifespanRun:
         """Run the lifespan with faults inside its entries, and once more without a fault (`restart`)."""
-        app, run = create_app(self._isolated_settings()), LifespanRun()
+        app, run = create_app(self._with_entry_timeouts()), LifespanRun()
         self.runs.append(run)
 
         async def enter_and_exit_in_a_task() -> None:
@@ -195,17 +195,18 @@ class FaultLab:
             run.add(run_once(enter_and_exit_in_a_task, expected_errors=_EXPECTED_ERRORS))
         run.journal = journal_of(app)
         run.restart = self._run_clean()
+        run.leaks += run.restart.leaks
         return run
 
     def _run_clean(self) -> LifespanRun:
-        app, run = create_app(self._isolated_settings()), LifespanRun()
+        app, run = create_app(self._with_entry_timeouts()), LifespanRun()
         run.add(run_once(lambda: enter_and_exit(app), expected_errors=_EXPECTED_ERRORS))
         run.journal = journal_of(app)
         return run
 
     def sweep(
         self,
-        phase: Phase,
+        phase: SweptPhase,
         *,
         inject: Fault,
         at: Points,
@@ -217,12 +218,12 @@ class FaultLab:
         Raises:
             AssertionError: the sweep had fewer points in an entry than ever seen, so that it may have missed some.
         """
-        half: Phase = "startup" if phase == "startup" else "teardown"
-        minimum = {entry.name: entry.min_points[half, at.kind] for entry in TABLE if entry.min_points}
-        most: Counter[str] = Counter()
+        measured_phase: SweptPhase = "startup" if phase == "startup" else "teardown"
+        minimum = {entry.name: entry.min_points[measured_phase, at.kind] for entry in TABLE if entry.min_points}
+        max_points: Counter[str] = Counter()
         for _ in range(MAX_SWEEPS):
             found: Counter[str] = Counter()
-            self._sweep = LifespanSweep(self._isolated_settings(), phase)
+            self._sweep = LifespanSweep(self._with_entry_timeouts(), phase)
             for outcome in sweep(
                 self._sweep.run_with_fault,
                 point=at.kind,
@@ -239,13 +240,13 @@ class FaultLab:
                     self.runs.append(run)  # one for each entry is enough to look at
                 yield run
             self.cases += found
-            most |= found
-            if all(most[entry] >= points for entry, points in minimum.items()):
+            max_points |= found
+            if all(max_points[entry] >= points for entry, points in minimum.items()):
                 return
-        too_few = {entry: most[entry] for entry, points in minimum.items() if most[entry] < points}
+        too_few = {entry: max_points[entry] for entry, points in minimum.items() if max_points[entry] < points}
         raise AssertionError(f"fewer points than ever seen: {too_few} instead of {minimum}. Find out why.")
 
-    def _isolated_settings(self) -> Settings:
+    def _with_entry_timeouts(self) -> Settings:
         timeouts = {"start_timeout": ENTRY_TIMEOUT, "stop_timeout": ENTRY_TIMEOUT}
         groups = {entry: getattr(self.settings, entry).model_copy(update=timeouts) for entry in RESOURCES}
         return self.settings.model_copy(update=groups)

@@ -32,13 +32,14 @@ class LifespanRun:
         error: what the startup or the teardown raised.
         startup_duration: seconds.
         teardown_duration: seconds.
-        duration: seconds from the injection to the end of the run; without one, of the whole run.
-        leaks: what the process had open afterwards and not before, and errors that no task awaited.
         point: the number of the injection point, from 1, with file, line and function.
         active_entry: the entry that was being entered or released at that point; "all" if there was none.
         open_at_injection: the entries that were being entered, active or being released then, the latest first.
         wire: the connections that were closed, in order, if there are proxies.
-        restart: the run that followed at once, without a fault, after `run()` and in a sweep.
+        duration: after `run()` and in a sweep: seconds from the injection, if there is one, to the end of the run.
+        leaks: after `run()` and in a sweep: what the process had open afterwards and not before, and errors that no task
+            awaited. An async test calls `lab.leaks()` instead.
+        restart: after `run()` and in a sweep: the run that followed at once, without a fault.
         stack: of the app, while the lifespan is active.
         services: what the lifespan yields to the requests.
         client: of the app.
@@ -49,12 +50,12 @@ class LifespanRun:
     error: BaseException | None = None
     startup_duration: float = 0.0
     teardown_duration: float = 0.0
-    duration: float = 0.0
-    leaks: list[str] = field(default_factory=list)
     point: str = ""
     active_entry: str = "all"
     open_at_injection: list[str] = field(default_factory=list)
     wire: list[Closed] = field(default_factory=list)
+    duration: float = field(init=False, repr=False)
+    leaks: list[str] = field(init=False, repr=False)
     restart: "LifespanRun" = field(init=False, repr=False)
     stack: LifecycleStack = field(init=False, repr=False)
     services: Gateway = field(init=False, repr=False)

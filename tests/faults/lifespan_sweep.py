@@ -12,7 +12,7 @@ from gateway.lifecycle import EventType, LifecycleStack
 from gateway.lifespan import lifespan
 from gateway.settings import Settings
 from tests.faults.lifespan_run import LifespanRun, enter_and_exit, journal_of
-from tests.support.entries import Phase
+from tests.support.entries import SweptPhase
 
 CANCEL_TIMEOUT = 10.0  # for a startup to reach the entry at which it is cancelled
 
@@ -23,7 +23,7 @@ _numbers = count(1)
 class LifespanSweep:
     """Runs the lifespan with a fault in one phase; `run` is the current or last run."""
 
-    def __init__(self, settings: Settings, phase: Phase) -> None:
+    def __init__(self, settings: Settings, phase: SweptPhase) -> None:
         """Prepare the runs. Each connects under a name of its own: the instance name and a number."""
         self.run = LifespanRun()
         self._settings = settings

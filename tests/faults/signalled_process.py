@@ -33,6 +33,7 @@ class SignalledProcess:
         self.stop_duration = 0.0  # seconds from the last signal to the end
         self._run = run
         self._signals = iter(signals)
+        self._signalled_at = 0.0
 
     def start(self, *where: str, hangs_until_cancelled: int = 1) -> None:
         """Start the process; see hanging_app.py for `where`."""
@@ -49,13 +50,13 @@ class SignalledProcess:
     def send_signal(self) -> None:
         """Send the next signal."""
         self.process.send(next(self._signals))
+        self._signalled_at = time.monotonic()
 
     async def exit_status(self) -> int:
         """Wait until the process has ended after its last signal, and return its exit status."""
         assert list(self._signals) == []
-        started = time.monotonic()
-        status = await self.process.status(limit=MAX_STOP_DURATION)
-        self.stop_duration = time.monotonic() - started
+        status = await self.process.status(limit=3 * MAX_STOP_DURATION)
+        self.stop_duration = time.monotonic() - self._signalled_at
         return status
 
     @property

@@ -6,7 +6,7 @@ import pytest
 
 from faultlab import Cancel
 from tests.faults.harness import ALL_POINTS, LOOP_ITERATIONS, MAX_DURATION, TASK_STEPS, FaultLab, Points
-from tests.support.entries import Phase
+from tests.support.entries import SweptPhase
 
 pytestmark = pytest.mark.usefixtures("no_broker_leaks")
 
@@ -24,7 +24,7 @@ CASES = [
 
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize(("cancellation", "points"), CASES)
-def test_cancelled_at_every_point(lab: FaultLab, cancellation: Cancel, points: Points, phase: Phase) -> None:
+def test_cancelled_at_every_point(lab: FaultLab, cancellation: Cancel, points: Points, phase: SweptPhase) -> None:
     """Wherever the lifespan is cancelled, the cancellation arrives, every entry exits in reverse order, nothing leaks, and
     the next run is clean.
     """

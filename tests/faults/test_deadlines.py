@@ -15,7 +15,7 @@ each_kind_of_point = pytest.mark.parametrize("points", ALL_POINTS, ids=str)
 @each_kind_of_point
 def test_start_deadline_expires_at_every_point(lab: FaultLab, points: Points) -> None:
     """Wherever the start timeout of an entry expires, the startup fails for that entry, everything before it is released in
-    reverse order, nothing leaks, and the next run is clean. At a few points the entry is already active.
+    reverse order, nothing leaks, and the next run is clean. At some points the entry is already active.
     """
     runs = failures = 0
     for run in lab.sweep("startup", inject=ExpireDeadlines(EXPIRED), at=points):

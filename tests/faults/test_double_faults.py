@@ -1,6 +1,7 @@
 """Double faults: two entries fail in one run. Each other entry is released, in order and in time.
 
-Every pair of entries is a case of its own. No timeout is waited for: an entry that hangs advances the clock of the event loop.
+Every pair of entries is a case of its own. No timeout is waited for: an entry that hangs lets the timers
+of the event loop expire.
 """
 
 from itertools import combinations
@@ -37,8 +38,8 @@ def patched_entries(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_failed_start_then_failed_stop(
     lab: FaultLab, start_fault: EntryFault, stop_fault: EntryFault, earlier: str, later: str
 ) -> None:
-    """`later` fails to start and, during the rollback, `earlier` fails to stop: the others are still released in reverse
-    order, and the `StartError` names `later` and carries the error of `earlier`.
+    """`later` fails to start with `start_fault`. During the rollback, `earlier` fails to stop with `stop_fault`. The others are
+    released in reverse order, and the `StartError` names `later` and carries the error of `earlier`.
     """
     run = lab.run(on_enter={later: start_fault.hook}, on_exit={earlier: stop_fault.hook})
 

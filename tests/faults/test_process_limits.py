@@ -23,7 +23,7 @@ ENOUGH_DESCRIPTORS = 100  # for a whole startup
 
 
 def write_model(folder: Path, content: str) -> Path:
-    """Write a model file with such a content."""
+    """Write a model file with the given content; none for `missing`."""
     path = folder / "model.onnx"
     shipped = SHIPPED_MODEL.read_bytes()
     if content != "missing":

@@ -155,3 +155,26 @@ async def test_abort_in_the_iteration_of_entering() -> None:
         "enter failed one",
         "stopped",
     ]
+
+
+async def test_abort_that_raises_while_entering() -> None:
+    """If `abort` itself raises, the start error is still the forced shutdown; the other error is a teardown error."""
+    stack = LifecycleStack()
+    entering = Pause()
+
+    def raise_error() -> None:
+        raise OSError("no transport")
+
+    async def start() -> None:
+        async with stack:
+            await enter(stack, "one", on_enter=entering, abort=raise_error)
+
+    task = asyncio.create_task(start())
+    await entering.reached.wait()
+    stack.abort()
+    with pytest.raises(StartError) as caught:
+        await task
+
+    assert isinstance(caught.value.__cause__, ForcedShutdownError)
+    assert isinstance(caught.value.teardown, TeardownError)
+    assert [repr(error) for error in caught.value.teardown.exceptions] == ["OSError('no transport')"]

@@ -67,7 +67,7 @@ async def test_crash_while_another_entry_starts() -> None:
             await enter_worker(stack, crash)
             await enter(stack, "three", on_enter=crash_worker_and_hang)
 
-    assert caught.value.name == "worker"
+    assert (caught.value.name, caught.value.entered) == ("worker", ("one",))
     assert stack.journal.now < 2
     assert event_sequence(stack.journal)[4:] == [
         "entering three",
@@ -83,12 +83,15 @@ async def test_crash_while_another_entry_starts() -> None:
 async def test_crash_before_mark_started() -> None:
     """`mark_started` raises the start error of an entry that has crashed."""
     crash = asyncio.Event()
-    with pytest.raises(StartError, match="worker failed to start: EntryCrashedError"):
+    with pytest.raises(StartError, match="worker failed to start: EntryCrashedError") as caught:
         async with LifecycleStack() as stack:
+            await enter(stack, "one")
             await enter_worker(stack, crash)
             crash.set()
             await stack.failure
             stack.mark_started()
+
+    assert caught.value.entered == ("one",)
 
 
 async def test_crashed_entry_is_not_listed_as_entered() -> None:

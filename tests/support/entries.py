@@ -7,13 +7,13 @@ from faultlab import InjectionPoint
 from gateway.devstack.server import Server
 from gateway.devstack.stack import Devstack
 
-Phase = Literal["startup", "teardown", "rollback"]
+SweptPhase = Literal["startup", "teardown", "rollback"]
 
 _ITERATION, _STEP = InjectionPoint.LOOP_ITERATION, InjectionPoint.TASK_STEP
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class EntrySpec:
     """One entry of the lifespan.
 
     Attributes:
@@ -32,12 +32,12 @@ class Entry:
     url_setting: str = "url"
     close_message: str = ""
     min_messages: int = 0
-    min_points: dict[tuple[Phase, InjectionPoint], int] = field(default_factory=dict)
+    min_points: dict[tuple[SweptPhase, InjectionPoint], int] = field(default_factory=dict)
 
 
 TABLE = [
-    Entry(name="http", server="weather", protocol="http", url_setting="weather_url"),
-    Entry(
+    EntrySpec(name="http", server="weather", protocol="http", url_setting="weather_url"),
+    EntrySpec(
         name="database",
         server="postgresql",
         protocol="postgresql",
@@ -50,7 +50,7 @@ TABLE = [
             ("teardown", _STEP): 1,
         },
     ),
-    Entry(
+    EntrySpec(
         name="redis",
         server="redis",
         protocol="redis",
@@ -62,7 +62,7 @@ TABLE = [
             ("teardown", _STEP): 3,
         },
     ),
-    Entry(
+    EntrySpec(
         name="rabbitmq",
         server="rabbitmq",
         protocol="amqp",
@@ -75,11 +75,11 @@ TABLE = [
             ("teardown", _STEP): 20,
         },
     ),
-    Entry(name="model"),
-    Entry(name="relay"),
-    Entry(name="reports"),
-    Entry(name="views"),
-    Entry(name="briefs"),
+    EntrySpec(name="model"),
+    EntrySpec(name="relay"),
+    EntrySpec(name="reports"),
+    EntrySpec(name="views"),
+    EntrySpec(name="briefs"),
 ]
 
 BY_NAME = {entry.name: entry for entry in TABLE}
