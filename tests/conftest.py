@@ -1,9 +1,8 @@
-"""The servers that tests ask for: each is started by the first test that names it, and lives as long as the session."""
+"""The servers that tests use. They run as long as the session."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -13,15 +12,18 @@ from gateway.devstack.postgresql import PostgreSQL
 from gateway.devstack.rabbitmq import RabbitMQ
 from gateway.devstack.redis import Redis
 from gateway.devstack.server import Server
-from gateway.devstack.stack import Devstack
+from gateway.devstack.stack import Devstack, enter_together
 from gateway.devstack.weather import Weather
 from gateway.places.seed import seed
 from gateway.schema.migrate import migrate
 
-S = TypeVar("S", bound=Server)
-
 pytest.register_assert_rewrite("tests.faults", "tests.end_to_end", "tests.support")  # they assert, too
 pytest_plugins = ["tests.faults.report_plugin"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the minute of chaos first: at the end it would run alone, and it mostly waits."""
+    items.sort(key=lambda item: item.path.parent.name != "chaos")
 
 
 @pytest.fixture(scope="session")
@@ -44,36 +46,49 @@ def devstack_folder(anyio_backend: str) -> Iterator[Path]:
         yield folder
 
 
-@asynccontextmanager
-async def until_killed(server: S) -> AsyncIterator[S]:
-    """Run a server; kill it in the end, because its data is not needed and a graceful stop takes seconds."""
-    async with server:
-        yield server
-        server.kill()
+@pytest.fixture(scope="session")
+async def session_servers(request: pytest.FixtureRequest, devstack_folder: Path) -> AsyncIterator[Devstack]:
+    """The servers; those that a collected test needs are up. They start together at the first test that needs any."""
+    servers = Devstack(
+        folder=devstack_folder,
+        weather=Weather(devstack_folder / "weather"),
+        postgresql=PostgreSQL(devstack_folder / "postgresql"),
+        redis=Redis(devstack_folder / "redis"),
+        rabbitmq=RabbitMQ(devstack_folder / "rabbitmq"),
+    )
+    all_servers: dict[str, Server] = {
+        "weather_server": servers.weather,
+        "postgresql_server": servers.postgresql,
+        "redis_server": servers.redis,
+        "rabbitmq_server": servers.rabbitmq,
+    }
+    fixtures = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    needed = [server for name, server in all_servers.items() if name in fixtures]
+    async with AsyncExitStack() as stack:
+        await enter_together(stack, needed)
+        yield servers
+        for server in needed:
+            server.kill()  # a graceful stop takes seconds, and the data is not needed
 
 
 @pytest.fixture(scope="session")
-async def postgresql_server(devstack_folder: Path) -> AsyncIterator[PostgreSQL]:
-    async with until_killed(PostgreSQL(devstack_folder / "postgresql")) as server:
-        yield server
+def postgresql_server(session_servers: Devstack) -> PostgreSQL:
+    return session_servers.postgresql
 
 
 @pytest.fixture(scope="session")
-async def redis_server(devstack_folder: Path) -> AsyncIterator[Redis]:
-    async with until_killed(Redis(devstack_folder / "redis")) as server:
-        yield server
+def redis_server(session_servers: Devstack) -> Redis:
+    return session_servers.redis
 
 
 @pytest.fixture(scope="session")
-async def rabbitmq_server(devstack_folder: Path) -> AsyncIterator[RabbitMQ]:
-    async with until_killed(RabbitMQ(devstack_folder / "rabbitmq")) as server:
-        yield server
+def rabbitmq_server(session_servers: Devstack) -> RabbitMQ:
+    return session_servers.rabbitmq
 
 
 @pytest.fixture(scope="session")
-async def weather_server(devstack_folder: Path) -> AsyncIterator[Weather]:
-    async with until_killed(Weather(devstack_folder / "weather")) as server:
-        yield server
+def weather_server(session_servers: Devstack) -> Weather:
+    return session_servers.weather
 
 
 @pytest.fixture
@@ -86,20 +101,20 @@ async def weather(weather_server: Weather) -> AsyncIterator[Weather]:
 
 @pytest.fixture(scope="session")
 def devstack(
-    devstack_folder: Path,
+    session_servers: Devstack,
     weather_server: Weather,
     postgresql_server: PostgreSQL,
     redis_server: Redis,
     rabbitmq_server: RabbitMQ,
 ) -> Devstack:
     """All four, with the environment that makes a gateway use them."""
-    return Devstack(
-        folder=devstack_folder,
-        weather=weather_server,
-        postgresql=postgresql_server,
-        redis=redis_server,
-        rabbitmq=rabbitmq_server,
-    )
+    del (
+        weather_server,
+        postgresql_server,
+        redis_server,
+        rabbitmq_server,
+    )  # `session_servers` starts the servers that are named like this
+    return session_servers
 
 
 @pytest.fixture(scope="session")

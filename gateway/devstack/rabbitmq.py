@@ -123,7 +123,12 @@ class RabbitMQ(Server):
             arguments = [_binary("gateway"), _binary(name), *[_binary(".*")] * 3, _ACTOR]
             steps.append(f"ok = rabbit_auth_backend_internal:set_permissions({', '.join(arguments)})")
         await self._evaluate(*steps)
+        await self.sync()
         return self.url_of(name)
+
+    async def sync(self) -> None:
+        """Write all definitions to disk: vhosts, exchanges, queues. RabbitMQ does so in the background; a kill may be earlier."""
+        await self._evaluate("catch mnesia:sync_log()")  # later versions may keep them elsewhere
 
     async def delete_vhost(self, name: str, *, wait: bool = True) -> None:
         """Delete a vhost, its connections too.

@@ -52,11 +52,11 @@ async def devstack(*, report: Report = say_nothing) -> AsyncIterator[Devstack]:
             redis=Redis(folder / "redis", report=report),
             rabbitmq=RabbitMQ(folder / "rabbitmq", report=report),
         )
-        await _enter_together(stack, [servers.weather, servers.postgresql, servers.redis, servers.rabbitmq])
+        await enter_together(stack, [servers.weather, servers.postgresql, servers.redis, servers.rabbitmq])
         yield servers
 
 
-async def _enter_together(stack: AsyncExitStack, servers: Iterable[Server]) -> None:
+async def enter_together(stack: AsyncExitStack, servers: Iterable[Server]) -> None:
     """Enter the servers concurrently; each is on the stack as soon as it is up, so that any failure gives it back."""
     try:
         async with asyncio.TaskGroup() as starting:

@@ -85,6 +85,7 @@ class TestAllServers:
             await client.set("kept", 1)
         async with await aio_pika.connect(devstack.rabbitmq.url) as amqp:
             await (await amqp.channel()).declare_queue("kept", durable=True)
+            await devstack.rabbitmq.sync()
         try:
             for each in servers:
                 pids = remains.belonging(each.folder)

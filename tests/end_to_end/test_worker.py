@@ -146,6 +146,7 @@ class TestAnObservation:
                 return text in (checks["relay"]["remark"] or "")
 
             await report(5)
+            await servers.rabbitmq.sync()
             writing = asyncio.create_task(report(40))
             servers.rabbitmq.kill()
             try:

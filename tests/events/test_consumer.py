@@ -179,6 +179,7 @@ Trouble = Callable[[RabbitMQ, Server, AbstractChannel], Awaitable[None]]
 
 
 async def is_killed(_rabbitmq: RabbitMQ, server: Server, _channel: AbstractChannel) -> None:
+    await server.sync()
     server.kill()
     await server.start()
 
@@ -272,6 +273,7 @@ async def test_what_was_being_handled_when_the_channel_was_lost_comes_again(
             return len(begun) == 3
 
         await wait_until(all_begun, "all are being handled")
+        await rabbitmq_server.sync()
         rabbitmq_server.kill()
         await rabbitmq_server.start()
         await handler.has(*ids)

@@ -141,6 +141,7 @@ async def test_without_rabbitmq_the_outbox_grows_and_empties_once_it_is_back(
 ) -> None:
     ids = await enqueue(database)
     await emptied(database)
+    await rabbitmq_server.sync()
     rabbitmq_server.kill()
     try:
         for _ in range(3):
