@@ -68,7 +68,7 @@ FAMILIES = [
     Family(
         "server rejection",
         "test_server_rejections",
-        "wrong password, no such database, too many clients, loading, read-only, blocked, ...",
+        "wrong password, no such database, too many clients, loading, read-only, blocked",
         "the startup; some while serving",
         "A permanent error fails at once and names the fix; a transient one is retried until the start timeout.",
         "test_forbidden_vhost",

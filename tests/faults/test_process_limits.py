@@ -79,6 +79,7 @@ async def test_no_file_descriptors(lab: FaultLab) -> None:
             break
         assert isinstance(run.error, StartError)
         failed.add(run.error.name)
+        lab.cases[run.error.name] += 1
 
     assert run.is_clean
     assert failed >= {*CONNECTED}
