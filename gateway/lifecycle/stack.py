@@ -101,7 +101,7 @@ class LifecycleStack(AsyncExitStack):
             raise RuntimeError(f"{name} cannot be entered: the stack is {self.phase}")
         if name in (entry.name for entry in self.entries):
             raise RuntimeError(f"{name} cannot be entered: the stack already has an entry of that name")
-        active = [entry.name for entry in self.entries if entry.is_active]
+        active = self._active_names()
         remaining = self._startup_deadline - self.journal.now
         entry = Entry(
             name,
@@ -124,7 +124,7 @@ class LifecycleStack(AsyncExitStack):
             if isinstance(error, StartTimeoutError) and remaining < start_timeout:
                 error.add_note(f"the timeout of the whole startup is {self._startup_timeout:.3g} s")
             failed = error.name if isinstance(error, EntryCrashedError) else name
-            raise StartError(failed, error, [active_name for active_name in active if active_name != failed]) from error
+            raise StartError(failed, error, [other for other in active if other != failed]) from error
         self.push_async_exit(partial(self._teardown.exit_entry, entry))
         return value
 
@@ -136,7 +136,7 @@ class LifecycleStack(AsyncExitStack):
         """
         if self.failure.done():
             crash = self.failure.result()
-            raise StartError(crash.name, crash, [entry.name for entry in self.entries if entry.is_active])
+            raise StartError(crash.name, crash, self._active_names())
         self._startup_deadline = math.inf
         if self.phase is Phase.STARTING:  # a shutdown may have begun during the startup
             self.phase = Phase.STARTED
@@ -189,6 +189,9 @@ class LifecycleStack(AsyncExitStack):
         if raised is not None and raised is not exc:
             raise raised
         return suppressed
+
+    def _active_names(self) -> list[str]:
+        return [entry.name for entry in self.entries if entry.is_active]
 
     def pop_all(self) -> NoReturn:
         """Not supported: journal, deadlines and owner tasks belong to this stack."""

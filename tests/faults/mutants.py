@@ -78,7 +78,7 @@ ENTRY_ENTER = [
     Mutant(
         ENTRY, "self._abort_requested, self._failure}", "self._abort_requested}", "a crash does not end the startup"
     ),
-    Mutant(ENTRY, "return self.errors.pop()", "return self.errors[-1]", "a forced start is reported twice"),
+    Mutant(ENTRY, "return self.errors.pop(0)", "return self.errors[0]", "a forced start is reported twice"),
     Mutant(ENTRY, "if self.is_active:", "if False:", "an entry that was just entered is not exited"),
 ]
 
