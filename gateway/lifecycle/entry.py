@@ -118,9 +118,8 @@ class Entry(Generic[T]):
         if self._failure.done():
             return self._failure.result()
         if self._abort_requested.done():
-            return self.errors.pop(
-                0
-            )  # the reason of the abort is the start error; an error of `abort` stays a teardown error
+            # The reason of the abort is the start error. An error of the abort function stays a teardown error.
+            return self.errors.pop(0)
         if self._entered.done():
             return None
         if not self._owner.done():
