@@ -73,6 +73,7 @@ def long_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls to backends have CALL_TIMEOUT: who waits for a server that does not answer is later than any load makes it."""
     monkeypatch.setattr("gateway.briefs.briefs.CALL_WITHIN", CALL_TIMEOUT)
     monkeypatch.setattr("gateway.resources.database.COMMAND_TIMEOUT", CALL_TIMEOUT)
+    monkeypatch.setattr("gateway.resources.database.CONNECT_TIMEOUT", CALL_TIMEOUT)
 
 
 @pytest.fixture

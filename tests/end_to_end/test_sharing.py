@@ -26,7 +26,7 @@ from tests.support.waiting import TIMEOUT, wait_until
 PLACES = [2657896, 2661552, 2660646, 2659994, 2661604, 2657970]
 """Zürich, Bern, Genève, Lausanne, Basel, Winterthur."""
 NO_PLACE = 1
-STALL_EVERY = 100  # of the servers' replies one comes later than anybody waits for it
+STALL_EVERY = 20  # of the servers' replies one comes later than anybody waits for it
 MOST_ROUNDS = 50
 
 
