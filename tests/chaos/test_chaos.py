@@ -122,9 +122,9 @@ async def give_old_weather(servers: Devstack, url: str, place_ids: Sequence[int]
     """Let Redis have weather of two hours ago: that which the first of the places has now."""
     first = f"weather:{place_ids[0]}"
     async with Redis.from_url(servers.redis.url) as redis, aiohttp.ClientSession() as session:
-        await ask(session, url, "GET", f"{url}/v1/places/{place_ids[0]}/brief")
 
         async def is_kept() -> object:
+            await ask(session, url, "GET", f"{url}/v1/places/{place_ids[0]}/brief")
             return await redis.exists(first)
 
         await wait_until(is_kept, "there is weather")

@@ -69,13 +69,17 @@ async def gateway(settings: Settings) -> AsyncIterator[Running]:
 
 
 @pytest.fixture
-async def gateway_with_deadline(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
-    """An app whose briefs have BRIEF_TIMEOUT, and whose calls to backends have CALL_TIMEOUT.
-
-    A brief that waits for a call to a server that does not answer takes thirty times as long as it may: no load hides that.
-    """
+def long_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls to backends have CALL_TIMEOUT: who waits for a server that does not answer is later than any load makes it."""
     monkeypatch.setattr("gateway.briefs.briefs.CALL_WITHIN", CALL_TIMEOUT)
     monkeypatch.setattr("gateway.resources.database.COMMAND_TIMEOUT", CALL_TIMEOUT)
+    monkeypatch.setattr("gateway.resources.database.CONNECT_TIMEOUT", CALL_TIMEOUT)
+
+
+@pytest.fixture
+async def gateway_with_deadline(long_calls: None, settings: Settings) -> AsyncIterator[Running]:
+    """An app whose briefs have BRIEF_TIMEOUT, a thirtieth of what calls to backends have."""
+    del long_calls
     async with running(settings.model_copy(update={"brief_timeout": BRIEF_TIMEOUT})) as it:
         yield it
 

@@ -9,10 +9,9 @@ from pydantic import SecretStr
 
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
-from tests.end_to_end.conftest import Start
+from tests.end_to_end.conftest import LATE, Start
 from tests.end_to_end.running import Running, running
 from tests.end_to_end.test_api import is_problem
-from tests.support.waiting import TIMEOUT
 
 KEYS = ("old-key", "new-key")
 RAIN = {"temperature_c": 12.5, "condition": "rain", "note": "wet"}
@@ -121,12 +120,13 @@ class TestAReport:
     async def test_that_is_too_large_is_refused(self, gateway: Running) -> None:
         assert is_problem(await gateway.client.post(HERE, content=b" " * (1024 * 1024 + 1)), 413)
 
+    @pytest.mark.usefixtures("long_calls")
     async def test_may_be_stored_while_the_database_stalls_and_is_answered_in_time(
         self, gateway: Running, servers: Devstack
     ) -> None:
         headers = {"Idempotency-Key": gateway.stack.journal.started_at.isoformat()}
         with servers.postgresql.suspended():
-            async with asyncio.timeout(TIMEOUT):  # without a bound it would wait for the database
+            async with asyncio.timeout(LATE):
                 response = await gateway.client.post(HERE, json=RAIN, headers=headers)
         again = await gateway.client.post(HERE, json=RAIN, headers=headers)
 

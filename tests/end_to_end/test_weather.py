@@ -32,6 +32,12 @@ async def redis(servers: Devstack) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture(autouse=True)
+def no_write_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weather is written to Redis however busy the machine is."""
+    monkeypatch.setattr("gateway.briefs.forecasts.KEEP_WITHIN", TIMEOUT)
+
+
+@pytest.fixture(autouse=True)
 async def upstream(weather: Weather) -> Weather:
     """The upstream, its calls counted from zero, and without faults (see the fixture `weather`)."""
     await weather.reset_calls()
