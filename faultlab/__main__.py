@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
@@ -11,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from functools import cache
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from .checker import BASELINE_RUNS, BaselineError, Finding, LifespanChecker, PhaseResult
 from .injection_points import InjectionPoint
@@ -58,8 +59,15 @@ def main(arguments: list[str] | None = None) -> int:
     return _UNUSABLE
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports errors without what stands before the host of a URL: it may be a password."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(re.sub(r"://\S*@", "://***@", message))
+
+
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"python -m {__package__}",
         description="Check the lifespan of an ASGI app: start and stop it, cancel that at every point, and print what it"
         " leaks, where that was acquired, and when. Exit status: 0 no leaks and no errors, 1 leaks or errors,"

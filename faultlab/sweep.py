@@ -57,6 +57,7 @@ class Run:
         self.at = at
         self.activity = ""
         self.injected_at = 0.0  # by the monotonic clock; the first injection, if the fault repeats
+        self.injection_error: BaseException | None = None  # raised by the fault itself, or by `describe`
         self._fault = fault
         self._counter = counter
         self._loop = loop
@@ -80,9 +81,14 @@ class Run:
         fault = self._fault
 
         def inject() -> None:
-            self.injected_at = self.injected_at or time.monotonic()
-            self.activity = self.activity or describe()
-            fault.inject(task, self._loop)
+            # An error here must not become one of the task whose step this is: the code under test could swallow it.
+            try:
+                self.injected_at = self.injected_at or time.monotonic()
+                self.activity = self.activity or describe()
+                fault.inject(task, self._loop)
+            except BaseException as error:  # noqa: BLE001 - the sweep raises it when the run has ended
+                self.injection_error = error
+                self._counter.disarm()
 
         self._counter.arm(self.at, fault.repeat, inject)
         try:
@@ -119,7 +125,7 @@ def sweep(
         follow_up: called after a run with an injection, in the same loop: a restart, for example. Its errors are raised,
             its leaks are added to the outcome.
         expected_errors: the errors that the code under test raises because of the fault. They become `Outcome.error`.
-            An `AssertionError` is never expected.
+            An `AssertionError` is never expected, nor a group that contains one.
 
     Raises:
         BaseException: any other error of `function`, at once, with its traceback and a note of the point: an assertion
@@ -227,6 +233,8 @@ async def _run_and_settle(setup: _Setup, run: Run, counter: PointCounter) -> Out
 
 def _judge(task: "asyncio.Future[Any]", run: Run, outcome: Outcome, expected_errors: Errors) -> None:
     """Store how the run ended, or raise what must not be mistaken for an effect of the fault."""
+    if run.injection_error is not None:
+        raise run.injection_error
     if task.cancelled():
         if not (run.fired and run.cancels):
             raise UnexpectedCancellationError("the run was cancelled, but not by a fault")
@@ -235,11 +243,18 @@ def _judge(task: "asyncio.Future[Any]", run: Run, outcome: Outcome, expected_err
     error = task.exception()
     if error is None:
         return
-    expected = isinstance(error, expected_errors) and not isinstance(error, AssertionError)
+    expected = isinstance(error, expected_errors) and not _contains_assertion(error)
     if not expected or not (run.fired or run.at == 0):
         raise error
     error.__traceback__ = None  # its frames would keep the objects of the run alive
     outcome.error = error
+
+
+def _contains_assertion(error: BaseException) -> bool:
+    """Return whether the error is an `AssertionError`, or a group that contains one."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(_contains_assertion(inner) for inner in error.exceptions)
+    return isinstance(error, AssertionError)
 
 
 @contextmanager

@@ -42,11 +42,11 @@ def main(paths: Iterable[str]) -> int:
 
 def check(path: Path) -> list[str]:
     """Return a line of text for each finding in one file, in the order of the file."""
-    source = path.read_text()
+    source = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
         passages, findings = [_without_code_blocks(source)], []
     else:
-        tree = ast.parse(source)
+        tree = ast.parse(source, filename=str(path))
         passages = [*_comments(source), *_strings(tree)]
         findings = list(_tests(tree)) if path.name.startswith("test_") else []
     findings += [finding for passage in passages for finding in _phrases(passage)]

@@ -196,5 +196,5 @@ def _program(name: str) -> str:
 
 
 def _binary(text: str) -> str:
-    """The text as an Erlang binary. Erlang's strings have the escapes of JSON's that occur here."""
-    return f"<<{json.dumps(text, ensure_ascii=False)}/utf8>>"
+    """Return the text in UTF-8 as an Erlang binary. Its numbers need no escapes, and erl_call reads Latin-1."""
+    return f"<<{','.join(map(str, text.encode()))}>>"

@@ -434,3 +434,12 @@ def test_cancellation_turned_into_another_error(tmp_path: Path) -> None:
 
     assert done.returncode == 1
     assert "error: the lifespan was cancelled and raised another error: RuntimeError('interrupted')" in done.stdout
+
+
+@pytest.mark.parametrize("option", ["--points {}", "--partition={}", "--unknown={}", "--unknown{}"])
+def test_usage_error_has_no_password(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A usage error about an option that was given a URL does not repeat the user and the password."""
+    with pytest.raises(SystemExit):
+        main([*option.format("redis://user:secret@host/0").split(), "service:app"])
+
+    assert "secret" not in capsys.readouterr().err

@@ -459,3 +459,36 @@ class TestRunOnce:
             run_once(fail)
         with pytest.raises(UnexpectedCancellationError):
             run_once(cancel_itself)
+
+
+@pytest.mark.parametrize("point", InjectionPoint)
+def test_error_of_the_fault_fails_the_sweep(point: InjectionPoint) -> None:
+    """An error of the fault itself is raised with a note, even in the step of a task that swallows it."""
+
+    def fail_to_inject() -> None:
+        raise AssertionError("not injected")
+
+    async def swallow_everything() -> None:
+        with suppress(BaseException):
+            await steps(3)
+
+    async def run(run: Run) -> None:
+        with run.armed():
+            await asyncio.create_task(swallow_everything())
+
+    with pytest.raises(AssertionError, match="not injected") as caught:
+        list(sweep(run, point=point, fault=Call(fail_to_inject, "fails"), expected_errors=Exception))
+    assert caught.value.__notes__[0].startswith("the fault was injected at point 1,")
+
+
+def test_assertion_in_a_group_fails_the_sweep() -> None:
+    """An expected error that contains an assertion is raised."""
+
+    async def run(run: Run) -> None:
+        with run.armed():
+            await steps()
+        if run.fired:
+            raise ExceptionGroup("several", [ValueError("one"), AssertionError("two")])
+
+    with pytest.raises(ExceptionGroup, match="several"):
+        list(sweep(run, fault=Call(lambda: None, "nothing"), expected_errors=ExceptionGroup))

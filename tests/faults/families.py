@@ -31,7 +31,7 @@ FAMILIES = [
         "`task.cancel()`: once, twice, at every later point",
         "each loop iteration and each task step of a startup and of a teardown; asyncio and uvloop",
         "The cancellation arrives, every entry exits in reverse order, nothing leaks, and the next run is clean.",
-        "test_cancelled_at_every_point[startup-once-loop iteration",
+        "test_cancelled_at_every_point[once-loop iteration, asyncio-startup",
     ),
     Family(
         "deadline",

@@ -186,6 +186,7 @@ class FaultLab:
         async def enter_and_exit_in_a_task() -> None:
             task = asyncio.create_task(enter_and_exit(app))  # a hook can cancel it
             await asyncio.wait({task})
+            run.journal = journal_of(app)
             if task.cancelled():
                 run.outcome = "cancelled"
             else:
@@ -193,7 +194,6 @@ class FaultLab:
 
         with faults_injected(FaultPlan(on_enter=on_enter or {}, on_exit=on_exit or {})):
             run.add(run_once(enter_and_exit_in_a_task, expected_errors=_EXPECTED_ERRORS))
-        run.journal = journal_of(app)
         run.restart = self._run_clean()
         run.leaks += run.restart.leaks
         return run

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from faultlab import Outcome
 from faultlab.wire import Closed
-from gateway.lifecycle import EventType, Journal, LifecycleStack, StartError, TeardownError, format_error
+from gateway.lifecycle import EventType, LifecycleEvent, LifecycleStack, StartError, TeardownError, format_error
 from gateway.lifespan import Gateway, lifespan
 from tests.faults.entry_faults import lifespan_task
 from tests.support.entries import ENTRIES
@@ -27,7 +27,7 @@ class LifespanRun:
     As a context manager, it adds the injection point and the timeline to the error of a claim that fails in its block.
 
     Attributes:
-        journal: what happened to each entry, in order.
+        journal: the events of each entry until the end of the run, in order.
         outcome: `finished`, `failed` (see `error`) or `cancelled`.
         error: what the startup or the teardown raised.
         startup_duration: seconds.
@@ -45,7 +45,7 @@ class LifespanRun:
         client: of the app.
     """
 
-    journal: Journal = field(default_factory=Journal)
+    journal: list[LifecycleEvent] = field(default_factory=list)
     outcome: Literal["finished", "failed", "cancelled"] = "finished"
     error: BaseException | None = None
     startup_duration: float = 0.0
@@ -160,12 +160,15 @@ async def enter_and_exit(app: FastAPI) -> None:
         pass
 
 
-def journal_of(app: FastAPI) -> Journal:
-    """Return the journal of an ended run. In each, the entries are entered in their order, and `stopped` is the end."""
+def journal_of(app: FastAPI) -> list[LifecycleEvent]:
+    """Return the events of a run that has just ended. In each, entries start in order, and `stopped` is the last event.
+
+    It is a copy: an entry that is released later than `stopped` does not count as released.
+    """
     if not hasattr(app.state, "stack"):
-        return Journal()  # cancelled before the lifespan began
-    journal: Journal = app.state.stack.journal
+        return []  # cancelled before the lifespan began
+    journal: list[LifecycleEvent] = [*app.state.stack.journal]
     entered = [event.name for event in journal if event.type is EventType.ENTERED]
     assert entered == ENTRIES[: len(entered)]
-    assert [*journal][-1].type is EventType.STOPPED
+    assert journal[-1].type is EventType.STOPPED
     return journal

@@ -33,6 +33,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     lab = getattr(item, "funcargs", {}).get("lab")
     if call.when != "call" or call.excinfo is not None or not isinstance(lab, FaultLab):
         return
+    if Path(item.location[0]).stem not in BY_MODULE:
+        return
     assert isinstance(item, pytest.Function)
     item.config.stash[RUN].cases.append(record(item, lab, call.duration))
     if item.config.getoption("--timeline"):
@@ -44,7 +46,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def record(item: pytest.Function, lab: FaultLab, seconds: float) -> CaseRecord:
     """Return what a test has proved."""
     module = Path(item.location[0]).stem
-    sample = module in BY_MODULE and BY_MODULE[module].sample
+    sample = BY_MODULE[module].sample
     return CaseRecord(
         test=item.nodeid,
         module=module,

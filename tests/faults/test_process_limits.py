@@ -19,6 +19,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_broker_leaks")
 
+MAX_REJECTION = 5.0  # a broken file is not retried until the start timeout of 10 s
 ENOUGH_DESCRIPTORS = 100  # for a whole startup
 
 
@@ -36,13 +37,14 @@ def write_model(folder: Path, content: str) -> Path:
 @pytest.mark.entry("model")
 @pytest.mark.parametrize("content", ["missing", "empty", "garbage", "truncated"])
 async def test_broken_model_file(lab: FaultLab, tmp_path: Path, content: str) -> None:
-    """A model file that cannot be used fails the startup, and the error names the setting."""
+    """A model file that cannot be used fails the startup at once, and the error names the setting."""
     lab.override("model", path=write_model(tmp_path, content))
     run = await lab.start_and_stop()
 
     assert run.start_error.name == "model"
     assert run.start_error.entered == tuple(entries_before("model"))
     assert "GATEWAY_MODEL__PATH" in str(run.start_error.__cause__)
+    assert run.startup_duration < MAX_REJECTION
     assert run.teardown_errors == []
     assert run.exited == [*reversed(run.entered)]
     assert await lab.leaks() == []

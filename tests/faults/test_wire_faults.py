@@ -250,6 +250,7 @@ async def test_request_in_flight_with_wire_fault(
     assert run.unclean <= {"http"}
     assert run.teardown_errors == recorded_errors(run)
     assert run.teardown_duration < stop_timeout("http") + margin(restart)
+    assert closed_in_order(run.wire, except_for="http") == REVERSED_CONNECTIONS
     assert closed_uncleanly(run.wire, except_for="http") == []
     assert leaks == []
     assert restart.is_clean
