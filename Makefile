@@ -22,7 +22,7 @@ test:  ## Run all tests that need no container engine
 	@tools/install-servers
 	.venv/bin/pytest -n $(JOBS) --dist worksteal $(ARGS)
 
-faults:  ## Run the fault lab, its long sweeps included, and write docs/faults.md anew
+faults:  ## Run all fault tests, the long sweeps included, and write docs/faults.md
 	@tools/install dev
 	@tools/install-servers
 	.venv/bin/pytest -m "not compose and not soak" tests/faultlab tests/faults --report docs/faults $(ARGS)
@@ -37,12 +37,17 @@ bench:  ## Measure against others in one run, in less than ten minutes, and writ
 	@tools/install-servers
 	.venv/bin/python -m benchmarks --write docs/benchmarks.md $(ARGS)
 
-lint:  ## Check format, style, types and the layers of the house
+lint:  ## Check format, style, types, imports and the words of the prose
 	@tools/install dev
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/typos --format brief $(PROSE)
+	.venv/bin/python tools/check_prose.py $(PROSE)
+# Where words, phrases and the names of tests are checked (see [tool.typos] and [tool.prose] in pyproject.toml).
+PROSE := gateway/lifecycle faultlab tests/lifecycle tests/faultlab tests/faults tests/pitfalls tests/support \
+	docs/lifecycle.md docs/pitfalls.md docs/check_your_own_app.md docs/faults.md $(wildcard docs/faults docs/glossary.md)
 
 test-compose:  ## Bring the whole compose stack up and test it; GATEWAY_COMPOSE may name another command
 	@tools/install dev

@@ -1,14 +1,15 @@
-"""Faults at every point: injects them into any async context manager, and finds what is still held afterwards.
+"""Fault injection at every await: cancellations and expired deadlines in any async context manager, and leak detection.
 
-It knows nothing of the gateway, and needs the standard library only.
+The package uses the standard library only and relative imports, so that the folder can be copied under any name.
 """
 
-from faultlab.faults import Call, Cancel, ExpireDeadlines, Fault
-from faultlab.injection_points import InjectionPoint
-from faultlab.snapshot import ResourceSnapshot
-from faultlab.sweep import Outcome, Run, sweep
+from .faults import AdjustableClock, Call, Cancel, ExpireDeadlines, Fault
+from .injection_points import InjectionPoint
+from .snapshot import ResourceSnapshot
+from .sweep import Outcome, Run, run_once, sweep
 
 __all__ = [
+    "AdjustableClock",
     "Call",
     "Cancel",
     "ExpireDeadlines",
@@ -17,5 +18,6 @@ __all__ = [
     "Outcome",
     "ResourceSnapshot",
     "Run",
+    "run_once",
     "sweep",
 ]

@@ -1,4 +1,4 @@
-"""`python -m faultlab package.module:app` puts the lifespan of an ASGI app to the test, and prints what is left behind."""
+"""`python -m faultlab package.module:app` checks the lifespan of an ASGI app and prints what it leaks."""
 
 import argparse
 import logging
@@ -13,145 +13,142 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from faultlab.checker import LIVES, LeakReport, LifespanChecker, Phase, UnusableError
-from faultlab.injection_points import InjectionPoint
-from faultlab.server_probes import WatchError, watched
-from faultlab.snapshot import ResourceSnapshot
-from faultlab.target import TargetError, load
-from faultlab.tracking import place_of_frame, tracking_acquisitions
+from .checker import BASELINE_RUNS, BaselineError, LeakReport, LifespanChecker, PhaseResult
+from .injection_points import InjectionPoint
+from .server_probes import ProbeError, probing
+from .snapshot import ResourceSnapshot
+from .target import TargetError, load
+from .tracking import locate_frame, tracking_acquisitions
 
-_DONE = {
+_TITLES = {
     "import": "import",
-    "life": "no fault: started and stopped {points} times",
-    "startup": "startup: cancelled at {points} {unit}",
-    "teardown": "teardown: cancelled at {points} {unit}",
-    "request": "stopped during a request: at {points} {unit} of it",
-    "silence": "stopped while no server answers",
+    "no fault": "no fault: started and stopped {points} times",
+    "startup": "startup: cancelled at {points} {unit}s",
+    "teardown": "teardown: cancelled at {points} {unit}s",
+    "request": "stopped during a request: at {points} {unit}s of it",
+    "partition": "stopped while no server answers",
 }
-"""How what was done in each phase is told."""
 
-_A_DAY = 86400.0
+MAX_SECONDS = 86400.0
+MAX_LOCATIONS = 3  # locations of injections that are printed for one report
 
-_INTERRUPTED = 130
-_PIPE_CLOSED = 141
-"""What a shell says of a program that SIGINT or SIGPIPE has ended."""
-
-_MOST_PLACES = 3
-"""So many of the places where a fault struck are shown; the rest are counted."""
+# Exit statuses. The last two are those that a shell shows for a program that SIGINT or SIGPIPE has ended.
+_NO_LEAKS, _LEAKS, _UNUSABLE, _INTERRUPTED, _PIPE_CLOSED = 0, 1, 2, 130, 141
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _options(arguments)
+    options = _parse(arguments)
     try:
-        return int(_examined(options))
-    except (TargetError, WatchError) as error:
-        why = str(error)
-    except UnusableError as error:
-        why = f"{options.app}: {error}"
+        return _LEAKS if _check(options) else _NO_LEAKS
+    except (TargetError, ProbeError) as error:
+        reason = str(error)
+    except BaselineError as error:
+        reason = f"{options.app} {error}"
     except SystemExit as error:
-        why = f"{options.app} ended the process: SystemExit({error.code!r})"
+        reason = f"{options.app} ended the process: SystemExit({error.code!r})"
     except KeyboardInterrupt:
         print("faultlab: interrupted", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
-        return _PIPE_CLOSED  # nobody reads any further
-    except Exception:  # noqa: BLE001 - a mistake of the lab must not pass for one of the app
+        return _PIPE_CLOSED  # the reader of the output has ended
+    except Exception:  # noqa: BLE001 - an error of this program must not be mistaken for one of the app
         traceback.print_exc()
-        return 2
-    print(f"faultlab: {why}", file=sys.stderr)
-    return 2
+        return _UNUSABLE
+    print(f"faultlab: {reason}", file=sys.stderr)
+    return _UNUSABLE
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m faultlab",
-        description="Put the lifespan of an ASGI app to the test: start it and stop it, cancel that at every point in time, and"
-        " print what it leaves behind, where that was acquired, and when. Exit status: 0 nothing, 1 something, 2 it cannot be tested.",
+        prog=f"python -m {__package__}",
+        description="Check the lifespan of an ASGI app: start and stop it, cancel that at every point, and print what it"
+        " leaks, where that was acquired, and when. Exit status: 0 no leaks and no errors, 1 leaks or errors,"
+        " 2 the app cannot be checked.",
     )
-    parser.add_argument("app", help="package.module:name of an ASGI app, or of a function that makes one")
+    parser.add_argument("app", help="package.module:name of an ASGI app, or of a function that returns one")
     parser.add_argument(
         "--watch",
         nargs="+",
         default=[],
         metavar="URL",
-        help="ask these servers, too, what they hold: postgresql:// redis:// amqp:// http://",
+        help="also count the connections that these servers report: postgresql:// redis:// amqp:// http://",
     )
     parser.add_argument(
-        "--points", choices=["ticks", "steps"], default="ticks", help="what is counted (default: ticks)"
+        "--points", choices=["ticks", "steps"], default="ticks", help="the kind of injection point (default: ticks)"
     )
+    parser.add_argument("--request", metavar="PATH", help="also stop the app at every point of a GET request to PATH")
+    parser.add_argument("--partition", action="store_true", help="also stop the app while no server answers")
     parser.add_argument(
-        "--request", metavar="PATH", help="stop it during a GET of this path, too, at every point of that"
+        "--limit", type=_seconds, default=10.0, metavar="SECONDS", help="the limit for one run (default: 10)"
     )
-    parser.add_argument("--silence", action="store_true", help="stop it while no server answers, too")
-    parser.add_argument("--limit", type=_seconds, default=10.0, metavar="SECONDS", help="for one case (default: 10)")
-    options, more = parser.parse_known_args(arguments)
-    if more:  # they are not repeated: one may be an URL, with a password
-        unknown = " ".join(one.partition("=")[0] for one in more if one.startswith("-"))
-        parser.error(f"no such option: {unknown}" if unknown else "only one app can be tested; URLs come after --watch")
+    options, rest = parser.parse_known_args(arguments)
+    if rest:  # values are not quoted in the message: one may be a URL with a password
+        unknown = " ".join(one.partition("=")[0] for one in rest if one.startswith("-"))
+        parser.error(f"no such option: {unknown}" if unknown else "only one app can be checked; URLs follow --watch")
     return options
 
 
 def _seconds(text: str) -> float:
     with suppress(ValueError):
-        if 0 < (seconds := float(text)) <= _A_DAY:
+        if 0 < (seconds := float(text)) <= MAX_SECONDS:
             return seconds
-    raise argparse.ArgumentTypeError("that takes a number of seconds, more than none and at most a day")
+    raise argparse.ArgumentTypeError("must be a number of seconds, more than 0 and at most one day")
 
 
-def _examined(options: argparse.Namespace) -> bool:
-    """Examine the app and print what is found; return whether anything was."""
-    with tracking_acquisitions() as memory:
-        with _quiet():
+def _check(options: argparse.Namespace) -> bool:
+    """Check the app and print the results. Return whether anything was found."""
+    with tracking_acquisitions() as tracker:
+        with _silenced():
             before = ResourceSnapshot.take()
-            make = load(options.app)
-        held = ResourceSnapshot.take().leaked_since(before)
-        guilty = _report(Phase("import", 1, [LeakReport(held)] if held else []), options.points)
-        with watched(options.watch), _unblocked(options.limit):
+            make_app = load(options.app)
+        leaks = ResourceSnapshot.take().leaked_since(before)
+        found = _print_result(PhaseResult("import", 1, [LeakReport(leaks, points=[1])] if leaks else []))
+        with probing(options.watch), _exiting_if_blocked(options.limit):
             phases = LifespanChecker(
-                make,
-                memory,
+                make_app,
+                tracker,
                 point=InjectionPoint(options.points.removesuffix("s")),
                 path=options.request,
-                silent=options.silence,
+                partition=options.partition,
                 limit=options.limit,
-                alive=lambda: signal.setitimer(signal.ITIMER_REAL, options.limit + 1),
+                heartbeat=lambda: signal.setitimer(signal.ITIMER_REAL, options.limit + 1),
             ).phases()
             while True:
-                with _quiet():
-                    phase = next(phases, None)
-                if phase is None:
-                    return guilty
-                guilty |= _report(phase, options.points)
+                with _silenced():
+                    result = next(phases, None)
+                if result is None:
+                    return found
+                found |= _print_result(result)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """An app that is started and cancelled a hundred times has much to say, and none of it is asked for."""
+def _silenced() -> Iterator[None]:
+    """Discard the log and the output of the app inside the block: it is started a hundred times."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with redirect_stdout(_nowhere()), redirect_stderr(_nowhere()):
+        with redirect_stdout(_null_stream()), redirect_stderr(_null_stream()):
             yield
     finally:
         logging.disable(disabled)
 
 
 @cache
-def _nowhere() -> TextIO:
-    """It has a descriptor, which `faulthandler` asks for, and is never closed: the app may keep it."""
+def _null_stream() -> TextIO:
+    """Return a stream that has a descriptor, which `faulthandler` needs. It stays open: the app may keep it."""
     return Path(os.devnull).open("w")
 
 
 @contextmanager
-def _unblocked(limit: float) -> Iterator[None]:
-    """End the process when the app blocks the event loop for longer than a case may take: nothing else ends that."""
+def _exiting_if_blocked(limit: float) -> Iterator[None]:
+    """End the process if the app blocks the event loop for longer than the limit of a run: nothing else can."""
 
-    def blocked(_number: int, frame: FrameType | None) -> None:
-        text = f"faultlab: the app has blocked the event loop for {limit:g} s, at {place_of_frame(frame)}\n"
+    def exit_now(_number: int, frame: FrameType | None) -> None:
+        text = f"faultlab: the app has blocked the event loop for {limit:g} s, at {locate_frame(frame)}\n"
         os.write(2, text.encode())
-        os._exit(2)
+        os._exit(_UNUSABLE)
 
-    before = signal.signal(signal.SIGALRM, blocked)
+    before = signal.signal(signal.SIGALRM, exit_now)
     try:
         yield
     finally:
@@ -159,46 +156,54 @@ def _unblocked(limit: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _report(phase: Phase, unit: str) -> bool:
-    """Print what one phase has shown; return whether it has shown any guilt."""
-    done = _DONE[phase.name].format(points=phase.points, unit=unit)
-    print(f"{done}: {_verdict(phase)}")
-    if phase.name == "life":
-        unit, one = "lives", "life"
-    else:
-        one = unit.removesuffix("s")
-    for finding in phase.findings:
-        if finding.points:
-            print(f"  {one if len(finding.points) == 1 else unit} {_ranges(finding.points)}{_struck(finding.places)}")
-        for line in finding.guilt:
-            what, acquired, where = line.partition(", acquired at ")
-            print(f"    {what}")
-            if acquired:
-                print(f"      acquired at {where}")
-        if finding.story:
-            print(f"    timeline of {one} {finding.points[0]}")
-            for line in finding.story:
-                print(f"      {line}")
-    if phase.lived < LIVES:
-        print("an app that does not start a second time in its process is not tested any further")
+def _print_result(result: PhaseResult) -> bool:
+    """Print the result of a phase. Return whether anything was found."""
+    title = _TITLES[result.name].format(points=result.points, unit=result.unit)
+    print(f"{title}: {_verdict(result)}")
+    for report in result.reports:
+        _print_report(report, result.unit)
+    if result.starts < BASELINE_RUNS:
+        print("the check ends here: the app does not start a second time in the same process")
     sys.stdout.flush()
-    return bool(phase.findings)
+    return bool(result.reports)
 
 
-def _verdict(phase: Phase) -> str:
-    if not phase.findings:
-        return "nothing is left behind"
-    return f"guilty at {phase.guilty} of them" if phase.points > 1 else "guilty"
+def _print_report(report: LeakReport, unit: str) -> None:
+    if unit:
+        plural = "" if len(report.points) == 1 else "s"
+        print(f"  {unit}{plural} {_ranges(report.points)}{_locations(report.locations)}")
+    for line in report.leaks:
+        description, acquired, location = line.partition(", acquired at ")
+        print(f"    {description}")
+        if acquired:
+            print(f"      acquired at {location}")
+    if report.error is not None:
+        print(f"    error: {report.error}")
+    if report.timeline:
+        print(f"    timeline of {unit} {report.points[0]}")
+        for line in report.timeline:
+            print(f"      {line}")
 
 
-def _struck(places: list[str]) -> str:
-    distinct = [place for place in dict.fromkeys(places) if place]
-    more = f", and {len(distinct) - _MOST_PLACES} more places" if len(distinct) > _MOST_PLACES else ""
-    return f" ({'; '.join(distinct[:_MOST_PLACES])}{more})" if distinct else ""
+def _verdict(result: PhaseResult) -> str:
+    counts = {"leaks": result.leaking_points, "errors": result.failing_points}
+    found = [
+        f"{kind} at {count} of {result.points}" if result.points > 1 else kind
+        for kind, count in counts.items()
+        if count
+    ]
+    return ", ".join(found) or "no leaks"
+
+
+def _locations(locations: list[str]) -> str:
+    distinct = [location for location in dict.fromkeys(locations) if location]
+    rest = len(distinct) - MAX_LOCATIONS
+    more = f", and {rest} more" if rest > 0 else ""
+    return f" ({'; '.join(distinct[:MAX_LOCATIONS])}{more})" if distinct else ""
 
 
 def _ranges(points: list[int]) -> str:
-    """1, 2, 3, 7 are 1-3, 7."""
+    """Format the numbers 1, 2, 3, 7 as "1-3, 7"."""
     ranges: list[list[int]] = []
     for point in points:
         if ranges and point == ranges[-1][1] + 1:
@@ -213,4 +218,4 @@ if __name__ == "__main__":
     for stream in (sys.stdout, sys.stderr):
         with suppress(BrokenPipeError):
             stream.flush()
-    os._exit(status)  # a thread that the app has left behind would keep the process for as long as it runs
+    os._exit(status)  # a thread that the app has left running would keep the process alive

@@ -1,65 +1,66 @@
-"""The lifespan of any ASGI app, as an async context manager."""
+"""The lifespan of an ASGI app as an async context manager."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-Message = MutableMapping[str, Any]
+AsgiMessage = MutableMapping[str, Any]
 App = Callable[
-    [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
+    [MutableMapping[str, Any], Callable[[], Awaitable[AsgiMessage]], Callable[[AsgiMessage], Awaitable[None]]],
+    Awaitable[None],
 ]
 
-
-END_WITHIN = 5.0
-"""Seconds that an app may take for its clean-up once it was cancelled."""
+CANCEL_TIMEOUT = 5.0  # time for the clean-up of an app that was cancelled
+FAILURE_GRACE = 0.1  # time for an app that reported a failure to raise the error behind it
+_POLL_INTERVAL = 0.01
 
 
 class LifespanFailedError(Exception):
-    """The app said that its startup or its shutdown failed, or it ended without a word."""
+    """The app reported a failed startup or shutdown, ended without a report, or did not end by its cancellation."""
 
 
 @asynccontextmanager
 async def lifespan_of(app: App) -> AsyncGenerator[dict[str, Any]]:
-    """Enter and leave the lifespan of `app`, and yield its state. A cancellation of whoever waits here is the app's.
+    """Enter and exit the lifespan of `app`, and yield its state. Cancelling the caller cancels the app.
 
     Raises:
-        LifespanFailedError: the app failed to start or to stop, or made another error of a cancellation.
+        LifespanFailedError: the app failed to start or to stop, or raised another error when it was cancelled.
     """
-    received: asyncio.Queue[Message] = asyncio.Queue()
-    sent: asyncio.Queue[Message] = asyncio.Queue()
+    received: asyncio.Queue[AsgiMessage] = asyncio.Queue()
+    sent: asyncio.Queue[AsgiMessage] = asyncio.Queue()
     state: dict[str, Any] = {}
     scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": state}
 
     async def run() -> None:
         await app(scope, received.get, sent.put)
 
-    life = asyncio.create_task(run(), name="lifespan")
+    task = asyncio.create_task(run(), name="lifespan")
     try:
-        await _ask(life, received, sent, "lifespan.startup")
+        await _exchange(task, received, sent, "lifespan.startup")
         yield state
-        await _ask(life, received, sent, "lifespan.shutdown")
+        await _exchange(task, received, sent, "lifespan.shutdown")
     except asyncio.CancelledError:
-        await _end(life, sent)
-        if not life.cancelled() and _comes_of_a_cancellation(error := life.exception()):
-            raise LifespanFailedError(f"it was cancelled, and ended with another error: {error!r}") from None
+        await _cancel(task, sent)
+        if not task.cancelled() and _caused_by_cancellation(error := task.exception()):
+            raise LifespanFailedError(f"the lifespan was cancelled and raised another error: {error!r}") from None
         raise
     finally:
-        await _end(life, sent)
+        await _cancel(task, sent)
 
 
 async def get(app: App, path: str, state: dict[str, Any]) -> int:
-    """Ask an app whose lifespan is entered for something, and return the status of the answer."""
-    asked, status = False, 0
+    """Send a GET request to an app whose lifespan is active, and return the status of the response."""
+    received, status = False, 0
 
-    async def receive() -> Message:
-        nonlocal asked
-        if asked:
-            await asyncio.Event().wait()  # nothing more comes
-        asked = True
+    async def receive() -> AsgiMessage:
+        nonlocal received
+        if received:
+            await asyncio.Event().wait()  # there are no further messages
+        received = True
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    async def send(message: Message) -> None:
+    async def send(message: AsgiMessage) -> None:
         nonlocal status
         status = message.get("status", status)
 
@@ -83,49 +84,61 @@ async def get(app: App, path: str, state: dict[str, Any]) -> int:
     return status
 
 
-async def _end(life: "asyncio.Task[None]", sent: "asyncio.Queue[Message]") -> None:
-    """End the app, if it has not ended.
+async def _cancel(task: "asyncio.Task[None]", sent: "asyncio.Queue[AsgiMessage]") -> None:
+    """Cancel the app and wait until it has ended.
 
     Raises:
-        LifespanFailedError: it answered as if nobody had cancelled it, or does not end at all.
+        LifespanFailedError: the app swallowed the cancellation, or did not end.
     """
     swallowed = False
-    deadline = asyncio.get_running_loop().time() + END_WITHIN
+    deadline = asyncio.get_running_loop().time() + CANCEL_TIMEOUT
     while not sent.empty():
-        sent.get_nowait()  # said before it was cancelled
-    life.cancel()
-    while not life.done() and asyncio.get_running_loop().time() < deadline:
-        await asyncio.wait({life}, timeout=0.01)
+        sent.get_nowait()  # sent before the cancellation
+    task.cancel()
+    while not task.done() and asyncio.get_running_loop().time() < deadline:
+        await asyncio.wait({task}, timeout=_POLL_INTERVAL)
         if not sent.empty() and sent.get_nowait()["type"].endswith(".complete"):
             swallowed = True
-            life.cancel()
-    if not life.done():
-        raise LifespanFailedError(f"it was cancelled, and has not ended after {END_WITHIN:.0f} s")
-    if not life.cancelled():
-        life.exception()  # it was told already, or is about to be
+            task.cancel()
+    if not task.done():
+        raise LifespanFailedError(f"the lifespan was cancelled and has not ended after {CANCEL_TIMEOUT:.0f} s")
+    if not task.cancelled():
+        task.exception()  # mark it as retrieved: `_exchange` or the caller reports it
     if swallowed:
-        raise LifespanFailedError("it was cancelled, and went on as if it had not been")
+        raise LifespanFailedError("the lifespan swallowed its cancellation and continued")
 
 
-def _comes_of_a_cancellation(error: BaseException | None) -> bool:
-    """Whether it was raised while a cancellation was handled: else it is a failure of its own."""
+def _caused_by_cancellation(error: BaseException | None) -> bool:
+    """Return whether the error was raised while a cancellation was handled, and is not an independent failure."""
     while error is not None and not isinstance(error, asyncio.CancelledError):
         error = error.__context__
     return error is not None
 
 
-async def _ask(
-    life: "asyncio.Task[None]", received: "asyncio.Queue[Message]", sent: "asyncio.Queue[Message]", what: str
+async def _exchange(
+    task: "asyncio.Task[None]",
+    received: "asyncio.Queue[AsgiMessage]",
+    sent: "asyncio.Queue[AsgiMessage]",
+    message_type: str,
 ) -> None:
-    received.put_nowait({"type": what})
-    answering = asyncio.create_task(sent.get())
+    """Send a message to the app and wait for its report.
+
+    Raises:
+        LifespanFailedError: the app reported a failure, or ended.
+    """
+    received.put_nowait({"type": message_type})
+    report = asyncio.create_task(sent.get())
     try:
-        await asyncio.wait({life, answering}, return_when=asyncio.FIRST_COMPLETED)
-        if not answering.done() or answering.result()["type"] != f"{what}.complete":
-            why = answering.result().get("message") if answering.done() else "it ended without an answer"
-            await asyncio.wait({life}, timeout=0.1)  # who says that it failed raises, too, as a rule: that tells more
-            if life.done() and not life.cancelled() and (error := life.exception()) is not None:
-                why = repr(error)
-            raise LifespanFailedError(f"{what}: {why}")
+        await asyncio.wait({task, report}, return_when=asyncio.FIRST_COMPLETED)
+        if not report.done() or report.result()["type"] != f"{message_type}.complete":
+            reason = report.result().get("message") if report.done() else "the app ended without a report"
+            # An app that reports a failure usually raises as well, and the error is clearer than the message.
+            await asyncio.wait({task}, timeout=FAILURE_GRACE)
+            if task.done():
+                if task.cancelled():
+                    reason = "the app raised CancelledError"
+                elif (error := task.exception()) is not None:
+                    reason = repr(error)
+            raise LifespanFailedError(f"{message_type}: {reason}")
     finally:
-        answering.cancel()
+        report.cancel()

@@ -1,246 +1,307 @@
-"""The examination of an ASGI app: which faults strike in which phase of its life, and what each leaves behind."""
+"""Checks the lifespan of an ASGI app: runs it without a fault, then with a fault at every point of each phase."""
 
 import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from faultlab.asgi import App, LifespanFailedError, get, lifespan_of
-from faultlab.faults import Cancel, Fault
-from faultlab.injection_points import InjectionPoint
-from faultlab.partition import NetworkPartition
-from faultlab.sweep import Outcome, Run, sweep
-from faultlab.timeline import RunTimeline
-from faultlab.tracking import AcquisitionTracker, remember_tasks
+from .asgi import App, LifespanFailedError, get, lifespan_of
+from .faults import Cancel, Fault
+from .injection_points import InjectionPoint, short_path
+from .partition import NetworkPartition
+from .sweep import Outcome, Run, run_once, sweep
+from .timeline import RunTimeline
+from .tracking import AcquisitionTracker, track_tasks
 
-_BEFORE = "its next step"
-"""Where the app is cancelled when it was the lab that ran last."""
+BASELINE_RUNS = 2  # the second one finds what the first has used up: a client created at import, for example
+
+_THIS_PACKAGE = f"{Path(short_path(__file__)).parent}/"
+_NEXT_STEP = "its next step"  # the location of a point at which code of this package ran last
 
 Scenario = Callable[[App, Run], Coroutine[Any, Any, None]]
 
-LIVES = 2
-"""How often an app lives without a fault. The second finds what the first has used up: a client that was made at import."""
+
+class BaselineError(Exception):
+    """The app fails without a fault, so that a fault would show nothing. The message is one line."""
 
 
-class UnusableError(Exception):
-    """The app does not even start without a fault, so faults would show nothing."""
+class RunFailedError(Exception):
+    """A run of the app failed. The message is one line."""
+
+
+class RunTimeoutError(RunFailedError):
+    """A run of the app took longer than the limit."""
 
 
 @dataclass
 class LeakReport:
-    """The same guilt, at one point or at many."""
+    """A result that one or more points of a phase have in common.
 
-    guilt: list[str]
-    """What was left behind, or went wrong."""
+    Attributes:
+        leaks: what was open after the run and not before it, and errors that no task awaited.
+        error: how the run failed, or None.
+        points: the numbers of the injection points, or of the runs without a fault.
+        locations: where the fault was injected, for each point.
+        timeline: the timeline of the first of these points.
+    """
+
+    leaks: list[str]
+    error: str | None = None
     points: list[int] = field(default_factory=list)
-    places: list[str] = field(default_factory=list)
-    story: list[str] = field(default_factory=list)
-    """The timeline of the first of these points."""
+    locations: list[str] = field(default_factory=list)
+    timeline: list[str] = field(default_factory=list)
 
 
 @dataclass
-class Phase:
-    """What one phase of the app's life was put through, and what came of it."""
+class PhaseResult:
+    """The result of one phase of the check.
+
+    Attributes:
+        name: the phase.
+        points: the number of runs.
+        reports: what was found, without duplicates; empty if the app passed.
+        unit: what a point is: "tick", "step" or "run"; empty if the phase is not repeated.
+        starts: how often the app started in the phase without a fault.
+    """
 
     name: str
     points: int
-    findings: list[LeakReport]
-    lived: int = LIVES
-    """How often the app has started."""
+    reports: list[LeakReport]
+    unit: str = ""
+    starts: int = BASELINE_RUNS
 
     @property
-    def guilty(self) -> int:
-        """At how many points something was left behind, or went wrong."""
-        return sum(len(finding.points) for finding in self.findings)
+    def leaking_points(self) -> int:
+        """The number of points after which something was open."""
+        return sum(len(report.points) for report in self.reports if report.leaks)
 
-
-@dataclass(frozen=True)
-class Nothing:
-    """A fault that is none."""
-
-    repeat: float = 0
-
-    def inject(self, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop) -> None:
-        """Do nothing."""
+    @property
+    def failing_points(self) -> int:
+        """The number of points at which the run failed: a swallowed cancellation, a failed stop, a timeout."""
+        return sum(len(report.points) for report in self.reports if report.error is not None)
 
 
 @dataclass(frozen=True)
 class LifespanChecker:
-    """How to examine an app."""
+    """The settings of a check.
 
-    make: Callable[[], App]
-    """Gives the app, for each case anew if it has a factory."""
-    memory: AcquisitionTracker
+    Attributes:
+        make_app: returns the app; a new one for each run, if there is a factory.
+        tracker: records where the app acquires resources.
+        point: the kind of injection point.
+        path: the path of the request during which the app is stopped, or None.
+        partition: also stop the app while no server answers.
+        limit: seconds for one run.
+        heartbeat: called in each iteration of the event loop, to detect an app that blocks it.
+    """
+
+    make_app: Callable[[], App]
+    tracker: AcquisitionTracker
     point: InjectionPoint = InjectionPoint.LOOP_ITERATION
     path: str | None = None
-    """What to ask the app for while it is stopped."""
-    silent: bool = False
-    """Whether to stop it while the servers do not answer any more."""
+    partition: bool = False
     limit: float = 10.0
-    """Seconds that one case may take."""
-    alive: Callable[[], object] = lambda: None
-    """Called in each iteration of the event loop: an app that blocks it can be seen by that."""
+    heartbeat: Callable[[], object] = lambda: None
 
-    def phases(self) -> Iterator[Phase]:
-        """Examine, phase by phase.
+    def phases(self) -> Iterator[PhaseResult]:
+        """Run the check phase by phase and yield the result of each.
 
         Raises:
-            UnusableError: it does not start, or does not answer, without a fault.
+            BaselineError: the app fails without a fault.
         """
-        alive = self._alive()
-        yield alive
-        if alive.lived < LIVES:
-            return  # it starts once only: there is nothing to compare a fault with
-        yield self._swept("startup", _starting)
-        yield self._swept("teardown", _stopping)
+        baseline = self._run_baseline()
+        yield baseline
+        if baseline.starts < BASELINE_RUNS:
+            return  # it starts only once, so that there is nothing to compare a fault with
+        stable = not baseline.failing_points
+        yield from self._sweep("startup", _cancelled_start, Cancel(), stable=stable)
+        yield from self._sweep("teardown", _cancelled_stop, Cancel(), stable=stable)
         if self.path is not None:
-            yield self._swept("request", _asked(self.path))
-        if self.silent:
-            yield self._swept("silence", _once(_stopping), NetworkPartition())
+            yield from self._sweep("request", _cancelled_request(self.path), Cancel(), stable=stable)
+        if self.partition:
+            yield from self._sweep("partition", _first_point_only(_cancelled_stop), NetworkPartition(), stable=stable)
 
-    def _alive(self) -> Phase:
-        started = 0
+    def _run_baseline(self) -> PhaseResult:
+        starts = 0
 
-        async def live(app: App, case: Run) -> None:
-            nonlocal started
-            if case.at > LIVES:
-                return
-            life = lifespan_of(app)
-            with case.armed():
-                await life.__aenter__()
-            started += 1
-            await life.__aexit__(None, None, None)
+        async def start_and_stop(app: App) -> None:
+            nonlocal starts
+            async with lifespan_of(app):
+                starts += 1
 
-        phase = self._swept("life", live, Nothing())
-        if not started:
-            raise UnusableError(f"it does not start even without a fault: {phase.findings[0].guilt[-1]}")
-        phase.lived = started
-        return phase
+        reports = _Reports()
+        for at in range(1, BASELINE_RUNS + 1):
+            timeline = RunTimeline()
 
-    def _swept(self, name: str, scenario: Scenario, fault: Fault = Cancel()) -> Phase:  # noqa: B008 - it cannot be changed
-        stories: dict[int, RunTimeline] = {}
+            async def run(timeline: RunTimeline = timeline) -> None:
+                failure = await self._limited(start_and_stop(self._make_observed_app(timeline, None)))
+                if failure is not None:
+                    raise failure
 
-        async def run(case: Run) -> None:
-            remember_tasks()
-            story = stories[case.at] = RunTimeline()
-            story.begin(case, self.memory, self.alive)
-            app = self.make()
-            story.kept.append(app)
-            failure = await self._failure(scenario(app, case))
-            fired = case.fired
-            del app, case  # an error that is kept keeps what is in the frames that it has passed
-            if failure is not None and fired:  # without a fault it was told of the first lives
+            outcome = run_once(run, expected_errors=RunFailedError)
+            if not starts:
+                raise BaselineError(f"does not start, even without a fault: {outcome.error}")
+            reports.add(at, outcome, None, timeline)
+        return PhaseResult("no fault", BASELINE_RUNS, reports.all, "run", starts)
+
+    def _sweep(self, name: str, scenario: Scenario, fault: Fault, *, stable: bool) -> Iterator[PhaseResult]:
+        """Inject the fault at every point of the scenario.
+
+        Args:
+            name: the name of the phase.
+            scenario: one run of the app.
+            fault: what is injected.
+            stable: the app did not fail in the baseline, so that a failure before the injection is unexpected.
+
+        Raises:
+            BaselineError: a run failed before the fault was injected. The reports of earlier runs are yielded first.
+        """
+        timelines: dict[int, RunTimeline] = {}
+
+        async def run_app(run: Run) -> None:
+            timeline = timelines[run.at] = RunTimeline()
+            failure = await self._limited(scenario(self._make_observed_app(timeline, run), run))
+            if failure is not None and run.fired:
                 raise failure
+            if failure is not None and stable:
+                raise BaselineError(
+                    f"failed without a fault, after the {name} was disturbed {len(timelines) - 1} times: {failure}"
+                )
 
-        outcomes = list(sweep(run, point=self.point, fault=fault, expected_errors=FailedError))
-        findings: dict[tuple[str, ...], LeakReport] = {}
-        for outcome in outcomes:
-            guilt = list(_guilt(outcome, fault))
-            if guilt:
-                place = _BEFORE if outcome.location.startswith("faultlab/") else outcome.location
-                strike = "" if isinstance(fault, Nothing) else f"{_verb(fault)} {place}"
-                finding = findings.setdefault(tuple(guilt), LeakReport(guilt, story=stories[outcome.at].lines(strike)))
-                finding.points.append(outcome.at)
-                finding.places += [place] if strike else []
-        return Phase(name, len(outcomes), list(findings.values()))
-
-    async def _failure(self, life: Coroutine[Any, Any, None]) -> "FailedError | None":
-        """Run it to its end. What went wrong is told by a new error: the frames of the first would keep alive all that is in them."""
-        bound = asyncio.timeout(self.limit)
+        reports, points = _Reports(), 0
+        interruption: BaselineError | None = None
         try:
-            async with bound:
-                await life
-        except UnusableError:
+            for outcome in sweep(run_app, point=self.point, fault=fault, expected_errors=RunFailedError):
+                points += 1
+                reports.add(outcome.at, outcome, fault, timelines[outcome.at])
+        except BaselineError as error:
+            interruption = error
+        if reports.all or interruption is None:
+            yield PhaseResult(name, points, reports.all, self.point.value)
+        if interruption is not None:
+            raise interruption
+
+    def _make_observed_app(self, timeline: RunTimeline, run: Run | None) -> App:
+        track_tasks()
+        timeline.begin(self.tracker, run, self.heartbeat)
+        app = self.make_app()
+        timeline.app_refs.append(app)
+        return app
+
+    async def _limited(self, scenario: Coroutine[Any, Any, None]) -> RunFailedError | None:
+        """Run the scenario within the limit. Return its failure as a new error, which refers to no frame of the app."""
+        timeout = asyncio.timeout(self.limit)
+        try:
+            async with timeout:
+                await scenario
+        except BaselineError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever an app raises
-            return (
-                UnendingError(f"it has not ended within {self.limit:g} s")
-                if bound.expired()
-                else FailedError(_told(error))
-            )
+        except Exception as error:  # noqa: BLE001 - an app may raise anything
+            if timeout.expired():
+                return RunTimeoutError(f"the run did not end within {self.limit:g} s")
+            return RunFailedError(_one_line(error))
         return None
 
 
-class FailedError(Exception):
-    """What went wrong, in one line."""
+class _Reports:
+    """Collects the outcomes of a phase. Points with the same result share a report."""
+
+    def __init__(self) -> None:
+        self._reports: dict[tuple[str, ...], LeakReport] = {}
+
+    @property
+    def all(self) -> list[LeakReport]:
+        return list(self._reports.values())
+
+    def add(self, at: int, outcome: Outcome, fault: Fault | None, timeline: RunTimeline) -> None:
+        leaks, error = _leaks(outcome), _error(outcome, fault)
+        if not leaks and error is None:
+            return
+        location = _NEXT_STEP if outcome.location.startswith(_THIS_PACKAGE) else outcome.location
+        injection = "" if fault is None else f"{_describe(fault)} {location}"
+        report = self._reports.setdefault(
+            (*leaks, f"error: {error}"), LeakReport(leaks, error, timeline=timeline.lines(injection))
+        )
+        report.points.append(at)
+        if fault is not None:
+            report.locations.append(location)
 
 
-class UnendingError(FailedError):
-    """It took longer than it may."""
+async def _cancelled_start(app: App, run: Run) -> None:
+    lifespan = lifespan_of(app)
+    with run.armed():
+        await lifespan.__aenter__()
+    await lifespan.__aexit__(None, None, None)
 
 
-async def _starting(app: App, case: Run) -> None:
-    life = lifespan_of(app)
-    with case.armed():
-        await life.__aenter__()
-    await life.__aexit__(None, None, None)
+async def _cancelled_stop(app: App, run: Run) -> None:
+    lifespan = lifespan_of(app)
+    await lifespan.__aenter__()
+    with run.armed():
+        await lifespan.__aexit__(None, None, None)
 
 
-async def _stopping(app: App, case: Run) -> None:
-    life = lifespan_of(app)
-    await life.__aenter__()
-    with case.armed():
-        await life.__aexit__(None, None, None)
+def _cancelled_request(path: str) -> Scenario:
+    """Stop the app during a request: the request is cancelled and the teardown begins immediately, as in uvicorn."""
 
-
-def _asked(path: str) -> Scenario:
-    """A stop while it works on a request: what is asked is cancelled, and the teardown begins in the same instant, as in uvicorn."""
-
-    async def run(app: App, case: Run) -> None:
-        life = lifespan_of(app)
-        state = await life.__aenter__()
+    async def run_app(app: App, run: Run) -> None:
+        lifespan = lifespan_of(app)
+        state = await lifespan.__aenter__()
         request = asyncio.create_task(get(app, path, state), name="request")
         try:
-            with case.armed():
+            with run.armed():
                 await asyncio.wait({request})
         finally:
             request.cancel()
-            await life.__aexit__(None, None, None)
+            await lifespan.__aexit__(None, None, None)
             await asyncio.wait({request})
-            error = None if request.cancelled() else request.exception()
+            error = asyncio.CancelledError() if request.cancelled() else request.exception()
         status = repr(error) if error else request.result()
         if status not in range(200, 400):
-            raise UnusableError(f"GET {path} does not work even without a fault: {status}")
+            raise BaselineError(f"does not serve GET {path}, even without a fault: {status}")
 
-    return run
-
-
-def _once(scenario: Scenario) -> Scenario:
-    """At the first point only."""
-
-    async def run(app: App, case: Run) -> None:
-        if case.at == 1:
-            await scenario(app, case)
-
-    return run
+    return run_app
 
 
-def _guilt(outcome: Outcome, fault: Fault) -> Iterator[str]:
-    left = [_steady(line) for line in outcome.leaked]
-    held = [line for line in left if not line.startswith("ResourceWarning:")]  # which only says the same again
-    for line, times in sorted(Counter(held or left).items()):
-        yield line if times == 1 else f"{times} times {line}"
-    if isinstance(outcome.error, UnendingError) or (
-        outcome.error is not None and not isinstance(fault, NetworkPartition)
-    ):
-        yield _steady(str(outcome.error))  # without an answer, an app may well say that it did not stop in peace
+def _first_point_only(scenario: Scenario) -> Scenario:
+    async def run_app(app: App, run: Run) -> None:
+        if run.at == 1:
+            await scenario(app, run)
+
+    return run_app
 
 
-def _told(error: Exception) -> str:
-    """In one line."""
+def _leaks(outcome: Outcome) -> list[str]:
+    lines = [_normalize(line) for line in outcome.leaked]
+    still_open = [line for line in lines if not line.startswith("ResourceWarning:")]  # these repeat the other lines
+    return [
+        line if times == 1 else f"{times} times {line}" for line, times in sorted(Counter(still_open or lines).items())
+    ]
+
+
+def _error(outcome: Outcome, fault: Fault | None) -> str | None:
+    if outcome.error is None:
+        return None
+    if isinstance(fault, NetworkPartition) and not isinstance(outcome.error, RunTimeoutError):
+        return None  # without an answer from its servers, an app may report that its stop failed
+    return _normalize(str(outcome.error))
+
+
+def _one_line(error: Exception) -> str:
     return " ".join((str(error) if isinstance(error, LifespanFailedError) else repr(error)).split())
 
 
-def _verb(fault: Fault) -> str:
+def _describe(fault: Fault) -> str:
     return "cancelled   at" if isinstance(fault, Cancel) else f"{fault}, at"
 
 
-def _steady(line: str) -> str:
-    """Without what differs from one run to the next, so that the same can be seen to be the same."""
+def _normalize(line: str) -> str:
+    """Replace what differs from one run to the next, so that equal leaks have equal lines."""
     line = re.sub(r"0x[0-9a-f]+", "0x...", line)
     line = re.sub(r"\b(fd|raddr|laddr)=(\d+|\([^)]*\))", r"\1=...", line)
-    line = re.sub(r"/tmp/tmp\w+", "/tmp/tmp...", line)  # noqa: S108 - it is no path
+    line = re.sub(r"/tmp/tmp\w+", "/tmp/tmp...", line)  # noqa: S108 - a pattern in a text
     line = re.sub(r"\bThreadPoolExecutor-\d+_\d+", "ThreadPoolExecutor-..._...", line)
     return re.sub(r"\b(Task-|Thread-|waitpid-|subprocess |asyncio_)\d+\b", r"\1...", line)

@@ -1,4 +1,4 @@
-"""What goes wrong where nobody waits for it: the event loop, the garbage collector and the warnings tell, and few listen."""
+"""Collects errors that no task awaits: reports of the event loop, errors in finalizers, resource warnings."""
 
 import asyncio
 import sys
@@ -7,44 +7,43 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ._asyncio_internals import on_loop_error
+
 
 class Diagnostics(list[str]):
-    """A line for each.
+    """The collected errors, one line each.
 
-    Of the event loop ("Task was destroyed", "exception was never retrieved"), of resources that nobody closed, of
-    coroutines that nobody awaited, of errors in finalizers.
+    Tasks destroyed while pending, exceptions never retrieved, resources never closed, coroutines never awaited, errors
+    in finalizers.
     """
 
-    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Hear what the event loop complains of, before an exception handler that the app may have set does."""
-        handle = loop.call_exception_handler
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Collect what this loop reports, even if the app has set an exception handler that ignores it."""
 
-        def hear(context: dict[str, Any]) -> None:
+        def collect(context: dict[str, Any]) -> None:
             error = context.get("exception")
             self.append(str(context["message"]) + (f" ({error!r})" if error is not None else ""))
-            if loop.get_exception_handler() is not None:
-                handle(context)
 
-        vars(loop)["call_exception_handler"] = hear
+        on_loop_error(loop, collect)
 
     @contextmanager
-    def collected(self) -> Iterator[None]:
-        """Within the block, what has no loop of its own to complain to complains here."""
+    def capture(self) -> Iterator[None]:
+        """Collect warnings and errors in finalizers inside the block. Other warnings are shown as usual."""
         unraisable = sys.unraisablehook
         with warnings.catch_warnings():
             for category in (ResourceWarning, RuntimeWarning):
                 warnings.simplefilter("always", category)
-            shown = warnings.showwarning
+            show_other = warnings.showwarning
 
-            def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
                 if issubclass(category, ResourceWarning) or "was never awaited" in str(message):
                     self.append(f"{category.__name__}: {message}")
                 else:
-                    shown(message, category, *where, **more)
+                    show_other(message, category, *args, **kwargs)
 
             warnings.showwarning = show
-            sys.unraisablehook = lambda what: self.append(
-                f"{what.err_msg or 'ignored in'} {what.object!r}: {what.exc_value!r}"
+            sys.unraisablehook = lambda args: self.append(
+                f"{args.err_msg or 'ignored in'} {args.object!r}: {args.exc_value!r}"
             )
             try:
                 yield

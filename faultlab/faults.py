@@ -1,4 +1,4 @@
-"""What can strike at a point in time: a cancellation, a deadline that expires right there, or whatever one calls."""
+"""The faults: a cancellation, an expired deadline, or any function."""
 
 import asyncio
 import math
@@ -9,11 +9,11 @@ from typing import Any, Protocol, runtime_checkable
 
 
 class Fault(Protocol):
-    """Something that strikes."""
+    """Something that can be injected into a running task."""
 
     @property
     def repeat(self) -> float:
-        """At how many of the points that follow it strikes again."""
+        """The number of further points at which the fault is injected again; infinity for all of them."""
         ...
 
     def inject(self, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop) -> None: ...
@@ -21,7 +21,7 @@ class Fault(Protocol):
 
 @dataclass(frozen=True)
 class Cancel:
-    """The task is cancelled. `again` = 1 is somebody who asks twice, infinity is anyio's scopes, which insist at every await."""
+    """Cancels the task. `repeat=1` cancels it twice; `repeat=math.inf` at every await, as anyio's cancel scopes do."""
 
     repeat: float = 0
 
@@ -36,7 +36,7 @@ class Cancel:
 
 @dataclass(frozen=True)
 class ExpireDeadlines:
-    """So many seconds pass in an instant: whatever deadline of the event loop lies within them expires."""
+    """Advances the loop's clock by `seconds`, so that every timer due by then fires."""
 
     seconds: float
     repeat: float = 0
@@ -44,8 +44,8 @@ class ExpireDeadlines:
     def inject(self, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop) -> None:
         del task
         if not isinstance(loop, AdjustableClock):
-            raise TypeError("this needs a loop that can leap")
-        loop.leap(self.seconds)
+            raise TypeError("the event loop has no adjustable clock: see `with_adjustable_clock`")
+        loop.advance(self.seconds)
 
     def __str__(self) -> str:
         return "deadline expired"
@@ -53,16 +53,21 @@ class ExpireDeadlines:
 
 @dataclass(frozen=True)
 class Call:
-    """Something is called, and nothing is done to the task: what a second stop signal does, for instance."""
+    """Calls a function and leaves the task alone: a second stop signal, for example.
 
-    what: Callable[[], object]
+    Attributes:
+        function: what is called.
+        name: the description of the fault in reports.
+        repeat: see `Fault`.
+    """
+
+    function: Callable[[], object]
     name: str
-    """What is said of it."""
     repeat: float = 0
 
     def inject(self, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop) -> None:
         del task, loop
-        self.what()
+        self.function()
 
     def __str__(self) -> str:
         return self.name
@@ -70,30 +75,31 @@ class Call:
 
 @runtime_checkable
 class AdjustableClock(Protocol):
-    """What an event loop can do that was made by `leaping`."""
+    """An event loop made by `with_adjustable_clock`."""
 
-    def leap(self, seconds: float) -> None: ...
+    def advance(self, seconds: float) -> None:
+        """Schedule every timer that is due within the next `seconds` to fire now, in the order of their times."""
 
 
 class _Timer:
-    """A callback that is called at most once: when its time has come, or when that is leapt over."""
+    """A callback that is called at most once: when it is due, or earlier by `advance`."""
 
     def __init__(self, when: float, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
         self.when = when
-        self.over = False
+        self.fired = False
         self._callback = callback
         self._args = args
 
     def __call__(self) -> None:
-        if not self.over:
-            self.over = True
+        if not self.fired:
+            self.fired = True
             self._callback(*self._args)
 
 
 def with_adjustable_clock(loop_class: type[asyncio.AbstractEventLoop]) -> type[asyncio.AbstractEventLoop]:
-    """Make a class of event loops like `loop_class` that also have `leap`."""
+    """Return a subclass of the event loop `loop_class` that also has the method `advance`."""
 
-    class Leaping(loop_class):  # type: ignore[misc, valid-type]
+    class AdjustableLoop(loop_class):  # type: ignore[misc, valid-type]  # the base class is a parameter
         def __init__(self) -> None:
             super().__init__()
             self._timers: list[tuple[_Timer, asyncio.TimerHandle, Context | None]] = []
@@ -102,29 +108,29 @@ def with_adjustable_clock(loop_class: type[asyncio.AbstractEventLoop]) -> type[a
             self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
         ) -> asyncio.TimerHandle:
             timer = callback if isinstance(callback, _Timer) else _Timer(self.time() + delay, callback, args)
-            return self._remember(timer, super().call_later(delay, timer, context=context), context)
+            return self._register(timer, super().call_later(delay, timer, context=context), context)
 
         def call_at(
             self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
         ) -> asyncio.TimerHandle:
             timer = callback if isinstance(callback, _Timer) else _Timer(when, callback, args)
-            return self._remember(timer, super().call_at(when, timer, context=context), context)
+            return self._register(timer, super().call_at(when, timer, context=context), context)
 
-        def _remember(self, timer: _Timer, handle: asyncio.TimerHandle, context: Context | None) -> asyncio.TimerHandle:
+        def _register(self, timer: _Timer, handle: asyncio.TimerHandle, context: Context | None) -> asyncio.TimerHandle:
             if not self._timers or self._timers[-1][0] is not timer:  # one of the two methods calls the other
                 self._timers.append((timer, handle, context))
             return handle
 
-        def leap(self, seconds: float) -> None:
-            until = self.time() + seconds
-            due = [one for one in self._timers if one[0].when <= until]
-            self._timers = [one for one in self._timers if one[0].when > until]
-            for timer, handle, context in sorted(due, key=lambda one: one[0].when):
-                self.call_soon(_unless_cancelled, timer, handle, context=context)
+        def advance(self, seconds: float) -> None:
+            now = self.time() + seconds
+            due = [entry for entry in self._timers if entry[0].when <= now]
+            self._timers = [entry for entry in self._timers if entry[0].when > now]
+            for timer, handle, context in sorted(due, key=lambda entry: entry[0].when):
+                self.call_soon(_fire_unless_cancelled, timer, handle, context=context)
 
-    return Leaping
+    return AdjustableLoop
 
 
-def _unless_cancelled(timer: _Timer, handle: asyncio.TimerHandle) -> None:
+def _fire_unless_cancelled(timer: _Timer, handle: asyncio.TimerHandle) -> None:
     if not handle.cancelled():
         timer()

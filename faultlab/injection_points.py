@@ -1,7 +1,7 @@
-"""The points in time at which a fault can strike: iterations of the event loop, and steps of tasks.
+"""Injection points: iterations of the event loop, and steps of tasks.
 
-Suspensions of the caller alone are not enough: a library that connects in a task of its own hides all of its steps behind
-one of them.
+Counting only the suspensions of the caller would not be enough: a library that connects in a task of its own hides all
+of its steps behind one of them.
 """
 
 import asyncio
@@ -14,54 +14,56 @@ from pathlib import Path
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
+from ._asyncio_internals import before_each_iteration
+
 _ASYNCIO = str(Path(asyncio.__file__).parent)
-_FOLDER = Path.cwd()
-"""The current folder: the app may leave it, or remove it."""
+_FOLDER = Path.cwd()  # read at import: the app may change the current folder or remove it
 
 
 class InjectionPoint(StrEnum):
-    """What is counted."""
+    """The kinds of points that can be counted."""
 
-    LOOP_ITERATION = "tick"
-    """Each iteration of the event loop. Only loops that are written in Python have them: asyncio's."""
-    TASK_STEP = "step"
-    """Each step of every task, on any event loop."""
+    LOOP_ITERATION = "tick"  # each iteration of the event loop; asyncio's own loops only
+    TASK_STEP = "step"  # each step of every task, on any event loop
 
 
 class PointCounter:
-    """Counts the points that pass, and strikes at the n-th one after it was armed."""
+    """Counts the points that pass and injects at the n-th one after it was armed.
+
+    Attributes:
+        fired: the number of injections.
+        location: where the first one happened: file, line and function of the task that ran last or runs next.
+    """
 
     def __init__(self) -> None:
         self.fired = 0
-        """How often it has struck."""
-        self.place = ""
-        """Where it struck first: file, line and function of the task that ran last, or is to run."""
+        self.location = ""
         self._passed = 0
         self._first = self._last = math.inf
-        self._strike: Callable[[], object] = lambda: None
+        self._inject: Callable[[], object] = lambda: None
 
-    def arm(self, at: int, repeat: float, strike: Callable[[], object]) -> None:
-        """Strike at the point `at` from now, the next being 1, and at the `repeat` ones that follow it."""
+    def arm(self, at: int, repeat: float, inject: Callable[[], object]) -> None:
+        """Call `inject` at the point `at` from now, the next one being 1, and at the `repeat` points after it."""
         self._first = self._passed + at
         self._last = self._first + repeat
-        self._strike = strike
+        self._inject = inject
 
     def disarm(self) -> None:
-        """Strike no more; and hold nothing of what was to be struck, that it can be collected."""
+        """Stop injecting, and drop the reference to `inject` so that its objects can be collected."""
         self._first = math.inf
-        self._strike = lambda: None
+        self._inject = lambda: None
 
-    def passes(self, running: object) -> None:
-        """One more point, at which the coroutine `running` is about to run, or has run."""
+    def advance(self, coroutine: object) -> None:
+        """Count one more point, at which `coroutine` has run or is about to run."""
         self._passed += 1
         if self._first <= self._passed <= self._last:
             self.fired += 1
-            self.place = self.place or where_it_stands(running)
-            self._strike()
+            self.location = self.location or suspended_at(coroutine)
+            self._inject()
 
 
-class Stepped(Coroutine[Any, Any, Any]):
-    """A coroutine that tells of each of its steps. In all else it is the one that it is made of."""
+class InstrumentedCoroutine(Coroutine[Any, Any, Any]):
+    """Wraps a coroutine and calls `on_step` before each of its steps."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], on_step: Callable[[object], None]) -> None:
         self._coroutine = coroutine
@@ -76,7 +78,7 @@ class Stepped(Coroutine[Any, Any, Any]):
         try:
             return self._coroutine.throw(*error)
         finally:
-            del error  # its traceback is about to hold this frame: a circle that keeps all of the frames alive
+            del error  # its traceback will refer to this frame: the cycle would keep all frames alive
 
     def close(self) -> None:
         self._coroutine.close()
@@ -92,80 +94,76 @@ class Stepped(Coroutine[Any, Any, Any]):
 
 
 @contextmanager
-def counted(loop: asyncio.AbstractEventLoop, point: InjectionPoint, counter: PointCounter) -> Iterator[None]:
-    """Within the block, let `counter` count: the steps of all tasks that are made in it, or the iterations of the loop.
+def instrument_loop(loop: asyncio.AbstractEventLoop, point: InjectionPoint, counter: PointCounter) -> Iterator[None]:
+    """Advance `counter` inside the block: at each iteration of the loop, or at each step of the tasks created in it.
 
     Raises:
-        TypeError: the loop has no iterations that one could count.
+        TypeError: the iterations of this loop cannot be counted.
     """
     counting = True
-    ran: object = None
+    last_run: object = None
 
     def on_step(coroutine: object) -> None:
-        nonlocal ran
+        nonlocal last_run
         if counting:
-            ran = coroutine
+            last_run = coroutine
             if point is InjectionPoint.TASK_STEP:
-                counter.passes(coroutine)
+                counter.advance(coroutine)
+
+    def on_iteration() -> None:
+        if counting:
+            counter.advance(last_run)
 
     def make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> "asyncio.Task[Any]":
-        return asyncio.Task(Stepped(coroutine, on_step), loop=loop, **options)
+        return asyncio.Task(InstrumentedCoroutine(coroutine, on_step), loop=loop, **options)
 
     loop.set_task_factory(make_task)
     if point is InjectionPoint.LOOP_ITERATION:
-        iterate: Callable[[], None] | None = getattr(loop, "_run_once", None)
-        if iterate is None:
-            raise TypeError(f"{type(loop).__name__} has no iterations that could be counted: count steps")
-
-        def tick() -> None:
-            if counting:
-                counter.passes(ran)
-            iterate()
-
-        vars(loop)["_run_once"] = tick  # the one method through which all of asyncio's iterations pass
+        before_each_iteration(loop, on_iteration)
     try:
         yield
     finally:
-        counting, ran = False, None  # others may have put something over both by now, so both stay where they are
+        # Both hooks stay in place, disabled: the app may have wrapped them.
+        counting, last_run = False, None
 
 
-def where_it_stands(awaiting: object) -> str:
-    """Where a coroutine stands: file, line and function of the innermost frame that is not asyncio's own."""
+def suspended_at(coroutine: object) -> str:
+    """Return where a coroutine is suspended: file, line and function of the innermost frame outside asyncio."""
     frame: FrameType | None = None
-    inner: object | None = awaiting
+    inner: object | None = coroutine
     while inner is not None:
         innermost = _frame(inner)
         if innermost is not None and not (frame and innermost.f_code.co_filename.startswith(_ASYNCIO)):
             frame = innermost
         inner = _awaited(inner)
     if frame is None:
-        return "the end of a task" if awaiting is not None else "the event loop"
-    return f"{_short(frame.f_code.co_filename)}:{frame.f_lineno} {frame.f_code.co_qualname}"
+        return "the end of a task" if coroutine is not None else "the event loop"
+    return f"{short_path(frame.f_code.co_filename)}:{frame.f_lineno} {frame.f_code.co_qualname}"
 
 
-def _frame(awaiting: object) -> FrameType | None:
-    for name in ("cr_frame", "gi_frame", "ag_frame"):
-        frame = getattr(awaiting, name, None)
-        if isinstance(frame, FrameType):
-            return frame
-    return None
-
-
-def _awaited(awaiting: object) -> object | None:
-    for name in ("cr_await", "gi_yieldfrom", "ag_await"):
-        if hasattr(awaiting, name):
-            return getattr(awaiting, name) or None
-    if type(awaiting).__name__ in {"async_generator_asend", "async_generator_athrow", "coroutine_wrapper"}:
-        # These say nothing of what is behind them.
-        kinds = (CoroutineType, GeneratorType, AsyncGeneratorType)
-        return next((one for one in gc.get_referents(awaiting) if isinstance(one, kinds)), None)
-    return None
-
-
-def _short(filename: str) -> str:
-    """The path within the environment or the current folder: what is before that says nothing."""
+def short_path(filename: str) -> str:
+    """Return the path within the installed packages or the current folder, or else its last two parts."""
     path = Path(filename)
     for folder in ("site-packages", "dist-packages"):
         if folder in path.parts:
             return str(Path(*path.parts[path.parts.index(folder) + 1 :]))
     return str(path.relative_to(_FOLDER)) if path.is_relative_to(_FOLDER) else "/".join(path.parts[-2:])
+
+
+def _frame(awaitable: object) -> FrameType | None:
+    for name in ("cr_frame", "gi_frame", "ag_frame"):
+        frame = getattr(awaitable, name, None)
+        if isinstance(frame, FrameType):
+            return frame
+    return None
+
+
+def _awaited(awaitable: object) -> object | None:
+    for name in ("cr_await", "gi_yieldfrom", "ag_await"):
+        if hasattr(awaitable, name):
+            return getattr(awaitable, name) or None
+    if type(awaitable).__name__ in {"async_generator_asend", "async_generator_athrow", "coroutine_wrapper"}:
+        # These do not expose what they wrap.
+        wrapped = (CoroutineType, GeneratorType, AsyncGeneratorType)
+        return next((referent for referent in gc.get_referents(awaitable) if isinstance(referent, wrapped)), None)
+    return None

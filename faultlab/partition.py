@@ -1,41 +1,42 @@
-"""NetworkPartition: from some point on, nothing arrives any more, from any server. What a server does that hangs, without one."""
+"""The fault of a network partition: from some point on nothing arrives from any server, as if all of them hung."""
 
 import asyncio
 import os
 import stat
 import time
 from dataclasses import dataclass
-from selectors import EVENT_WRITE, BaseSelector, SelectorKey
+from selectors import EVENT_WRITE, SelectorKey
 from typing import Any
+
+from ._asyncio_internals import SelectorEvents, filter_selector_events, wakeup_descriptor
+
+DROP_PAUSE = 0.001  # the selector reports unread data again and again; the pause keeps the loop from spinning
 
 
 @dataclass(frozen=True)
 class NetworkPartition:
-    """A fault: the event loop hears of nothing that arrives, but still of its own threads and timers."""
+    """Hides everything that arrives on sockets from the event loop. Timers, threads and pipes still work."""
 
     repeat: float = 0
 
     def inject(self, task: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop) -> None:
         del task
-        selector: BaseSelector = loop._selector  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio's loops have it
-        select, own = selector.select, loop._ssock.fileno()  # type: ignore[attr-defined]  # noqa: SLF001
+        wakeup = wakeup_descriptor(loop)
 
-        def held_back(key: SelectorKey) -> bool:
-            """A pipe comes from this machine, and from no server."""
-            return key.fd != own and stat.S_ISSOCK(os.fstat(key.fd).st_mode)
+        def is_remote(key: SelectorKey) -> bool:
+            return key.fd != wakeup and stat.S_ISSOCK(os.fstat(key.fd).st_mode)
 
-        def hear(timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
-            events = select(timeout)
-            heard = [
-                (key, mask & EVENT_WRITE if held_back(key) else mask)
+        def keep_writes_only(events: SelectorEvents) -> SelectorEvents:
+            kept = [
+                (key, mask & EVENT_WRITE if is_remote(key) else mask)
                 for key, mask in events
-                if mask & EVENT_WRITE or not held_back(key)
+                if mask & EVENT_WRITE or not is_remote(key)
             ]
-            if events and not heard:
-                time.sleep(0.001)  # what is not read is told again and again
-            return heard
+            if events and not kept:
+                time.sleep(DROP_PAUSE)
+            return kept
 
-        vars(selector)["select"] = hear
+        filter_selector_events(loop, keep_writes_only)
 
     def __str__(self) -> str:
-        return "the servers fell silent"
+        return "network partitioned"

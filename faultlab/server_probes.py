@@ -1,6 +1,6 @@
-"""What servers say that they hold: asked before and after each case, over a connection that is not the app's.
+"""Server probes: the connections that servers report, queried over connections that do not belong to the app.
 
-The drivers are imported here only, and only for the servers that are watched.
+The drivers are imported only here, and only for the servers that are watched.
 """
 
 import asyncio
@@ -9,14 +9,13 @@ import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from faultlab import snapshot
-from faultlab.tcp_table import established
+from . import snapshot
+from .tcp_table import established
 
-ANSWER_WITHIN = 5.0
-"""Seconds that a server may take to answer."""
+PROBE_TIMEOUT = 5.0
 
 _DEFAULT_PORTS = {
     "postgresql": 5432,
@@ -33,57 +32,65 @@ _CONNECTIONS = """
     WHERE coalesce(backend_type, 'client backend') = 'client backend' AND usename IS NOT NULL AND pid <> pg_backend_pid()
 """
 
-
 T = TypeVar("T")
+Address = tuple[str, int]
 
 
-class WatchError(Exception):
-    """A server that cannot be watched, in one line without a password."""
+class ProbeError(Exception):
+    """A server cannot be watched. The message is one line, without the password."""
+
+
+class _Probe(Protocol):
+    """Reports the connections of one server, by identity."""
+
+    async def open(self) -> None: ...
+    async def connections(self) -> dict[str, str]: ...
+    async def close(self) -> None: ...
 
 
 @contextmanager
-def watched(urls: Iterable[str]) -> Iterator[None]:
-    """Within the block, every ledger asks these servers, too.
+def probing(urls: Iterable[str]) -> Iterator[None]:
+    """Include the connections that these servers report in every snapshot inside the block.
 
     Raises:
-        WatchError: an URL is wrong, or a server cannot be asked.
+        ProbeError: a URL is invalid, or a server cannot be queried.
     """
     with ExitStack() as stack:
         for url in urls:
-            ask = stack.enter_context(_witness(url))
-            snapshot.server_probes.append(ask)
-            stack.callback(snapshot.server_probes.remove, ask)
+            probe = stack.enter_context(_probe_for(url))
+            snapshot.server_probes.append(probe)
+            stack.callback(snapshot.server_probes.remove, probe)
         yield
 
 
 @contextmanager
-def _witness(url: str) -> Iterator[Callable[[], dict[str, str]]]:
-    parts, address = _parsed(url)
+def _probe_for(url: str) -> Iterator[Callable[[], dict[str, str]]]:
+    parts, address = _parse(url)
     name = f"{parts.scheme}://{address[0]}:{address[1]}"
     if parts.scheme not in {"postgresql", "redis", "rediss"}:
-        yield _kernel(name, address)
+        yield _kernel_connections(name, address)
         return
-    witness = _PostgreSQL(parts, name) if parts.scheme == "postgresql" else _Redis(parts, name)
-    with _Thread() as thread:
+    probe: _Probe = _PostgreSQLProbe(parts, name) if parts.scheme == "postgresql" else _RedisProbe(parts, name)
+    with _LoopThread() as thread:
 
-        def asked(question: Coroutine[Any, Any, T]) -> T:
+        def call(coro: Coroutine[Any, Any, T]) -> T:
             try:
-                return thread.run(question)
-            except WatchError:
+                return thread.run(coro)
+            except ProbeError:
                 raise
-            except Exception as error:  # noqa: BLE001 - drivers raise whatever they like
-                raise WatchError(f"--watch {name}: {_without_password(error, parts)}") from None
+            except Exception as error:  # noqa: BLE001 - a driver may raise anything
+                raise ProbeError(f"--watch {name}: {_without_password(error, parts)}") from None
 
-        asked(witness.open())
+        call(probe.open())
         try:
-            yield lambda: asked(witness.ask())
+            yield lambda: call(probe.connections())
         finally:
-            with suppress(WatchError):
-                asked(witness.close())
+            with suppress(ProbeError):
+                call(probe.close())
 
 
-def _parsed(url: str) -> tuple[SplitResult, tuple[str, int]]:
-    """Take an URL apart. It is never shown: what is wrong with it may be in its password."""
+def _parse(url: str) -> tuple[SplitResult, Address]:
+    """Split the URL. An error message never quotes it, because the mistake may be in its password."""
     scheme = url.partition(":")[0].partition("+")[0]
     scheme = "postgresql" if scheme == "postgres" else scheme
     try:
@@ -92,8 +99,8 @@ def _parsed(url: str) -> tuple[SplitResult, tuple[str, int]]:
     except (ValueError, KeyError):
         address = ("", 0)
     if not address[0]:
-        known = ", ".join(f"{scheme}://" for scheme in _DEFAULT_PORTS)
-        raise WatchError(f"--watch takes URLs with a host (and a port): {known}; one of these is none, or another kind")
+        schemes = ", ".join(f"{scheme}://" for scheme in _DEFAULT_PORTS)
+        raise ProbeError(f"--watch takes URLs with a host and an optional port ({schemes}); one of these is different")
     return parts, address
 
 
@@ -104,13 +111,13 @@ def _without_password(error: Exception, parts: SplitResult) -> str:
     return text
 
 
-def _kernel(name: str, address: tuple[str, int]) -> Callable[[], dict[str, str]]:
-    """Ask no server, but the kernel who is connected to one: AMQP and HTTP have no question for that."""
+def _kernel_connections(name: str, address: Address) -> Callable[[], dict[str, str]]:
+    """Return a probe that reads the kernel's table of connections: AMQP and HTTP offer no such query."""
     try:
         found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
-        socket.create_connection(address, timeout=ANSWER_WITHIN).close()
-    except (OSError, UnicodeError) as error:  # the latter if it can be no host's name
-        raise WatchError(f"--watch {name}: {getattr(error, 'strerror', None) or error}") from None
+        socket.create_connection(address, timeout=PROBE_TIMEOUT).close()
+    except (OSError, UnicodeError) as error:  # UnicodeError: not a possible host name
+        raise ProbeError(f"--watch {name}: {getattr(error, 'strerror', None) or error}") from None
     addresses = {(str(entry[4][0]), entry[4][1]) for entry in found}
     families = {entry[0] for entry in found}
     return lambda: {
@@ -121,14 +128,14 @@ def _kernel(name: str, address: tuple[str, int]) -> Callable[[], dict[str, str]]
     }
 
 
-class _PostgreSQL:
+class _PostgreSQLProbe:
     def __init__(self, parts: SplitResult, name: str) -> None:
         self.name = name
         self._parts = parts
         self._connection: Any = None
 
     async def open(self) -> None:
-        asyncpg = _driver("asyncpg", self.name)
+        asyncpg = _import_driver("asyncpg", self.name)
         self._connection = await asyncpg.connect(
             host=self._parts.hostname,
             port=self._parts.port or _DEFAULT_PORTS["postgresql"],
@@ -136,56 +143,57 @@ class _PostgreSQL:
             password=unquote(self._parts.password or "") or None,
             database=unquote(self._parts.path.lstrip("/")) or None,
             server_settings={"application_name": "faultlab"},
-            timeout=ANSWER_WITHIN,
+            timeout=PROBE_TIMEOUT,
         )
 
-    async def ask(self) -> dict[str, str]:
-        rows = await self._connection.fetch(_CONNECTIONS, timeout=ANSWER_WITHIN)
+    async def connections(self) -> dict[str, str]:
+        rows = await self._connection.fetch(_CONNECTIONS, timeout=PROBE_TIMEOUT)
         return {
-            f"{self.name} {row['pid']}": f"{self.name} holds a connection of {row['user']}, {row['state']}{_named(row['name'])}"
+            f"{self.name} {row['pid']}": f"{self.name} reports a connection of user {row['user']}, "
+            f"{row['state']}{_client_name(row['name'])}"
             for row in rows
         }
 
     async def close(self) -> None:
-        await self._connection.close(timeout=ANSWER_WITHIN)
+        await self._connection.close(timeout=PROBE_TIMEOUT)
 
 
-class _Redis:
+class _RedisProbe:
     def __init__(self, parts: SplitResult, name: str) -> None:
         self.name = name
         self._parts = parts
         self._client: Any = None
-        self._me = 0
+        self._client_id = 0
 
     async def open(self) -> None:
-        redis = _driver("redis.asyncio", self.name)
+        redis = _import_driver("redis.asyncio", self.name)
         self._client = redis.Redis.from_url(
             self._parts.geturl(),
             single_connection_client=True,
-            socket_connect_timeout=ANSWER_WITHIN,
-            socket_timeout=ANSWER_WITHIN,
+            socket_connect_timeout=PROBE_TIMEOUT,
+            socket_timeout=PROBE_TIMEOUT,
             client_name="faultlab",
         )
-        self._me = await self._client.client_id()
+        self._client_id = await self._client.client_id()
 
-    async def ask(self) -> dict[str, str]:
+    async def connections(self) -> dict[str, str]:
         return {
-            f"{self.name} {client['id']}": f"{self.name} holds a connection of {client.get('user', 'default')}, "
-            f"last command {client['cmd']}{_named(client['name'])}"
+            f"{self.name} {client['id']}": f"{self.name} reports a connection of user {client.get('user', 'default')}, "
+            f"last command {client['cmd']}{_client_name(client['name'])}"
             for client in await self._client.client_list()
-            if int(client["id"]) != self._me
+            if int(client["id"]) != self._client_id
         }
 
     async def close(self) -> None:
         await self._client.aclose()
 
 
-class _Thread:
-    """An event loop in a thread of its own: what is asked there does not disturb the loop that is examined."""
+class _LoopThread:
+    """An event loop in a thread of its own, so that queries do not disturb the loop under test."""
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="faultlab watch", daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="faultlab probes", daemon=True)
         self._thread.start()
         return self
 
@@ -194,16 +202,16 @@ class _Thread:
         self._thread.join()
         self._loop.close()
 
-    def run(self, question: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(question, self._loop).result()
+    def run(self, coro: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coro, self._loop).result()
 
 
-def _named(name: str) -> str:
+def _client_name(name: str) -> str:
     return f", named {name!r}" if name else ""
 
 
-def _driver(module: str, name: str) -> Any:
+def _import_driver(module: str, name: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError:
-        raise WatchError(f"--watch {name}: that needs `pip install {module.partition('.')[0]}`") from None
+        raise ProbeError(f"--watch {name}: that needs `pip install {module.partition('.')[0]}`") from None

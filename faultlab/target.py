@@ -1,37 +1,38 @@
-"""What `package.module:name` names: an ASGI app, or a function that makes one."""
+"""Loads the app that `package.module:name` refers to: an ASGI app, or a function that returns one."""
 
+import asyncio
 import importlib
 import inspect
 import sys
 from collections.abc import Callable
 
-from faultlab.asgi import App
+from .asgi import App
 
 
 class TargetError(Exception):
-    """It names no app; why, in one line."""
+    """The target is not an app. The message is one line."""
 
 
 def load(target: str) -> Callable[[], App]:
-    """Import what is named. What comes back gives the app, a new one each time if there is a function that makes it.
+    """Import the target and return a function that returns the app: a new one each time if the target is a factory.
 
     Raises:
-        TargetError: there is no such thing, or it is no app.
+        TargetError: the target does not exist, or is not an app.
     """
     module, _, path = target.partition(":")
-    if "/" in target or "@" in target:  # it is not repeated: it may be an URL, with a password
-        raise TargetError("what is tested is named package.module:name; this is a path, or an URL without --watch")
+    if "/" in target or "@" in target:  # not quoted in the message: it may be a URL with a password
+        raise TargetError("the app must be given as package.module:name; this is a path, or a URL without --watch")
     if not module or not path:
-        raise TargetError(f"{target!r} is not package.module:name")
-    named = _named(_imported(module), module, path)
-    if _takes(named, 3):
-        return lambda: named
-    if not _takes(named, 0):
-        raise TargetError(f"{target} is no ASGI app: one takes a scope and two functions, receive and send")
-    return lambda: _made(named, target)
+        raise TargetError(f"{target!r} is not of the form package.module:name")
+    found = _attribute(_import(module), module, path)
+    if _accepts(found, 3):
+        return lambda: found
+    if not _accepts(found, 0):
+        raise TargetError(f"{target} is not an ASGI app: it does not accept the arguments scope, receive and send")
+    return lambda: _call_factory(found, target)
 
 
-def _imported(module: str) -> object:
+def _import(module: str) -> object:
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
@@ -39,48 +40,48 @@ def _imported(module: str) -> object:
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if module == missing or module.startswith(f"{missing}."):
-            raise TargetError(f"there is no module {module} (looked for from the current folder)") from None
-        raise TargetError(f"{module} imports {missing}, which there is not") from None
+            raise TargetError(f"no module named {module} (searched from the current folder)") from None
+        raise TargetError(f"{module} imports {missing}, which is not installed") from None
     except SystemExit as error:
-        raise TargetError(f"{module} ends the process when it is imported: SystemExit({error.code!r})") from None
-    except Exception as error:  # noqa: BLE001 - whatever it is, there is no app
-        raise TargetError(f"{module} cannot be imported: {_in_one_line(error)}") from None
+        raise TargetError(f"importing {module} ends the process: SystemExit({error.code!r})") from None
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - an import may raise anything
+        raise TargetError(f"importing {module} fails: {_one_line(error)}") from None
 
 
-def _named(there: object, module: str, path: str) -> "App":
+def _attribute(owner: object, module: str, path: str) -> App:
     for name in path.split("."):
         try:
-            there = getattr(there, name)
+            owner = getattr(owner, name)
         except AttributeError:
-            raise TargetError(f"{module} has no {path}") from None
-        except Exception as error:  # noqa: BLE001 - a property raises whatever it likes
-            raise TargetError(f"{module}:{path} cannot be had: {_in_one_line(error)}") from None
-    if not callable(there):
-        raise TargetError(f"{module}:{path} is no ASGI app: it is of type {type(there).__name__}")
-    return there
+            raise TargetError(f"{module} has no attribute {path}") from None
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a property may raise anything
+            raise TargetError(f"reading {module}:{path} fails: {_one_line(error)}") from None
+    if not callable(owner):
+        raise TargetError(f"{module}:{path} is not an ASGI app: its type is {type(owner).__name__}")
+    return owner
 
 
-def _made(factory: Callable[..., object], target: str) -> App:
+def _call_factory(factory: Callable[..., object], target: str) -> App:
     try:
-        made = factory()
-    except Exception as error:  # noqa: BLE001 - whatever it is, there is no app
-        raise TargetError(f"{target} makes no app: {_in_one_line(error)}") from None
-    if not callable(made) or not _takes(made, 3):
-        raise TargetError(
-            f"{target} is no ASGI app, and returns none: what it returns is of type {type(made).__name__}"
-        )
-    return made
+        app = factory()
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a factory may raise anything
+        raise TargetError(f"{target} fails to return an app: {_one_line(error)}") from None
+    if not callable(app) or not _accepts(app, 3):
+        raise TargetError(f"{target} is not an ASGI app and does not return one: it returns a {type(app).__name__}")
+    return app
 
 
-def _takes(named: Callable[..., object], count: int) -> bool:
+def _accepts(function: Callable[..., object], arguments: int) -> bool:
+    """Return whether the function can be called with so many positional arguments."""
     try:
-        inspect.signature(named).bind(*range(count))
+        inspect.signature(function).bind(*range(arguments))
     except TypeError:
         return False
     except ValueError:
-        return count > 0  # something that does not tell, and is called
+        return arguments > 0  # no signature available: treat it as an app
     return True
 
 
-def _in_one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+def _one_line(error: BaseException) -> str:
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

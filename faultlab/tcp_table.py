@@ -1,4 +1,4 @@
-"""The kernel's own table of TCP connections: those of this machine, whichever process holds them."""
+"""The kernel's table of TCP connections: those of this machine, of all processes."""
 
 import ipaddress
 import socket
@@ -10,10 +10,10 @@ _ESTABLISHED = "01"
 
 
 def established(family: socket.AddressFamily) -> Iterator[tuple[str, int, str]]:
-    """Of each connection the address and the port at the other end, and the inode of the socket at this one."""
+    """Yield the remote address, the remote port and the inode of the local socket of each established connection."""
     for row in _rows("tcp6" if family is socket.AF_INET6 else "tcp"):
         if row[3] == _ESTABLISHED:
-            yield *_address(row[2]), row[9]
+            yield *_parse_address(row[2]), row[9]
 
 
 def _rows(table: str) -> list[list[str]]:
@@ -23,9 +23,9 @@ def _rows(table: str) -> list[list[str]]:
         return []  # a kernel without IPv6
 
 
-def _address(written: str) -> tuple[str, int]:
-    """`0100007F:1538` is 127.0.0.1, 5432: the kernel writes words of four bytes, in the byte order of the machine."""
-    words, port = written.split(":")
+def _parse_address(text: str) -> tuple[str, int]:
+    """Parse `0100007F:1538` (127.0.0.1, 5432): words of four bytes, in the byte order of the machine."""
+    words, port = text.split(":")
     raw = b"".join(int(words[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(words), 8))
     address = ipaddress.ip_address(raw)
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None

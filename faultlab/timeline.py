@@ -1,72 +1,83 @@
-"""The story of one case: what was acquired, what struck, what was released and what was not, with times."""
+"""The timeline of one run: acquisitions, the injection and releases, with times."""
 
 import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from faultlab.asgi import App
-from faultlab.sweep import Run
-from faultlab.tracking import Acquisition, AcquisitionTracker
+from ._asyncio_internals import before_each_iteration
+from .asgi import App
+from .sweep import Run
+from .tracking import Acquisition, AcquisitionTracker
 
 
 @dataclass
 class RunTimeline:
-    """It is told from within: the event loop looks once in each of its iterations."""
+    """Observes a run from inside: it looks at all acquisitions in each iteration of the event loop.
 
-    began: float = field(default_factory=time.perf_counter)
-    struck: float | None = None
-    ended: float = 0.0
+    Attributes:
+        started_at: by `time.perf_counter`, like all times here.
+        injected_at: the time of the first injection, or None.
+        ended_at: the last iteration that was observed.
+        acquisitions: what the run acquired, in order.
+        released: when each of them was released.
+        app_refs: keeps the app alive until the run has settled, as a process of its own would.
+    """
+
+    started_at: float = field(default_factory=time.perf_counter)
+    injected_at: float | None = None
+    ended_at: float = 0.0
     acquisitions: list[Acquisition] = field(default_factory=list)
     released: dict[Acquisition, float] = field(default_factory=dict)
-    kept: list[App] = field(default_factory=list)
-    """What is examined, until the case has settled: in a process of its own it would not be forgotten before, either."""
+    app_refs: list[App] = field(default_factory=list)
 
-    def begin(self, case: Run, memory: AcquisitionTracker, alive: Callable[[], object]) -> None:
-        """Look from now on, until the case has settled. No task of the app's may be there yet.
+    def begin(self, tracker: AcquisitionTracker, run: Run | None, heartbeat: Callable[[], object]) -> None:
+        """Observe the running loop until the run has settled. Call it before the app has created any task.
 
         Args:
-            case: the fault.
-            memory: what is acquired from now on.
-            alive: called in each iteration of the event loop.
+            tracker: records the acquisitions.
+            run: the run of the sweep, or None without a fault.
+            heartbeat: called in each iteration of the event loop.
         """
-        loop = asyncio.get_running_loop()
-        iterate = getattr(loop, "_run_once", None)
-        if iterate is None:
-            return
-        memory.latest = self.acquisitions  # what comes from now on is of this case
-        (lab,) = asyncio.all_tasks() - {asyncio.current_task()}
+        (sweep_task,) = asyncio.all_tasks() - {asyncio.current_task()}
+        tracker.acquisitions = self.acquisitions
 
-        def look_and_iterate() -> None:
-            alive()
-            if not lab.done():
-                self._look(case)
-            elif self.kept:
-                self.kept.clear()
-                memory.latest = []  # what the event loop does when it is closed is no part of this
-            iterate()
+        def observe() -> None:
+            heartbeat()
+            if not sweep_task.done():
+                self._observe(run)
+            elif self.app_refs:
+                self.app_refs.clear()
+                tracker.acquisitions = []  # the shutdown of the event loop is not part of the run
 
-        vars(loop)["_run_once"] = look_and_iterate
+        before_each_iteration(asyncio.get_running_loop(), observe)
 
-    def _look(self, case: Run) -> None:
-        self.ended = time.perf_counter()
-        if self.struck is None and case.fired:
-            self.struck = self.ended
+    def _observe(self, run: Run | None) -> None:
+        self.ended_at = time.perf_counter()
+        if self.injected_at is None and run is not None and run.fired:
+            self.injected_at = self.ended_at
         for acquisition in self.acquisitions:
-            if acquisition not in self.released and not acquisition.is_held():
-                self.released[acquisition] = self.ended
+            if acquisition not in self.released and not acquisition.is_open():
+                self.released[acquisition] = self.ended_at
 
-    def lines(self, strike: str) -> list[str]:
-        """All of it in order. Tasks that came and went are left out: a library has many.
+    def lines(self, injection: str) -> list[str]:
+        """Return the events in order, one line each. Tasks that have ended are left out: libraries have many.
 
         Args:
-            strike: what struck, and where.
+            injection: the description of the fault and its location.
         """
-        told = [one for one in self.acquisitions if one not in self.released or not one.what.startswith("task ")]
-        events = [(one.at, f"acquired    {one.what}, at {one.place.own or one.place.library}") for one in told]
-        events += [(self.released[one], f"released    {one.what}") for one in told if one in self.released]
-        if self.struck is not None and strike:
-            events.append((self.struck, strike))
-        events += [(self.ended, f"still held  {one.what}") for one in told if one not in self.released]
+        shown = [
+            acquisition
+            for acquisition in self.acquisitions
+            if acquisition not in self.released or not acquisition.description.startswith("task ")
+        ]
+        events = [
+            (one.acquired_at, f"acquired    {one.description}, at {one.location.own or one.location.library}")
+            for one in shown
+        ]
+        events += [(self.released[one], f"released    {one.description}") for one in shown if one in self.released]
+        if self.injected_at is not None and injection:
+            events.append((self.injected_at, injection))
+        events += [(self.ended_at, f"still open  {one.description}") for one in shown if one not in self.released]
         events.sort(key=lambda event: event[0])
-        return [f"{(at - self.began) * 1000:8.1f} ms  {text}" for at, text in events]
+        return [f"{(at - self.started_at) * 1000:8.1f} ms  {text}" for at, text in events]

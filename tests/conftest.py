@@ -17,10 +17,8 @@ from gateway.devstack.weather import Weather
 from gateway.places.seed import seed
 from gateway.schema.migrate import migrate
 
-pytest.register_assert_rewrite(
-    "tests.faults", "tests.end_to_end"
-)  # what their helpers assert is to be told in full, too
-pytest_plugins = ["tests.faults.recording"]
+pytest.register_assert_rewrite("tests.faults", "tests.end_to_end", "tests.support")  # they assert, too
+pytest_plugins = ["tests.faults.report_plugin"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

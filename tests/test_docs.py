@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+PACKAGE_READMES = [ROOT / "faultlab" / "README.md", ROOT / "gateway" / "lifecycle" / "README.md"]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *PACKAGE_READMES]
 SNIPPET = re.compile(r"(?:<!-- (?P<source>\S+) -->\n)?```python\n(?P<code>.*?)```", re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)(?P<target>[^)#]*)(?:#(?P<anchor>[^)]*))?\)")
 
 
 def snippets() -> list[tuple[str, str | None, str]]:
     return [
-        (page.name, found["source"], found["code"]) for page in PAGES for found in SNIPPET.finditer(page.read_text())
+        (str(page.relative_to(ROOT)), found["source"], found["code"])
+        for page in PAGES
+        for found in SNIPPET.finditer(page.read_text())
     ]
 
 
@@ -38,7 +41,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_somewhere(page: Path) -> None:
     for link in LINK.finditer(page.read_text()):
         target = page.parent / link["target"] if link["target"] else page

@@ -1,4 +1,4 @@
-"""A service of another kind that has copied `gateway/lifecycle`: two resources and a worker, and nothing of FastAPI."""
+"""A service of another kind that has copied `gateway/lifecycle`: a queue, a worker, and no web framework."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -15,19 +15,20 @@ async def open_queue() -> AsyncGenerator[Queue]:
     try:
         yield queue
     finally:
-        await queue.join()  # whoever put something in has it worked before we end
+        print("queue closed, jobs left:", queue.qsize())
 
 
 @asynccontextmanager
 async def run_worker(queue: Queue) -> AsyncGenerator[None]:
     async def work() -> None:
         while True:
-            print("working on", await queue.get())
+            print("processing", await queue.get())
             queue.task_done()
 
-    async with asyncio.TaskGroup() as group:  # what it raises ends the entry, and `stack.failure` says so
+    async with asyncio.TaskGroup() as group:  # an error in the worker ends the entry and completes `stack.failure`
         task = group.create_task(work())
         yield
+        await queue.join()  # process the remaining jobs; `stop_timeout` limits the wait
         task.cancel()
 
 
@@ -37,7 +38,7 @@ async def main() -> None:
         await stack.enter("worker", run_worker(queue), start_timeout=5, stop_timeout=2)
         stack.mark_started()
         queue.put_nowait("the first job")
-        await asyncio.wait({stack.failure}, timeout=0.1)  # a real service waits for its stop signal, too
+        await asyncio.wait({stack.failure}, timeout=0.1)  # a real service also waits for its stop signal
     for event in stack.journal:
         print(event)
 

@@ -1,13 +1,13 @@
-"""Every wire message: proxies that understand what passes through them, break it where one asks, and tell who closed first.
+"""Faults on the wire: TCP proxies that parse the protocol, break connections at any message, and log who closed first.
 
-Standard library only. A framer for each protocol says where a message ends and what it is called.
+Standard library only. A framer for each protocol splits the bytes into named messages.
 """
 
-from faultlab.wire.connection import Connection
-from faultlab.wire.faults import GARBAGE, WireFault
-from faultlab.wire.framing import RAW, Framer, Message, Side
-from faultlab.wire.log import Closed, ClosedBy, Opened, WireLog
-from faultlab.wire.proxy import PROTOCOLS, Proxy
+from .connection import Connection
+from .faults import GARBAGE, WireFault
+from .framing import RAW, Framer, Message, Side
+from .log import Closed, ClosedBy, Opened, WireLog
+from .proxy import PROTOCOLS, Proxy
 
 __all__ = [
     "GARBAGE",

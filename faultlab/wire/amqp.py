@@ -1,8 +1,8 @@
-"""AMQP 0-9-1, as RabbitMQ speaks it: https://www.rabbitmq.com/amqp-0-9-1-reference."""
+"""AMQP 0-9-1, the protocol of RabbitMQ: https://www.rabbitmq.com/amqp-0-9-1-reference."""
 
 from typing import Final
 
-from faultlab.wire.framing import Framer, Side, UnknownProtocolError
+from .framing import Framer, Side, UnknownProtocolError
 
 _METHODS: Final = {
     (10, "Connection"): {
@@ -69,26 +69,28 @@ _METHODS: Final = {
 }
 
 _NAMES: Final = {
-    (number, method): f"{of}.{name}" for (number, of), methods in _METHODS.items() for method, name in methods.items()
+    (number, method): f"{class_name}.{name}"
+    for (number, class_name), methods in _METHODS.items()
+    for method, name in methods.items()
 }
 
 _METHOD: Final = 1
 _FRAMES: Final = {_METHOD: "Method", 2: "ContentHeader", 3: "ContentBody", 8: "Heartbeat"}
-_AROUND: Final = 8
-"""Bytes of a frame beside its payload: type, channel and length before it, and one that says that it has ended."""
+_HEADER_BYTES: Final = 7  # type, channel and length
+_FRAME_OVERHEAD: Final = _HEADER_BYTES + 1  # the header, and the end marker after the payload
 _END: Final = 0xCE
 
 
-class Amqp(Framer):
-    """A message is a frame: what is published comes as a method, a header and a body."""
+class AmqpFramer(Framer):
+    """A message is a frame: publishing sends three of them, a method, a header and a body."""
 
     def length(self, sender: Side, buffer: bytearray) -> int | None:
         del sender
-        if buffer[0] == ord("A"):  # of "AMQP": how a client begins, and how a server refuses
+        if buffer[0] == ord("A"):  # "AMQP": a client starts with it, and a server rejects a version with it
             return 8
         if buffer[0] not in _FRAMES:
             raise UnknownProtocolError
-        return int.from_bytes(buffer[3:7]) + _AROUND if len(buffer) >= _AROUND - 1 else None
+        return int.from_bytes(buffer[3:7]) + _FRAME_OVERHEAD if len(buffer) >= _HEADER_BYTES else None
 
     def name(self, sender: Side, message: bytes) -> str:
         del sender

@@ -1,18 +1,18 @@
-"""Where one message ends and the next begins, in both directions of one connection."""
+"""Framers split the bytes of a connection into messages, for each direction."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-LARGEST = 16 * 2**20
-"""Bytes. A message that says it is longer is taken for no message at all: waiting for its end would be a hang."""
+MAX_MESSAGE_BYTES = 16 * 2**20  # a longer announced length is treated as garbage: waiting for its end would be a hang
 
-RAW = "raw"
-"""The name of bytes in which no message is seen."""
+RAW = "raw"  # the name of bytes that are not parsed
 
 
 class Side(StrEnum):
+    """The two ends of a connection."""
+
     CLIENT = "client"
     SERVER = "server"
 
@@ -23,19 +23,22 @@ class Side(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
+    """One message of a protocol, or raw bytes."""
+
     sender: Side
     name: str
     data: bytes
 
 
 class UnknownProtocolError(Exception):
-    """These bytes are no message of the protocol."""
+    """The bytes are not a message of the protocol."""
 
 
 class Framer(ABC):
-    """Splits what is sent on one connection into messages. No byte is lost, and none is held for ever.
+    """Splits the bytes of one connection into messages.
 
-    What it cannot read it passes on as it comes: a proxy has to be transparent for what it does not know.
+    No byte is lost or held back forever: bytes that cannot be parsed pass unchanged, because a proxy must be
+    transparent.
     """
 
     def __init__(self) -> None:
@@ -43,12 +46,12 @@ class Framer(ABC):
         self._raw: set[Side] = set()
 
     def feed(self, sender: Side, data: bytes) -> Iterator[Message]:
-        """Take what has arrived, and yield each message that is complete by now."""
+        """Add received bytes, and yield each message that is complete now."""
         buffer = self._buffers[sender]
         buffer += data
         while buffer and sender not in self._raw:
             try:
-                message = self._first(sender, buffer)
+                message = self._parse_first(sender, buffer)
             except UnknownProtocolError:
                 self._raw.add(sender)
                 break
@@ -59,10 +62,10 @@ class Framer(ABC):
         if sender in self._raw:
             yield from self.rest(sender)
 
-    def _first(self, sender: Side, buffer: bytearray) -> Message | None:
-        """Return the first message in the buffer, if it is complete."""
+    def _parse_first(self, sender: Side, buffer: bytearray) -> Message | None:
+        """Return the first message in the buffer, or None if it is incomplete."""
         length = self.length(sender, buffer)
-        if (len(buffer) if length is None else length) > LARGEST:
+        if (len(buffer) if length is None else length) > MAX_MESSAGE_BYTES:
             raise UnknownProtocolError
         if length is None or len(buffer) < length:
             return None
@@ -70,31 +73,31 @@ class Framer(ABC):
         return Message(sender, self.name(sender, data), data)
 
     def rest(self, sender: Side) -> Iterator[Message]:
-        """What is left over, be it half a message: nothing more will come, or nobody can read it."""
+        """Yield the remaining bytes as a raw message: nothing more will arrive, or they cannot be parsed."""
         buffer = self._buffers[sender]
         if buffer:
             message = Message(sender, RAW, bytes(buffer))
             buffer.clear()
             yield message
 
-    def pass_raw(self) -> None:
-        """See no messages from here on: the rest is encrypted, or another protocol."""
+    def passthrough(self) -> None:
+        """Stop parsing in both directions: the rest is encrypted, or another protocol."""
         self._raw |= set(Side)
 
     @abstractmethod
     def length(self, sender: Side, buffer: bytearray) -> int | None:
-        """How long the first message in the buffer is; None if there is too little of it to tell.
+        """Return the length of the first message in the buffer, or None if more bytes are needed to determine it.
 
-        May be asked about the same message more than once, and remembers nothing.
+        It may be called more than once for a message and must not change the state of the framer.
 
         Raises:
-            UnknownProtocolError: it is none.
+            UnknownProtocolError: the bytes are not a message.
         """
 
     @abstractmethod
     def name(self, sender: Side, message: bytes) -> str:
-        """What a complete message is called. Asked once for each, in order of arrival: what matters later is remembered.
+        """Return the name of a complete message. It is called once for each message, in order, and may keep state.
 
         Raises:
-            UnknownProtocolError: it is none.
+            UnknownProtocolError: the bytes are not a message.
         """

@@ -1,15 +1,15 @@
-"""What several proxies saw, in one order: which connection was opened and closed when, by whom, and how."""
+"""The log of one or more proxies: when each connection was opened and closed, by which side, and how."""
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from faultlab.wire.framing import Side
+from .framing import Side
 
 
 class ClosedBy(StrEnum):
-    """Who closed a connection first."""
+    """The side that closed a connection first; LAB is the proxy, by a fault."""
 
     CLIENT = "client"
     SERVER = "server"
@@ -22,11 +22,17 @@ class ClosedBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
+    """A client has connected.
+
+    Attributes:
+        at: seconds since the start of the log.
+        proxy: the name of the proxy.
+        connection: the number of the connection at this proxy, from 1.
+    """
+
     at: float
-    """Seconds since the log began."""
     proxy: str
     connection: int
-    """Its number at this proxy; the first is 1."""
 
     def __str__(self) -> str:
         return f"{self.proxy} {self.connection} opened"
@@ -34,16 +40,23 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A client that lets go by force often closes as cleanly as one that is polite: what it said last tells them apart."""
+    """A connection was closed. The client's last message distinguishes a graceful close from an abort that sends FIN.
+
+    Attributes:
+        at: seconds since the start of the log.
+        proxy: the name of the proxy.
+        connection: the number of the connection at this proxy, from 1.
+        by: the side that closed first.
+        reset: whether it sent RST instead of FIN.
+        last: the client's last message before that, or None.
+    """
 
     at: float
     proxy: str
     connection: int
     by: ClosedBy
     reset: bool
-    """Whether it was closed with RST instead of FIN."""
     last: str | None
-    """The client's last message before it."""
 
     def __str__(self) -> str:
         how = "reset" if self.reset else "closed"
@@ -51,22 +64,22 @@ class Closed:
 
 
 class WireLog:
-    """The ordered record of one or several proxies."""
+    """The records of one or more proxies, in order."""
 
     def __init__(self) -> None:
         self.records: list[Opened | Closed] = []
-        self._began = time.monotonic()
+        self._start = time.monotonic()
 
     def __iter__(self) -> Iterator[Opened | Closed]:
         return iter(tuple(self.records))
 
     @property
     def closed(self) -> list[Closed]:
-        """What was closed, in order."""
+        """The closed connections, in order."""
         return [record for record in self.records if isinstance(record, Closed)]
 
-    def opens(self, proxy: str, connection: int) -> None:
-        self.records.append(Opened(time.monotonic() - self._began, proxy, connection))
+    def record_opened(self, proxy: str, connection: int) -> None:
+        self.records.append(Opened(time.monotonic() - self._start, proxy, connection))
 
-    def closes(self, proxy: str, connection: int, *, by: ClosedBy, reset: bool, last: str | None) -> None:
-        self.records.append(Closed(time.monotonic() - self._began, proxy, connection, by, reset, last))
+    def record_closed(self, proxy: str, connection: int, *, by: ClosedBy, reset: bool, last: str | None) -> None:
+        self.records.append(Closed(time.monotonic() - self._start, proxy, connection, by, reset, last))

@@ -1,17 +1,17 @@
-"""PostgreSQL's protocol 3: https://www.postgresql.org/docs/current/protocol-message-formats.html."""
+"""PostgreSQL's frontend/backend protocol, version 3: https://www.postgresql.org/docs/current/protocol-message-formats.html."""
 
 from typing import Final
 
-from faultlab.wire.framing import Framer, Side, UnknownProtocolError
+from .framing import Framer, Side, UnknownProtocolError
 
-_UNTYPED: Final = {
+_STARTUP_CODES: Final = {
     196608: "Startup",
     80877102: "CancelRequest",
     80877103: "SSLRequest",
     80877104: "GSSENCRequest",
 }
 
-_OF_THE_CLIENT: Final = {
+_FRONTEND_MESSAGES: Final = {
     b"B": "Bind",
     b"C": "Close",
     b"D": "Describe",
@@ -28,7 +28,7 @@ _OF_THE_CLIENT: Final = {
     b"p": "Password",
 }
 
-_OF_THE_SERVER: Final = {
+_BACKEND_MESSAGES: Final = {
     b"1": "ParseComplete",
     b"2": "BindComplete",
     b"3": "CloseComplete",
@@ -64,54 +64,58 @@ _AUTHENTICATIONS: Final = {
     12: "AuthenticationSASLFinal",
 }
 
-_ANSWERS: Final = {"AuthenticationSASL": "SASLInitialResponse", "AuthenticationSASLContinue": "SASLResponse"}
-"""What the client's `p` is depends on what it was asked."""
+# The meaning of the client's message `p` depends on the authentication request before it.
+_SASL_REPLIES: Final = {"AuthenticationSASL": "SASLInitialResponse", "AuthenticationSASLContinue": "SASLResponse"}
 
 
-class PostgreSQL(Framer):
+class PostgreSQLFramer(Framer):
+    """Messages have the names of the protocol's documentation."""
+
     def __init__(self) -> None:
         super().__init__()
         self._started = False
-        self._asked_for_encryption = False
+        self._encryption_requested = False
         self._authentication = ""
 
     def length(self, sender: Side, buffer: bytearray) -> int | None:
-        if sender is Side.SERVER and self._asked_for_encryption:
+        if sender is Side.SERVER and self._encryption_requested:
             return 1
-        untyped = sender is Side.CLIENT and not self._started
-        if not untyped and bytes(buffer[:1]) not in (_OF_THE_CLIENT if sender is Side.CLIENT else _OF_THE_SERVER):
+        startup = sender is Side.CLIENT and not self._started
+        if not startup and bytes(buffer[:1]) not in (
+            _FRONTEND_MESSAGES if sender is Side.CLIENT else _BACKEND_MESSAGES
+        ):
             raise UnknownProtocolError
-        header = 0 if untyped else 1
+        header = 0 if startup else 1
         if len(buffer) < header + 4:
             return None
         length = int.from_bytes(buffer[header : header + 4])
-        if length < (8 if untyped else 4):
+        if length < (8 if startup else 4):
             raise UnknownProtocolError
         return header + length
 
     def name(self, sender: Side, message: bytes) -> str:
         if sender is Side.SERVER:
-            return self._name_of_the_server(message)
+            return self._backend_name(message)
         if not self._started:
-            return self._name_of_the_first(int.from_bytes(message[4:8]))
-        name = _OF_THE_CLIENT[message[:1]]
-        return _ANSWERS.get(self._authentication, name) if name == "Password" else name
+            return self._startup_name(int.from_bytes(message[4:8]))
+        name = _FRONTEND_MESSAGES[message[:1]]
+        return _SASL_REPLIES.get(self._authentication, name) if name == "Password" else name
 
-    def _name_of_the_first(self, code: int) -> str:
-        if code not in _UNTYPED:
+    def _startup_name(self, code: int) -> str:
+        if code not in _STARTUP_CODES:
             raise UnknownProtocolError
-        name = _UNTYPED[code]
+        name = _STARTUP_CODES[code]
         self._started = name == "Startup"
-        self._asked_for_encryption = name in {"SSLRequest", "GSSENCRequest"}
+        self._encryption_requested = name in {"SSLRequest", "GSSENCRequest"}
         return name
 
-    def _name_of_the_server(self, message: bytes) -> str:
-        if self._asked_for_encryption:
-            self._asked_for_encryption = False
+    def _backend_name(self, message: bytes) -> str:
+        if self._encryption_requested:
+            self._encryption_requested = False
             if message != b"N":
-                self.pass_raw()
+                self.passthrough()
             return "reply to SSLRequest"
-        name = _OF_THE_SERVER[message[:1]]
+        name = _BACKEND_MESSAGES[message[:1]]
         if name == "Authentication":
             self._authentication = name = _AUTHENTICATIONS.get(int.from_bytes(message[5:9]), name)
         return name

@@ -1,4 +1,4 @@
-"""A TCP proxy that knows the protocol: it breaks a connection at the message that one asks for."""
+"""A TCP proxy that parses its protocol and breaks connections at a given message."""
 
 import asyncio
 import socket
@@ -6,92 +6,97 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-from faultlab.wire.amqp import Amqp
-from faultlab.wire.connection import ACCEPT, Connection
-from faultlab.wire.faults import WireFault
-from faultlab.wire.framing import Framer
-from faultlab.wire.http import Http
-from faultlab.wire.log import WireLog
-from faultlab.wire.postgresql import PostgreSQL
-from faultlab.wire.redis import Redis
+from .amqp import AmqpFramer
+from .connection import ACCEPT, ACCEPT_NUMBER, Connection
+from .faults import WireFault
+from .framing import Framer
+from .http import HttpFramer
+from .log import WireLog
+from .postgresql import PostgreSQLFramer
+from .redis import RedisFramer
 
 PROTOCOLS: Final[dict[str, Callable[[], Framer]]] = {
-    "postgresql": PostgreSQL,
-    "redis": Redis,
-    "amqp": Amqp,
-    "http": Http,
+    "postgresql": PostgreSQLFramer,
+    "redis": RedisFramer,
+    "amqp": AmqpFramer,
+    "http": HttpFramer,
 }
 
 _LOOPBACK: Final = "127.0.0.1"
-_ACCEPT_POINT: Final = 0
 
 
 class Proxy:
-    """Stands between clients and one server, in the event loop that enters it.
+    """A proxy in front of one server. It runs in the event loop that enters it.
 
-    Messages are numbered per connection from 1, both directions in order of arrival; 0 is the accept itself.
+    The messages of a connection are numbered from 1, both directions together, in order of arrival. 0 is the accept.
+
+    Attributes:
+        name: the name of the proxy in the log.
+        connections: all connections so far, in order.
+        fired: the name of the message at which the current fault was injected, for each connection.
     """
 
     def __init__(self, name: str, protocol: str, host: str, port: int, *, log: WireLog | None = None) -> None:
-        """Listen nowhere yet.
+        """Open nothing yet.
 
         Args:
-            name: what it is called in the log.
+            name: the name of the proxy in the log.
             protocol: one of `PROTOCOLS`.
-            host: where the real server is.
-            port: the same.
-            log: where to record, together with other proxies.
+            host: the host of the server.
+            port: the port of the server.
+            log: records the connections; it may be shared with other proxies.
         """
         self.name = name
         self.connections: list[Connection] = []
-        """All there have been, in order; each with the names of its messages."""
         self.fired: list[str] = []
-        """At which message the injected fault has hit: one name for each connection."""
-        self._framer = PROTOCOLS[protocol]
+        self._make_framer = PROTOCOLS[protocol]
         self._target = host, port
         self._log = log
         self._fault: tuple[WireFault, int | str] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._holder: socket.socket | None = None
+        self._port_holder: socket.socket | None = None
         self._listener: socket.socket | None = None
-        self._listens = False
+        self._listening = False
 
     @property
     def port(self) -> int:
-        """Where it listens, on the loopback interface; the same for its whole life."""
-        if self._holder is None:
+        """The proxy's port on the loopback interface. It does not change while the proxy is open."""
+        if self._port_holder is None:
             raise RuntimeError("the proxy is not entered")
-        port: int = self._holder.getsockname()[1]
+        port: int = self._port_holder.getsockname()[1]
         return port
 
     @property
     def open_connections(self) -> list[Connection]:
-        """The connections that their client has not let go of."""
+        """The connections that the client has not closed."""
         return [connection for connection in self.connections if connection.open_by_client]
 
     def inject(self, fault: WireFault, *, at: int | str) -> None:
-        """From now on let the fault hit every connection at that message, by number or name; those that are open, too."""
+        """Inject the fault at this message, by number or name, of every connection from now on: open ones and new ones.
+
+        It is injected once into each connection.
+        """
         self.fired.clear()
         self._fault = fault, at
 
     def break_now(self, fault: WireFault) -> None:
-        """Let the fault hit every open connection now, and those that come when they are accepted: the server breaks."""
-        self.inject(fault, at=_ACCEPT_POINT)
+        """Inject the fault into every open connection now, and into new connections when they are accepted."""
+        self.inject(fault, at=ACCEPT_NUMBER)
         for connection in self.open_connections:
-            self._fires(fault, connection.messages[-1] if connection.messages else ACCEPT)
+            self._on_injection(fault, connection.messages[-1] if connection.messages else ACCEPT)
             connection.apply(fault)
 
     async def recover(self) -> None:
-        """Let no fault hit from now on, and listen again. What is broken stays broken."""
+        """Inject nothing from now on, and accept new connections. Broken connections stay broken."""
         self._fault = None
         self._listen()
 
     async def __aenter__(self) -> Self:
-        self._holder = socket.socket()
+        self._port_holder = socket.socket()
         try:
-            self._holder.bind((_LOOPBACK, 0))  # it is ours while nobody listens, too, and nobody else is given it
-            self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # Named TCP, it passes that on to what it accepts, and asyncio lets nothing wait there (TCP_NODELAY).
+            self._port_holder.bind((_LOOPBACK, 0))  # keeps the port reserved while connections are refused
+            self._port_holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # asyncio sets TCP_NODELAY only on sockets with this protocol number, and accepted sockets inherit it.
             self._listener = socket.socket(proto=socket.IPPROTO_TCP)
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._listener.setblocking(False)
@@ -113,53 +118,55 @@ class Proxy:
         self._close()
 
     def _close(self) -> None:
-        for sock in (self._listener, self._holder):
+        for sock in (self._listener, self._port_holder):
             if sock is not None:
                 sock.close()
 
     def _listen(self) -> None:
-        """Listen, if it does not. It is the same socket each time, so that no ledger sees a new one."""
-        if self._listener is not None and not self._listens:
+        """Accept new connections. The same socket is used each time, so that it is not mistaken for a leak."""
+        if self._listener is not None and not self._listening:
             self._listener.listen()
             asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
-            self._listens = True
+            self._listening = True
 
     def _refuse(self) -> None:
-        """Listen no more: who connects is refused, and who waits to be accepted is reset. The port stays ours."""
-        if self._listener is not None and self._listens:
+        """Refuse new connections and reset those that wait to be accepted. The port stays reserved."""
+        if self._listener is not None and self._listening:
             asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.shutdown(socket.SHUT_RDWR)
-            self._listens = False
+            self._listening = False
 
     def _accept(self, listener: socket.socket) -> None:
         try:
             client, _ = listener.accept()
         except OSError:
-            return  # whoever connected has gone again
+            return  # the client has disconnected already
         client.setblocking(False)
         task = asyncio.get_running_loop().create_task(self._serve(client), name=f"{self.name}, a connection")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: client.close())  # which its transport has done, if there was time to make one
+        task.add_done_callback(lambda _: client.close())  # for a task that was cancelled before it had a transport
 
     async def _serve(self, client: socket.socket) -> None:
         ends = await asyncio.open_connection(sock=client)
         number = len(self.connections) + 1
-        connection = Connection(number, ends, self._framer(), name=self.name, due=self._due, log=self._log)
+        connection = Connection(
+            number, ends, self._make_framer(), name=self.name, fault_at=self._fault_at, log=self._log
+        )
         self.connections.append(connection)
         await connection.run(*self._target)
 
-    def _due(self, number: int, name: str) -> WireFault | None:
-        """Which fault hits a connection at this message, if any."""
+    def _fault_at(self, number: int, name: str) -> WireFault | None:
+        """Return the fault to inject at this message of a connection, if any, and count it as injected."""
         if self._fault is None:
             return None
         fault, at = self._fault
         if at not in (number, name):
             return None
-        self._fires(fault, name)
+        self._on_injection(fault, name)
         return fault
 
-    def _fires(self, fault: WireFault, name: str) -> None:
+    def _on_injection(self, fault: WireFault, name: str) -> None:
         self.fired.append(name)
         if fault is WireFault.REFUSE:
             self._refuse()

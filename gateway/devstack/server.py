@@ -180,6 +180,12 @@ class Server(ABC):
         await self.stop()
         await self.start()
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to its main process, which has to be running."""
+        if self._process is None:
+            raise RuntimeError(f"{self.name} is not running")
+        self._process.send_signal(number)
+
     def suspend(self) -> None:
         """SIGSTOP all its processes; on return none runs. Its ports take connections, and nothing answers."""
         while running := [pid for pid in remains.belonging(self.folder) if remains.state(pid) not in {"T", ""}]:

@@ -1,4 +1,4 @@
-"""Cancellation: what asyncio does not offer."""
+"""Finish a coroutine despite a cancellation, and detect a cancellation that a library has swallowed."""
 
 import asyncio
 from collections.abc import Coroutine

@@ -45,7 +45,7 @@ class Entry(Generic[T]):
         self.stop_timeout = stop_timeout
         self.check = check
         self.errors: list[Exception] = []  # raised during the release
-        self.crashed = False  # the owner ended while the entry was active; the context manager has exited by that
+        self.crashed = False  # the owner task ended while the entry was active, so the context manager has exited
         self._manager = manager
         self._journal = journal
         self._failure = failure
@@ -80,7 +80,7 @@ class Entry(Generic[T]):
 
     @property
     def is_active(self) -> bool:
-        """Whether the entry was entered and has not exited."""
+        """True while the entry is entered and has not exited."""
         return self._entered.done() and not self._owner.done()
 
     async def enter(self, timeout: float) -> T:

@@ -66,7 +66,7 @@ class LifecycleStack(AsyncExitStack):
 
     @property
     def ready(self) -> bool:
-        """Whether every entry is active: the startup is complete, no shutdown has begun and no entry has crashed."""
+        """True while every entry is active: the startup is complete, no shutdown has begun and no entry has crashed."""
         return self.phase is Phase.STARTED and not self.failure.done()
 
     async def enter(

@@ -1,4 +1,4 @@
-"""What `python -m faultlab` has to say of an app."""
+"""The result of `python -m faultlab`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 @dataclass
 class CliResult:
-    """What the command printed, and its exit status."""
+    """The output of the command and its exit status."""
 
     status: int
     output: str
     errors: str
 
-    def phase(self, name: str) -> str:
-        """What it printed of one phase."""
+    def phase(self, title: str) -> str:
+        """Return the output of the phase whose line begins with `title`."""
         lines = self.output.splitlines()
-        first = next(at for at, line in enumerate(lines) if line.startswith(name))
+        first = next(at for at, line in enumerate(lines) if line.startswith(title))
         last = next((at for at in range(first + 1, len(lines)) if not lines[at].startswith(" ")), len(lines))
         return "\n".join(lines[first:last])
 
 
-Examine = Callable[..., CliResult]
+Check = Callable[..., CliResult]

@@ -1,4 +1,4 @@
-"""The command as a test runs it, and the servers that specimens connect to."""
+"""Fixtures: the command, run in the test's process, and the servers that the broken apps connect to."""
 
 import gc
 import sys
@@ -7,23 +7,23 @@ from collections.abc import Iterator
 
 import pytest
 
-from faultlab.__main__ import _nowhere, main
+from faultlab.__main__ import _null_stream, main
 from gateway.devstack.postgresql import PostgreSQL
 from gateway.devstack.rabbitmq import RabbitMQ
 from gateway.devstack.redis import Redis
-from tests.faultlab.cli_result import CliResult, Examine
+from tests.faultlab.cli_result import Check, CliResult
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _nowhere_ends() -> Iterator[None]:
-    """The command leaves that to the end of its process, and this process has warnings for it."""
+def _null_stream_closed() -> Iterator[None]:
+    """Close the stream that the command leaves open until its process ends; otherwise this process warns about it."""
     yield
-    _nowhere().close()
+    _null_stream().close()
 
 
 @pytest.fixture
-def examine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Examine:
-    """Run the command in this process, which has imported everything."""
+def check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Check:
+    """Run the command in this process, which has imported everything already."""
 
     def run(*arguments: str, settle: float = 1.0) -> CliResult:
         monkeypatch.setattr(sys.modules["faultlab.sweep"], "SETTLE_TIMEOUT", settle)
@@ -32,13 +32,12 @@ def examine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         printed = capsys.readouterr()
         for name in set(sys.modules) - imported:
             if name.startswith("tests.faultlab.broken_apps."):
-                del sys.modules[name]  # the next one connects to its own server, and is imported with it
+                # The next test imports the app again, because its server has another address.
+                del sys.modules[name]
                 package, _, module = name.rpartition(".")
-                vars(sys.modules[package]).pop(module, None)  # which would keep what it holds until then
+                vars(sys.modules[package]).pop(module, None)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", ResourceWarning
-            )  # what a guilty one holds goes now, and not with the session
+            warnings.simplefilter("ignore", ResourceWarning)  # a broken app's leaks are collected now
             gc.collect()
         return CliResult(status, printed.out, printed.err)
 
@@ -49,7 +48,7 @@ def examine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def urls(
     monkeypatch: pytest.MonkeyPatch, postgresql_server: PostgreSQL, redis_server: Redis, rabbitmq_server: RabbitMQ
 ) -> dict[str, str]:
-    """Where the servers are; in the environment, too, where specimens look for them."""
+    """Return the URLs of the servers, which are also in the environment, where the broken apps read them."""
     found = {
         "REDIS_URL": redis_server.url,
         "RABBITMQ_URL": rabbitmq_server.url,

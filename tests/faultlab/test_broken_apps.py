@@ -1,104 +1,117 @@
-"""The lab's teeth: it convicts each specimen where its mistake shows, names what leaks, and clears the cure."""
+"""The command detects each broken app, names what leaks, and finds nothing in the fixed one."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.faultlab.cli_result import Examine
+from tests.faultlab.cli_result import Check
 
 
 @dataclass(frozen=True)
-class Specimen:
-    """What the lab has to say of it."""
+class BrokenApp:
+    """The expected result for one broken app.
+
+    Attributes:
+        name: its module.
+        phase: the beginning of the line of the phase that shows the mistake.
+        finding: what is reported; `{redis}` and the like are the addresses of the servers.
+        acquired_in: the function in which the leaked resource was acquired, if one leaks.
+        options: further options of the command.
+    """
 
     name: str
     phase: str
-    leak: str
-    """`{redis}` and the like are the servers' addresses."""
-    acquired: str = ""
-    """In which function."""
+    finding: str
+    acquired_in: str = ""
     options: tuple[str, ...] = ()
 
 
-SPECIMENS = [
-    Specimen("missing_finally", "teardown", "socket to {redis}", "naive_lifespan"),
-    Specimen("startup_order", "no fault", "socket to {redis}", "count"),
-    Specimen("tutorial", "startup", "socket to {redis}", "naive_lifespan"),
-    Specimen(
-        "shared_deadline", "stopped while no server answers", "socket to {postgresql}", "naive_lifespan", ("--silence",)
+BROKEN_APPS = [
+    BrokenApp("missing_finally", "teardown", "socket to {redis}", "broken_lifespan"),
+    BrokenApp("startup_order", "no fault", "socket to {redis}", "count"),
+    BrokenApp("tutorial", "startup", "socket to {redis}", "broken_lifespan"),
+    BrokenApp(
+        "shared_deadline",
+        "stopped while no server answers",
+        "socket to {postgresql}",
+        "broken_lifespan",
+        ("--partition",),
     ),
-    Specimen("robust_under_timeout", "startup", "socket to {rabbitmq}", "naive_lifespan"),
-    Specimen("swallowed_cancellation", "teardown", "it was cancelled, and went on as if it had not been"),
-    Specimen(
+    BrokenApp("robust_under_timeout", "startup", "socket to {rabbitmq}", "broken_lifespan"),
+    BrokenApp("swallowed_cancellation", "teardown", "error: the lifespan swallowed its cancellation and continued"),
+    BrokenApp(
         "session_outlives_engine",
         "stopped during a request",
         "unclosed connection <asyncpg.connection.Connection",
         options=("--request", "/report"),
     ),
-    Specimen("client_at_import", "no fault", "socket to {redis}", "naive_lifespan"),
-    Specimen("forgotten_close", "no fault", "socket to {redis}", "naive_client"),
+    BrokenApp("client_at_import", "no fault", "socket to {redis}", "broken_lifespan"),
+    BrokenApp("forgotten_close", "no fault", "socket to {redis}", "broken_client"),
 ]
-each = pytest.mark.parametrize("specimen", SPECIMENS, ids=lambda specimen: specimen.name)
+each_app = pytest.mark.parametrize("app", BROKEN_APPS, ids=lambda app: app.name)
 
-AT_ONCE = 0.03
-"""Seconds to settle: a naive app is guilty at dozens of points, and at each of them the lab waits for what never ends."""
+SHORT_SETTLE = 0.03  # a broken app leaks at dozens of points, and each of them waits this long
 
 
 def addresses(urls: dict[str, str]) -> dict[str, str]:
-    named = {"redis": "REDIS_URL", "rabbitmq": "RABBITMQ_URL", "postgresql": "POSTGRESQL_URL"}
-    parts = {name: urlsplit(urls[variable]) for name, variable in named.items()}
+    variables = {"redis": "REDIS_URL", "rabbitmq": "RABBITMQ_URL", "postgresql": "POSTGRESQL_URL"}
+    parts = {name: urlsplit(urls[variable]) for name, variable in variables.items()}
     return {name: f"{part.hostname}:{part.port}" for name, part in parts.items()}
 
 
-@each
-def test_a_mistake_is_convicted_where_it_shows(specimen: Specimen, examine: Examine, urls: dict[str, str]) -> None:
-    examined = examine(f"tests.faultlab.broken_apps.{specimen.name}:naive", *specimen.options, settle=AT_ONCE)
-    shown = examined.phase(specimen.phase)
+@each_app
+def test_broken_app_is_detected(app: BrokenApp, check: Check, urls: dict[str, str]) -> None:
+    """The phase that shows the mistake names what leaks, and where that was acquired."""
+    result = check(f"tests.faultlab.broken_apps.{app.name}:broken", *app.options, settle=SHORT_SETTLE)
 
-    assert examined.status == 1
-    assert specimen.leak.format(**addresses(urls)) in shown
-    if specimen.acquired:
-        file = f"tests/faultlab/broken_apps/{specimen.name}.py"
-        assert any(
-            file in line and f" {specimen.acquired}" in line for line in shown.splitlines() if "acquired at" in line
-        )
-        assert "still held" in shown
+    shown = result.phase(app.phase)
+    assert result.status == 1
+    assert app.finding.format(**addresses(urls)) in shown
+    if app.acquired_in:
+        file = f"tests/faultlab/broken_apps/{app.name}.py"
+        acquired = [line for line in shown.splitlines() if "acquired at" in line]
+        assert any(file in line and f" {app.acquired_in}" in line for line in acquired)
+        assert "still open" in shown
 
 
-@each
-def test_its_cure_is_cleared(specimen: Specimen, examine: Examine, urls: dict[str, str]) -> None:
+@each_app
+def test_fixed_app_passes(app: BrokenApp, check: Check, urls: dict[str, str]) -> None:
+    """The fixed app has no leaks and no errors in any phase."""
     del urls  # in the environment
-    examined = examine(f"tests.faultlab.broken_apps.{specimen.name}:cured", *specimen.options)
+    result = check(f"tests.faultlab.broken_apps.{app.name}:fixed", *app.options)
 
-    assert (examined.status, examined.errors) == (0, ""), examined.output
-    assert examined.phase(specimen.phase).endswith("nothing is left behind")
-
-
-def test_the_tutorial_of_fastapi_is_harmless_as_long_as_it_holds_no_connection(examine: Examine) -> None:
-    examined = examine("tests.faultlab.broken_apps.tutorial:harmless")
-
-    assert (examined.status, examined.errors) == (0, ""), examined.output
+    assert (result.status, result.errors) == (0, ""), result.output
+    assert result.phase(app.phase).endswith(": no leaks")
 
 
-SEEN_FROM = {
-    "missing_finally": ("REDIS_URL", "redis://{redis} holds a connection of gateway, last command ping"),
-    "shared_deadline": ("POSTGRESQL_URL", "postgresql://{postgresql} holds a connection of gateway, idle"),
+def test_fastapi_tutorial_without_connections_passes(check: Check) -> None:
+    """The lifespan of FastAPI's documentation, which opens nothing, has no leaks."""
+    result = check("tests.faultlab.broken_apps.tutorial:harmless")
+
+    assert (result.status, result.errors) == (0, ""), result.output
+
+
+REPORTED_BY = {
+    "missing_finally": ("REDIS_URL", "redis://{redis} reports a connection of user gateway, last command ping"),
+    "shared_deadline": ("POSTGRESQL_URL", "postgresql://{postgresql} reports a connection of user gateway, idle"),
     "robust_under_timeout": ("RABBITMQ_URL", "amqp://{rabbitmq} has an established connection with this machine"),
 }
 
 
-@pytest.mark.parametrize("name", SEEN_FROM)
-def test_what_leaks_is_seen_from_the_server(name: str, examine: Examine, urls: dict[str, str]) -> None:
-    variable, testimony = SEEN_FROM[name]
-    examined = examine(f"tests.faultlab.broken_apps.{name}:naive", "--watch", urls[variable], settle=AT_ONCE)
+@pytest.mark.parametrize("name", REPORTED_BY)
+def test_server_reports_leaked_connection(name: str, check: Check, urls: dict[str, str]) -> None:
+    """With `--watch`, the connection that leaks is listed as the server reports it, without the password."""
+    variable, report = REPORTED_BY[name]
+    result = check(f"tests.faultlab.broken_apps.{name}:broken", "--watch", urls[variable], settle=SHORT_SETTLE)
 
-    assert testimony.format(**addresses(urls)) in examined.output
-    assert str(urlsplit(urls[variable]).password) not in examined.output + examined.errors
+    assert report.format(**addresses(urls)) in result.output
+    assert str(urlsplit(urls[variable]).password) not in result.output + result.errors
 
 
-@pytest.mark.parametrize("name", SEEN_FROM)
-def test_who_asks_the_server_is_not_taken_for_a_leak(name: str, examine: Examine, urls: dict[str, str]) -> None:
-    examined = examine(f"tests.faultlab.broken_apps.{name}:cured", "--watch", urls[SEEN_FROM[name][0]])
+@pytest.mark.parametrize("name", REPORTED_BY)
+def test_probe_connection_is_not_a_leak(name: str, check: Check, urls: dict[str, str]) -> None:
+    """The probe's own connection to the server is not reported."""
+    result = check(f"tests.faultlab.broken_apps.{name}:fixed", "--watch", urls[REPORTED_BY[name][0]])
 
-    assert (examined.status, examined.errors) == (0, ""), examined.output
+    assert (result.status, result.errors) == (0, ""), result.output

@@ -1,4 +1,4 @@
-"""The framers: wherever the bytes are split, the messages are the same, and no byte is lost."""
+"""The framers: however the bytes are split, the messages are the same, and no byte is lost."""
 
 from collections.abc import Iterable
 
@@ -13,7 +13,7 @@ def pg(kind: bytes, body: bytes = b"") -> bytes:
     return kind + (len(body) + 4).to_bytes(4) + body
 
 
-def untyped(code: int, body: bytes = b"") -> bytes:
+def startup(code: int, body: bytes = b"") -> bytes:
     return (len(body) + 8).to_bytes(4) + code.to_bytes(4) + body
 
 
@@ -21,19 +21,19 @@ def frame(kind: int, payload: bytes) -> bytes:
     return bytes([kind, 0, 0]) + len(payload).to_bytes(4) + payload + b"\xce"
 
 
-def method(number: int, of: int, arguments: bytes = b"") -> bytes:
-    return frame(1, number.to_bytes(2) + of.to_bytes(2) + arguments)
+def method(class_id: int, method_id: int, arguments: bytes = b"") -> bytes:
+    return frame(1, class_id.to_bytes(2) + method_id.to_bytes(2) + arguments)
 
 
-Said = tuple[Side, bytes, str]
+NamedBytes = tuple[Side, bytes, str]  # sender, bytes, name
 
-CONVERSATIONS: dict[str, tuple[str, list[Said]]] = {
+CONVERSATIONS: dict[str, tuple[str, list[NamedBytes]]] = {
     "PostgreSQL with SASL": (
         "postgresql",
         [
-            (CLIENT, untyped(80877103), "SSLRequest"),
+            (CLIENT, startup(80877103), "SSLRequest"),
             (SERVER, b"N", "reply to SSLRequest"),
-            (CLIENT, untyped(196608, b"user\0gateway\0\0"), "Startup"),
+            (CLIENT, startup(196608, b"user\0gateway\0\0"), "Startup"),
             (SERVER, pg(b"R", (10).to_bytes(4) + b"SCRAM-SHA-256\0\0"), "AuthenticationSASL"),
             (CLIENT, pg(b"p", b"SCRAM-SHA-256\0 n,,n=,r=1"), "SASLInitialResponse"),
             (SERVER, pg(b"R", (11).to_bytes(4) + b"r=12"), "AuthenticationSASLContinue"),
@@ -52,20 +52,20 @@ CONVERSATIONS: dict[str, tuple[str, list[Said]]] = {
     "PostgreSQL with a password": (
         "postgresql",
         [
-            (CLIENT, untyped(196608, b"\0"), "Startup"),
+            (CLIENT, startup(196608, b"\0"), "Startup"),
             (SERVER, pg(b"R", (3).to_bytes(4)), "AuthenticationCleartextPassword"),
             (CLIENT, pg(b"p", b"secret\0"), "Password"),
         ],
     ),
-    "PostgreSQL that encrypts": (
+    "PostgreSQL with TLS": (
         "postgresql",
         [
-            (CLIENT, untyped(80877103), "SSLRequest"),
+            (CLIENT, startup(80877103), "SSLRequest"),
             (SERVER, b"S", "reply to SSLRequest"),
-            (CLIENT, untyped(196608, b"looks like a Startup, and is encrypted"), RAW),
+            (CLIENT, startup(196608, b"looks like a Startup, but is encrypted"), RAW),
         ],
     ),
-    "PostgreSQL, a request to cancel": ("postgresql", [(CLIENT, untyped(80877102, bytes(8)), "CancelRequest")]),
+    "PostgreSQL, CancelRequest": ("postgresql", [(CLIENT, startup(80877102, bytes(8)), "CancelRequest")]),
     "Redis, RESP2": (
         "redis",
         [
@@ -105,7 +105,7 @@ CONVERSATIONS: dict[str, tuple[str, list[Said]]] = {
             (SERVER, method(99, 7), "Method 99.7"),
         ],
     ),
-    "AMQP, refused": (
+    "AMQP, version rejected": (
         "amqp",
         [(CLIENT, b"AMQP\0\1\0\0", "ProtocolHeader"), (SERVER, b"AMQP\0\0\x09\x01", "ProtocolHeader")],
     ),
@@ -132,39 +132,41 @@ CONVERSATIONS: dict[str, tuple[str, list[Said]]] = {
 }
 
 
-def heard(protocol: str, pieces: Iterable[tuple[Side, bytes]]) -> list[Said]:
+def parse(protocol: str, pieces: Iterable[tuple[Side, bytes]]) -> list[NamedBytes]:
     framer = PROTOCOLS[protocol]()
-    messages = [message for side, data in pieces for message in framer.feed(side, data)]
-    messages += [message for side in Side for message in framer.rest(side)]
-    return [(message.sender, message.data, message.name) for message in messages]
+    parsed = [message for side, data in pieces for message in framer.feed(side, data)]
+    parsed += [message for side in Side for message in framer.rest(side)]
+    return [(message.sender, message.data, message.name) for message in parsed]
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
-def test_wherever_a_message_is_split_it_is_the_same_message(conversation: str) -> None:
-    protocol, said = CONVERSATIONS[conversation]
-    for index, (side, data, name) in enumerate(said):
+def test_split_message_is_the_same_message(conversation: str) -> None:
+    """Wherever the bytes of a message are split, the framer yields the same messages."""
+    protocol, messages = CONVERSATIONS[conversation]
+    for index, (side, data, name) in enumerate(messages):
         for split in range(1, len(data)):
             if name == RAW:
-                continue  # it goes on as it comes
-            pieces = [(of, whole) for of, whole, _ in said]
+                continue  # raw bytes pass in the pieces in which they arrive
+            pieces = [(sender, whole) for sender, whole, _ in messages]
             pieces[index : index + 1] = [(side, data[:split]), (side, data[split:])]
-            assert heard(protocol, pieces) == said, f"message {index} split at {split}"
+            assert parse(protocol, pieces) == messages, f"message {index} split at {split}"
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
-def test_messages_that_arrive_together_are_told_apart(conversation: str) -> None:
-    protocol, said = CONVERSATIONS[conversation]
+def test_joined_messages_are_separated(conversation: str) -> None:
+    """Messages that arrive in one piece are yielded one by one."""
+    protocol, messages = CONVERSATIONS[conversation]
     together: list[tuple[Side, bytes]] = []
-    for side, data, _ in said:
+    for side, data, _ in messages:
         if together and together[-1][0] is side:
             together[-1] = side, together[-1][1] + data
         else:
             together.append((side, data))
 
-    assert heard(protocol, together) == said
+    assert parse(protocol, together) == messages
 
 
-NONSENSE = [
+GARBAGE = [
     b"\x00\xff garbage \xff\x00\r\n",
     b"GET / HTTP/1.1\r\n\r\n",
     b"HTTP/1.1 400 Bad Request\r\n\r\n",
@@ -184,16 +186,17 @@ NONSENSE = [
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("side", Side)
-def test_what_is_no_message_passes_as_it_is(protocol: str, side: Side) -> None:
-    for nonsense in NONSENSE:
-        at_once = heard(protocol, [(side, nonsense)])
-        byte_by_byte = heard(protocol, [(side, nonsense[at : at + 1]) for at in range(len(nonsense))])
-        assert b"".join(data for _, data, _ in at_once) == nonsense
-        assert b"".join(data for _, data, _ in byte_by_byte) == nonsense
+def test_garbage_passes_unchanged(protocol: str, side: Side) -> None:
+    """Bytes that are not a message pass unchanged, in one piece or byte by byte."""
+    for garbage in GARBAGE:
+        in_one_piece = parse(protocol, [(side, garbage)])
+        byte_by_byte = parse(protocol, [(side, garbage[at : at + 1]) for at in range(len(garbage))])
+        assert b"".join(data for _, data, _ in in_one_piece) == garbage
+        assert b"".join(data for _, data, _ in byte_by_byte) == garbage
 
 
 @pytest.mark.parametrize(
-    ("protocol", "lie"),
+    ("protocol", "header"),
     [
         ("postgresql", b"D\xff\xff\xff\xff"),
         ("redis", b"$99999999999\r\n"),
@@ -201,16 +204,17 @@ def test_what_is_no_message_passes_as_it_is(protocol: str, side: Side) -> None:
         ("http", b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\nx"),
     ],
 )
-def test_a_length_that_cannot_be_is_not_waited_for(protocol: str, lie: bytes) -> None:
+def test_impossible_length_is_not_awaited(protocol: str, header: bytes) -> None:
+    """A message with an impossible length passes immediately, instead of being buffered forever."""
     framer = PROTOCOLS[protocol]()
 
-    assert b"".join(message.data for message in framer.feed(SERVER, lie)) == lie
+    assert b"".join(message.data for message in framer.feed(SERVER, header)) == header
 
 
 @pytest.mark.parametrize(
-    ("protocol", "side", "almost"),
+    ("protocol", "side", "data"),
     [
-        ("postgresql", CLIENT, untyped(196609)),
+        ("postgresql", CLIENT, startup(196609)),
         ("postgresql", CLIENT, (7).to_bytes(4) + (196608).to_bytes(4)),
         ("postgresql", SERVER, b"D" + (3).to_bytes(4)),
         ("postgresql", SERVER, pg(b"Q")),
@@ -222,19 +226,21 @@ def test_a_length_that_cannot_be_is_not_waited_for(protocol: str, lie: bytes) ->
         ("http", SERVER, b"HTTP/1.1 OK\r\n\r\n"),
     ],
 )
-def test_what_is_almost_a_message_is_none(protocol: str, side: Side, almost: bytes) -> None:
-    assert heard(protocol, [(side, almost)]) == [(side, almost, RAW)]
+def test_malformed_message_is_raw(protocol: str, side: Side, data: bytes) -> None:
+    """Bytes that resemble a message of the protocol but are malformed have no name."""
+    assert parse(protocol, [(side, data)]) == [(side, data, RAW)]
 
 
-def test_a_body_without_length_passes_until_the_connection_ends() -> None:
-    said = [
+def test_http_body_without_length() -> None:
+    """A body without a length ends with the connection; all bytes until then belong to it."""
+    messages = [
         (CLIENT, b"GET / HTTP/1.1\r\n\r\n"),
         (SERVER, b"HTTP/1.1 200 OK\r\n\r\n"),
         (SERVER, b"one"),
         (SERVER, b"two"),
     ]
 
-    assert [name for _, _, name in heard("http", said)] == [
+    assert [name for _, _, name in parse("http", messages)] == [
         "request head",
         "response head",
         "response body",
@@ -242,11 +248,12 @@ def test_a_body_without_length_passes_until_the_connection_ends() -> None:
     ]
 
 
-def test_another_protocol_after_an_upgrade_passes_raw() -> None:
-    said = [
+def test_http_upgrade_passes_raw() -> None:
+    """After a 101 response, both directions pass without being parsed."""
+    messages = [
         (CLIENT, b"GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n"),
         (SERVER, b"HTTP/1.1 101 Switching\r\n\r\n"),
         (CLIENT, b"GET / HTTP/1.1\r\n\r\n"),
     ]
 
-    assert [name for _, _, name in heard("http", said)] == ["request head", "response head", RAW]
+    assert [name for _, _, name in parse("http", messages)] == ["request head", "response head", RAW]

@@ -1,4 +1,4 @@
-"""The proxies: each fault does on the wire what it says, the log tells who closed, and real handshakes have their names."""
+"""The proxies: the effect of each fault on the wire, the log of closed connections, the messages of real protocols."""
 
 import asyncio
 import gc
@@ -19,14 +19,14 @@ from gateway.devstack.postgresql import PostgreSQL
 from gateway.devstack.rabbitmq import RabbitMQ
 from gateway.devstack.redis import Redis
 from gateway.devstack.weather import Weather
-from tests.end_to_end.running import until
+from tests.support.waiting import wait_until
 
 PING = b"*1\r\n$4\r\nPING\r\n"
 PONG = b"+PONG\r\n"
 
 
-class Pinged:
-    """A server that answers anything with PONG, and notes what it got and how each connection ended."""
+class PongServer:
+    """Answers everything with PONG, and records what it received and how each connection ended."""
 
     def __init__(self) -> None:
         self.received: list[bytes] = []
@@ -52,39 +52,39 @@ class Pinged:
 
 
 @asynccontextmanager
-async def pinged() -> AsyncGenerator[tuple[Pinged, Proxy, WireLog]]:
-    """A server with a proxy in front of it, and when it is left, nothing that was not there before."""
+async def proxied_server() -> AsyncGenerator[tuple[PongServer, Proxy, WireLog]]:
+    """A server behind a proxy. After the exit, nothing is open that was not open before."""
     before = ResourceSnapshot.take()
-    one, log = Pinged(), WireLog()
-    server = await asyncio.start_server(one.serve, "127.0.0.1", 0)
+    pong_server, log = PongServer(), WireLog()
+    server = await asyncio.start_server(pong_server.serve, "127.0.0.1", 0)
     try:
-        one.port = server.sockets[0].getsockname()[1]
-        async with Proxy("cache", "redis", "127.0.0.1", one.port, log=log) as proxy:
-            yield one, proxy, log
+        pong_server.port = server.sockets[0].getsockname()[1]
+        async with Proxy("cache", "redis", "127.0.0.1", pong_server.port, log=log) as proxy:
+            yield pong_server, proxy, log
     finally:
-        one.close_all()
+        pong_server.close_all()
         server.close()
     gc.collect()
 
-    async def nothing_is_left() -> bool:
+    async def no_leaks() -> bool:
         return not ResourceSnapshot.take().leaked_since(before)
 
-    await until(nothing_is_left, "the proxy holds nothing")
+    await wait_until(no_leaks, "the proxy has no leaks")
 
 
 class Client:
-    """A plain socket."""
+    """A client with a plain socket."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writer = writer
         self._reader = reader
 
     @classmethod
-    async def of(cls, proxy: Proxy) -> "Client":
+    async def connect(cls, proxy: Proxy) -> "Client":
         return cls(*await asyncio.open_connection("127.0.0.1", proxy.port))
 
     async def ping(self) -> bytes:
-        """Send one; return what comes back, b"" for FIN, b"RST", or b"..." for nothing at all."""
+        """Send PING and return what arrives: bytes, b"" for FIN, b"RST", or b"..." for nothing."""
         self.writer.write(PING)
         return await self.read()
 
@@ -108,37 +108,41 @@ class Client:
 
 
 @asynccontextmanager
-async def client_of(proxy: Proxy) -> AsyncGenerator[Client]:
-    client = await Client.of(proxy)
+async def connected_client(proxy: Proxy) -> AsyncGenerator[Client]:
+    client = await Client.connect(proxy)
     try:
         yield client
     finally:
         client.writer.transport.abort()
 
 
-async def closed(log: WireLog, how_many: int = 1) -> list[str]:
-    async def there() -> bool:
-        return len(log.closed) >= how_many
+async def closed(log: WireLog, count: int = 1) -> list[str]:
+    """Wait until `count` connections are closed, and return their records."""
 
-    await until(there, "the close is recorded")
+    async def recorded() -> bool:
+        return len(log.closed) >= count
+
+    await wait_until(recorded, "the close is recorded")
     return [str(record) for record in log.closed]
 
 
-async def test_without_a_fault_everything_passes_and_the_log_says_who_closed() -> None:
-    async with pinged() as (server, proxy, log):
-        async with client_of(proxy) as client:
+async def test_no_fault_is_transparent() -> None:
+    """Without a fault everything passes, and the log records that the client closed."""
+    async with proxied_server() as (server, proxy, log):
+        async with connected_client(proxy) as client:
             assert await client.ping() == PONG
             assert [connection.messages for connection in proxy.open_connections] == [["PING", "reply to PING"]]
-        said = await closed(log)
+        records = await closed(log)
 
-        assert said == ["cache 1 closed by the client after PING"]
+        assert records == ["cache 1 closed by the client after PING"]
         assert proxy.open_connections == []
         assert isinstance(next(iter(log)), Opened)
     assert server.ends == ["closed"]
 
 
-async def test_a_client_that_sent_its_last_still_gets_the_answer() -> None:
-    async with pinged() as (_, proxy, log), client_of(proxy) as client:
+async def test_half_closed_client_gets_the_reply() -> None:
+    """A client that has sent FIN still receives the reply."""
+    async with proxied_server() as (_, proxy, log), connected_client(proxy) as client:
         client.writer.write(PING)
         client.writer.write_eof()
 
@@ -146,18 +150,20 @@ async def test_a_client_that_sent_its_last_still_gets_the_answer() -> None:
         assert await closed(log) == ["cache 1 closed by the client after PING"]
 
 
-async def test_a_server_that_closes_first_is_told_from_a_client_that_does() -> None:
-    async with pinged() as (server, proxy, log), client_of(proxy) as client:
+async def test_close_by_the_server() -> None:
+    """The log distinguishes a close by the server from one by the client."""
+    async with proxied_server() as (server, proxy, log), connected_client(proxy) as client:
         await client.ping()
         server.close_all()
 
         assert await client.read() == b""
         assert await closed(log) == ["cache 1 closed by the server after PING"]
-        assert len(proxy.open_connections) == 1, "the client has not let go yet"
+        assert len(proxy.open_connections) == 1, "the client has not closed yet"
 
 
-async def test_a_reset_by_the_client_is_recorded_and_passed_on() -> None:
-    async with pinged() as (server, proxy, log), client_of(proxy) as client:
+async def test_reset_by_the_client() -> None:
+    """A reset by the client is recorded, and the server is reset as well."""
+    async with proxied_server() as (server, proxy, log), connected_client(proxy) as client:
         await client.ping()
         client.reset()
 
@@ -166,11 +172,12 @@ async def test_a_reset_by_the_client_is_recorded_and_passed_on() -> None:
         async def passed_on() -> bool:
             return server.ends == ["reset"]
 
-        await until(passed_on, "the server sees the reset")
+        await wait_until(passed_on, "the server sees the reset")
 
 
-async def test_a_fault_may_come_just_when_the_client_has_reset_the_connection() -> None:
-    async with pinged() as (_, proxy, log), client_of(proxy) as client:
+async def test_fault_just_after_a_reset() -> None:
+    """A fault may be injected between a reset by the client and the moment the proxy notices it."""
+    async with proxied_server() as (_, proxy, log), connected_client(proxy) as client:
         await client.ping()
         client.reset()
         await asyncio.sleep(0)  # its socket is closed, and the proxy has not noticed
@@ -178,27 +185,32 @@ async def test_a_fault_may_come_just_when_the_client_has_reset_the_connection() 
 
         assert await closed(log) == ["cache 1 closed by the lab after PING"]
 
-        async def let_go() -> bool:
+        async def noticed() -> bool:
             return proxy.open_connections == []
 
-        await until(let_go, "the proxy notices")
+        await wait_until(noticed, "the proxy notices")
 
 
-async def test_nobody_behind_the_proxy_is_a_reset() -> None:
-    async with Proxy("cache", "redis", "127.0.0.1", 1, log=(log := WireLog())) as proxy, client_of(proxy) as client:
+async def test_refused_by_the_server_is_a_reset() -> None:
+    """If the server refuses the connection, the client is reset."""
+    async with (
+        Proxy("cache", "redis", "127.0.0.1", 1, log=(log := WireLog())) as proxy,
+        connected_client(proxy) as client,
+    ):
         assert await client.read() == b"RST"
         assert [str(record) for record in log.closed] == ["cache 1 reset by the server after no message"]
 
 
-async def test_nobody_behind_the_proxy_is_a_reset_for_a_client_that_has_spoken_already() -> None:
-    complaints: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+async def test_refused_after_the_client_has_sent() -> None:
+    """The reset also reaches a client that has already sent something, without an error in the event loop."""
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
     async with Proxy("cache", "redis", "127.0.0.1", 1) as proxy:
         for _ in range(10):
             with socket.create_connection(("127.0.0.1", proxy.port)) as client:
                 client.send(PING)
 
-                async def was_told(client: socket.socket = client) -> bool:
+                async def is_reset(client: socket.socket = client) -> bool:
                     client.setblocking(False)
                     try:
                         return client.recv(1) == b""
@@ -207,14 +219,14 @@ async def test_nobody_behind_the_proxy_is_a_reset_for_a_client_that_has_spoken_a
                     except ConnectionResetError:
                         return True
 
-                await until(was_told, "the client is reset")
+                await wait_until(is_reset, "the client is reset")
     gc.collect()
     asyncio.get_running_loop().set_exception_handler(None)
 
-    assert complaints == []
+    assert errors == []
 
 
-AT_THE_REPLY = {
+AT_REPLY = {
     WireFault.REFUSE: [b"RST"],
     WireFault.RESET: [b"RST"],
     WireFault.CLOSE: [b""],
@@ -226,18 +238,19 @@ AT_THE_REPLY = {
 
 
 @pytest.mark.parametrize("fault", WireFault)
-async def test_a_fault_at_a_reply_is_what_the_client_gets(fault: WireFault) -> None:
-    async with pinged() as (server, proxy, _), client_of(proxy) as client:
+async def test_fault_at_a_reply(fault: WireFault) -> None:
+    """The client receives the fault instead of the reply."""
+    async with proxied_server() as (server, proxy, _), connected_client(proxy) as client:
         proxy.inject(fault, at="reply to PING")
         got = [await client.ping()]
-        got += [await client.read() for _ in AT_THE_REPLY[fault][1:]]
+        got += [await client.read() for _ in AT_REPLY[fault][1:]]
 
-        assert got == AT_THE_REPLY[fault]
+        assert got == AT_REPLY[fault]
         assert server.received == [PING]
         assert proxy.fired == ["reply to PING"]
 
 
-AT_THE_REQUEST: dict[WireFault, tuple[bytes, bytes, list[str]]] = {
+AT_REQUEST: dict[WireFault, tuple[bytes, bytes, list[str]]] = {
     WireFault.REFUSE: (b"RST", b"", ["reset"]),
     WireFault.RESET: (b"RST", b"", ["reset"]),
     WireFault.CLOSE: (b"", b"", ["closed"]),
@@ -249,22 +262,23 @@ AT_THE_REQUEST: dict[WireFault, tuple[bytes, bytes, list[str]]] = {
 
 
 @pytest.mark.parametrize("fault", WireFault)
-async def test_a_fault_at_a_request_is_what_the_server_gets(fault: WireFault) -> None:
-    answer, arrived, ends = AT_THE_REQUEST[fault]
-    async with pinged() as (server, proxy, _), client_of(proxy) as client:
+async def test_fault_at_a_request(fault: WireFault) -> None:
+    """The server receives the fault instead of the request."""
+    answer, arrived, ends = AT_REQUEST[fault]
+    async with proxied_server() as (server, proxy, _), connected_client(proxy) as client:
         proxy.inject(fault, at=1)
 
         assert await client.ping() == answer
         assert proxy.fired == ["PING"]
 
-        async def there() -> bool:
+        async def received() -> bool:
             return b"".join(server.received) == arrived and server.ends == ends
 
-        await until(there, f"the server gets {arrived!r}, and then: {ends}")
+        await wait_until(received, f"the server receives {arrived!r}, and its connection ends: {ends}")
         assert len(server.received) == (len(PING) if fault is WireFault.BYTE_AT_A_TIME else bool(arrived))
 
 
-AT_THE_ACCEPT = {
+AT_ACCEPT = {
     WireFault.REFUSE: b"RST",
     WireFault.RESET: b"RST",
     WireFault.CLOSE: b"",
@@ -276,17 +290,19 @@ AT_THE_ACCEPT = {
 
 
 @pytest.mark.parametrize("fault", WireFault)
-async def test_a_fault_at_the_accept_comes_before_any_message(fault: WireFault) -> None:
-    async with pinged() as (_, proxy, _log):
+async def test_fault_at_the_accept(fault: WireFault) -> None:
+    """A fault at the accept is injected before any message."""
+    async with proxied_server() as (_, proxy, _log):
         proxy.inject(fault, at=0)
-        async with client_of(proxy) as client:
-            assert await client.ping() == AT_THE_ACCEPT[fault]
+        async with connected_client(proxy) as client:
+            assert await client.ping() == AT_ACCEPT[fault]
             assert proxy.fired == ["accept"]
 
 
 @pytest.mark.parametrize("fault", WireFault)
-async def test_a_server_can_break_while_it_serves_and_be_repaired(fault: WireFault) -> None:
-    async with pinged() as (_, proxy, _log), client_of(proxy) as client:
+async def test_break_now_and_recover(fault: WireFault) -> None:
+    """A fault can be injected into open connections at any time; after `recover`, new connections work."""
+    async with proxied_server() as (_, proxy, _log), connected_client(proxy) as client:
         assert await client.ping() == PONG
         proxy.break_now(fault)
         if fault is WireFault.BYTE_AT_A_TIME:
@@ -296,46 +312,50 @@ async def test_a_server_can_break_while_it_serves_and_be_repaired(fault: WireFau
         assert proxy.fired == ["reply to PING"]
 
         await proxy.recover()
-        async with client_of(proxy) as next_client:
+        async with connected_client(proxy) as next_client:
             assert await next_client.ping() == PONG
 
 
-async def test_whoever_is_refused_is_refused_until_the_repair_on_the_same_port() -> None:
-    async with pinged() as (_, proxy, _log):
+async def test_refused_until_recovery() -> None:
+    """After REFUSE, connections are refused until `recover`; the port stays the same."""
+    async with proxied_server() as (_, proxy, _log):
         port = proxy.port
         proxy.inject(WireFault.REFUSE, at="PING")
-        async with client_of(proxy) as client:
+        async with connected_client(proxy) as client:
             assert await client.ping() == b"RST"
         for _ in range(3):
             with pytest.raises(ConnectionRefusedError):
-                await Client.of(proxy)
+                await Client.connect(proxy)
         await proxy.recover()
-        async with client_of(proxy) as client:
+        async with connected_client(proxy) as client:
             assert await client.ping() == PONG
         assert proxy.port == port
 
 
-async def test_a_fault_hits_every_connection_at_its_own_message() -> None:
-    async with pinged() as (_, proxy, log):
+async def test_fault_in_every_connection() -> None:
+    """A fault is injected into every connection, at that connection's own message."""
+    async with proxied_server() as (_, proxy, log):
         proxy.inject(WireFault.CLOSE, at=3)
         for _ in range(2):
-            async with client_of(proxy) as client:
+            async with connected_client(proxy) as client:
                 assert [await client.ping(), await client.ping()] == [PONG, b""]
 
         assert proxy.fired == ["PING", "PING"]
         assert await closed(log, 2) == [f"cache {number} closed by the lab after PING" for number in (1, 2)]
 
 
-async def test_a_fault_that_comes_too_late_does_not_fire() -> None:
-    async with pinged() as (_, proxy, _log), client_of(proxy) as client:
+async def test_fault_at_a_message_that_never_comes() -> None:
+    """A fault at a message that is not sent is not injected."""
+    async with proxied_server() as (_, proxy, _log), connected_client(proxy) as client:
         proxy.inject(WireFault.RESET, at=3)
 
         assert await client.ping() == PONG
         assert proxy.fired == []
 
 
-async def test_in_a_black_hole_it_is_seen_that_the_client_lets_go() -> None:
-    async with pinged() as (server, proxy, log), client_of(proxy) as client:
+async def test_black_hole_notices_client_close() -> None:
+    """In a black hole, a close by the client is recorded, and the server's end is closed."""
+    async with proxied_server() as (server, proxy, log), connected_client(proxy) as client:
         proxy.inject(WireFault.BLACK_HOLE, at="PING")
         assert await client.ping() == b"..."
         assert len(proxy.open_connections) == 1
@@ -344,14 +364,15 @@ async def test_in_a_black_hole_it_is_seen_that_the_client_lets_go() -> None:
         assert await closed(log) == ["cache 1 closed by the client after PING"]
         assert proxy.open_connections == []
 
-        async def given_back() -> bool:
+        async def server_closed() -> bool:
             return server.ends == ["closed"]
 
-        await until(given_back, "the server's end is closed, too")
+        await wait_until(server_closed, "the server's end is closed")
 
 
-async def test_in_a_black_hole_nobody_hears_that_the_server_closes() -> None:
-    async with pinged() as (server, proxy, log), client_of(proxy) as client:
+async def test_black_hole_hides_server_close() -> None:
+    """In a black hole, the client does not notice that the server closes."""
+    async with proxied_server() as (server, proxy, log), connected_client(proxy) as client:
         await client.ping()
         proxy.break_now(WireFault.BLACK_HOLE)
         server.close_all()
@@ -360,8 +381,9 @@ async def test_in_a_black_hole_nobody_hears_that_the_server_closes() -> None:
         assert log.closed == []
 
 
-async def test_a_fault_hits_a_connection_once() -> None:
-    async with pinged() as (_, proxy, _log), client_of(proxy) as client:
+async def test_fault_is_injected_once() -> None:
+    """A fault is injected at most once into each connection."""
+    async with proxied_server() as (_, proxy, _log), connected_client(proxy) as client:
         proxy.inject(WireFault.BYTE_AT_A_TIME, at="PING")
         for _ in range(2):
             assert await client.ping() == b"+"
@@ -371,10 +393,14 @@ async def test_a_fault_hits_a_connection_once() -> None:
         assert proxy.fired == ["PING"]
 
 
-async def test_several_proxies_write_one_log_in_order() -> None:
-    async with pinged() as (server, proxy, log), Proxy("other", "redis", "127.0.0.1", server.port, log=log) as other:
-        async with client_of(proxy) as first:
-            async with client_of(other) as second:
+async def test_shared_log_is_in_order() -> None:
+    """Several proxies can record into one log, in the order of the events."""
+    async with (
+        proxied_server() as (server, proxy, log),
+        Proxy("other", "redis", "127.0.0.1", server.port, log=log) as other,
+    ):
+        async with connected_client(proxy) as first:
+            async with connected_client(other) as second:
                 await second.ping()
                 await first.ping()
             await closed(log, 1)
@@ -389,10 +415,13 @@ async def test_several_proxies_write_one_log_in_order() -> None:
         assert [record.at for record in log] == sorted(record.at for record in log)
 
 
-async def test_a_proxy_that_is_left_drops_what_it_holds() -> None:
-    """What `pinged` looks for at its end: a client that stays, a black hole, and a server that does not close."""
-    async with pinged() as (_, proxy, _log):
-        first, second = await Client.of(proxy), await Client.of(proxy)
+async def test_exit_closes_everything() -> None:
+    """Exiting the proxy closes its connections: with an idle client, a black hole, and a server that stays open.
+
+    `proxied_server` checks at its end that nothing is left open.
+    """
+    async with proxied_server() as (_, proxy, _log):
+        first, second = await Client.connect(proxy), await Client.connect(proxy)
         await first.ping()
         proxy.inject(WireFault.BLACK_HOLE, at=1)
         await second.ping()
@@ -404,17 +433,18 @@ async def test_a_proxy_that_is_left_drops_what_it_holds() -> None:
             await client.close()
 
 
-# Real clients and real servers.
+# Real clients and real servers
 
 
-async def test_postgresqls_handshake_and_goodbye_have_their_names(postgresql_server: PostgreSQL) -> None:
+async def test_postgresql_messages_are_named(postgresql_server: PostgreSQL) -> None:
+    """The messages of a connection by asyncpg have the names of PostgreSQL's documentation."""
     async with Proxy("database", "postgresql", "127.0.0.1", postgresql_server.port, log=(log := WireLog())) as proxy:
         url = postgresql_server.url.replace("+asyncpg", "").replace(f":{postgresql_server.port}/", f":{proxy.port}/")
         connection = await asyncpg.connect(url, ssl=False)
         assert await connection.execute("SELECT 1") == "SELECT 1"
         await connection.close()
-        (messages,) = [one.messages for one in proxy.connections]
-        said = await closed(log)
+        (messages,) = [connected.messages for connected in proxy.connections]
+        records = await closed(log)
 
     assert list(dict.fromkeys(messages)) == [
         "Startup",
@@ -433,31 +463,33 @@ async def test_postgresqls_handshake_and_goodbye_have_their_names(postgresql_ser
         "CommandComplete",
         "Terminate",
     ]
-    assert said == ["database 1 closed by the server after Terminate"], "asyncpg waits for the server to close"
+    assert records == ["database 1 closed by the server after Terminate"], "asyncpg waits for the server to close"
 
 
-async def test_rediss_handshake_has_its_names(redis_server: Redis) -> None:
+async def test_redis_messages_are_named(redis_server: Redis) -> None:
+    """The messages of a connection by redis-py are named after their commands."""
     async with Proxy("redis", "redis", "127.0.0.1", redis_server.port, log=(log := WireLog())) as proxy:
         url = redis_server.url.replace(f":{redis_server.port}/", f":{proxy.port}/")
         async with redis.Redis.from_url(url, client_name="me", protocol=3) as client:
             await client.ping()
-        (messages,) = [one.messages for one in proxy.connections]
-        said = await closed(log)
+        (messages,) = [connected.messages for connected in proxy.connections]
+        records = await closed(log)
 
     assert messages[:2] == ["HELLO", "reply to HELLO"]
     assert {"CLIENT SETNAME", "reply to CLIENT SETNAME"} <= set(messages)
     assert messages[-2:] == ["PING", "reply to PING"]
-    assert said == ["redis 1 closed by the client after PING"]
+    assert records == ["redis 1 closed by the client after PING"]
 
 
-async def test_rabbitmqs_handshake_and_goodbye_have_their_names(rabbitmq_server: RabbitMQ) -> None:
+async def test_amqp_messages_are_named(rabbitmq_server: RabbitMQ) -> None:
+    """The messages of a connection by aio-pika have the names of the AMQP specification."""
     async with Proxy("rabbitmq", "amqp", "127.0.0.1", rabbitmq_server.port, log=(log := WireLog())) as proxy:
         url = rabbitmq_server.url.replace(f":{rabbitmq_server.port}/", f":{proxy.port}/")
         async with await aio_pika.connect(url, timeout=5) as connection:
             channel = await connection.channel(publisher_confirms=True)
-            await channel.default_exchange.publish(aio_pika.Message(b"x"), "nobody", mandatory=False)
-        (messages,) = [one.messages for one in proxy.connections]
-        said = await closed(log)
+            await channel.default_exchange.publish(aio_pika.Message(b"x"), "no-such-queue", mandatory=False)
+        (messages,) = [connected.messages for connected in proxy.connections]
+        records = await closed(log)
 
     assert messages == [
         "ProtocolHeader",
@@ -478,16 +510,17 @@ async def test_rabbitmqs_handshake_and_goodbye_have_their_names(rabbitmq_server:
         "Connection.Close",
         "Connection.CloseOk",
     ]
-    assert said == ["rabbitmq 1 closed by the client after Connection.Close"]
+    assert records == ["rabbitmq 1 closed by the client after Connection.Close"]
 
 
-async def test_a_request_and_its_response_have_their_names(weather_server: Weather) -> None:
+async def test_http_messages_are_named(weather_server: Weather) -> None:
+    """The messages of two requests by httpx are heads and bodies."""
     async with Proxy("weather", "http", "127.0.0.1", weather_server.port, log=(log := WireLog())) as proxy:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{proxy.port}", verify=False) as client:  # noqa: S501 - no TLS
             for _ in range(2):
                 (await client.get("/livez")).raise_for_status()
-        (messages,) = [one.messages for one in proxy.connections]
-        said = await closed(log)
+        (messages,) = [connected.messages for connected in proxy.connections]
+        records = await closed(log)
 
     assert messages == ["request head", "response head", "response body"] * 2
-    assert said == ["weather 1 closed by the client after request head"]
+    assert records == ["weather 1 closed by the client after request head"]

@@ -1,96 +1,104 @@
-"""The report of a run: the matrix of resource, phase and fault with counts, and the command that replays each cell."""
+"""The report of a run: the families with their counts, a matrix of families and entries, and a timeline of each family."""
 
 import os
 import platform
-import shlex
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from tests.end_to_end.running import ORDER
+from tests.faults.families import FAMILIES, Family
+from tests.support.entries import ENTRIES
 
-Phase = Literal["startup", "serving", "teardown"]
-PHASES: tuple[Phase, ...] = ("startup", "serving", "teardown")
 HEAD = Path(__file__).with_name("report_head.md")
 
 
 @dataclass(frozen=True)
-class Proof:
-    """Some cases of one test, with the same fault in the same phase of the same resource."""
+class CaseRecord:
+    """The result of one test.
+
+    Attributes:
+        test: its id.
+        module: its file, without `.py`.
+        cases: how many cases it had, by entry; "all" is the lifespan as a whole.
+        seconds: how long it took.
+        locations: where its faults were injected: file, line and function.
+        slowest_run: the longest time from an injection to the end of a run, in seconds.
+        timeline: of one of its runs, if it is the sample of its family.
+    """
 
     test: str
-    resource: str
-    phase: Phase
-    fault: str
-    cases: int
+    module: str
+    cases: dict[str, int]
+    seconds: float
+    locations: list[str] = field(default_factory=list)
+    slowest_run: float = 0.0
+    timeline: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        return sum(self.cases.values())
 
 
 @dataclass
-class Run:
-    """What a whole run of pytest has proved, and how long each test took."""
+class RunData:
+    """The results of a whole run of pytest."""
 
-    proofs: list[Proof] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    findings: dict[str, str] = field(default_factory=dict)
-    """What else a test has counted: a line for each, by its name."""
-    places: dict[str, list[str]] = field(default_factory=dict)
-    """Where faults struck, by the name of the sweep: file, line and function."""
+    cases: list[CaseRecord] = field(default_factory=list)
 
+    @property
+    def total(self) -> int:
+        return sum(case.total for case in self.cases)
 
-def summary(run: Run) -> Iterator[str]:
-    """How many cases each test has seen, and how long it took; a line for each."""
-    for function in sorted({_function(proof.test) for proof in run.proofs}):
-        cases = sum(proof.cases for proof in run.proofs if _function(proof.test) == function)
-        seconds = sum(took for test, took in run.seconds.items() if _function(test) == function)
-        yield f"| `{function}` | {cases} | {seconds:.1f} |"
+    @property
+    def seconds(self) -> float:
+        return sum(case.seconds for case in self.cases)
 
+    def of(self, family: Family) -> "RunData":
+        """Return the part of one family."""
+        return RunData([case for case in self.cases if case.module == family.module])
 
-def _cells(run: Run) -> dict[tuple[str, Phase, str], list[Proof]]:
-    cells: dict[tuple[str, Phase, str], list[Proof]] = {}
-    for proof in run.proofs:
-        cells.setdefault((proof.resource, proof.phase, proof.fault), []).append(proof)
-    return cells
+    def by_entry(self) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for case in self.cases:
+            counts.update(case.cases)
+        return counts
 
 
-def _function(test: str) -> str:
-    return test.partition("[")[0]
+def summary(run: RunData) -> Iterator[str]:
+    """Yield a line for each family: its cases, its tests and its seconds."""
+    for family in FAMILIES:
+        part = run.of(family)
+        if part.cases:
+            yield f"{family.name:<18} {part.total:>5} cases {len(part.cases):>4} tests {part.seconds:>6.1f} s"
 
 
-def _replay(proofs: Sequence[Proof]) -> str:
-    """The command that runs just the tests of one cell: by their names if those are few, else all of the function's."""
-    tests = sorted({proof.test for proof in proofs})
-    if len(tests) > 2:  # a command should fit on a line
-        tests = sorted({_function(test) for test in tests})
-    return shlex.join(["pytest", "-m", "", *tests])
-
-
-def data_of(run: Run, command: str) -> dict[str, Any]:
+def data_of(run: RunData, command: str) -> dict[str, Any]:
+    """Return the report as data for JSON."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "command": command,
         "python": platform.python_version(),
         "cores": len(os.sched_getaffinity(0)),
-        "cases": sum(proof.cases for proof in run.proofs),
-        "findings": run.findings,
-        "places": run.places,
-        "cells": [
-            {
-                "resource": resource,
-                "phase": phase,
-                "fault": fault,
-                "cases": sum(proof.cases for proof in proofs),
-                "tests": sorted({proof.test for proof in proofs}),
-                "replay": _replay(proofs),
+        "cases": run.total,
+        "families": {
+            family.name: {
+                "cases": part.total,
+                "entries": dict(sorted(part.by_entry().items())),
+                "seconds": round(part.seconds, 1),
+                "tests": {case.test: case.total for case in sorted(part.cases, key=lambda case: case.test)},
+                "locations": sorted({location for case in part.cases for location in case.locations}),
             }
-            for (resource, phase, fault), proofs in sorted(_cells(run).items())
-        ],
-        "seconds": {test: round(seconds, 2) for test, seconds in sorted(run.seconds.items())},
+            for family in FAMILIES
+            if (part := run.of(family)).cases
+        },
     }
 
 
-def markdown(run: Run, command: str) -> str:
+def markdown(run: RunData, command: str) -> str:
+    """Return the report as a page."""
     data = data_of(run, command)
     lines = [
         HEAD.read_text().rstrip(),
@@ -98,36 +106,55 @@ def markdown(run: Run, command: str) -> str:
         "## The run",
         "",
         (
-            f"{data['date']}, `{command}`, Python {data['python']}, {data['cores']} cores: **{data['cases']} cases** in "
-            f"{len(run.seconds)} tests, {sum(run.seconds.values()):.0f} s. Every one passed; had one failed, this page "
-            "would not have been written."
+            f"{data['date']}, `{command}`, Python {data['python']}, {data['cores']} cores: **{run.total} cases** in "
+            f"{len(run.cases)} tests, {run.seconds:.0f} s. Every test passed: otherwise this page is not written."
         ),
         "",
-        *(f"- {line}" for line in run.findings.values()),
+        "| family | what is injected | where | cases | tests | seconds |",
+        "| --- | --- | --- | ---: | ---: | ---: |",
     ]
-    for phase in sorted({proof.phase for proof in run.proofs}, key=PHASES.index):
-        lines += ["", f"## {phase.capitalize()}", "", *_matrix(_cells(run), phase)]
-    lines += ["", "## Replay", "", "One command a cell, from the project's root, with `.venv/bin` on the path.", ""]
-    lines += ["| resource | phase | fault | cases | command |", "| --- | --- | --- | ---: | --- |"]
-    lines += [
-        f"| {cell['resource']} | {cell['phase']} | {cell['fault']} | {cell['cases']} | `{cell['replay']}` |"
-        for cell in data["cells"]
-    ]
-    lines += ["", "## How long each sweep took", "", "| tests | cases | seconds |", "| --- | ---: | ---: |"]
-    lines += summary(run)
+    families = [family for family in FAMILIES if run.of(family).cases]
+    for family in families:
+        part = run.of(family)
+        lines.append(
+            f"| [{family.name}](#{family.name.replace(' ', '-')}) | {family.injected} | {family.where} "
+            f"| {part.total} | {len(part.cases)} | {part.seconds:.0f} |"
+        )
+    lines += ["", "## Cases by entry", "", *_matrix(run, families)]
+    for family in families:
+        lines += ["", *_section(run.of(family), family)]
     return "\n".join(lines) + "\n"
 
 
-def _rank(resource: str) -> tuple[int, str]:
-    """The order of the lifespan, and then what is none of its entries."""
-    return (ORDER.index(resource) if resource in ORDER else len(ORDER), resource)
+def _matrix(run: RunData, families: list[Family]) -> Iterator[str]:
+    """Yield a table: a row for each entry, a column for each family. "all" is the lifespan as a whole."""
+    yield f"| entry | {' | '.join(family.name for family in families)} |"
+    yield f"| --- |{' ---: |' * len(families)}"
+    counts = {family.name: run.of(family).by_entry() for family in families}
+    for entry in [*ENTRIES, "all"]:
+        yield f"| {entry} | {' | '.join(str(counts[family.name][entry] or '') for family in families)} |"
 
 
-def _matrix(cells: dict[tuple[str, Phase, str], list[Proof]], phase: Phase) -> Iterator[str]:
-    resources = sorted({resource for resource, of_phase, _ in cells if of_phase == phase}, key=_rank)
-    faults = sorted({fault for _, of_phase, fault in cells if of_phase == phase})
-    yield f"| fault | {' | '.join(resources)} |"
-    yield f"| --- |{' ---: |' * len(resources)}"
-    for fault in faults:
-        counts = [sum(proof.cases for proof in cells.get((resource, phase, fault), ())) for resource in resources]
-        yield f"| {fault} | {' | '.join(str(count) if count else '' for count in counts)} |"
+def _section(part: RunData, family: Family) -> Iterator[str]:
+    yield f"## {family.name.capitalize()}"
+    yield ""
+    yield f"Injected: {family.injected}. Where: {family.where}. {family.claim}"
+    locations = {location for case in part.cases for location in case.locations}
+    if locations:
+        slowest = max(case.slowest_run for case in part.cases)
+        yield (
+            f"{part.total} injections at {len(locations)} places in the code; each run ended within "
+            f"{slowest * 1000:.0f} ms of the injection."
+        )
+    yield ""
+    yield "```console"
+    yield f"$ pytest -m '' tests/faults/{family.module}.py --timeline"
+    yield "```"
+    for case in part.cases:
+        if case.timeline:
+            yield ""
+            yield f"`{case.test.rpartition('::')[2]}`:"
+            yield ""
+            yield "```text"
+            yield from (line.rstrip() for line in case.timeline)
+            yield "```"

@@ -1,7 +1,7 @@
-"""Random schedules: starts, stops, cancellations, servers that break and are mended, requests, in any order.
+"""Random schedules: starts, stops, cancellations, broken and recovered servers, requests, in any order.
 
-What holds after each step does not depend on how one got there: a life that has ended has given everything back, in order; a
-request is answered; and once all is mended, the next life is a clean one.
+The claims after each step do not depend on the steps before: a run that has ended has released everything in order, a request
+gets a response, and with all servers recovered the next run is clean.
 """
 
 import asyncio
@@ -24,83 +24,75 @@ from faultlab import ResourceSnapshot
 from faultlab.wire import WireFault
 from gateway.app import create_app
 from gateway.asgi import AppLifespan, Requests
-from gateway.devstack.stack import Devstack
 from gateway.lifecycle import StartError, TeardownError
-from tests.end_to_end.running import ORDER, ZURICH, held, until
-from tests.faults.proof import assert_given_back
-from tests.faults.recording import Record
-from tests.faults.wired import PROTOCOLS, Wired, wired_to
+from tests.end_to_end.running import ZURICH, held
+from tests.faults.harness import FaultLab
+from tests.faults.lifespan_run import LifespanRun, journal_of
+from tests.support.entries import ENTRIES, WITH_SERVER, entries_before
+from tests.support.proxied import proxied
+from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.usefixtures("census")
+pytestmark = pytest.mark.usefixtures("no_broker_leaks")
 
 T = TypeVar("T")
 
-DEADLINE = 0.8
-"""Seconds for the start and for the stop of each resource."""
+ENTRY_TIMEOUT = 0.8  # of each resource, to start and to stop
+BRIEF_TIMEOUT = 2.0
+MARGIN = 3.0  # for everything that does not wait for a timeout, on a busy machine
+MAX_DURATION = len(WITH_SERVER) * 2 * ENTRY_TIMEOUT + MARGIN  # of a failed startup or of a teardown, with any faults
 
-BRIEF = 2.0
-"""Seconds for a brief."""
-
-MARGIN = 3.0
-"""Seconds for all that does not wait for a deadline, on a busy machine."""
-
-LONGEST = len(PROTOCOLS) * 2 * DEADLINE + MARGIN
-"""Seconds for a start that has to be rolled back, or for a stop, whatever is broken."""
-
-ROUNDS, EXAMPLES, STEPS = 5, 20, 15
+TURNS, EXAMPLES, STEPS = 5, 20, 15
 
 _numbers = count(1)
 
 
-class Schedules(RuleBasedStateMachine):
+class Schedule(RuleBasedStateMachine):
     """One gateway at a time, with a proxy in front of each of its servers."""
 
-    servers: Devstack
-    record: Record
+    lab: FaultLab
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
         self.stack = AsyncExitStack()
         self.app: FastAPI | None = None
-        self.life: AppLifespan | None = None
+        self.lifespan: AppLifespan | None = None  # while it is active
         self.broken: set[str] = set()
-        self.tainted = False
-        """Whether anything was broken during this life: connections that were may not have noticed yet."""
+        self.disturbed = False  # a server was broken during this run: its connections may not have noticed yet
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(work)
+    def call(self, coro: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(coro)
 
     @initialize()
     def connect(self) -> None:
-        self.wired: Wired = self.run(self.stack.enter_async_context(wired_to(self.servers)))
+        self.proxies = self.call(self.stack.enter_async_context(proxied(self.lab.servers)))
         gc.collect()
-        self.before = self.run(ledger())
+        self.before = self.call(snapshot())
 
-    @precondition(lambda self: self.life is None)
+    @precondition(lambda self: self.lifespan is None)
     @rule()
     def start(self) -> None:
-        """It starts, unless something is broken; then it may not, and says which."""
-        life = self.new_life()
-        began = time.monotonic()
-        error = self.run(refusal(life.enter()))
+        """The startup succeeds; with a broken server it may fail, and the error names that server's resource."""
+        lifespan = self.new_lifespan()
+        started = time.monotonic()
+        error = self.call(start_error(lifespan.enter()))
         if error is None:
-            self.life = life
+            self.lifespan = lifespan
         else:
             assert error.name in self.broken
-            assert error.entered == tuple(ORDER[: ORDER.index(error.name)])
-            self.assert_over()
-        assert time.monotonic() - began < LONGEST
+            assert error.entered == tuple(entries_before(error.name))
+            self.assert_released()
+        assert time.monotonic() - started < MAX_DURATION
 
-    @precondition(lambda self: self.life is None)
-    @rule(ticks=st.integers(0, 120))
-    def start_and_cancel(self, ticks: int) -> None:
-        """It is cancelled; unless it has failed, or is done, by then."""
-        life = self.new_life()
+    @precondition(lambda self: self.lifespan is None)
+    @rule(iterations=st.integers(0, 120))
+    def start_and_cancel(self, iterations: int) -> None:
+        """The startup is cancelled, unless it has ended before."""
+        lifespan = self.new_lifespan()
 
         async def start() -> bool:
-            entering = asyncio.create_task(life.enter())
-            for _ in range(ticks):
+            entering = asyncio.create_task(lifespan.enter())
+            for _ in range(iterations):
                 await asyncio.sleep(0)
             entering.cancel()
             await asyncio.wait({entering})
@@ -108,124 +100,124 @@ class Schedules(RuleBasedStateMachine):
             assert error is None or (isinstance(error, StartError) and error.name in self.broken)
             return not entering.cancelled() and error is None
 
-        if self.run(start()):
-            self.life = life
+        if self.call(start()):
+            self.lifespan = lifespan
         else:
-            self.assert_over()
+            self.assert_released()
 
-    @precondition(lambda self: self.life is not None)
+    @precondition(lambda self: self.lifespan is not None)
     @rule()
     def stop(self) -> None:
-        """It stops in time; what is not clean is about what was broken."""
-        assert self.life is not None
-        began = time.monotonic()
+        """The teardown ends in time; it is clean unless a server was broken."""
+        assert self.lifespan is not None
+        started = time.monotonic()
         try:
-            self.run(self.life.leave())
+            self.call(self.lifespan.leave())
         except TeardownError:
-            assert self.tainted
-        assert time.monotonic() - began < LONGEST
-        self.life = None
-        self.assert_over()
+            assert self.disturbed
+        assert time.monotonic() - started < MAX_DURATION
+        self.lifespan = None
+        self.assert_released()
 
-    @precondition(lambda self: self.life is not None)
-    @rule(ticks=st.integers(1, 80))  # with none, it would not have begun
-    def stop_and_cancel(self, ticks: int) -> None:
-        """It is cancelled while it stops, unless that is done by then: it stops all the same, and in time."""
-        assert self.life is not None
-        life = self.life
-        began = time.monotonic()
+    @precondition(lambda self: self.lifespan is not None)
+    @rule(iterations=st.integers(1, 80))  # with none, the teardown would not have begun
+    def stop_and_cancel(self, iterations: int) -> None:
+        """A teardown that is cancelled is completed, in time."""
+        assert self.lifespan is not None
+        lifespan = self.lifespan
+        started = time.monotonic()
 
         async def stop() -> None:
-            leaving = asyncio.create_task(life.leave())
-            for _ in range(ticks):
+            leaving = asyncio.create_task(lifespan.leave())
+            for _ in range(iterations):
                 await asyncio.sleep(0)
-            early = not leaving.done()
+            pending = not leaving.done()
             leaving.cancel()
             await asyncio.wait({leaving})
-            assert leaving.cancelled() is early or self.tainted
+            assert leaving.cancelled() is pending or self.disturbed
             if not leaving.cancelled() and leaving.exception() is not None:
-                assert self.tainted
+                assert self.disturbed
                 assert isinstance(leaving.exception(), TeardownError)
 
-        self.run(stop())
-        assert time.monotonic() - began < LONGEST
-        self.life = None
-        self.assert_over()
+        self.call(stop())
+        assert time.monotonic() - started < MAX_DURATION
+        self.lifespan = None
+        self.assert_released()
 
-    @precondition(lambda self: self.life is not None)
+    @precondition(lambda self: self.lifespan is not None)
     @rule()
     def request(self) -> None:
-        """It is answered: with everything, unless something was broken; in time, whatever is."""
-        answer, took = self.run(self.ask())
-        note(f"{answer.status_code} after {took:.3f} s")
-        assert took < BRIEF + MARGIN
-        assert answer.status_code in ({200, 503} if self.tainted else {200})
-        if not self.tainted:
-            assert answer.json()["complete"] is True
+        """A request gets a response in time; it is complete unless a server was broken."""
+        response, duration = self.call(self.get_brief())
+        note(f"{response.status_code} after {duration:.3f} s")
+        assert duration < BRIEF_TIMEOUT + MARGIN
+        assert response.status_code in ({200, 503} if self.disturbed else {200})
+        if not self.disturbed:
+            assert response.json()["complete"] is True
 
-    @rule(resource=st.sampled_from(list(PROTOCOLS)), fault=st.sampled_from(WireFault))
-    def break_it(self, resource: str, fault: WireFault) -> None:
-        async def strike() -> None:
-            self.wired.proxies[resource].break_now(fault)
+    @rule(entry=st.sampled_from(WITH_SERVER), fault=st.sampled_from(WireFault))
+    def break_server(self, entry: str, fault: WireFault) -> None:
+        async def break_now() -> None:
+            self.proxies[entry].break_now(fault)
 
-        self.run(strike())
-        self.broken.add(resource)
-        self.tainted = True
+        self.call(break_now())
+        self.broken.add(entry)
+        self.disturbed = True
 
-    @rule(resource=st.sampled_from(list(PROTOCOLS)))
-    def repair(self, resource: str) -> None:
-        self.run(self.wired.proxies[resource].recover())
-        self.broken.discard(resource)
+    @rule(entry=st.sampled_from(WITH_SERVER))
+    def recover_server(self, entry: str) -> None:
+        self.call(self.proxies[entry].recover())
+        self.broken.discard(entry)
 
     def teardown(self) -> None:
         try:
-            if self.life is not None:
+            if self.lifespan is not None:
                 self.stop()
-            for resource in PROTOCOLS:
-                self.repair(resource)
+            for entry in WITH_SERVER:
+                self.recover_server(entry)
             self.start()
             self.request()
             self.stop()
         finally:
-            self.run(self.stack.aclose())
+            self.call(self.stack.aclose())
             self.runner.close()
-        self.record("all", "serving", "a random schedule")
+        self.lab.cases["all"] += 1
 
-    def new_life(self) -> AppLifespan:
-        self.tainted = bool(self.broken)
-        self.name = name = f"schedule-{os.getpid()}-{next(_numbers)}-"
-        deadlines = dict.fromkeys(PROTOCOLS, (DEADLINE, DEADLINE))
-        self.app = create_app(self.wired.settings(name, deadlines, brief_timeout=BRIEF))
+    def new_lifespan(self) -> AppLifespan:
+        self.disturbed = bool(self.broken)
+        self.instance = f"schedule-{os.getpid()}-{next(_numbers)}-"
+        changes = {"instance": self.instance, "brief_timeout": BRIEF_TIMEOUT}
+        self.app = create_app(self.proxies.route(self.lab.settings.model_copy(update=changes)))
         return AppLifespan(self.app)
 
-    async def ask(self) -> tuple[httpx.Response, float]:
+    async def get_brief(self) -> tuple[httpx.Response, float]:
         assert self.app is not None
-        assert self.life is not None
-        transport = httpx.ASGITransport(Requests(self.app, self.life.state))
-        began = time.monotonic()
+        assert self.lifespan is not None
+        transport = httpx.ASGITransport(Requests(self.app, self.lifespan.state))
+        started = time.monotonic()
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-            answer = await client.get(f"/v1/places/{ZURICH}/brief")
-        return answer, time.monotonic() - began
+            response = await client.get(f"/v1/places/{ZURICH}/brief")
+        return response, time.monotonic() - started
 
-    def assert_over(self) -> None:
-        """The life has ended: everything is given back, and nothing is held, neither here nor on the wire nor by a server."""
+    def assert_released(self) -> None:
+        """The run has ended: everything is released in order, and nothing leaks here, on the wire or at a server."""
         assert self.app is not None
-        if hasattr(self.app.state, "stack"):  # it may have been cancelled before it began
-            assert_given_back(self.app.state.stack.journal, wrong=ORDER if self.tainted else ())
-        self.run(self.settle())
+        run = LifespanRun(journal=journal_of(self.app))
+        assert run.released == [*reversed(run.entered)]
+        assert run.unclean <= ({*ENTRIES} if self.disturbed else set())
+        self.call(self.wait_until_closed())
 
-    async def settle(self) -> None:
-        async def nothing_is_held() -> bool:
-            wire = [one for proxy in self.wired.proxies.values() for one in proxy.open_connections]
+    async def wait_until_closed(self) -> None:
+        async def closed() -> bool:
             here = ResourceSnapshot.take().leaked_since(self.before)
-            return (
-                not wire and not here and not await held(self.servers, self.name, broker=False)
-            )  # it is asked in the end
+            return not (here or self.proxies.open_connections()) and not await held(
+                self.lab.servers, self.instance, broker=False
+            )
 
-        await until(nothing_is_held, "neither this process nor the wire nor a server holds anything")
+        await wait_until(closed, "nothing is open in this process, on the wire and at the servers")
 
 
-async def refusal(start: Coroutine[Any, Any, None]) -> StartError | None:
+async def start_error(start: Coroutine[Any, Any, None]) -> StartError | None:
     try:
         await start
     except StartError as error:
@@ -233,25 +225,29 @@ async def refusal(start: Coroutine[Any, Any, None]) -> StartError | None:
     return None
 
 
-async def ledger() -> ResourceSnapshot:
+async def snapshot() -> ResourceSnapshot:
     return ResourceSnapshot.take()
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("turn", range(1, ROUNDS + 1))
-def test_after_any_schedule_everything_is_given_back_and_the_next_life_is_a_clean_one(
-    servers: Devstack, record: Record, turn: int
-) -> None:
-    del turn  # each has schedules of its own
-    Schedules.servers, Schedules.record = servers, record
+@pytest.mark.parametrize("turn", range(1, TURNS + 1))
+def test_random_schedule(lab: FaultLab, turn: int) -> None:
+    """After any schedule, everything is released, and the next run is clean."""
+    del turn  # each has other schedules
+    for entry in WITH_SERVER:
+        lab.override(entry, start_timeout=ENTRY_TIMEOUT, stop_timeout=ENTRY_TIMEOUT)
+    Schedule.lab = lab
     run_state_machine_as_test(
-        Schedules,
+        Schedule,
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
-            phases=[Phase.generate],  # a schedule that fails is short enough, and to make it shorter takes minutes
+            phases=[Phase.generate],  # a failing schedule is short enough, and shrinking it takes minutes
         ),
     )
+
+    assert lab.cases["all"] > 0
+    assert lab.server_connections() == []

@@ -1,34 +1,27 @@
-"""A start that fails: everything before it is given back, and its own error is the one that leaves."""
+"""An entry fails to start: every entry before it is released, and the caller sees the error of the start."""
 
 import asyncio
 import gc
-from functools import partial
 
 import pytest
 
-from gateway.lifecycle import (
-    EntryCrashedError,
-    ForcedShutdownError,
-    Journal,
-    LifecycleStack,
-    StartError,
-    StartTimeoutError,
-    TeardownError,
-)
-from tests.lifecycle.fakes import enter, event_sequence, fail, hang
+from gateway.lifecycle import EntryCrashedError, LifecycleStack, StartError, StartTimeoutError, TeardownError
+from tests.lifecycle.fakes import cancel_self, enter, event_sequence, hang, raise_error
 
 
-async def test_the_third_of_three_gives_the_first_two_back() -> None:
+async def test_failed_start_releases_earlier_entries() -> None:
+    """If the third entry fails to start, the second and the first exit. The error names all three."""
     stack = LifecycleStack()
     with pytest.raises(StartError) as caught:
         async with stack:
             await enter(stack, "one")
             await enter(stack, "two")
-            await enter(stack, "three", on_enter=fail)
+            await enter(stack, "three", on_enter=raise_error)
 
     assert (caught.value.name, caught.value.entered) == ("three", ("one", "two"))
     assert str(caught.value) == "three failed to start: ValueError: broken (entered before it: one, two)"
     assert isinstance(caught.value.__cause__, ValueError)
+    assert caught.value.__cause__.__cause__ is None
     assert caught.value.teardown is None
     assert event_sequence(stack.journal)[4:] == [
         "entering three",
@@ -42,176 +35,84 @@ async def test_the_third_of_three_gives_the_first_two_back() -> None:
     ]
 
 
-async def test_the_start_error_leaves_whatever_closes_fail_after_it() -> None:
+async def test_start_error_outranks_teardown_errors() -> None:
+    """Errors of the teardown do not replace the start error. They are its `teardown`."""
     stack = LifecycleStack()
     with pytest.raises(StartError) as caught:
         async with stack:
-            await enter(stack, "one", on_exit=fail)
-            stack.push_async_callback(fail)
-            await enter(stack, "two", on_exit=fail)
-            await enter(stack, "three", on_enter=fail)
+            await enter(stack, "one", on_exit=raise_error)
+            stack.push_async_callback(raise_error)
+            await enter(stack, "two", on_exit=raise_error)
+            await enter(stack, "three", on_enter=raise_error)
 
     assert caught.value.name == "three"
     assert isinstance(caught.value.teardown, TeardownError)
     assert [repr(error) for error in caught.value.teardown.exceptions] == ["ValueError('broken')"] * 3
 
 
-async def test_a_deadline_ends_it_and_its_own_clean_up_runs() -> None:
-    cleaned: list[str] = []
-
-    async def clean() -> None:
-        await asyncio.sleep(0)
-        cleaned.append("one")
-
-    with pytest.raises(StartError, match="one failed to start: StartTimeoutError: not entered within"):
+async def test_start_error_does_not_hide_a_cancellation() -> None:
+    """A `CancelledError` from an inherited callback replaces the start error."""
+    with pytest.raises(asyncio.CancelledError):
         async with LifecycleStack() as stack:
-            await enter(stack, "one", on_enter=hang, on_exit=clean, start_timeout=0.01)
-
-    assert cleaned == ["one"]
-    assert event_sequence(stack.journal) == ["entering one", "enter failed one", "stopping", "stopped"]
+            stack.push_async_callback(cancel_self)
+            await enter(stack, "one", on_enter=raise_error)
 
 
-async def test_an_entrys_own_deadline_does_not_blame_the_whole_startup() -> None:
-    with pytest.raises(StartError) as caught:
-        async with LifecycleStack(startup_timeout=60) as stack:
-            await enter(stack, "one", on_enter=hang, start_timeout=0.01)
-
-    assert not hasattr(caught.value.__cause__, "__notes__")
-
-
-async def test_the_startup_as_a_whole_has_a_deadline() -> None:
-    with pytest.raises(StartError) as caught:
-        async with LifecycleStack(startup_timeout=0.02) as stack:
-            await enter(stack, "one")
-            await enter(stack, "two", on_enter=hang)
-
-    assert stack.journal.now < 2
-    assert isinstance(caught.value.__cause__, StartTimeoutError)
-    assert caught.value.__cause__.__notes__ == ["the timeout of the whole startup is 0.02 s"]
-    assert event_sequence(stack.journal)[-3:] == ["exiting one", "exited one", "stopped"]
-
-
-async def test_the_deadline_of_the_startup_counts_from_its_begin_for_all_entries_together() -> None:
-    clock = [100.0]
-    journal = Journal(clock=lambda: clock[0])
-    clock[0] = 200
-    with pytest.raises(StartError, match=r"not entered within 0 s \(entered before it: one\)"):
-        async with asyncio.timeout(2), LifecycleStack(startup_timeout=60, journal=journal) as stack:
-            clock[0] = 259
-            await enter(stack, "one", on_enter=lambda: asyncio.sleep(0.01))
-            clock[0] = 261
-            await enter(stack, "two", on_enter=hang, start_timeout=60)
-
-
-async def test_the_deadline_of_the_startup_does_not_count_after_it() -> None:
-    clock = [0.0]
-    async with LifecycleStack(startup_timeout=60, journal=Journal(clock=lambda: clock[0])) as stack:
-        stack.mark_started()
-        clock[0] = 61
-        assert await enter(stack, "late", on_enter=lambda: asyncio.sleep(0.01)) == "the late"
-
-
-async def test_the_deadlines_error_has_what_was_in_the_way() -> None:
-    async def refused() -> None:
-        try:
-            await hang()
-        except asyncio.CancelledError as cancelled:
-            raise cancelled from ConnectionRefusedError("nobody listens")
-
-    with pytest.raises(StartError) as caught:
-        async with LifecycleStack() as stack:
-            await enter(stack, "one", on_enter=refused, start_timeout=0.01)
-
-    assert isinstance(caught.value.__cause__, StartTimeoutError)
-    assert isinstance(caught.value.__cause__.__cause__, ConnectionRefusedError)
-
-
-async def test_the_deadlines_error_has_what_its_own_clean_up_raised() -> None:
-    with pytest.raises(StartError) as caught:
-        async with LifecycleStack() as stack:
-            await enter(stack, "one", on_enter=hang, on_exit=fail, start_timeout=0.01)
-
-    assert isinstance(caught.value.__cause__, StartTimeoutError)
-    assert isinstance(caught.value.__cause__.__cause__, ValueError)
-
-
-async def test_what_failed_is_not_among_the_entries() -> None:
+async def test_failed_entry_is_not_listed() -> None:
+    """An entry that failed to start is not among the stack's entries, and the stack can enter others."""
     async with LifecycleStack() as stack:
         with pytest.raises(StartError):
-            await enter(stack, "one", on_enter=fail)
+            await enter(stack, "one", on_enter=raise_error)
         await enter(stack, "two")
 
     assert [entry.name for entry in stack.entries] == ["two"]
 
 
-async def test_what_it_gives_back_is_bounded_by_the_whole_stop() -> None:
-    with pytest.raises(StartError):
-        async with LifecycleStack(shutdown_timeout=0.05) as stack:
-            await enter(stack, "one", on_enter=hang, on_exit=hang, start_timeout=0.01)
+async def test_start_timeout_runs_the_clean_up() -> None:
+    """An entry that exceeds its start timeout is cancelled, and its own clean-up runs to the end."""
+    cleaned_up: list[str] = []
 
-    assert stack.journal.now < 2
+    async def clean_up() -> None:
+        await asyncio.sleep(0)
+        cleaned_up.append("one")
 
-
-async def test_a_resource_that_ends_without_being_entered_is_a_failure() -> None:
-    class Suppressing:
-        async def __aenter__(self) -> None:
-            raise asyncio.CancelledError
-
-        async def __aexit__(self, *_exc: object) -> None:
-            pass
-
-    with pytest.raises(StartError, match="one exited unexpectedly"):
+    with pytest.raises(StartError, match="one failed to start: StartTimeoutError: not entered within"):
         async with LifecycleStack() as stack:
-            await stack.enter("one", Suppressing(), start_timeout=1, stop_timeout=1)
+            await enter(stack, "one", on_enter=hang, on_exit=clean_up, start_timeout=0.01)
+
+    assert cleaned_up == ["one"]
+    assert event_sequence(stack.journal) == ["entering one", "enter failed one", "stopping", "stopped"]
 
 
-async def test_a_resource_that_cancels_itself_is_a_failure_and_no_cancellation() -> None:
-    async def cancel_oneself() -> None:
-        raise asyncio.CancelledError
+async def test_start_timeout_names_the_last_failure() -> None:
+    """The cause of a start timeout is the failure that the retry loop of the resource reports when it is cancelled."""
+
+    async def retry_refused_connection() -> None:
+        try:
+            await hang()
+        except asyncio.CancelledError as cancelled:
+            raise cancelled from ConnectionRefusedError("connection refused")
 
     with pytest.raises(StartError) as caught:
         async with LifecycleStack() as stack:
-            await enter(stack, "one", on_enter=cancel_oneself)
+            await enter(stack, "one", on_enter=retry_refused_connection, start_timeout=0.01)
 
-    assert isinstance(caught.value.__cause__, EntryCrashedError)
+    assert isinstance(caught.value.__cause__, StartTimeoutError)
+    assert isinstance(caught.value.__cause__.__cause__, ConnectionRefusedError)
 
 
-async def test_forced_while_it_enters_it_is_aborted() -> None:
-    aborted: list[str] = []
-    entering = asyncio.Event()
-    stack = LifecycleStack()
-
-    async def hang_there() -> None:
-        entering.set()
-        await hang()
-
-    async def start() -> None:
-        async with stack:
-            await enter(stack, "one")
-            await enter(stack, "two", on_enter=hang_there, on_exit=hang, abort=partial(aborted.append, "two"))
-
-    task = asyncio.create_task(start())
-    await entering.wait()
-    stack.abort()
+async def test_start_timeout_names_a_failed_clean_up() -> None:
+    """The cause of a start timeout is the error of the clean-up, if that failed."""
     with pytest.raises(StartError) as caught:
-        await task
+        async with LifecycleStack() as stack:
+            await enter(stack, "one", on_enter=hang, on_exit=raise_error, start_timeout=0.01)
 
-    assert isinstance(caught.value.__cause__, ForcedShutdownError)
-    assert isinstance(caught.value.teardown, TeardownError)
-    assert len(caught.value.teardown.exceptions) == 1  # of "one": what "two" says is the start error
-    assert stack.journal.now < 2
-    assert set(aborted) == {"two"}
-    assert event_sequence(stack.journal)[2:] == [
-        "entering two",
-        "stopping",
-        "aborted two",
-        "aborted one",
-        "enter failed two",
-        "stopped",
-    ]
+    assert isinstance(caught.value.__cause__, StartTimeoutError)
+    assert isinstance(caught.value.__cause__.__cause__, ValueError)
 
 
-async def test_a_clean_up_that_hangs_is_aborted() -> None:
+async def test_hanging_clean_up_is_aborted() -> None:
+    """The clean-up of a failed start has the stop timeout. After that the entry is aborted."""
     aborted: list[str] = []
     with pytest.raises(StartError) as caught:
         async with LifecycleStack() as stack:
@@ -230,41 +131,51 @@ async def test_a_clean_up_that_hangs_is_aborted() -> None:
     assert isinstance(caught.value.teardown, TeardownError)
 
 
-async def test_forced_in_the_tick_in_which_it_was_entered_it_is_aborted() -> None:
-    stack = LifecycleStack()
+async def test_rollback_errors_of_several_starts_add_up() -> None:
+    """If several starts fail and their rollbacks as well, the teardown error has the errors of all rollbacks."""
+    with pytest.raises(TeardownError) as caught:
+        async with LifecycleStack() as stack:
+            for name in ("one", "two"):
+                with pytest.raises(StartError):
+                    await enter(stack, name, on_enter=hang, on_exit=hang, start_timeout=0.01, stop_timeout=0.01)
 
-    async def force_in_the_next_tick() -> None:
-        asyncio.get_running_loop().call_soon(stack.abort)
-
-    with pytest.raises(StartError) as caught:
-        async with stack:
-            await enter(stack, "one", on_enter=force_in_the_next_tick)
-
-    assert isinstance(caught.value.__cause__, ForcedShutdownError)
-    assert event_sequence(stack.journal) == [
-        "entering one",
-        "entered one",
-        "stopping",
-        "aborted one",
-        "enter failed one",
-        "stopped",
+    assert [str(error) for error in caught.value.exceptions] == [
+        "one was not released within 0.01 s",
+        "two was not released within 0.01 s",
     ]
 
 
-async def test_a_cancelled_inherited_callback_is_not_hidden_by_the_start_error() -> None:
-    async def cancel_oneself() -> None:
-        raise asyncio.CancelledError
+async def test_cancelled_enter_is_a_start_error() -> None:
+    """A `CancelledError` from `__aenter__` is a failed start if the caller was not cancelled."""
 
-    with pytest.raises(asyncio.CancelledError):
+    class CancelsItself:
+        async def __aenter__(self) -> None:
+            raise asyncio.CancelledError
+
+        async def __aexit__(self, *_exc: object) -> None:
+            pass
+
+    with pytest.raises(
+        StartError, match=r"^one failed to start: EntryCrashedError: one exited unexpectedly: CancelledError"
+    ):
         async with LifecycleStack() as stack:
-            stack.push_async_callback(cancel_oneself)
-            await enter(stack, "one", on_enter=fail)
+            await stack.enter("one", CancelsItself(), start_timeout=1, stop_timeout=1)
 
 
-async def test_what_failed_is_not_called_lost(caplog: pytest.LogCaptureFixture) -> None:
+async def test_cancelled_generator_is_a_start_error() -> None:
+    """A `CancelledError` from a generator-based context manager is a failed start, too."""
+    with pytest.raises(StartError) as caught:
+        async with LifecycleStack() as stack:
+            await enter(stack, "one", on_enter=cancel_self)
+
+    assert isinstance(caught.value.__cause__, EntryCrashedError)
+
+
+async def test_start_error_is_marked_as_retrieved(caplog: pytest.LogCaptureFixture) -> None:
+    """The event loop does not log the owner task's exception as never retrieved."""
     with pytest.raises(StartError):
         async with LifecycleStack() as stack:
-            await enter(stack, "one", on_enter=fail)
+            await enter(stack, "one", on_enter=raise_error)
     del stack
     gc.collect()
 

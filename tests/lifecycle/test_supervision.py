@@ -1,46 +1,30 @@
-"""An entry that ends by itself: nothing runs on half a stack."""
+"""Supervision: an entry that ends on its own has crashed, and the stack reports it."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.lifecycle import (
-    LifecycleStack,
-    StartError,
-)
-from tests.lifecycle.fakes import enter, event_sequence, hang
+from gateway.lifecycle import LifecycleStack, StartError
+from tests.lifecycle.fakes import enter, enter_worker, event_sequence, hang
 
 
-@asynccontextmanager
-async def background(die: asyncio.Event) -> AsyncIterator[None]:
-    """A worker in a task group: when it raises, the group cancels the owner, and the error leaves the group."""
-
-    async def work() -> None:
-        await die.wait()
-        raise RuntimeError("the worker broke")
-
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(work())
-        yield
-        task.cancel()
-
-
-async def test_an_entry_that_dies_turns_readiness_off_and_says_so() -> None:
-    die = asyncio.Event()
+async def test_crash_turns_readiness_off() -> None:
+    """A crashed entry sets `failure`, ends readiness, is recorded and does not exit again."""
+    crash = asyncio.Event()
     stack = LifecycleStack()
     async with stack:
         await enter(stack, "one")
-        await stack.enter("worker", background(die), start_timeout=1, stop_timeout=1)
+        await enter_worker(stack, crash)
         stack.mark_started()
-        die.set()
-        death = await stack.failure
+        crash.set()
+        failure = await stack.failure
         ready = stack.ready
+        crashed = {entry.name: entry.crashed for entry in stack.entries}
 
     assert not ready
-    assert death.name == "worker"
-    assert isinstance(death.__cause__, ExceptionGroup)
+    assert crashed == {"one": False, "worker": True}
+    assert failure.name == "worker"
+    assert isinstance(failure.__cause__, ExceptionGroup)
     assert event_sequence(stack.journal)[-6:] == [
         "started",
         "crashed worker",
@@ -51,19 +35,37 @@ async def test_an_entry_that_dies_turns_readiness_off_and_says_so() -> None:
     ]
 
 
-async def test_one_that_dies_during_the_startup_fails_it() -> None:
-    die = asyncio.Event()
+async def test_first_crash_is_the_failure() -> None:
+    """If several entries crash, `failure` is the first of them."""
+    crashes = [asyncio.Event(), asyncio.Event()]
+    async with LifecycleStack() as stack:
+        for number, crash in enumerate(crashes):
+            await enter_worker(stack, crash, name=f"worker {number}")
+        stack.mark_started()
+        crashes[1].set()
+        await stack.failure
+        crashes[0].set()
+        async with asyncio.timeout(5):
+            while event_sequence(stack.journal)[-1] != "crashed worker 0":  # noqa: ASYNC110 - no event reports it
+                await asyncio.sleep(0)
 
-    async def kill_the_worker() -> None:
-        die.set()
+    assert (await stack.failure).name == "worker 1"
+
+
+async def test_crash_while_another_entry_starts() -> None:
+    """A crash during the startup ends it at once. The start error names the crashed entry."""
+    crash = asyncio.Event()
+
+    async def crash_worker_and_hang() -> None:
+        crash.set()
         await hang()
 
     stack = LifecycleStack()
     with pytest.raises(StartError) as caught:
         async with stack:
             await enter(stack, "one")
-            await stack.enter("worker", background(die), start_timeout=1, stop_timeout=1)
-            await enter(stack, "three", on_enter=kill_the_worker)
+            await enter_worker(stack, crash)
+            await enter(stack, "three", on_enter=crash_worker_and_hang)
 
     assert caught.value.name == "worker"
     assert stack.journal.now < 2
@@ -78,55 +80,48 @@ async def test_one_that_dies_during_the_startup_fails_it() -> None:
     ]
 
 
-async def test_the_first_that_dies_is_the_death() -> None:
-    die = [asyncio.Event(), asyncio.Event()]
-    async with LifecycleStack() as stack:
-        for number, event in enumerate(die):
-            await stack.enter(f"worker {number}", background(event), start_timeout=1, stop_timeout=1)
-        stack.mark_started()
-        die[1].set()
-        await stack.failure
-        die[0].set()
-        while event_sequence(stack.journal)[-1] != "crashed worker 0":  # noqa: ASYNC110 - it tells nobody
-            await asyncio.sleep(0)
-
-    assert (await stack.failure).name == "worker 1"
-
-
-async def test_one_that_died_before_started_fails_the_start() -> None:
-    die = asyncio.Event()
+async def test_crash_before_mark_started() -> None:
+    """`mark_started` raises the start error of an entry that has crashed."""
+    crash = asyncio.Event()
     with pytest.raises(StartError, match="worker failed to start: EntryCrashedError"):
         async with LifecycleStack() as stack:
-            await stack.enter("worker", background(die), start_timeout=1, stop_timeout=1)
-            die.set()
+            await enter_worker(stack, crash)
+            crash.set()
             await stack.failure
             stack.mark_started()
 
 
-async def test_what_died_was_not_entered_before_what_fails_for_it() -> None:
-    die = asyncio.Event()
+async def test_crashed_entry_is_not_listed_as_entered() -> None:
+    """The `entered` of a start error lists active entries only."""
+    crash = asyncio.Event()
     with pytest.raises(StartError) as caught:
         async with LifecycleStack() as stack:
             await enter(stack, "one")
-            await stack.enter("worker", background(die), start_timeout=1, stop_timeout=1)
-            die.set()
+            await enter_worker(stack, crash)
+            crash.set()
             await stack.failure
             await enter(stack, "three")
 
     assert caught.value.entered == ("one",)
 
 
-async def test_who_is_entered_in_the_tick_of_a_death_is_released_again() -> None:
+async def test_crash_in_the_iteration_of_entering() -> None:
+    """An entry that becomes active in the loop iteration of a crash is released, and the startup fails."""
     stack = LifecycleStack()
+    owners: list[asyncio.Task[object] | None] = []
 
-    async def kill_the_first() -> None:
-        stack.entries[0]._owner.cancel()
+    async def remember_owner() -> None:
+        owners.append(asyncio.current_task())
+
+    async def crash_the_first() -> None:
+        assert owners[0] is not None
+        owners[0].cancel()
         await asyncio.sleep(0)
 
     with pytest.raises(StartError, match="one failed to start: EntryCrashedError"):
         async with stack:
-            await enter(stack, "one")
-            await enter(stack, "two", on_enter=kill_the_first)
+            await enter(stack, "one", on_enter=remember_owner)
+            await enter(stack, "two", on_enter=crash_the_first)
 
     assert event_sequence(stack.journal) == [
         "entering one",

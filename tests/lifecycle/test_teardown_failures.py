@@ -1,32 +1,22 @@
-"""A teardown that fails or hangs: the rest is released all the same, in order and in time."""
+"""An entry fails to exit, or hangs: all other entries are released, in order and in time."""
 
 import asyncio
 from contextlib import suppress
-from functools import partial
 
 import pytest
 
-from gateway.lifecycle import (
-    EntryCrashedError,
-    ForcedShutdownError,
-    Journal,
-    LifecycleStack,
-    StopTimeoutError,
-    TeardownError,
-)
-from gateway.lifecycle.cancellation import finish_despite_cancellation
+from gateway.lifecycle import EntryCrashedError, LifecycleStack, StopTimeoutError, TeardownError
 from gateway.lifecycle.entry import ABORT_GRACE
-from tests.lifecycle.fakes import enter, event_sequence, fail, hang, ignore_cancellations
-
-NAMES = ["one", "two", "three"]
+from tests.lifecycle.fakes import cancel_self, enter, event_sequence, hang, ignore_cancellations, raise_error
 
 
-async def test_a_failing_close_does_not_stop_the_next_one() -> None:
+async def test_failed_exit_does_not_stop_the_next_one() -> None:
+    """Every entry exits although others fail. The `TeardownError` has all errors."""
     stack = LifecycleStack()
     with pytest.raises(TeardownError) as caught:
         async with stack:
-            await enter(stack, "one", on_exit=fail)
-            await enter(stack, "two", on_exit=fail)
+            await enter(stack, "one", on_exit=raise_error)
+            await enter(stack, "two", on_exit=raise_error)
             await enter(stack, "three")
 
     assert len(caught.value.exceptions) == 2
@@ -42,7 +32,18 @@ async def test_a_failing_close_does_not_stop_the_next_one() -> None:
     ]
 
 
-async def test_a_hanging_close_is_cancelled_and_aborted_at_its_deadline() -> None:
+async def test_self_cancelled_exit_is_a_failed_exit() -> None:
+    """A `CancelledError` from an exit is a teardown error, not a cancellation of the caller."""
+    with pytest.raises(TeardownError) as caught:
+        async with LifecycleStack() as stack:
+            await enter(stack, "one", on_exit=cancel_self)
+
+    assert [str(error) for error in caught.value.exceptions] == ["one exited unexpectedly: CancelledError"]
+    assert event_sequence(stack.journal)[-2:] == ["exit failed one", "stopped"]
+
+
+async def test_hanging_exit_is_aborted() -> None:
+    """An exit that exceeds its stop timeout is cancelled and aborted. The next entry exits normally."""
     aborted: list[str] = []
     stack = LifecycleStack()
     with pytest.raises(TeardownError) as caught:
@@ -62,12 +63,13 @@ async def test_a_hanging_close_is_cancelled_and_aborted_at_its_deadline() -> Non
     ]
 
 
-async def test_a_close_that_ignores_its_cancellation_is_abandoned(end: asyncio.Event) -> None:
+async def test_exit_that_ignores_cancellation_is_abandoned(end_of_test: asyncio.Event) -> None:
+    """An exit that ignores its cancellations is abandoned after the grace time. The next entry exits normally."""
     stack = LifecycleStack()
     with pytest.raises(TeardownError):
         async with stack:
             await enter(stack, "one")
-            await enter(stack, "two", on_exit=lambda: ignore_cancellations(end), stop_timeout=0.01)
+            await enter(stack, "two", on_exit=lambda: ignore_cancellations(until=end_of_test), stop_timeout=0.01)
 
     assert event_sequence(stack.journal)[-5:] == [
         "aborted two",
@@ -76,12 +78,12 @@ async def test_a_close_that_ignores_its_cancellation_is_abandoned(end: asyncio.E
         "exited one",
         "stopped",
     ]
-    assert stack.journal.now < 3 * ABORT_GRACE
-    end.set()
-    await stack.entries[1]._owner
+    assert stack.journal.now < 4 * ABORT_GRACE
 
 
-async def test_a_clean_up_of_several_awaits_ends_within_the_grace() -> None:
+async def test_exit_with_several_awaits_ends_in_the_grace() -> None:
+    """An aborted exit is cancelled repeatedly, so that a clean-up with several awaits ends."""
+
     async def hang_three_times() -> None:
         try:
             await hang()
@@ -98,56 +100,12 @@ async def test_a_clean_up_of_several_awaits_ends_within_the_grace() -> None:
     assert event_sequence(stack.journal)[-3:] == ["exiting one", "aborted one", "stopped"]
 
 
-async def test_left_again_it_has_nothing_more_to_say() -> None:
-    async with LifecycleStack() as stack:
-        await enter(stack, "one", on_exit=fail)
-        with pytest.raises(TeardownError):
-            await stack.aclose()
-
-
-async def test_left_again_it_does_not_cancel_again() -> None:
-    closing, go_on = asyncio.Event(), asyncio.Event()
-
-    async def close_slowly() -> None:
-        closing.set()
-        await go_on.wait()
-
-    async with LifecycleStack() as stack:
-        await enter(stack, "one", on_exit=close_slowly)
-        task = asyncio.create_task(stack.aclose())
-        await closing.wait()
-        task.cancel()
-        await asyncio.sleep(0)
-        go_on.set()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-
-async def test_an_error_of_an_inherited_callback_leaves_as_from_any_exit_stack() -> None:
-    with pytest.raises(ValueError, match="broken"):
-        async with LifecycleStack() as stack:
-            await enter(stack, "one")
-            stack.push_async_callback(fail)
-
-    assert event_sequence(stack.journal)[-2:] == ["exited one", "stopped"]
-
-
-async def test_a_close_that_cancels_itself_is_reported() -> None:
-    async def cancel_oneself() -> None:
-        raise asyncio.CancelledError
-
-    with pytest.raises(TeardownError):
-        async with LifecycleStack() as stack:
-            await enter(stack, "one", on_exit=cancel_oneself)
-
-    assert event_sequence(stack.journal)[-2:] == ["exit failed one", "stopped"]
-
-
-async def test_what_it_got_hold_of_after_the_abort_is_dropped_as_well() -> None:
-    aborts: list[bool] = []
+async def test_abort_is_called_again_after_the_owner_ends() -> None:
+    """`abort` is called at the timeout and after the owner task has ended, which may have opened more until then."""
+    owner_ended: list[bool] = []
     ended = asyncio.Event()
 
-    async def hang_and_end() -> None:
+    async def hang_until_cancelled() -> None:
         try:
             await hang()
         finally:
@@ -156,264 +114,92 @@ async def test_what_it_got_hold_of_after_the_abort_is_dropped_as_well() -> None:
     with pytest.raises(TeardownError):
         async with LifecycleStack() as stack:
             await enter(
-                stack, "one", on_exit=hang_and_end, stop_timeout=0.01, abort=lambda: aborts.append(ended.is_set())
+                stack,
+                "one",
+                on_exit=hang_until_cancelled,
+                stop_timeout=0.01,
+                abort=lambda: owner_ended.append(ended.is_set()),
             )
 
-    assert aborts == [False, True]
+    assert owner_ended == [False, True]
 
 
-async def test_an_abort_that_raises_is_reported_and_stops_nothing() -> None:
-    def refuse() -> None:
+async def test_failing_abort_does_not_stop_the_teardown() -> None:
+    """An `abort` that raises is reported once and not called again. The next entry exits normally."""
+
+    def fail_to_abort() -> None:
         raise OSError("no such transport")
 
     stack = LifecycleStack()
     with pytest.raises(TeardownError) as caught:
         async with stack:
             await enter(stack, "one")
-            await enter(stack, "two", on_exit=hang, stop_timeout=0.01, abort=refuse)
+            await enter(stack, "two", on_exit=hang, stop_timeout=0.01, abort=fail_to_abort)
 
     assert [type(error) for error in caught.value.exceptions] == [StopTimeoutError, OSError]
     assert event_sequence(stack.journal)[-5:-3] == ["aborted two", "exit failed two"]
     assert event_sequence(stack.journal)[-3:] == ["exiting one", "exited one", "stopped"]
 
 
-async def test_an_abort_that_cancels_itself_is_reported_and_stops_nothing() -> None:
-    def cancel_oneself() -> None:
+async def test_self_cancelled_abort_is_a_teardown_error() -> None:
+    """A `CancelledError` from `abort` is reported as a teardown error. The next entry exits normally."""
+
+    def cancel_itself() -> None:
         raise asyncio.CancelledError
 
     stack = LifecycleStack()
     with pytest.raises(TeardownError) as caught:
         async with stack:
             await enter(stack, "one")
-            await enter(stack, "two", on_exit=hang, stop_timeout=0.01, abort=cancel_oneself)
+            await enter(stack, "two", on_exit=hang, stop_timeout=0.01, abort=cancel_itself)
 
     assert [type(error) for error in caught.value.exceptions] == [StopTimeoutError, EntryCrashedError]
     assert event_sequence(stack.journal)[-3:] == ["exiting one", "exited one", "stopped"]
 
 
-async def test_a_part_of_a_teardown_error_is_one_too() -> None:
+async def test_teardown_errors_are_reported_once() -> None:
+    """A stack that is exited again does not report its teardown errors again."""
+    async with LifecycleStack() as stack:
+        await enter(stack, "one", on_exit=raise_error)
+        with pytest.raises(TeardownError):
+            await stack.aclose()
+
+
+async def test_subgroup_of_teardown_error_keeps_its_type() -> None:
+    """`subgroup` returns a `TeardownError`, so that `except* TeardownError` works on a part of it, too."""
     with pytest.raises(TeardownError) as caught:
         async with LifecycleStack() as stack:
-            await enter(stack, "one", on_exit=fail)
+            await enter(stack, "one", on_exit=raise_error)
             await enter(stack, "two", on_exit=hang, stop_timeout=0.01)
 
     assert isinstance(caught.value.subgroup(ValueError), TeardownError)
 
 
-async def test_once_the_whole_has_passed_what_exits_at_once_still_exits() -> None:
-    async def take_a_few_ticks() -> None:
-        for _ in range(5):
-            await asyncio.sleep(0)
-
-    clock = [0.0]
-    stack = LifecycleStack(shutdown_timeout=60, journal=Journal(clock=lambda: clock[0]))
-    async with stack:
-        await enter(stack, "one", on_exit=take_a_few_ticks)
-        stack.begin_shutdown()
-        clock[0] = 61
-
-    assert event_sequence(stack.journal)[-3:] == ["exiting one", "exited one", "stopped"]
-
-
-async def test_the_teardown_as_a_whole_has_a_deadline_and_still_each_has_its_turn() -> None:
-    stack = LifecycleStack(shutdown_timeout=0.05)
-    with pytest.raises(TeardownError):
-        async with stack:
-            for name in NAMES:
-                await enter(stack, name, on_exit=hang)
-
-    assert event_sequence(stack.journal)[-7:-1] == [
-        "exiting three",
-        "aborted three",
-        "exiting two",
-        "aborted two",
-        "exiting one",
-        "aborted one",
-    ]
-    assert stack.journal.now < 0.05 + 3 * ABORT_GRACE
-
-
-async def test_the_stops_deadline_counts_from_the_stop_signal() -> None:
-    clock = [0.0]
-    stack = LifecycleStack(shutdown_timeout=60, journal=Journal(clock=lambda: clock[0]))
-    with pytest.raises(TeardownError):
-        async with asyncio.timeout(10), stack:
-            await enter(stack, "one", on_exit=hang, stop_timeout=60)
-            stack.mark_started()
-            stack.begin_shutdown()
-            clock[0] = 60  # the drain has taken it all
-
-    assert event_sequence(stack.journal)[-2:] == ["aborted one", "stopped"]
-
-
-async def test_a_cancellation_of_the_caller_cuts_nothing_short_and_is_delivered() -> None:
-    stack = LifecycleStack()
-    closing, go_on = asyncio.Event(), asyncio.Event()
-
-    async def close_slowly() -> None:
-        closing.set()
-        await go_on.wait()
-
-    async def life() -> None:
-        async with stack:
+async def test_error_of_inherited_callback_is_raised() -> None:
+    """An error of an inherited callback is raised unchanged, as by any `AsyncExitStack`."""
+    with pytest.raises(ValueError, match="broken"):
+        async with LifecycleStack() as stack:
             await enter(stack, "one")
-            await enter(stack, "two", on_exit=close_slowly)
+            stack.push_async_callback(raise_error)
 
-    task = asyncio.create_task(life())
-    await closing.wait()
-    for number in range(3):
-        task.cancel(number)
-        await asyncio.wait({task}, timeout=0.01)
-    assert not task.done()
-    go_on.set()
-    with pytest.raises(asyncio.CancelledError) as caught:
-        await task
-
-    assert caught.value.args == (0,)
-    assert event_sequence(stack.journal)[-5:] == ["exiting two", "exited two", "exiting one", "exited one", "stopped"]
+    assert event_sequence(stack.journal)[-2:] == ["exited one", "stopped"]
 
 
-async def test_a_cancellation_of_the_caller_has_the_teardown_errors_as_its_cause() -> None:
-    closing, go_on = asyncio.Event(), asyncio.Event()
-
-    async def fail_slowly() -> None:
-        closing.set()
-        await go_on.wait()
-        await fail()
-
-    async def life() -> None:
-        async with LifecycleStack() as stack:
-            await enter(stack, "one", on_exit=fail_slowly)
-
-    task = asyncio.create_task(life())
-    await closing.wait()
-    task.cancel()
-    await asyncio.sleep(0)
-    go_on.set()
-    with pytest.raises(asyncio.CancelledError) as caught:
-        await task
-
-    assert isinstance(caught.value.__cause__, TeardownError)
-
-
-async def test_a_suppressed_error_of_the_body_does_not_hide_the_teardown_errors() -> None:
-    with pytest.raises(TeardownError):
-        async with LifecycleStack() as stack:
-            await enter(stack, "one", on_exit=fail)
-            stack.enter_context(suppress(KeyError))
-            raise KeyError
-
-
-async def test_an_error_of_the_body_leaves_with_a_note_about_the_teardown() -> None:
+async def test_body_error_has_a_note_on_the_teardown() -> None:
+    """An error of the body takes precedence over teardown errors, which become a note on it."""
     with pytest.raises(KeyError) as caught:
         async with LifecycleStack() as stack:
-            await enter(stack, "one", on_exit=fail)
+            await enter(stack, "one", on_exit=raise_error)
+            await enter(stack, "two", on_exit=raise_error)
             raise KeyError
 
-    assert caught.value.__notes__ == ["the teardown was not clean: ValueError: broken"]
+    assert caught.value.__notes__ == ["the teardown was not clean: ValueError: broken; ValueError: broken"]
 
 
-async def test_forced_it_lets_go_of_everything_at_once() -> None:
-    aborted: list[str] = []
-    stack = LifecycleStack()
-    closing = asyncio.Event()
-
-    async def hang_there() -> None:
-        closing.set()
-        await hang()
-
-    async def life() -> None:
-        async with stack:
-            for name in NAMES:
-                await enter(stack, name, on_exit=hang_there, abort=partial(aborted.append, name))
-
-    task = asyncio.create_task(life())
-    await closing.wait()
-    stack.mark_started()
-    stack.abort()
-    assert aborted == ["three", "two", "one"]
-    assert not stack.ready
-    with pytest.raises(TeardownError) as caught:
-        await task
-
-    assert [type(error) for error in caught.value.exceptions] == [ForcedShutdownError] * 3
-    assert event_sequence(stack.journal)[-4:] == ["aborted three", "aborted two", "aborted one", "stopped"]
-    assert stack.journal.now < 1
-
-
-async def test_forced_it_leaves_alone_what_has_exited() -> None:
-    stack = LifecycleStack()
-    closing = asyncio.Event()
-
-    async def hang_there() -> None:
-        closing.set()
-        await hang()
-
-    async def life() -> None:
-        async with stack:
-            await enter(stack, "one", on_exit=hang_there)
-            await enter(stack, "two")
-
-    task = asyncio.create_task(life())
-    await closing.wait()
-    stack.abort()
+async def test_suppressed_body_error_hides_no_teardown_error() -> None:
+    """If an inherited context manager suppresses the error of the body, the teardown errors are raised."""
     with pytest.raises(TeardownError):
-        await task
-
-    assert event_sequence(stack.journal)[-4:] == ["exited two", "exiting one", "aborted one", "stopped"]
-
-
-async def test_forced_twice_it_waits_for_nobody_who_ignores_that(end: asyncio.Event) -> None:
-    stack = LifecycleStack()
-    closing = asyncio.Event()
-
-    async def ignore_that() -> None:
-        closing.set()
-        await ignore_cancellations(end)
-
-    async def life() -> None:
-        async with stack:
-            await enter(stack, "one", on_exit=ignore_that)
-
-    task = asyncio.create_task(life())
-    await closing.wait()
-    stack.abort()
-    stack.abort()
-    with pytest.raises(TeardownError) as caught:
-        await task
-
-    assert [type(error) for error in caught.value.exceptions] == [ForcedShutdownError]
-    assert event_sequence(stack.journal)[-3:] == ["aborted one", "abandoned one", "stopped"]
-    assert stack.journal.now < 2
-    end.set()
-    await stack.entries[0]._owner
-
-
-async def test_who_outlasts_a_cancellation_learns_what_failed() -> None:
-    with pytest.raises(ValueError, match="broken"):
-        await finish_despite_cancellation(fail())
-
-
-async def test_forced_it_cancels_at_once_what_hangs() -> None:
-    stack = LifecycleStack()
-    closing = asyncio.Event()
-    cancelled: list[str] = []
-
-    async def hang_there() -> None:
-        closing.set()
-        try:
-            await hang()
-        finally:
-            cancelled.append("one")
-
-    async def life() -> None:
-        async with stack:
-            await enter(stack, "one", on_exit=hang_there)
-
-    task = asyncio.create_task(life())
-    await closing.wait()
-    stack.abort()
-    await asyncio.sleep(0)
-    assert cancelled == ["one"]
-    with pytest.raises(TeardownError):
-        await task
+        async with LifecycleStack() as stack:
+            await enter(stack, "one", on_exit=raise_error)
+            stack.enter_context(suppress(KeyError))
+            raise KeyError

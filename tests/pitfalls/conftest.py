@@ -1,4 +1,4 @@
-"""What every trap needs: servers that are not there or say nothing, and the certainty that a test gives back what leaked."""
+"""Fixtures of the pitfalls: ports that do not behave, and a leak check after each test."""
 
 import asyncio
 import gc
@@ -12,18 +12,18 @@ from tests.end_to_end.running import assert_nothing_is_left
 
 
 @pytest.fixture(autouse=True)
-async def nothing_is_left(anyio_backend: str) -> AsyncIterator[None]:
-    """A test ends holding what it began with: it gives back itself what the naive code has leaked."""
-    del anyio_backend  # asked for, so that a test that is not async has this fixture, too
+async def no_leaks(anyio_backend: str) -> AsyncIterator[None]:
+    """Fail a test that leaves something open. Each test releases what its broken code leaks."""
+    del anyio_backend  # requested so that tests that are not async have this fixture, too
     before = ResourceSnapshot.take()
     yield
-    gc.collect()  # aio-pika closes what it has lost in a finalizer, with a task: here, not in the middle of another test
+    gc.collect()  # aio-pika closes lost connections from a finalizer, by a task: have it run here, not in another test
     await assert_nothing_is_left(before)
 
 
 @pytest.fixture
-def no_collector() -> Iterator[None]:
-    """Whether the garbage collector comes by while a library has lost its own task is luck: here it does not."""
+def gc_disabled() -> Iterator[None]:
+    """Disable the garbage collector, which destroys a task that a library has lost at a random time."""
     gc.collect()
     gc.disable()
     yield
@@ -32,7 +32,7 @@ def no_collector() -> Iterator[None]:
 
 @pytest.fixture
 def refusing_port() -> Iterator[int]:
-    """A port of ours on which nobody listens."""
+    """A port that refuses connections: it is bound, but not listening."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield sock.getsockname()[1]
@@ -40,18 +40,18 @@ def refusing_port() -> Iterator[int]:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A port that takes connections, and never says a word."""
+    """A port that accepts connections and never sends a byte."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         yield sock.getsockname()[1]
 
 
 @pytest.fixture
-async def cutting_port() -> AsyncIterator[int]:
-    """A port that takes a request, and cuts the connection instead of answering."""
+async def aborting_port() -> AsyncIterator[int]:
+    """A port that reads a request and aborts the connection instead of sending a response."""
 
-    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def abort(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.transport.abort()
 
-    async with await asyncio.start_server(cut, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(abort, "127.0.0.1", 0) as server:
         yield server.sockets[0].getsockname()[1]

@@ -1,12 +1,12 @@
-"""The raw connections under SQLAlchemy's pool."""
+"""The asyncpg connections in SQLAlchemy's pool."""
 
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 
-async def idle_connections(engine: AsyncEngine, number: int) -> "list[asyncpg.Connection[asyncpg.Record]]":
-    """Have the engine's pool open so many connections, give them back to it, and return what is under them."""
-    connections = [await engine.connect() for _ in range(number)]
+async def open_idle_connections(engine: AsyncEngine, count: int) -> "list[asyncpg.Connection[asyncpg.Record]]":
+    """Fill the engine's pool with `count` idle connections, and return the asyncpg connections."""
+    connections = [await engine.connect() for _ in range(count)]
     raw = [(await connection.get_raw_connection()).driver_connection for connection in connections]
     for connection in connections:
         await connection.close()

@@ -1,4 +1,4 @@
-"""aio-pika: when the heartbeat is lost, a publish in flight raises `CancelledError` in a task that nobody cancelled."""
+"""aio-pika: when the heartbeat is lost, a pending publish raises `CancelledError`, although no task was cancelled."""
 
 import asyncio
 import time
@@ -12,21 +12,21 @@ from aio_pika.abc import AbstractExchange
 from gateway.devstack.rabbitmq import RabbitMQ
 
 
-async def naive(exchange: AbstractExchange) -> str:
+async def broken(exchange: AbstractExchange) -> str:
     try:
-        await exchange.publish(aio_pika.Message(b"hello"), routing_key="somebody")
+        await exchange.publish(aio_pika.Message(b"hello"), routing_key="greetings")
     except Exception as error:
         return f"not sent: {error!r}"
     return "sent"
 
 
-async def cure(exchange: AbstractExchange) -> str:
+async def fixed(exchange: AbstractExchange) -> str:
     task = asyncio.current_task()
     try:
-        await exchange.publish(aio_pika.Message(b"hello"), routing_key="somebody")
+        await exchange.publish(aio_pika.Message(b"hello"), routing_key="greetings")
     except asyncio.CancelledError as error:
         if task is None or task.cancelling():
-            raise  # somebody did cancel us
+            raise  # a real cancellation
         return f"not sent: {error!r}"
     except Exception as error:
         return f"not sent: {error!r}"
@@ -35,17 +35,17 @@ async def cure(exchange: AbstractExchange) -> str:
 
 @pytest.fixture
 async def exchange(rabbitmq_server: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AbstractExchange]:
-    """An exchange on a connection that is lost after a second or two of silence; by default it takes three minutes."""
+    """An exchange on a connection that is lost after one or two silent seconds; by default that takes three minutes."""
     assert aiormq.Connection.HEARTBEAT_GRACE_MULTIPLIER == 3
     monkeypatch.setattr(aiormq.Connection, "HEARTBEAT_GRACE_MULTIPLIER", 0.5)
     async with await aio_pika.connect_robust(rabbitmq_server.url, heartbeat=1, reconnect_interval=0.1) as connection:
         yield (await connection.channel()).default_exchange
 
 
-async def published(
+async def publish_to_suspended_server(
     publish: Callable[[AbstractExchange], Awaitable[str]], exchange: AbstractExchange, server: RabbitMQ
 ) -> "asyncio.Task[str]":
-    """Publish to a server that does not answer any more, until that ends."""
+    """Publish while the server is suspended. Return the task once it is done."""
     with server.suspended():
         publishing = asyncio.ensure_future(publish(exchange))
         await asyncio.wait({publishing}, timeout=10)
@@ -54,25 +54,28 @@ async def published(
     return publishing
 
 
-async def test_it_looks_like_a_cancellation(exchange: AbstractExchange, rabbitmq_server: RabbitMQ) -> None:
-    began = time.monotonic()
-    publishing = await published(naive, exchange, rabbitmq_server)
+async def test_lost_heartbeat_cancels_publish(exchange: AbstractExchange, rabbitmq_server: RabbitMQ) -> None:
+    """The task ends as cancelled, although `cancel()` was not called, after the multiple of the heartbeat."""
+    started = time.monotonic()
+    publishing = await publish_to_suspended_server(broken, exchange, rabbitmq_server)
 
-    assert time.monotonic() - began < 5, "it is not that multiple of the heartbeat any more"
-    assert publishing.cancelled(), "aio-pika raises an error of its own by now"
+    assert time.monotonic() - started < 5, "aiormq no longer uses that multiple of the heartbeat"
+    assert publishing.cancelled(), "fixed upstream: aio-pika raises an error of its own"
     assert publishing.cancelling() == 0
 
 
-async def test_a_task_knows_whether_it_was_cancelled(exchange: AbstractExchange, rabbitmq_server: RabbitMQ) -> None:
-    publishing = await published(cure, exchange, rabbitmq_server)
+async def test_cancelling_count_reveals_lost_heartbeat(exchange: AbstractExchange, rabbitmq_server: RabbitMQ) -> None:
+    """A task whose `cancelling()` is 0 was not cancelled: the publish is reported as failed."""
+    publishing = await publish_to_suspended_server(fixed, exchange, rabbitmq_server)
 
     assert not publishing.cancelled()
     assert publishing.result().startswith("not sent")
 
 
-async def test_a_true_cancellation_passes(exchange: AbstractExchange, rabbitmq_server: RabbitMQ) -> None:
+async def test_real_cancellation_still_propagates(exchange: AbstractExchange, rabbitmq_server: RabbitMQ) -> None:
+    """The fixed code does not swallow the cancellation of its own task."""
     with rabbitmq_server.suspended():
-        publishing = asyncio.create_task(cure(exchange))
+        publishing = asyncio.create_task(fixed(exchange))
         await asyncio.sleep(0)
         publishing.cancel()
         await asyncio.wait({publishing}, timeout=5)

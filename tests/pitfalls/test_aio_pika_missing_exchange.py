@@ -1,4 +1,4 @@
-"""aio-pika: asking for an exchange that is not there closes the channel, with all that others do on it."""
+"""aio-pika: a lookup of a missing exchange closes the channel for all its users."""
 
 from contextlib import suppress
 
@@ -8,25 +8,25 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import ChannelInvalidStateError, ChannelNotFoundEntity
 
 from gateway.devstack.rabbitmq import RabbitMQ
-from tests.end_to_end.running import until
+from tests.support.waiting import wait_until
 
-QUEUE = "trap of the missing exchange"
+QUEUE = "pitfall-missing-exchange"
 
 
-async def naive(channel: AbstractChannel) -> None:
+async def broken(channel: AbstractChannel) -> None:
     with suppress(ChannelNotFoundEntity):
         await channel.get_exchange("missing")
     await channel.default_exchange.publish(aio_pika.Message(b"hello"), routing_key=QUEUE)
 
 
-async def cure(connection: AbstractConnection, channel: AbstractChannel) -> None:
+async def fixed(connection: AbstractConnection, channel: AbstractChannel) -> None:
     with suppress(ChannelNotFoundEntity):
-        async with connection.channel() as asking:
-            await asking.get_exchange("missing")
+        async with connection.channel() as lookup_channel:
+            await lookup_channel.get_exchange("missing")
     await channel.default_exchange.publish(aio_pika.Message(b"hello"), routing_key=QUEUE)
 
 
-async def works(channel: AbstractChannel) -> bool:
+async def can_publish(channel: AbstractChannel) -> bool:
     try:
         await channel.default_exchange.publish(aio_pika.Message(b"hello"), routing_key=QUEUE)
     except ChannelInvalidStateError:
@@ -34,23 +34,25 @@ async def works(channel: AbstractChannel) -> bool:
     return True
 
 
-async def test_what_uses_the_channel_next_finds_it_closed(rabbitmq_server: RabbitMQ) -> None:
+async def test_missing_exchange_closes_channel(rabbitmq_server: RabbitMQ) -> None:
+    """The next publish fails. A robust connection restores the channel after a moment, a plain one never does."""
     url = rabbitmq_server.url
     async with await aio_pika.connect(url) as plain, await aio_pika.connect_robust(url) as robust:
-        closed_for_good, closed = await plain.channel(), await robust.channel()
-        for channel in (closed_for_good, closed):
-            with pytest.raises(ChannelInvalidStateError):  # else a channel survives a 404 by now
-                await naive(channel)
+        plain_channel, robust_channel = await plain.channel(), await robust.channel()
+        for channel in (plain_channel, robust_channel):
+            with pytest.raises(ChannelInvalidStateError):  # otherwise fixed upstream: a channel survives a 404
+                await broken(channel)
 
-        await until(lambda: works(closed), "a robust connection has restored its channel")
-        assert not await works(closed_for_good)
+        await wait_until(lambda: can_publish(robust_channel), "the robust connection restores its channel")
+        assert not await can_publish(plain_channel)
 
 
-async def test_a_channel_of_its_own_for_the_question_spares_the_others(rabbitmq_server: RabbitMQ) -> None:
+async def test_separate_channel_protects_others(rabbitmq_server: RabbitMQ) -> None:
+    """A lookup on a channel of its own leaves the publishing channel open."""
     async with await aio_pika.connect_robust(rabbitmq_server.url) as connection:
         channel = await connection.channel()
         queue = await channel.declare_queue(QUEUE, exclusive=True)
 
-        await cure(connection, channel)
+        await fixed(connection, channel)
 
         assert (await queue.get(timeout=2, no_ack=True)).body == b"hello"

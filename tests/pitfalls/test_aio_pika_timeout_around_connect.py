@@ -1,4 +1,4 @@
-"""aio-pika: a timeout around `connect_robust` ends the wait, and neither the task that connects nor its socket."""
+"""aio-pika: a timeout around `connect_robust` ends the wait, but neither the task that connects nor its socket."""
 
 import asyncio
 
@@ -9,18 +9,18 @@ from aio_pika.connection import make_url
 
 from faultlab import ResourceSnapshot
 from gateway.devstack.rabbitmq import RabbitMQ
-from tests.end_to_end.running import until
-from tests.pitfalls.orphans import orphans
+from tests.pitfalls.orphaned_connections import orphaned_connections
+from tests.support.waiting import wait_until
 
-MENDED = "aio-pika no longer leaks here: the workaround in gateway/resources/rabbitmq.py may go"
+FIXED_UPSTREAM = "fixed upstream: aio-pika no longer leaks here; remove the workaround in gateway/resources/rabbitmq.py"
 
 
-async def naive(url: str) -> aio_pika.abc.AbstractRobustConnection:
+async def broken(url: str) -> aio_pika.abc.AbstractRobustConnection:
     async with asyncio.timeout(0.2):
         return await aio_pika.connect_robust(url)
 
 
-async def cure(url: str) -> RobustConnection:
+async def fixed(url: str) -> RobustConnection:
     connection = RobustConnection(make_url(url))
     try:
         async with asyncio.timeout(0.2):
@@ -31,41 +31,44 @@ async def cure(url: str) -> RobustConnection:
     return connection
 
 
-@pytest.mark.usefixtures("no_collector")
-async def test_given_up_on_it_connects_all_the_same(rabbitmq_server: RabbitMQ) -> None:
+@pytest.mark.usefixtures("gc_disabled")
+async def test_connects_after_timeout(rabbitmq_server: RabbitMQ) -> None:
+    """When the broker continues, it has a connection that the program has given up."""
     with rabbitmq_server.suspended(), pytest.raises(TimeoutError):
-        await naive(f"{rabbitmq_server.url}?name=orphan")
+        await broken(f"{rabbitmq_server.url}?name=orphan")
 
-    async def the_broker_has_it() -> bool:
+    async def broker_lists_connection() -> bool:
         return "orphan" in await rabbitmq_server.clients()
 
-    await until(the_broker_has_it, MENDED)
-    for _, lost in orphans():
-        await lost.close()
+    await wait_until(broker_lists_connection, FIXED_UPSTREAM)
+    for _, connection in orphaned_connections():
+        await connection.close()
 
 
-@pytest.mark.usefixtures("no_collector")
-async def test_its_task_cannot_even_be_cancelled(silent_port: int) -> None:
+@pytest.mark.usefixtures("gc_disabled")
+async def test_orphaned_task_ignores_cancellation(silent_port: int) -> None:
+    """A cancellation does not end the task that was left behind."""
     with pytest.raises(TimeoutError):
-        await naive(f"amqp://guest:guest@127.0.0.1:{silent_port}/")
+        await broken(f"amqp://guest:guest@127.0.0.1:{silent_port}/")
 
-    left = list(orphans())
-    assert len(left) == 1, MENDED
-    task, lost = left[0]
+    orphans = list(orphaned_connections())
+    assert len(orphans) == 1, FIXED_UPSTREAM
+    task, connection = orphans[0]
     task.cancel()
     await asyncio.wait({task}, timeout=0.3)
-    assert not task.done(), MENDED
-    await lost.close()
+    assert not task.done(), FIXED_UPSTREAM
+    await connection.close()
 
 
-async def test_a_connection_that_is_made_first_can_be_closed(rabbitmq_server: RabbitMQ) -> None:
+async def test_connection_made_first_can_be_closed(rabbitmq_server: RabbitMQ) -> None:
+    """A program that has the connection object before it connects can close it: no task and no socket is left."""
     before = ResourceSnapshot.take()
     with rabbitmq_server.suspended():
         with pytest.raises(TimeoutError):
-            await cure(f"{rabbitmq_server.url}?name=closed")
+            await fixed(f"{rabbitmq_server.url}?name=closed")
 
-        async def nothing_is_held() -> bool:
+        async def nothing_leaked() -> bool:
             return not ResourceSnapshot.take().leaked_since(before)
 
-        await until(nothing_is_held, "no task and no socket is left")
+        await wait_until(nothing_leaked, "no task and no socket is left")
     assert "closed" not in await rabbitmq_server.clients()

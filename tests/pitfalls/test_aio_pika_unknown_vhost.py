@@ -1,4 +1,4 @@
-"""aio-pika: a virtual host that does not exist, or is not for us, looks like a broken protocol."""
+"""aio-pika: an unknown or forbidden virtual host is reported as a protocol error, not as a connection error."""
 
 import aio_pika
 import pytest
@@ -7,7 +7,7 @@ from aio_pika.exceptions import AMQPConnectionError, InvalidFrameError
 from gateway.devstack.rabbitmq import RabbitMQ
 
 
-async def naive(url: str) -> str:
+async def broken(url: str) -> str:
     try:
         connection = await aio_pika.connect_robust(url)
     except AMQPConnectionError as error:
@@ -16,7 +16,7 @@ async def naive(url: str) -> str:
     return "connected"
 
 
-async def cure(url: str) -> str:
+async def fixed(url: str) -> str:
     try:
         connection = await aio_pika.connect_robust(url)
     except AMQPConnectionError as error:
@@ -24,16 +24,21 @@ async def cure(url: str) -> str:
     except InvalidFrameError as error:
         if "Connection.OpenOk" not in str(error):
             raise
-        return "cannot connect: no such virtual host, or not for this user"
+        return "cannot connect: the virtual host does not exist, or this user may not use it"
     await connection.close()
     return "connected"
 
 
-async def test_it_is_no_connection_error(rabbitmq_server: RabbitMQ) -> None:
-    with pytest.raises(InvalidFrameError, match=r"Connection\.OpenOk"):  # else aio-pika says what is wrong by now
-        await naive(rabbitmq_server.url_of("nowhere"))
+async def test_unknown_vhost_is_no_connection_error(rabbitmq_server: RabbitMQ) -> None:
+    """An `InvalidFrameError` passes the handler of `AMQPConnectionError`."""
+    with pytest.raises(
+        InvalidFrameError, match=r"Connection\.OpenOk"
+    ):  # otherwise fixed upstream: it has a clear error
+        await broken(rabbitmq_server.url_of("nowhere"))
 
 
-async def test_the_answer_that_it_expected_tells(rabbitmq_server: RabbitMQ) -> None:
-    assert await cure(rabbitmq_server.url_of("nowhere")) == "cannot connect: no such virtual host, or not for this user"
-    assert await cure(rabbitmq_server.url) == "connected"
+async def test_expected_frame_identifies_vhost_error(rabbitmq_server: RabbitMQ) -> None:
+    """The frame that aiormq expected, `Connection.OpenOk`, identifies the failed step."""
+    message = "cannot connect: the virtual host does not exist, or this user may not use it"
+    assert await fixed(rabbitmq_server.url_of("nowhere")) == message
+    assert await fixed(rabbitmq_server.url) == "connected"

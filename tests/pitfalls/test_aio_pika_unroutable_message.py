@@ -1,4 +1,4 @@
-"""aio-pika: publishing what no queue takes succeeds, confirms or not."""
+"""aio-pika: a publish succeeds although no queue takes the message, even with publisher confirms."""
 
 import aio_pika
 import pytest
@@ -10,25 +10,27 @@ from pamqp.commands import Basic
 from gateway.devstack.rabbitmq import RabbitMQ
 
 
-async def naive(connection: AbstractConnection) -> object:
+async def broken(connection: AbstractConnection) -> object:
     channel = await connection.channel(publisher_confirms=True)
-    return await channel.default_exchange.publish(aio_pika.Message(b"hello"), routing_key="nobody")
+    return await channel.default_exchange.publish(aio_pika.Message(b"hello"), routing_key="no-such-queue")
 
 
-async def cure(connection: AbstractConnection) -> None:
+async def fixed(connection: AbstractConnection) -> None:
     channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-    await channel.default_exchange.publish(aio_pika.Message(b"hello"), routing_key="nobody")
+    await channel.default_exchange.publish(aio_pika.Message(b"hello"), routing_key="no-such-queue")
 
 
-async def test_a_message_for_nobody_counts_as_sent(rabbitmq_server: RabbitMQ) -> None:
+async def test_unroutable_message_counts_as_published(rabbitmq_server: RabbitMQ) -> None:
+    """`publish` returns normally. Only its return value contains the broker's `Basic.Return`."""
     async with await aio_pika.connect_robust(rabbitmq_server.url) as connection:
-        returned = await naive(connection)  # if this raises, aio-pika's default has changed
+        returned = await broken(connection)  # if this raises, aio-pika has changed its default
 
     assert isinstance(returned, DeliveredMessage)
     assert isinstance(returned.delivery, Basic.Return)
 
 
-async def test_a_channel_may_raise_for_it(rabbitmq_server: RabbitMQ) -> None:
+async def test_on_return_raises_reports_unroutable(rabbitmq_server: RabbitMQ) -> None:
+    """With `on_return_raises=True` the publish raises `PublishError`."""
     async with await aio_pika.connect_robust(rabbitmq_server.url) as connection:
         with pytest.raises(PublishError, match="NO_ROUTE"):
-            await cure(connection)
+            await fixed(connection)

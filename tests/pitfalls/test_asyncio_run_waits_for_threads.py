@@ -1,4 +1,4 @@
-"""asyncio: a timeout does not end a thread, be it only in a DNS lookup, and `asyncio.run` waits for it at the end."""
+"""asyncio: a timeout does not end a thread, such as a DNS lookup, and `asyncio.run` waits for the thread at its end."""
 
 import asyncio
 import atexit
@@ -19,11 +19,11 @@ async def look_up(seconds: float) -> None:
             await asyncio.to_thread(time.sleep, seconds)
 
 
-def naive(seconds: float) -> None:
+def broken(seconds: float) -> None:
     asyncio.run(look_up(seconds))
 
 
-def cure(seconds: float) -> None:
+def fixed(seconds: float) -> None:
     runner = asyncio.Runner()
     atexit.register(runner.close)  # this waits for the thread
     runner.run(look_up(seconds))
@@ -32,13 +32,15 @@ def cure(seconds: float) -> None:
     watchdog.start()
 
 
-def test_it_ends_when_the_thread_does() -> None:
-    began = time.monotonic()
-    naive(1)
-    assert time.monotonic() - began >= 1, "asyncio.run no longer waits for threads"
+def test_asyncio_run_waits_for_thread() -> None:
+    """`asyncio.run` returns when the thread ends, not when the coroutine does."""
+    started = time.monotonic()
+    broken(1)
+    assert time.monotonic() - started >= 1, "fixed upstream: asyncio.run no longer waits for threads"
 
 
-def test_a_watchdog_ends_the_process_all_the_same() -> None:
-    code = f"from tests.pitfalls.{Path(__file__).stem} import cure; cure(60)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=30, check=False)  # noqa: S603 - ours
+def test_watchdog_ends_process_in_time() -> None:
+    """A watchdog ends the process while the thread still runs."""
+    code = f"from tests.pitfalls.{Path(__file__).stem} import fixed; fixed(60)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=30, check=False)  # noqa: S603 - our own code
     assert done.returncode == 3

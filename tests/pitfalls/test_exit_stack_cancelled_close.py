@@ -1,4 +1,4 @@
-"""contextlib.AsyncExitStack: a cancellation during the teardown cuts the close short that is under way."""
+"""contextlib.AsyncExitStack: a cancellation during the teardown interrupts the close that is in progress."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -12,37 +12,39 @@ async def connection(closed: asyncio.Event) -> AsyncGenerator[None]:
     try:
         yield
     finally:
-        await asyncio.sleep(0.05)  # it says goodbye
+        await asyncio.sleep(0.05)  # a graceful close
         closed.set()
 
 
-async def naive(closed: asyncio.Event, may_end: asyncio.Event) -> None:
+async def broken(closed: asyncio.Event, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(connection(closed))
-        await may_end.wait()
+        await stop.wait()
 
 
-async def cure(closed: asyncio.Event, may_end: asyncio.Event) -> None:
+async def fixed(closed: asyncio.Event, stop: asyncio.Event) -> None:
     async with LifecycleStack() as stack:
         await stack.enter("connection", connection(closed), start_timeout=1, stop_timeout=1)
-        await may_end.wait()
+        await stop.wait()
 
 
-async def closed_although_cancelled(life: Callable[[asyncio.Event, asyncio.Event], Awaitable[None]]) -> bool:
-    """Cancel a life while it closes its connection; return whether that was closed."""
-    closed, may_end = asyncio.Event(), asyncio.Event()
-    may_end.set()
-    living = asyncio.ensure_future(life(closed, may_end))
-    await asyncio.wait({living}, timeout=0.01)
-    living.cancel()
-    await asyncio.wait({living}, timeout=2)
-    assert living.cancelled()
+async def closes_when_cancelled(service: Callable[[asyncio.Event, asyncio.Event], Awaitable[None]]) -> bool:
+    """Cancel the service while it closes its connection. Return whether the close was completed."""
+    closed, stop = asyncio.Event(), asyncio.Event()
+    stop.set()
+    running = asyncio.ensure_future(service(closed, stop))
+    await asyncio.wait({running}, timeout=0.01)
+    running.cancel()
+    await asyncio.wait({running}, timeout=2)
+    assert running.cancelled()
     return closed.is_set()
 
 
-async def test_it_is_not_closed() -> None:
-    assert not await closed_although_cancelled(naive), "an exit stack protects its callbacks by now"
+async def test_cancelled_teardown_skips_close() -> None:
+    """The connection of an `AsyncExitStack` is never closed."""
+    assert not await closes_when_cancelled(broken), "fixed upstream: AsyncExitStack protects its callbacks"
 
 
-async def test_in_a_task_of_its_own_it_is() -> None:
-    assert await closed_although_cancelled(cure)
+async def test_owner_task_completes_close() -> None:
+    """The close runs in the entry's owner task and is completed before the cancellation is raised."""
+    assert await closes_when_cancelled(fixed)

@@ -1,4 +1,4 @@
-"""httpx on httpx-aiohttp: a connection that is refused, or lost, is called a timeout."""
+"""httpx on httpx-aiohttp: a refused connection and a lost connection are reported as timeouts."""
 
 import aiohttp
 import httpx
@@ -6,7 +6,7 @@ import pytest
 from httpx_aiohttp import AiohttpTransport
 
 
-async def naive(client: httpx.AsyncClient, url: str) -> str:
+async def broken(client: httpx.AsyncClient, url: str) -> str:
     try:
         await client.get(url)
     except httpx.TimeoutException:
@@ -15,10 +15,10 @@ async def naive(client: httpx.AsyncClient, url: str) -> str:
         return "refused"
     except httpx.RequestError:
         return "lost"
-    return "answered"
+    return "ok"
 
 
-async def cure(client: httpx.AsyncClient, url: str) -> str:
+async def fixed(client: httpx.AsyncClient, url: str) -> str:
     try:
         await client.get(url)
     except httpx.RequestError as error:
@@ -27,7 +27,7 @@ async def cure(client: httpx.AsyncClient, url: str) -> str:
         if isinstance(error.__cause__, aiohttp.ClientConnectorError):
             return "refused"
         return "lost"
-    return "answered"
+    return "ok"
 
 
 def client() -> httpx.AsyncClient:
@@ -35,20 +35,22 @@ def client() -> httpx.AsyncClient:
 
 
 @pytest.fixture
-def urls(refusing_port: int, cutting_port: int, silent_port: int) -> list[str]:
-    return [f"http://127.0.0.1:{port}/" for port in (refusing_port, cutting_port, silent_port)]
+def urls(refusing_port: int, aborting_port: int, silent_port: int) -> list[str]:
+    return [f"http://127.0.0.1:{port}/" for port in (refusing_port, aborting_port, silent_port)]
 
 
-async def test_all_failures_are_timeouts(urls: list[str]) -> None:
+async def test_every_failure_is_a_timeout(urls: list[str]) -> None:
+    """With httpx-aiohttp all three failures are `TimeoutException`s; httpx's own transport distinguishes them."""
     async with client() as aiohttp_client:
-        findings = [await naive(aiohttp_client, url) for url in urls]
+        results = [await broken(aiohttp_client, url) for url in urls]
     async with httpx.AsyncClient(timeout=0.2) as plain_client:
-        findings_of_httpx = [await naive(plain_client, url) for url in urls]
+        plain_results = [await broken(plain_client, url) for url in urls]
 
-    assert findings == ["too slow", "too slow", "too slow"], "httpx-aiohttp tells them apart by now"
-    assert findings_of_httpx == ["refused", "lost", "too slow"]
+    assert results == ["too slow", "too slow", "too slow"], "fixed upstream: httpx-aiohttp distinguishes the failures"
+    assert plain_results == ["refused", "lost", "too slow"]
 
 
-async def test_what_aiohttp_said_tells_them_apart(urls: list[str]) -> None:
+async def test_cause_distinguishes_failures(urls: list[str]) -> None:
+    """The `__cause__` is aiohttp's own error, which distinguishes the failures."""
     async with client() as aiohttp_client:
-        assert [await cure(aiohttp_client, url) for url in urls] == ["refused", "lost", "too slow"]
+        assert [await fixed(aiohttp_client, url) for url in urls] == ["refused", "lost", "too slow"]

@@ -1,4 +1,4 @@
-"""redis-py: `aclose()` that is cancelled in its first tick closes nothing."""
+"""redis-py: an `aclose()` that is cancelled in its first loop iteration closes nothing."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -7,14 +7,14 @@ from typing import Any
 from redis.asyncio import Redis
 
 from gateway.devstack.redis import Redis as RedisServer
-from tests.end_to_end.running import until
+from tests.support.waiting import wait_until
 
 
-async def naive(redis: Redis) -> None:
+async def broken(redis: Redis) -> None:
     await redis.aclose()
 
 
-async def cure(redis: Redis) -> None:
+async def fixed(redis: Redis) -> None:
     pool = redis.connection_pool
     try:
         await redis.aclose()
@@ -22,18 +22,17 @@ async def cure(redis: Redis) -> None:
         for connection in (*pool._available_connections, *pool._in_use_connections):
             if connection._writer is not None:
                 connection._writer.transport.abort()
-                connection._close()  # type: ignore[no-untyped-call]  # or the collector complains of it
+                connection._close()  # type: ignore[no-untyped-call]  # without it `__del__` warns
 
 
-async def connected(url: str, name: str) -> Redis:
-    """A client with three connections."""
+async def connected_client(url: str, name: str) -> Redis:
+    """Return a client with three connections."""
     redis = Redis.from_url(url, client_name=name)
     await asyncio.gather(redis.ping(), redis.ping(), redis.ping())
     return redis
 
 
-async def cancelled(closing: Coroutine[Any, Any, None]) -> None:
-    """Cancel it one tick after it has begun."""
+async def cancel_at_first_iteration(closing: Coroutine[Any, Any, None]) -> None:
     task = asyncio.create_task(closing)
     await asyncio.sleep(0)
     task.cancel()
@@ -41,19 +40,21 @@ async def cancelled(closing: Coroutine[Any, Any, None]) -> None:
     assert task.cancelled()
 
 
-async def test_all_connections_stay_open(redis_server: RedisServer) -> None:
-    redis = await connected(redis_server.url, "cut-short")
+async def test_cancelled_aclose_leaves_connections(redis_server: RedisServer) -> None:
+    """All three connections stay open."""
+    redis = await connected_client(redis_server.url, "cancelled-close")
 
-    await cancelled(naive(redis))
+    await cancel_at_first_iteration(broken(redis))
 
-    assert (await redis_server.clients()).count("cut-short") == 3, "it closes them by now"
+    assert (await redis_server.clients()).count("cancelled-close") == 3, "fixed upstream: they are closed"
     await redis.aclose()
 
 
-async def test_who_drops_the_transports_leaves_none(redis_server: RedisServer) -> None:
-    await cancelled(cure(await connected(redis_server.url, "dropped")))
+async def test_aborted_transports_leave_none(redis_server: RedisServer) -> None:
+    """A close that aborts the remaining transports leaves no connection, even if it is cancelled."""
+    await cancel_at_first_iteration(fixed(await connected_client(redis_server.url, "aborted")))
 
-    async def gone() -> bool:
-        return "dropped" not in await redis_server.clients()
+    async def disconnected() -> bool:
+        return "aborted" not in await redis_server.clients()
 
-    await until(gone, "the server has no connection of it any more")
+    await wait_until(disconnected, "the server has no connection of this client")

@@ -1,4 +1,4 @@
-"""redis-py: on Python 3.11 a command that is cancelled while it is sent goes on as if nothing had happened."""
+"""redis-py: on Python 3.11 a command that is cancelled while it is sent swallows the cancellation."""
 
 import asyncio
 import sys
@@ -8,31 +8,32 @@ from redis.asyncio import Redis
 from gateway.devstack.redis import Redis as RedisServer
 
 
-def naive(url: str) -> Redis:
+def broken(url: str) -> Redis:
     return Redis.from_url(url)
 
 
-def cure(url: str) -> Redis:
+def fixed(url: str) -> Redis:
     return Redis.from_url(url, socket_timeout=None, socket_connect_timeout=None)
 
 
-async def cancelled_while_it_asks(redis: Redis) -> object:
-    """Cancel a task that asks for a PING; return what it returned all the same, None if it ended by that."""
+async def result_of_cancelled_ping(redis: Redis) -> object:
+    """Cancel a task that sends a PING. Return its result, or None if it was cancelled."""
     async with redis:
-        await redis.ping()  # it is connected now
-        asking = asyncio.ensure_future(redis.ping())
+        await redis.ping()  # connects
+        pinging = asyncio.ensure_future(redis.ping())
         await asyncio.sleep(0)
-        asking.cancel()
-        await asyncio.wait({asking})
-        return None if asking.cancelled() else asking.result()
+        pinging.cancel()
+        await asyncio.wait({pinging})
+        return None if pinging.cancelled() else pinging.result()
 
 
-async def test_the_cancellation_is_lost(redis_server: RedisServer) -> None:
-    """`asyncio.wait_for` loses it, which redis-py sends each command in; Python 3.12 has another."""
-    answer = await cancelled_while_it_asks(naive(redis_server.url))
+async def test_cancelled_ping_returns_result(redis_server: RedisServer) -> None:
+    """`asyncio.wait_for`, in which redis-py sends each command, loses the cancellation; since Python 3.12 it does not."""
+    result = await result_of_cancelled_ping(broken(redis_server.url))
 
-    assert answer is (None if sys.version_info >= (3, 12) else True), "a cancellation arrives by now"
+    assert result is (None if sys.version_info >= (3, 12) else True), "fixed upstream: the cancellation is delivered"
 
 
-async def test_without_its_own_timeouts_it_arrives(redis_server: RedisServer) -> None:
-    assert await cancelled_while_it_asks(cure(redis_server.url)) is None
+async def test_no_socket_timeout_delivers_cancellation(redis_server: RedisServer) -> None:
+    """Without timeouts of its own, redis-py does not use `asyncio.wait_for`, and the cancellation is delivered."""
+    assert await result_of_cancelled_ping(fixed(redis_server.url)) is None

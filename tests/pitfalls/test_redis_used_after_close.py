@@ -1,4 +1,4 @@
-"""redis-py: a client that was closed connects again when it is used, and nobody closes that."""
+"""redis-py: a closed client connects again when it is used, and that connection is never closed."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from redis.asyncio import ConnectionPool, Redis
 from gateway.devstack.redis import Redis as RedisServer
 
 
-async def naive(url: str) -> Redis:
+async def broken(url: str) -> Redis:
     redis = Redis.from_url(url, client_name="after-the-end")
     await redis.aclose()
     return redis
 
 
 class OncePool(ConnectionPool):
-    """A pool that stays closed."""
+    """A pool that cannot be used after `aclose()`."""
 
     closed = False
 
@@ -29,24 +29,26 @@ class OncePool(ConnectionPool):
         await super().aclose()
 
 
-async def cure(url: str) -> Redis:
+async def fixed(url: str) -> Redis:
     redis = Redis.from_pool(OncePool.from_url(url))
     await redis.ping()
     await redis.aclose()
     return redis
 
 
-async def test_it_connects_as_if_nothing_had_happened(redis_server: RedisServer) -> None:
-    redis = await naive(redis_server.url)
+async def test_closed_client_reconnects(redis_server: RedisServer) -> None:
+    """`ping()` on a closed client succeeds and leaves a connection open."""
+    redis = await broken(redis_server.url)
 
-    await redis.ping()  # if this raises, redis-py is mended
+    await redis.ping()  # if this raises, redis-py has fixed it
 
     assert "after-the-end" in await redis_server.clients()
     await redis.aclose()
 
 
-async def test_a_pool_can_stay_closed(redis_server: RedisServer) -> None:
-    redis = await cure(redis_server.url)
+async def test_closed_pool_refuses_connections(redis_server: RedisServer) -> None:
+    """A pool that checks whether it is closed raises instead of connecting again."""
+    redis = await fixed(redis_server.url)
 
     with pytest.raises(RuntimeError, match="the pool is closed"):
         await redis.ping()

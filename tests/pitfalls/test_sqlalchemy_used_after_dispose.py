@@ -1,4 +1,4 @@
-"""SQLAlchemy: an engine that was disposed connects again when it is used, and nobody closes that."""
+"""SQLAlchemy: a disposed engine connects again when it is used, and that connection is never closed."""
 
 import asyncio
 
@@ -9,13 +9,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from gateway.devstack.postgresql import PostgreSQL
 
 
-async def naive(url: str) -> AsyncEngine:
+async def broken(url: str) -> AsyncEngine:
     engine = create_async_engine(url)
     await engine.dispose()
     return engine
 
 
-async def cure(dsn: str) -> AsyncEngine:
+async def fixed(dsn: str) -> AsyncEngine:
     closed = asyncio.Event()
 
     async def connect() -> "asyncpg.Connection[asyncpg.Record]":
@@ -29,19 +29,21 @@ async def cure(dsn: str) -> AsyncEngine:
     return engine
 
 
-async def test_it_connects_as_if_nothing_had_happened(postgresql_server: PostgreSQL) -> None:
-    engine = await naive(postgresql_server.url + "?ssl=disable")
+async def test_disposed_engine_reconnects(postgresql_server: PostgreSQL) -> None:
+    """`connect()` on a disposed engine succeeds, and the connection stays open in the pool."""
+    engine = await broken(postgresql_server.url + "?ssl=disable")
 
-    async with engine.connect() as connection:  # if this raises, SQLAlchemy is mended
+    async with engine.connect() as connection:  # if this raises, SQLAlchemy has fixed it
         raw = (await connection.get_raw_connection()).driver_connection
 
     assert raw is not None
-    assert not raw.is_closed(), "and keeps nothing by now"
+    assert not raw.is_closed(), "fixed upstream: a disposed engine keeps no connection"
     raw.terminate()
 
 
-async def test_what_makes_the_connections_can_refuse(postgresql_server: PostgreSQL) -> None:
-    engine = await cure(postgresql_server.url.replace("+asyncpg", ""))
+async def test_async_creator_can_refuse(postgresql_server: PostgreSQL) -> None:
+    """An `async_creator` that checks whether the engine is closed raises instead of connecting again."""
+    engine = await fixed(postgresql_server.url.replace("+asyncpg", ""))
 
     with pytest.raises(RuntimeError, match="the engine is closed"):
         await engine.connect()

@@ -1,4 +1,4 @@
-"""uvicorn: a stop signal that comes during the startup does not interrupt it."""
+"""uvicorn: a stop signal during the startup does not interrupt it."""
 
 import asyncio
 import signal
@@ -19,17 +19,17 @@ ROOT = Path(__file__).parents[2]
 async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
     try:
         print("starting", flush=True)
-        await asyncio.Event().wait()  # a server that says nothing
+        await asyncio.Event().wait()  # a server that does not respond
         yield
     finally:
-        print("given back", flush=True)
+        print("released", flush=True)
 
 
-def naive() -> None:
+def broken() -> None:
     uvicorn.run(FastAPI(lifespan=lifespan), port=0)
 
 
-async def cure() -> None:
+async def fixed() -> None:
     app = FastAPI()
     async with AsyncExitStack() as stack:
         starting = asyncio.create_task(stack.enter_async_context(lifespan(app)))
@@ -41,28 +41,32 @@ async def cure() -> None:
 
 @pytest.fixture
 def program(request: pytest.FixtureRequest, tmp_path: Path, devstack_folder: Path) -> Iterator[Process]:
-    """A process of its own that runs the code given."""
-    code = f"import asyncio; from tests.pitfalls.{Path(__file__).stem} import naive, cure; {request.param}"
+    """Run the parameter's code in another process."""
+    code = f"import asyncio; from tests.pitfalls.{Path(__file__).stem} import broken, fixed; {request.param}"
     process = Process(tmp_path, {"PYTHONPATH": str(ROOT)}, "-c", code, ends_with=devstack_folder)
     yield process
     process.end()
 
 
-@pytest.mark.parametrize("program", ["naive()"], indirect=True)
-async def test_it_goes_on_and_only_sigkill_ends_it(program: Process) -> None:
+@pytest.mark.parametrize("program", ["broken()"], indirect=True)
+async def test_startup_ignores_signals(program: Process) -> None:
+    """After SIGTERM and SIGINT the startup goes on, and nothing is released."""
     await program.said("starting")
     program.send(signal.SIGTERM)
     program.send(signal.SIGINT)
 
-    with pytest.raises(AssertionError, match="the process ends"):  # else a signal ends uvicorn's startup by now
+    with pytest.raises(
+        AssertionError, match="the process has ended"
+    ):  # otherwise fixed upstream: a signal ends the startup
         await program.status(limit=1)
-    assert "given back" not in program.output
+    assert "released" not in program.output
 
 
-@pytest.mark.parametrize("program", ["asyncio.run(cure())"], indirect=True)
-async def test_who_starts_in_a_task_can_cancel_it(program: Process) -> None:
+@pytest.mark.parametrize("program", ["asyncio.run(fixed())"], indirect=True)
+async def test_startup_task_can_be_cancelled(program: Process) -> None:
+    """A startup in a task of its own is cancelled by the signal handler and releases what it has."""
     await program.said("starting")
     program.send(signal.SIGTERM)
 
     assert await program.status() != 0
-    assert "given back" in program.output
+    assert "released" in program.output

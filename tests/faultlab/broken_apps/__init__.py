@@ -1,1 +1,1 @@
-"""Apps with lifespans as one finds them, one mistake each: `naive` has it, `cured` does not."""
+"""Apps with one common mistake each in their lifespan: `broken` has it, `fixed` does not."""

@@ -1,4 +1,4 @@
-"""A client made at import: it belongs to no life of the app, and nobody closes it."""
+"""A client created at import: no run of the lifespan closes it."""
 
 import os
 from collections.abc import AsyncGenerator
@@ -13,13 +13,13 @@ redis = Redis.from_url(os.environ["REDIS_URL"])
 
 
 @asynccontextmanager
-async def naive_lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+async def broken_lifespan(_app: FastAPI) -> AsyncGenerator[None]:
     await redis.ping()
     yield
 
 
 @asynccontextmanager
-async def opened() -> AsyncGenerator[Redis]:
+async def open_client() -> AsyncGenerator[Redis]:
     client = Redis.from_url(os.environ["REDIS_URL"])
     try:
         await client.ping()
@@ -29,15 +29,15 @@ async def opened() -> AsyncGenerator[Redis]:
 
 
 @asynccontextmanager
-async def cured_lifespan(app: FastAPI) -> AsyncGenerator[None]:
+async def fixed_lifespan(app: FastAPI) -> AsyncGenerator[None]:
     async with LifecycleStack() as stack:
-        app.state.redis = await stack.enter("redis", opened(), start_timeout=5, stop_timeout=2)
+        app.state.redis = await stack.enter("redis", open_client(), start_timeout=5, stop_timeout=2)
         yield
 
 
-def naive() -> FastAPI:
-    return FastAPI(lifespan=naive_lifespan)
+def broken() -> FastAPI:
+    return FastAPI(lifespan=broken_lifespan)
 
 
-def cured() -> FastAPI:
-    return FastAPI(lifespan=cured_lifespan)
+def fixed() -> FastAPI:
+    return FastAPI(lifespan=fixed_lifespan)

@@ -1,4 +1,4 @@
-"""A close that is none: `Redis(connection_pool=pool)` does not own the pool, and its `aclose()` leaves it open."""
+"""A close without effect: `Redis(connection_pool=pool)` does not own the pool, and its `aclose()` leaves it open."""
 
 import os
 from collections.abc import AsyncGenerator
@@ -11,7 +11,7 @@ from gateway.lifecycle import LifecycleStack
 
 
 @asynccontextmanager
-async def naive_client(pool: ConnectionPool) -> AsyncGenerator[Redis]:
+async def broken_client(pool: ConnectionPool) -> AsyncGenerator[Redis]:
     redis = Redis(connection_pool=pool)
     try:
         await redis.ping()
@@ -21,8 +21,8 @@ async def naive_client(pool: ConnectionPool) -> AsyncGenerator[Redis]:
 
 
 @asynccontextmanager
-async def cured_client(pool: ConnectionPool) -> AsyncGenerator[Redis]:
-    redis = Redis.from_pool(pool)  # owns it
+async def fixed_client(pool: ConnectionPool) -> AsyncGenerator[Redis]:
+    redis = Redis.from_pool(pool)  # the client owns the pool
     try:
         await redis.ping()
         yield redis
@@ -31,24 +31,24 @@ async def cured_client(pool: ConnectionPool) -> AsyncGenerator[Redis]:
 
 
 @asynccontextmanager
-async def naive_lifespan(app: FastAPI) -> AsyncGenerator[None]:
+async def broken_lifespan(app: FastAPI) -> AsyncGenerator[None]:
     async with LifecycleStack() as stack:
         app.state.pool = ConnectionPool.from_url(os.environ["REDIS_URL"])
-        app.state.redis = await stack.enter("redis", naive_client(app.state.pool), start_timeout=5, stop_timeout=2)
+        app.state.redis = await stack.enter("redis", broken_client(app.state.pool), start_timeout=5, stop_timeout=2)
         yield
 
 
 @asynccontextmanager
-async def cured_lifespan(app: FastAPI) -> AsyncGenerator[None]:
+async def fixed_lifespan(app: FastAPI) -> AsyncGenerator[None]:
     async with LifecycleStack() as stack:
         app.state.pool = ConnectionPool.from_url(os.environ["REDIS_URL"])
-        app.state.redis = await stack.enter("redis", cured_client(app.state.pool), start_timeout=5, stop_timeout=2)
+        app.state.redis = await stack.enter("redis", fixed_client(app.state.pool), start_timeout=5, stop_timeout=2)
         yield
 
 
-def naive() -> FastAPI:
-    return FastAPI(lifespan=naive_lifespan)
+def broken() -> FastAPI:
+    return FastAPI(lifespan=broken_lifespan)
 
 
-def cured() -> FastAPI:
-    return FastAPI(lifespan=cured_lifespan)
+def fixed() -> FastAPI:
+    return FastAPI(lifespan=fixed_lifespan)

@@ -1,4 +1,4 @@
-"""No `try` and `finally` around the `yield`: what follows it runs only if nothing goes wrong."""
+"""No `try` and `finally` around the `yield`: the code after it runs only if nothing fails."""
 
 import os
 from collections.abc import AsyncGenerator
@@ -11,7 +11,7 @@ from gateway.lifecycle import LifecycleStack
 
 
 @asynccontextmanager
-async def naive_lifespan(app: FastAPI) -> AsyncGenerator[None]:
+async def broken_lifespan(app: FastAPI) -> AsyncGenerator[None]:
     app.state.redis = Redis.from_url(os.environ["REDIS_URL"])
     await app.state.redis.ping()
     yield
@@ -19,7 +19,7 @@ async def naive_lifespan(app: FastAPI) -> AsyncGenerator[None]:
 
 
 @asynccontextmanager
-async def opened() -> AsyncGenerator[Redis]:
+async def open_client() -> AsyncGenerator[Redis]:
     redis = Redis.from_url(os.environ["REDIS_URL"])
     try:
         await redis.ping()
@@ -29,15 +29,15 @@ async def opened() -> AsyncGenerator[Redis]:
 
 
 @asynccontextmanager
-async def cured_lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    async with LifecycleStack() as stack:  # a cancellation does not cut its closes short, either
-        app.state.redis = await stack.enter("redis", opened(), start_timeout=5, stop_timeout=2)
+async def fixed_lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    async with LifecycleStack() as stack:  # a cancellation does not interrupt its closes
+        app.state.redis = await stack.enter("redis", open_client(), start_timeout=5, stop_timeout=2)
         yield
 
 
-def naive() -> FastAPI:
-    return FastAPI(lifespan=naive_lifespan)
+def broken() -> FastAPI:
+    return FastAPI(lifespan=broken_lifespan)
 
 
-def cured() -> FastAPI:
-    return FastAPI(lifespan=cured_lifespan)
+def fixed() -> FastAPI:
+    return FastAPI(lifespan=fixed_lifespan)

@@ -1,4 +1,4 @@
-"""`asyncio.timeout` around `connect_robust`: it connects in a task of its own, which a cancelled caller can neither see nor end."""
+"""`asyncio.timeout` around `connect_robust`: it connects in a task of its own, which the timeout does not cancel."""
 
 import asyncio
 import os
@@ -17,51 +17,51 @@ from gateway.lifecycle import LifecycleStack
 
 
 @asynccontextmanager
-async def naive_lifespan(app: FastAPI) -> AsyncGenerator[None]:
+async def broken_lifespan(app: FastAPI) -> AsyncGenerator[None]:
     async with asyncio.timeout(5):
         app.state.rabbitmq = await aio_pika.connect_robust(os.environ["RABBITMQ_URL"])
     async with app.state.rabbitmq:
         yield
 
 
-class Transports(TransportFactory):
-    """Remembers the transports: one that is made in the very tick of a cancellation is known to nobody else."""
+class TrackingTransportFactory(TransportFactory):
+    """Keeps the transports, to abort them: a cancellation in the moment of the connect loses the only other reference."""
 
     def __init__(self) -> None:
-        self._made: list[asyncio.WriteTransport] = []
+        self._transports: list[asyncio.WriteTransport] = []
 
     async def create(self, url: URL, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await TCPTransportFactory().create(url, **options)
-        self._made.append(writer.transport)
+        self._transports.append(writer.transport)
         return reader, writer
 
     def abort(self) -> None:
-        for transport in self._made:
+        for transport in self._transports:
             transport.abort()
 
 
 @asynccontextmanager
-async def opened() -> AsyncGenerator[RobustConnection]:
+async def open_connection() -> AsyncGenerator[RobustConnection]:
     connection = RobustConnection(make_url(os.environ["RABBITMQ_URL"], reconnect_interval=0.1))
-    transports = connection.kwargs["transport_factory"] = Transports()
+    transports = connection.kwargs["transport_factory"] = TrackingTransportFactory()
     try:
         await connection.connect()
         yield connection
-    finally:  # certain before it connects: this ends the task, wherever that is
+    finally:  # entered before the connect, so that the connection's task is always ended
         await connection.close()
         transports.abort()
 
 
 @asynccontextmanager
-async def cured_lifespan(app: FastAPI) -> AsyncGenerator[None]:
+async def fixed_lifespan(app: FastAPI) -> AsyncGenerator[None]:
     async with LifecycleStack() as stack:
-        app.state.rabbitmq = await stack.enter("rabbitmq", opened(), start_timeout=5, stop_timeout=2)
+        app.state.rabbitmq = await stack.enter("rabbitmq", open_connection(), start_timeout=5, stop_timeout=2)
         yield
 
 
-def naive() -> FastAPI:
-    return FastAPI(lifespan=naive_lifespan)
+def broken() -> FastAPI:
+    return FastAPI(lifespan=broken_lifespan)
 
 
-def cured() -> FastAPI:
-    return FastAPI(lifespan=cured_lifespan)
+def fixed() -> FastAPI:
+    return FastAPI(lifespan=fixed_lifespan)

@@ -1,4 +1,4 @@
-"""An engine disposed while a request holds a session: the connection comes back to a pool that nobody has any more."""
+"""An engine disposed while a request uses a session: the connection is returned to a pool that was discarded."""
 
 import asyncio
 import os
@@ -13,35 +13,35 @@ from gateway.lifecycle import LifecycleStack
 
 
 @asynccontextmanager
-async def opened(app: FastAPI, *, waits: bool) -> AsyncGenerator[AsyncEngine]:
+async def open_engine(app: FastAPI, *, wait: bool) -> AsyncGenerator[AsyncEngine]:
     engine = create_async_engine(os.environ["DATABASE_URL"])
     try:
         yield engine
     finally:
-        if waits and app.state.borrowers:
-            await asyncio.wait(app.state.borrowers)
+        if wait and app.state.active_requests:
+            await asyncio.wait(app.state.active_requests)
         await engine.dispose()
 
 
 async def report(request: Request) -> str:
     state = request.app.state
     task = asyncio.current_task()
-    state.borrowers.add(task)
+    state.active_requests.add(task)
     try:
         async with AsyncSession(state.engine) as session:
             await session.execute(text("SELECT 1"))
-            await asyncio.sleep(0.02)  # asks another service meanwhile
+            await asyncio.sleep(0.02)  # calls another service
     finally:
-        state.borrowers.discard(task)
+        state.active_requests.discard(task)
     return "done"
 
 
-def app_of(*, waits: bool) -> FastAPI:
+def create_app(*, wait: bool) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        app.state.borrowers = set()
+        app.state.active_requests = set()
         async with LifecycleStack() as stack:
-            app.state.engine = await stack.enter("engine", opened(app, waits=waits), start_timeout=5, stop_timeout=2)
+            app.state.engine = await stack.enter("engine", open_engine(app, wait=wait), start_timeout=5, stop_timeout=2)
             yield
 
     app = FastAPI(lifespan=lifespan)
@@ -49,9 +49,9 @@ def app_of(*, waits: bool) -> FastAPI:
     return app
 
 
-def naive() -> FastAPI:
-    return app_of(waits=False)
+def broken() -> FastAPI:
+    return create_app(wait=False)
 
 
-def cured() -> FastAPI:
-    return app_of(waits=True)
+def fixed() -> FastAPI:
+    return create_app(wait=True)

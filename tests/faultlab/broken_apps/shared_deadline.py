@@ -1,4 +1,4 @@
-"""One deadline for all closes: the first that hangs uses it up, and the next one is not even tried."""
+"""One deadline for all closes: the first close that hangs uses it up, and the second is never called."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from gateway.lifecycle import LifecycleStack
 
 
 @asynccontextmanager
-async def naive_lifespan(app: FastAPI) -> AsyncGenerator[None]:
+async def broken_lifespan(app: FastAPI) -> AsyncGenerator[None]:
     app.state.reader = await asyncpg.connect(os.environ["POSTGRESQL_URL"])
     app.state.writer = await asyncpg.connect(os.environ["POSTGRESQL_URL"])
     try:
@@ -32,7 +32,7 @@ async def closing(connection: "asyncpg.Connection[asyncpg.Record]") -> AsyncGene
 
 
 @asynccontextmanager
-async def cured_lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+async def fixed_lifespan(_app: FastAPI) -> AsyncGenerator[None]:
     async with LifecycleStack() as stack:
         for name in ("reader", "writer"):
             connection = await asyncpg.connect(os.environ["POSTGRESQL_URL"])
@@ -40,9 +40,9 @@ async def cured_lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         yield
 
 
-def naive() -> FastAPI:
-    return FastAPI(lifespan=naive_lifespan)
+def broken() -> FastAPI:
+    return FastAPI(lifespan=broken_lifespan)
 
 
-def cured() -> FastAPI:
-    return FastAPI(lifespan=cured_lifespan)
+def fixed() -> FastAPI:
+    return FastAPI(lifespan=fixed_lifespan)

@@ -1,4 +1,4 @@
-"""Teardown in the order of startup: the worker's last words need the connection that was closed before it."""
+"""Teardown in the order of startup: the worker's last write needs the client that was closed before it."""
 
 import asyncio
 import os
@@ -13,13 +13,13 @@ from gateway.lifecycle import LifecycleStack
 
 async def count(redis: Redis) -> None:
     try:
-        await asyncio.Event().wait()  # it counts, in memory
+        await asyncio.Event().wait()  # counts in memory
     finally:
-        await redis.incrby("counted", 1)  # and writes down what it has counted
+        await redis.incrby("counted", 1)  # and stores the count at the end
 
 
 @asynccontextmanager
-async def naive_lifespan(app: FastAPI) -> AsyncGenerator[None]:
+async def broken_lifespan(app: FastAPI) -> AsyncGenerator[None]:
     app.state.redis = Redis.from_url(os.environ["REDIS_URL"])
     try:
         await app.state.redis.ping()
@@ -27,12 +27,12 @@ async def naive_lifespan(app: FastAPI) -> AsyncGenerator[None]:
         yield
     finally:
         await app.state.redis.aclose()
-        worker.cancel()  # it writes through a client that is closed, which opens a connection that nobody closes
+        worker.cancel()  # it writes with the closed client, which opens a new connection that is never closed
         await asyncio.wait({worker})
 
 
 @asynccontextmanager
-async def opened() -> AsyncGenerator[Redis]:
+async def open_client() -> AsyncGenerator[Redis]:
     redis = Redis.from_url(os.environ["REDIS_URL"])
     try:
         await redis.ping()
@@ -42,9 +42,9 @@ async def opened() -> AsyncGenerator[Redis]:
 
 
 @asynccontextmanager
-async def counting(redis: Redis) -> AsyncGenerator[None]:
+async def run_worker(redis: Redis) -> AsyncGenerator[None]:
     worker = asyncio.create_task(count(redis))
-    await asyncio.sleep(0)  # a task that is cancelled before it has begun says nothing
+    await asyncio.sleep(0)  # a task that is cancelled before its first step does not run its `finally`
     try:
         yield
     finally:
@@ -53,16 +53,16 @@ async def counting(redis: Redis) -> AsyncGenerator[None]:
 
 
 @asynccontextmanager
-async def cured_lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    async with LifecycleStack() as stack:  # leaves in the reverse order
-        app.state.redis = await stack.enter("redis", opened(), start_timeout=5, stop_timeout=2)
-        await stack.enter("worker", counting(app.state.redis), start_timeout=5, stop_timeout=2)
+async def fixed_lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    async with LifecycleStack() as stack:  # exits in reverse order
+        app.state.redis = await stack.enter("redis", open_client(), start_timeout=5, stop_timeout=2)
+        await stack.enter("worker", run_worker(app.state.redis), start_timeout=5, stop_timeout=2)
         yield
 
 
-def naive() -> FastAPI:
-    return FastAPI(lifespan=naive_lifespan)
+def broken() -> FastAPI:
+    return FastAPI(lifespan=broken_lifespan)
 
 
-def cured() -> FastAPI:
-    return FastAPI(lifespan=cured_lifespan)
+def fixed() -> FastAPI:
+    return FastAPI(lifespan=fixed_lifespan)

@@ -1,4 +1,4 @@
-"""A close that swallows the cancellation: whoever cancels the stop is told that it went well."""
+"""A close that swallows the cancellation: the caller that cancels the stop sees it succeed."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 
 @asynccontextmanager
-async def naive_lifespan(app: FastAPI) -> AsyncGenerator[None]:
+async def broken_lifespan(app: FastAPI) -> AsyncGenerator[None]:
     database = app.state.database = await asyncpg.connect(os.environ["POSTGRESQL_URL"])
     try:
         yield
@@ -22,7 +22,7 @@ async def naive_lifespan(app: FastAPI) -> AsyncGenerator[None]:
 
 
 @asynccontextmanager
-async def cured_lifespan(app: FastAPI) -> AsyncGenerator[None]:
+async def fixed_lifespan(app: FastAPI) -> AsyncGenerator[None]:
     database = app.state.database = await asyncpg.connect(os.environ["POSTGRESQL_URL"])
     try:
         yield
@@ -33,9 +33,9 @@ async def cured_lifespan(app: FastAPI) -> AsyncGenerator[None]:
             database.terminate()
 
 
-def naive() -> FastAPI:
-    return FastAPI(lifespan=naive_lifespan)
+def broken() -> FastAPI:
+    return FastAPI(lifespan=broken_lifespan)
 
 
-def cured() -> FastAPI:
-    return FastAPI(lifespan=cured_lifespan)
+def fixed() -> FastAPI:
+    return FastAPI(lifespan=fixed_lifespan)

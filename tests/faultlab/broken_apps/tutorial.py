@@ -1,4 +1,4 @@
-"""FastAPI's own page on lifespans. With a model it is harmless; with connections in the model's place it is not."""
+"""The lifespan of FastAPI's documentation. It is correct for a model, and leaks if it opens connections instead."""
 
 import os
 from collections.abc import AsyncGenerator
@@ -30,7 +30,7 @@ async def harmless_lifespan(_app: FastAPI) -> AsyncGenerator[None]:
 
 
 @asynccontextmanager
-async def naive_lifespan(app: FastAPI) -> AsyncGenerator[None]:
+async def broken_lifespan(app: FastAPI) -> AsyncGenerator[None]:
     app.state.redis = Redis.from_url(os.environ["REDIS_URL"])
     await app.state.redis.ping()
     app.state.database = create_async_engine(os.environ["DATABASE_URL"])
@@ -42,7 +42,7 @@ async def naive_lifespan(app: FastAPI) -> AsyncGenerator[None]:
 
 
 @asynccontextmanager
-async def opened_redis() -> AsyncGenerator[Redis]:
+async def open_redis() -> AsyncGenerator[Redis]:
     redis = Redis.from_url(os.environ["REDIS_URL"])
     try:
         await redis.ping()
@@ -52,7 +52,7 @@ async def opened_redis() -> AsyncGenerator[Redis]:
 
 
 @asynccontextmanager
-async def opened_database() -> AsyncGenerator[AsyncEngine]:
+async def open_database() -> AsyncGenerator[AsyncEngine]:
     database = create_async_engine(os.environ["DATABASE_URL"])
     try:
         async with database.connect() as connection:
@@ -63,10 +63,10 @@ async def opened_database() -> AsyncGenerator[AsyncEngine]:
 
 
 @asynccontextmanager
-async def cured_lifespan(app: FastAPI) -> AsyncGenerator[None]:
+async def fixed_lifespan(app: FastAPI) -> AsyncGenerator[None]:
     async with LifecycleStack() as stack:
-        app.state.redis = await stack.enter("redis", opened_redis(), start_timeout=5, stop_timeout=2)
-        app.state.database = await stack.enter("database", opened_database(), start_timeout=5, stop_timeout=2)
+        app.state.redis = await stack.enter("redis", open_redis(), start_timeout=5, stop_timeout=2)
+        app.state.database = await stack.enter("database", open_database(), start_timeout=5, stop_timeout=2)
         yield
 
 
@@ -74,9 +74,9 @@ def harmless() -> FastAPI:
     return FastAPI(lifespan=harmless_lifespan)
 
 
-def naive() -> FastAPI:
-    return FastAPI(lifespan=naive_lifespan)
+def broken() -> FastAPI:
+    return FastAPI(lifespan=broken_lifespan)
 
 
-def cured() -> FastAPI:
-    return FastAPI(lifespan=cured_lifespan)
+def fixed() -> FastAPI:
+    return FastAPI(lifespan=fixed_lifespan)

@@ -1,0 +1,40 @@
+"""Cancellation: the task that enters or exits the lifespan is cancelled, wherever it is."""
+
+import math
+
+import pytest
+
+from faultlab import Cancel
+from tests.faults.harness import ALL_POINTS, LOOP_ITERATIONS, MAX_DURATION, TASK_STEPS, FaultLab, Points
+from tests.support.entries import Phase
+
+pytestmark = pytest.mark.usefixtures("no_broker_leaks")
+
+PHASES = ["startup", "teardown"]
+TIMES = {"once": 0, "twice": 1, "at every later point": math.inf}
+SHORT = [("once", LOOP_ITERATIONS), ("once", TASK_STEPS)]
+CASES = [
+    pytest.param(
+        Cancel(repeat), points, id=f"{times}-{points}", marks=() if (times, points) in SHORT else pytest.mark.long
+    )
+    for times, repeat in TIMES.items()
+    for points in ALL_POINTS
+]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize(("cancellation", "points"), CASES)
+def test_cancelled_at_every_point(lab: FaultLab, cancellation: Cancel, points: Points, phase: Phase) -> None:
+    """Wherever the lifespan is cancelled, the cancellation arrives, every entry exits in reverse order, nothing leaks, and
+    the next run is clean.
+    """
+    for run in lab.sweep(phase, inject=cancellation, at=points):
+        with run:
+            assert run.outcome == "cancelled"
+            assert run.released == [*reversed(run.entered)]
+            assert run.unclean == set()
+            assert run.leaks == []
+            assert run.duration < MAX_DURATION
+            assert run.restart.is_clean
+
+    assert lab.server_connections() == []

@@ -1,0 +1,146 @@
+"""The prose checks of `make lint`: which words they replace, and where they look for them."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+class Place(NamedTuple):
+    """A file with a gap for a sentence, and the line on which the sentence begins."""
+
+    file_name: str
+    template: str
+    line: int
+    line_break: str = "\n    "
+
+
+DOCSTRING = Place("closing.py", 'def close() -> None:\n    """Release everything.\n\n    {}\n    """\n', 4)
+COMMENT = Place("closing.py", "limit = 1\n\n# {}\nsize = 2\n", 3, "\n# ")
+MESSAGE = Place("closing.py", 'def close(log, name):\n    log.warning(f"{}: {{name}}")\n', 2, '"\n        f"')
+MARKDOWN = Place("closing.md", "# Closing\n\n- The pool closes\n- {}\n", 4)
+each_place = pytest.mark.parametrize(
+    "place", [DOCSTRING, COMMENT, MESSAGE, MARKDOWN], ids=["docstring", "comment", "message", "markdown"]
+)
+
+
+def run_checks(path: Path) -> str:
+    """Check `path` by the two commands of `make lint` and return their findings."""
+    typos = [str(Path(sys.executable).with_name("typos")), "--config", "pyproject.toml", "--format", "brief", str(path)]
+    return run(typos, findings_status=2) + run([sys.executable, "tools/check_prose.py", str(path)], findings_status=1)
+
+
+def run(command: list[str], findings_status: int) -> str:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - our own commands
+    assert done.stderr == ""
+    assert done.returncode == (findings_status if done.stdout else 0)
+    return done.stdout
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+@each_place
+@pytest.mark.parametrize(
+    ("sentence", "finding"),
+    [
+        ("The lock is free, whoever has it.", "`whoever` should be `the caller`"),
+        ("Redis is told to close.", "`told` should be `reported`"),
+        ("All connections are given back.", "`given back` should be `release`"),
+        ("It has no end, for it ignores the deadline.", "`, for it` should be `because`"),
+        ("The close hangs, were it not cancelled.", "`, were it` should be `if it is`"),
+    ],
+)
+def test_unusual_word_is_reported(tmp_path: Path, place: Place, sentence: str, finding: str) -> None:
+    """A finding names the file, the line, the word or phrase and the plain word."""
+    path = write(tmp_path, place.file_name, place.template.format(sentence))
+
+    found = run_checks(path)
+
+    assert found.startswith(f"{path}:{place.line}:")
+    assert found.endswith(f"{finding}\n")
+
+
+@each_place
+def test_plain_sentence_is_not_reported(tmp_path: Path, place: Place) -> None:
+    """Ordinary English is accepted, also with "what" and "whether" inside a sentence, and as a question."""
+    plain = "The log shows what failed and whether it was retried. What is a leak? They are all the same."
+
+    assert run_checks(write(tmp_path, place.file_name, place.template.format(plain))) == ""
+
+
+@each_place
+def test_phrase_is_found_across_lines(tmp_path: Path, place: Place) -> None:
+    """A phrase that a line break divides is reported at the line where it begins."""
+    path = write(tmp_path, place.file_name, place.template.format(f"The pool lets {place.line_break}go"))
+
+    assert run_checks(path) == f"{path}:{place.line}: `lets go` should be `release`\n"
+
+
+@each_place
+@pytest.mark.parametrize("opening", ["What", "Whether", "Who"])
+def test_clause_as_opening_is_reported(tmp_path: Path, place: Place, opening: str) -> None:
+    """No sentence begins with a clause, neither the first one of a passage nor a later one."""
+    path = write(tmp_path, place.file_name, place.template.format(f"{opening} waits. It ends. {opening} waits."))
+
+    found = run_checks(path).splitlines()
+
+    assert len(found) == 2
+    assert found[0].startswith(f"{path}:{place.line}: a sentence that begins with `{opening}` should")
+
+
+def test_property_may_begin_with_whether(tmp_path: Path) -> None:
+    """The docstring of a property describes a value, while that of a function begins with a verb."""
+    code = 'class Pool:\n    {}def closed(self) -> bool:\n        """Whether it is closed."""\n'
+
+    assert run_checks(write(tmp_path, "pool.py", code.format("@property\n    "))) == ""
+    assert "`Return whether`" in run_checks(write(tmp_path, "pool.py", code.format("")))
+
+
+def test_identifiers_and_file_names_are_checked(tmp_path: Path) -> None:
+    """Words are found in names of files, functions and classes."""
+    path = write(tmp_path, "goodbye_pool.py", "def say_goodbye() -> None: ...\n\n\nclass LongGoodbye: ...\n")
+
+    assert run_checks(path).lower().count("`goodbye` should be `graceful close`") == 3
+
+
+def test_code_block_is_not_prose(tmp_path: Path) -> None:
+    """Phrases and openings are accepted in a code block of a Markdown page."""
+    path = write(tmp_path, "page.md", "```python\n# What is given back\n```\n\nAll of it is given back.\n")
+
+    assert run_checks(path) == f"{path}:5: `given back` should be `release`\n"
+
+
+def test_missing_path_is_an_error() -> None:
+    """A path of the list in the Makefile cannot go unchecked after a rename."""
+    command = [sys.executable, "tools/check_prose.py", "docs/none.md"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
+
+    assert done.returncode == 1
+    assert done.stderr == "docs/none.md does not exist: correct the list in the Makefile\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "finding"),
+    [
+        (f'def test_{"x" * 46}() -> None:\n    """It closes."""\n', "has 51 characters: at most 50"),
+        ("class TestPool:\n    async def test_close(self) -> None: ...\n", "has no docstring: state its claim"),
+    ],
+    ids=["long-name", "no-docstring"],
+)
+def test_name_and_docstring_of_tests(tmp_path: Path, code: str, finding: str) -> None:
+    """A test has a name of at most 50 characters and a docstring."""
+    assert run_checks(write(tmp_path, "test_pool.py", code)).endswith(f"{finding}\n")
+
+
+def test_longest_test_name_is_accepted(tmp_path: Path) -> None:
+    """A test with a name of 50 characters and a docstring of one line has no finding."""
+    code = f'def test_{"x" * 45}() -> None:\n    """It closes."""\n'
+
+    assert run_checks(write(tmp_path, "test_pool.py", code)) == ""
