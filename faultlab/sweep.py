@@ -158,6 +158,7 @@ def run_once(
         await function()
 
     setup = _Setup(run, _nothing, None, InjectionPoint.TASK_STEP, loop, expected_errors)
+    _open_loop_resources(loop)
     outcome, _ = _run_isolated(setup, at=0)
     return outcome
 
@@ -177,8 +178,7 @@ class _Setup:
 @contextmanager
 def _objects_frozen(loop: Loop) -> Iterator[None]:
     """Exclude the objects that exist now from garbage collection: they are no leaks, and each run collects twice."""
-    with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(_warm_up())
+    _open_loop_resources(loop)
     gc.collect()
     gc.freeze()
     try:
@@ -283,6 +283,12 @@ def _detach_busy_executor(loop: asyncio.AbstractEventLoop) -> None:
     """Remove the loop's executor if one of its threads is busy: the runner would wait for that thread forever."""
     if ResourceSnapshot.take().threads & default_executor_threads(loop):
         detach_default_executor(loop)
+
+
+def _open_loop_resources(loop: Loop) -> None:
+    """Open what the first event loop of this class opens for the whole process: uvloop keeps two pipes."""
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(_warm_up())
 
 
 async def _warm_up() -> None:

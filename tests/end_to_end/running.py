@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,11 +138,6 @@ def assert_problem_in_full(response: httpx.Response, status: int) -> None:
     assert response.headers["Content-Length"] == str(len(response.content))
     assert response.json()["status"] == status
     assert response.headers["X-Request-ID"]
-
-
-async def until(condition: Callable[[], Awaitable[object]], what: str, *, limit: float = TIMEOUT) -> None:
-    """The former name of `wait_until`."""
-    await wait_until(condition, what, timeout=limit)
 
 
 async def held(servers: Devstack, instance: str, *, broker: bool = True) -> list[str]:

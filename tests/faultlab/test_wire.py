@@ -19,7 +19,7 @@ from gateway.devstack.postgresql import PostgreSQL
 from gateway.devstack.rabbitmq import RabbitMQ
 from gateway.devstack.redis import Redis
 from gateway.devstack.weather import Weather
-from tests.end_to_end.running import until
+from tests.support.waiting import wait_until
 
 PING = b"*1\r\n$4\r\nPING\r\n"
 PONG = b"+PONG\r\n"
@@ -69,7 +69,7 @@ async def proxied_server() -> AsyncGenerator[tuple[PongServer, Proxy, WireLog]]:
     async def no_leaks() -> bool:
         return not ResourceSnapshot.take().leaked_since(before)
 
-    await until(no_leaks, "the proxy has no leaks")
+    await wait_until(no_leaks, "the proxy has no leaks")
 
 
 class Client:
@@ -122,7 +122,7 @@ async def closed(log: WireLog, count: int = 1) -> list[str]:
     async def recorded() -> bool:
         return len(log.closed) >= count
 
-    await until(recorded, "the close is recorded")
+    await wait_until(recorded, "the close is recorded")
     return [str(record) for record in log.closed]
 
 
@@ -172,7 +172,7 @@ async def test_reset_by_the_client() -> None:
         async def passed_on() -> bool:
             return server.ends == ["reset"]
 
-        await until(passed_on, "the server sees the reset")
+        await wait_until(passed_on, "the server sees the reset")
 
 
 async def test_fault_just_after_a_reset() -> None:
@@ -188,7 +188,7 @@ async def test_fault_just_after_a_reset() -> None:
         async def noticed() -> bool:
             return proxy.open_connections == []
 
-        await until(noticed, "the proxy notices")
+        await wait_until(noticed, "the proxy notices")
 
 
 async def test_refused_by_the_server_is_a_reset() -> None:
@@ -219,7 +219,7 @@ async def test_refused_after_the_client_has_sent() -> None:
                     except ConnectionResetError:
                         return True
 
-                await until(is_reset, "the client is reset")
+                await wait_until(is_reset, "the client is reset")
     gc.collect()
     asyncio.get_running_loop().set_exception_handler(None)
 
@@ -274,7 +274,7 @@ async def test_fault_at_a_request(fault: WireFault) -> None:
         async def received() -> bool:
             return b"".join(server.received) == arrived and server.ends == ends
 
-        await until(received, f"the server receives {arrived!r}, and its connection ends: {ends}")
+        await wait_until(received, f"the server receives {arrived!r}, and its connection ends: {ends}")
         assert len(server.received) == (len(PING) if fault is WireFault.BYTE_AT_A_TIME else bool(arrived))
 
 
@@ -367,7 +367,7 @@ async def test_black_hole_notices_client_close() -> None:
         async def server_closed() -> bool:
             return server.ends == ["closed"]
 
-        await until(server_closed, "the server's end is closed")
+        await wait_until(server_closed, "the server's end is closed")
 
 
 async def test_black_hole_hides_server_close() -> None:

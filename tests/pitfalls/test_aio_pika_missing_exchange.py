@@ -8,7 +8,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import ChannelInvalidStateError, ChannelNotFoundEntity
 
 from gateway.devstack.rabbitmq import RabbitMQ
-from tests.end_to_end.running import until
+from tests.support.waiting import wait_until
 
 QUEUE = "pitfall-missing-exchange"
 
@@ -43,7 +43,7 @@ async def test_missing_exchange_closes_channel(rabbitmq_server: RabbitMQ) -> Non
             with pytest.raises(ChannelInvalidStateError):  # otherwise fixed upstream: a channel survives a 404
                 await broken(channel)
 
-        await until(lambda: can_publish(robust_channel), "the robust connection restores its channel")
+        await wait_until(lambda: can_publish(robust_channel), "the robust connection restores its channel")
         assert not await can_publish(plain_channel)
 
 

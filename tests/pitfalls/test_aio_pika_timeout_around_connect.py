@@ -9,8 +9,8 @@ from aio_pika.connection import make_url
 
 from faultlab import ResourceSnapshot
 from gateway.devstack.rabbitmq import RabbitMQ
-from tests.end_to_end.running import until
 from tests.pitfalls.orphaned_connections import orphaned_connections
+from tests.support.waiting import wait_until
 
 FIXED_UPSTREAM = "fixed upstream: aio-pika no longer leaks here; remove the workaround in gateway/resources/rabbitmq.py"
 
@@ -40,7 +40,7 @@ async def test_connects_after_timeout(rabbitmq_server: RabbitMQ) -> None:
     async def broker_lists_connection() -> bool:
         return "orphan" in await rabbitmq_server.clients()
 
-    await until(broker_lists_connection, FIXED_UPSTREAM)
+    await wait_until(broker_lists_connection, FIXED_UPSTREAM)
     for _, connection in orphaned_connections():
         await connection.close()
 
@@ -70,5 +70,5 @@ async def test_connection_made_first_can_be_closed(rabbitmq_server: RabbitMQ) ->
         async def nothing_leaked() -> bool:
             return not ResourceSnapshot.take().leaked_since(before)
 
-        await until(nothing_leaked, "no task and no socket is left")
+        await wait_until(nothing_leaked, "no task and no socket is left")
     assert "closed" not in await rabbitmq_server.clients()

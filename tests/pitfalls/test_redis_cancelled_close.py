@@ -7,7 +7,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from gateway.devstack.redis import Redis as RedisServer
-from tests.end_to_end.running import until
+from tests.support.waiting import wait_until
 
 
 async def broken(redis: Redis) -> None:
@@ -57,4 +57,4 @@ async def test_aborted_transports_leave_none(redis_server: RedisServer) -> None:
     async def disconnected() -> bool:
         return "aborted" not in await redis_server.clients()
 
-    await until(disconnected, "the server has no connection of this client")
+    await wait_until(disconnected, "the server has no connection of this client")

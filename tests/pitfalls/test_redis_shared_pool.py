@@ -3,7 +3,7 @@
 from redis.asyncio import ConnectionPool, Redis
 
 from gateway.devstack.redis import Redis as RedisServer
-from tests.end_to_end.running import until
+from tests.support.waiting import wait_until
 
 
 async def broken(pool: ConnectionPool) -> None:
@@ -33,4 +33,4 @@ async def test_from_pool_closes_pool(redis_server: RedisServer) -> None:
     async def disconnected() -> bool:
         return "owned" not in await redis_server.clients()
 
-    await until(disconnected, "the server has no connection of this client")
+    await wait_until(disconnected, "the server has no connection of this client")

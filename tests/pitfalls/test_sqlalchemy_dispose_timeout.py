@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from gateway.devstack.postgresql import PostgreSQL
-from tests.end_to_end.running import until
 from tests.pitfalls.idle_connections import open_idle_connections
+from tests.support.waiting import wait_until
 
 RawConnections = WeakSet["asyncpg.Connection[asyncpg.Record]"]
 
@@ -54,7 +54,7 @@ async def test_dispose_timeout_leaves_two_of_three(postgresql_server: PostgreSQL
     async def server_has_two() -> bool:
         return (await postgresql_server.clients()).count("left-open") == 2
 
-    await until(server_has_two, "the server has two of the three connections")
+    await wait_until(server_has_two, "the server has two of the three connections")
     for connection in left_open:
         connection.terminate()
 
@@ -73,4 +73,4 @@ async def test_tracked_connections_are_terminated(postgresql_server: PostgreSQL)
     async def server_has_none() -> bool:
         return "tracked" not in await postgresql_server.clients()
 
-    await until(server_has_none, "the server has none of the connections")
+    await wait_until(server_has_none, "the server has none of the connections")

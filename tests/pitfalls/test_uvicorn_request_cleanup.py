@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from tests.end_to_end.running import until
+from tests.support.waiting import wait_until
 
 
 async def broken(server: uvicorn.Server) -> None:
@@ -60,13 +60,13 @@ async def stop_during_request(app: FastAPI, serve: Callable[[uvicorn.Server], Aw
     async def request_cleaned_up() -> bool:
         return "request cleaned up" in app.state.events
 
-    await until(is_listening, "the server listens")
+    await wait_until(is_listening, "the server listens")
     _, writer = await asyncio.open_connection(*server.servers[0].sockets[0].getsockname())
     writer.write(b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n")
-    await until(request_started, "the request has started")
+    await wait_until(request_started, "the request has started")
     server.should_exit = True
     await serving
-    await until(request_cleaned_up, "the request has cleaned up")
+    await wait_until(request_cleaned_up, "the request has cleaned up")
     writer.close()
     await writer.wait_closed()
     events: list[str] = app.state.events
