@@ -9,5 +9,9 @@ __all__ = ["environment", "instance", "run", "start"]
 
 @pytest.fixture
 def timeout_variables() -> dict[str, str]:
-    """Servers that boot take the machine to themselves for a second; a healthy backend is not late because of that."""
-    return {"GATEWAY_BRIEF_TIMEOUT": "3"}
+    """Timeouts for a busy machine: a broker that boots takes many seconds, and slows healthy backends down meanwhile."""
+    return {
+        "GATEWAY_BRIEF_TIMEOUT": "3",
+        "GATEWAY_RABBITMQ__START_TIMEOUT": "60",
+        "GATEWAY_STARTUP_TIMEOUT": "90",
+    }

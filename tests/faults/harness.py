@@ -18,7 +18,7 @@ from gateway.app import create_app
 from gateway.asgi import AppLifespan, Requests
 from gateway.devstack.server import Server
 from gateway.devstack.stack import Devstack
-from gateway.lifecycle import StartError, TeardownError, format_error
+from gateway.lifecycle import EventType, StartError, TeardownError, format_error
 from gateway.settings import Settings
 from tests.end_to_end.running import RUNNER, held
 from tests.faults.entry_faults import ENTRY_TIMEOUT, FaultPlan, Hook, faults_injected
@@ -74,6 +74,7 @@ class FaultLab:
         self.locations: set[str] = set()  # where faults were injected
         self.slowest_run = 0.0
         self.notes: list[str] = []  # lines for `--timeline`
+        self._app = FastAPI()  # of the last run in the event loop of the test
         self._sweep: LifespanSweep | None = None
         self._loop_errors: list[str] = []
         self._before = ResourceSnapshot.take()
@@ -104,7 +105,8 @@ class FaultLab:
 
         A `StartError` is raised; a `TeardownError` is stored in the run.
         """
-        app, run = app or create_app(self.settings), LifespanRun()
+        self._app, run = app or create_app(self.settings), LifespanRun()
+        app = self._app
         self.runs.append(run)
         manager = AppLifespan(app)
         closed = len(self.proxies.log.closed) if self.proxies else 0
@@ -148,6 +150,11 @@ class FaultLab:
                 if before_stop is not None:
                     await before_stop()
         return self.runs[first]
+
+    def is_entering(self, entry: str) -> bool:
+        """Return whether the startup in progress is entering this entry."""
+        events = [*self._app.state.stack.journal] if hasattr(self._app.state, "stack") else []
+        return bool(events) and events[-1].type is EventType.ENTERING and events[-1].name == entry
 
     async def leaks(self) -> list[str]:
         """Return what is open now and was not open before: in this process, on the wire and at the servers.

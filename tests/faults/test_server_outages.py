@@ -10,6 +10,7 @@ from gateway.lifecycle.entry import ABORT_GRACE
 from tests.end_to_end.running import ZURICH
 from tests.faults.harness import FaultLab
 from tests.support.entries import CONNECTED, entries_before
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_broker_leaks")
 
@@ -57,8 +58,9 @@ async def test_server_killed_while_connecting(lab: FaultLab, entry: str) -> None
     async with asyncio.TaskGroup() as group, AsyncExitStack() as outage:
         outage.enter_context(lab.server(entry).suspended())
         starting = group.create_task(lab.start_and_stop())
-        done, _ = await asyncio.wait({starting}, timeout=0.3)
-        assert not done
+        await wait_until(lambda: lab.is_entering(entry), f"the startup enters {entry}")
+        await asyncio.wait({starting}, timeout=0.3)
+        assert not starting.done()
         await outage.enter_async_context(lab.server(entry).killed())
     run = await starting
 
@@ -71,7 +73,7 @@ async def test_start_cancelled_while_server_is_paused(lab: FaultLab, entry: str)
     """A startup that waits for a server can be cancelled; everything before it is released."""
     with lab.server(entry).suspended():
         starting = asyncio.create_task(lab.start_and_stop())
-        await asyncio.wait({starting}, timeout=0.3)
+        await wait_until(lambda: lab.is_entering(entry), f"the startup enters {entry}")
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting
