@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from textwrap import dedent, indent
 
@@ -248,10 +249,13 @@ def test_endless_threads_are_reported(tmp_path: Path) -> None:
 
 def test_unnamed_threads_share_a_report(tmp_path: Path, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads with generated names are the same leak at every point."""
-    write_app(tmp_path, "threading.Thread(target=time.sleep, args=(1,), daemon=True).start()\nyield")
+    end_threads = threading.Event()
+    monkeypatch.setattr(sys, "end_threads", end_threads, raising=False)
+    write_app(tmp_path, "threading.Thread(target=sys.end_threads.wait, daemon=True).start()\nyield")
     monkeypatch.syspath_prepend(tmp_path)
     result = check("service:app", settle=0.01)
     monkeypatch.delitem(sys.modules, "service")
+    end_threads.set()
 
     assert result.phase("no fault").count("thread Thread-...") == 1
     assert result.phase("teardown").count("thread Thread-...") == 1
