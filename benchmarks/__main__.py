@@ -5,9 +5,9 @@ import asyncio
 import sys
 from pathlib import Path
 
-from benchmarks.campaign import Options, run
-from benchmarks.questions import WrongAnswerError
 from benchmarks.report import summary, write
+from benchmarks.runner import Options, run
+from benchmarks.workloads import WrongAnswerError
 from gateway.devstack.server import DevstackError
 
 INTERRUPTED = 130

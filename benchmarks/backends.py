@@ -8,9 +8,9 @@ import aio_pika
 import asyncpg
 from redis.asyncio import Redis
 
-from benchmarks.questions import NOTE, OBSERVATIONS, Place
-from gateway.devstack import remains
-from gateway.devstack.folder import Report
+from benchmarks.workloads import NOTE, OBSERVATIONS, Place
+from gateway.devstack import reaper
+from gateway.devstack.folder import Reporter
 from gateway.devstack.open_meteo import Faults
 from gateway.devstack.stack import Devstack, devstack
 from gateway.events.topology import declare
@@ -58,7 +58,7 @@ class Backends:
             "rabbitmq": self.servers.rabbitmq.folder,
             "upstream": self.servers.weather.folder,
         }
-        return {name: remains.belonging(folder) for name, folder in folders.items()}
+        return {name: reaper.belonging(folder) for name, folder in folders.items()}
 
     async def forget_the_weather(self) -> None:
         """Let Redis keep no weather of anybody's."""
@@ -106,7 +106,7 @@ class Backends:
 
 
 @asynccontextmanager
-async def backends(*, report: Report) -> AsyncIterator[Backends]:
+async def backends(*, report: Reporter) -> AsyncIterator[Backends]:
     """Start all servers, and fill them.
 
     Raises:

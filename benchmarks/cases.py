@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from benchmarks.line_up import (
+from benchmarks.contender_registry import (
     BRIEFS_AT_HAND,
     BYTES_AT_HAND,
     FASTIFY,

@@ -17,9 +17,9 @@ from typing import Any, Literal, cast
 import uvloop
 from pydantic import BaseModel, Field
 
-from benchmarks import questions
+from benchmarks import workloads
 from benchmarks.measure import cpu_seconds, machine_seconds
-from benchmarks.questions import Place, Question, WrongAnswerError
+from benchmarks.workloads import Place, Question, WrongAnswerError
 
 PATIENCE = 60.0
 """Seconds for the first answers to all questions, and for the last ones."""
@@ -181,7 +181,7 @@ async def put_on(order: Order) -> Tally:
 
     try:
         if order.prime:
-            begin(map(questions.brief, order.places))
+            begin(map(workloads.brief, order.places))
             await load.unless_wrong(asyncio.wait_for(load.idle.wait(), PATIENCE))
         everything = _questions(order)
         chance = random.Random(order.seed)  # noqa: S311 - the same in every run
@@ -213,19 +213,19 @@ async def _connect(load: Load, port: int) -> Connection:
 def _questions(order: Order) -> list[Question]:
     match order.kind:
         case "hello":
-            return [questions.hello()]
+            return [workloads.hello()]
         case "brief":
-            return list(map(questions.brief, order.places))
+            return list(map(workloads.brief, order.places))
         case "brief without weather":
-            return [questions.brief(place, weather=False) for place in order.places]
+            return [workloads.brief(place, weather=False) for place in order.places]
         case "observation":
-            return list(map(questions.observation, order.places))
+            return list(map(workloads.observation, order.places))
         case "forecast":
-            return list(map(questions.forecast, order.places))
+            return list(map(workloads.forecast, order.places))
         case "briefs":
             # Each call has the places that follow one another from another one on.
             around = order.places + order.places
-            return [questions.briefs(around[at : at + order.places_in_a_call]) for at in range(len(order.places))]
+            return [workloads.briefs(around[at : at + order.places_in_a_call]) for at in range(len(order.places))]
 
 
 def _any_of(questions: Sequence[Question], chance: random.Random) -> Iterator[Question]:

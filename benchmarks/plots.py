@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks import cases
-from benchmarks.aims import p50, p99, per_second, typical
-from benchmarks.campaign import Run
 from benchmarks.cases import Case
-from benchmarks.line_up import FASTIFY, GATEWAY
+from benchmarks.contender_registry import FASTIFY, GATEWAY
+from benchmarks.runner import Run
+from benchmarks.targets import p50, p99, per_second, typical
 
 _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,

@@ -23,9 +23,9 @@ from starlette.types import ASGIApp, Message, Scope
 from benchmarks.backends import backends
 from benchmarks.contenders import hello_fastapi
 from gateway.app import create_app
-from gateway.asgi import AppLifespan, Requests
-from gateway.briefs.briefs import Brief
+from gateway.briefs.service import Brief
 from gateway.cli import COLLECT_AFTER
+from gateway.serving.lifespan_manager import LifespanManager, StatefulApp
 
 CLIENTS = 32
 BRIEFS = 50
@@ -70,7 +70,7 @@ class ReadyBriefs:
     def briefs(self) -> "ReadyBriefs":
         return self
 
-    async def about(self, _place_id: int) -> Brief:
+    async def get(self, _place_id: int) -> Brief:
         return self.ready
 
 
@@ -79,19 +79,19 @@ async def main() -> None:
     async with backends(report=lambda _line: None) as ours:
         os.environ.update(ours.servers.environment())
         app = create_app()
-        lifespan = AppLifespan(app)
+        lifespan = LifespanManager(app)
         await lifespan.enter()
         try:
-            whole = Requests(app, lifespan.state)
+            whole = StatefulApp(app, lifespan.state)
             paths = [f"/v1/places/{place.id}/brief" for place in ours.few]
             await ask_from_all(whole, paths)
-            ready = await lifespan.state["gateway"].briefs.about(ours.few[0].id)
+            ready = await lifespan.state["services"].briefs.get(ours.few[0].id)
             gc.freeze()  # as the server does
             gc.set_threshold(COLLECT_AFTER)
             print("CPU time of an answer in the process, without HTTP")
             asked: dict[str, tuple[ASGIApp, Sequence[str]]] = {
                 "FastAPI hello": (hello_fastapi.app, ["/"]),
-                "our route, with a brief at hand": (Requests(app, {"gateway": ReadyBriefs(ready)}), paths),
+                "our route, with a brief at hand": (StatefulApp(app, {"services": ReadyBriefs(ready)}), paths),
                 "a warm brief": (whole, paths),
             }
             for what, microseconds in (await costs(asked)).items():

@@ -5,11 +5,11 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import cases, plots
-from benchmarks.aims import aims, p50, p99, per_second, ratio, typical
-from benchmarks.campaign import Run
 from benchmarks.cases import Case
-from benchmarks.line_up import CONTENDERS, FASTIFY, GATEWAY
+from benchmarks.contender_registry import CONTENDERS, FASTIFY, GATEWAY
 from benchmarks.load import Tally
+from benchmarks.runner import Run
+from benchmarks.targets import aims, p50, p99, per_second, ratio, typical
 
 COMMAND = "make bench"
 

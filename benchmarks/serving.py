@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.line_up import Contender
+from benchmarks.contender_registry import Contender
 from gateway.devstack import ports
 from gateway.devstack.server import DevstackError
 from gateway.devstack.stack import Devstack

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from gateway.api import briefs, health, observations, places, predictions, problems
-from gateway.api.body_limit import LargeBodyProblemMiddleware
+from gateway.api.body_limit import PayloadTooLargeMiddleware
 from gateway.api.request_id import RequestIdMiddleware
 from gateway.api.telemetry import telemetry
 from gateway.lifespan import lifespan
@@ -24,7 +24,7 @@ class GatewayApp(FastAPI):
         super().setup()
 
     def build_middleware_stack(self) -> ASGIApp:
-        return RequestIdMiddleware(LargeBodyProblemMiddleware(super().build_middleware_stack()))
+        return RequestIdMiddleware(PayloadTooLargeMiddleware(super().build_middleware_stack()))
 
     def openapi(self) -> dict[str, Any]:
         """Describe the interface, with the one shape of all errors among the components."""
@@ -51,7 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         exception_handlers=problems.HANDLERS,
         redirect_slashes=False,
         telemetry=telemetry(),
-        responses=problems.documented(HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE),
+        responses=problems.problem_responses(HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE),
     )
     app.state.settings = settings or read_settings()
     for router in (observations.router, places.router, predictions.router, health.router):

@@ -15,8 +15,8 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
+from gateway.process.watchdog import end, run
 from gateway.settings import InvalidSettingsError, Settings, read_settings
-from gateway.watchdog import end, run
 
 T = TypeVar("T")
 
@@ -57,20 +57,20 @@ def serve(
     settings = _begin(debug=debug)
     gc.set_threshold(COLLECT_AFTER)
     from gateway.app import create_app
-    from gateway.complaints import complain
-    from gateway.listener import PortTakenError, take_port
-    from gateway.server import serve as serve_app
+    from gateway.error_messages import explain
+    from gateway.process.listener import PortTakenError, bind_socket
+    from gateway.serving.server import serve as serve_app
 
     try:
-        listener = take_port(host, port)
+        listener = bind_socket(host, port)
     except PortTakenError as error:
         _fail(str(error), error, debug=debug)
     if timeline:
-        from gateway.display import show_timeline
+        from gateway.timeline_table import show_timeline
     on_started = (lambda stack: show_timeline(stack.journal)) if timeline else None
     status, failure = serve_app(create_app(settings), listener, settings, on_started=on_started)
     if failure is not None:
-        _say(complain(failure, settings), failure, debug=debug)
+        _say(explain(failure, settings), failure, debug=debug)
     raise typer.Exit(status)
 
 
@@ -82,12 +82,12 @@ def worker(
 ) -> None:
     """Work in what was reported and viewed, until SIGINT or SIGTERM stops it; a second signal forces the stop."""
     settings = _begin(debug=debug)
-    from gateway.complaints import complain
+    from gateway.error_messages import explain
     from gateway.worker import work
 
     status, failure = work(settings, alive=alive)
     if failure is not None:
-        _say(complain(failure, settings), failure, debug=debug)
+        _say(explain(failure, settings), failure, debug=debug)
     raise typer.Exit(status)
 
 
@@ -96,9 +96,9 @@ def check(*, debug: Debug = False) -> None:
     """Enter the whole lifespan, check each resource, leave again, and show the timeline."""
     settings = _begin(debug=debug, level=logging.CRITICAL)
     from gateway.app import create_app
-    from gateway.check import check as check_app
-    from gateway.complaints import complain
-    from gateway.display import show_timeline
+    from gateway.error_messages import explain
+    from gateway.serving.check import check as check_app
+    from gateway.timeline_table import show_timeline
 
     checked = _run(check_app(create_app(settings)))
     show_timeline(checked.stack.journal, checked.checks)
@@ -107,7 +107,7 @@ def check(*, debug: Debug = False) -> None:
         _say(f"{check.name}: {check.detail}", check.error, debug=debug)
     for error, status in ((checked.start_error, FAILED_START), (checked.stop_error, UNCLEAN_STOP)):
         if error is not None:
-            _fail(complain(error, settings), error, debug=debug, status=status)
+            _fail(explain(error, settings), error, debug=debug, status=status)
     raise typer.Exit(FAILED_CHECK if broken else 0)
 
 
@@ -134,7 +134,7 @@ def dev(host: Host = "127.0.0.1", port: Port = 8000, *, debug: Debug = False) ->
     """Serve from private servers of its own: PostgreSQL, Redis, RabbitMQ and a weather upstream. Ctrl-C ends it all."""
     from gateway.devstack.dev import dev as run_dev
     from gateway.devstack.server import DevstackError
-    from gateway.listener import PortTakenError
+    from gateway.process.listener import PortTakenError
 
     try:
         status = _run(run_dev(host, port, report=_report, debug=debug))
@@ -173,7 +173,7 @@ def _with_database(work: Callable[..., Coroutine[Any, Any, object]], settings: S
     from asyncpg import InterfaceError, PostgresError
     from sqlalchemy.exc import SQLAlchemyError
 
-    from gateway.complaints import complain_of_database
+    from gateway.error_messages import explain_database_error
     from gateway.schema.revision import SchemaMismatchError
 
     url = settings.database.url.get_secret_value()
@@ -188,7 +188,7 @@ def _with_database(work: Callable[..., Coroutine[Any, Any, object]], settings: S
         TypeError,
         ValueError,
     ) as error:
-        _fail(complain_of_database(error, settings), error, debug=debug)
+        _fail(explain_database_error(error, settings), error, debug=debug)
     typer.echo(done)
 
 

@@ -7,10 +7,10 @@ from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.lifecycle import Journal
-from gateway.lifespan import Gateway
-from gateway.observations.reports import Reports
+from gateway.lifespan import Services
+from gateway.observations.writer import ObservationWriter
 from gateway.readiness import Readiness
-from gateway.resources.database import is_away
+from gateway.resources.database import is_unavailable
 from gateway.resources.model import Model
 from gateway.settings import Settings
 
@@ -25,33 +25,33 @@ class DatabaseUnavailableError(Exception):
     """The database is away, or takes too long."""
 
 
-def gateway_of(request: Request) -> Gateway:
+def get_services(request: Request) -> Services:
     """What the lifespan entered, for the routes that are asked so often that a dependency would cost too much.
 
     Raises:
         NotStartedError: it has entered nothing yet.
     """
     try:
-        gateway: Gateway = request.state.gateway
+        services: Services = request.state.services
     except AttributeError:
         raise NotStartedError from None
-    return gateway
+    return services
 
 
 async def get_model(request: Request) -> Model:
-    return gateway_of(request).model
+    return get_services(request).model
 
 
 async def get_readiness(request: Request) -> Readiness:
-    return gateway_of(request).readiness
+    return get_services(request).readiness
 
 
 async def get_journal(request: Request) -> Journal:
-    return gateway_of(request).journal
+    return get_services(request).journal
 
 
-async def get_reports(request: Request) -> Reports:
-    return gateway_of(request).reports
+async def get_observation_writer(request: Request) -> ObservationWriter:
+    return get_services(request).observation_writer
 
 
 async def get_session(request: Request) -> AsyncGenerator[AsyncSession]:
@@ -62,12 +62,12 @@ async def get_session(request: Request) -> AsyncGenerator[AsyncSession]:
     Raises:
         DatabaseUnavailableError: while the session was used the database was away, or took too long.
     """
-    engine = gateway_of(request).database.execution_options(isolation_level="AUTOCOMMIT")
+    engine = get_services(request).database.execution_options(isolation_level="AUTOCOMMIT")
     try:
         async with AsyncSession(engine) as session:
             yield session
     except Exception as error:
-        if is_away(error):
+        if is_unavailable(error):
             raise DatabaseUnavailableError from error
         raise
 
@@ -91,7 +91,7 @@ async def get_request_id(request: Request) -> str:
 JournalDependency = Annotated[Journal, Depends(get_journal)]
 ModelDependency = Annotated[Model, Depends(get_model)]
 ReadinessDependency = Annotated[Readiness, Depends(get_readiness)]
-ReportsDependency = Annotated[Reports, Depends(get_reports)]
+ObservationWriterDependency = Annotated[ObservationWriter, Depends(get_observation_writer)]
 OnLoopback = Annotated[bool, Depends(is_on_loopback)]
 SettingsDependency = Annotated[Settings, Depends(get_settings)]
 RequestId = Annotated[str, Depends(get_request_id)]

@@ -10,15 +10,15 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.briefs.briefs import Briefs
-from gateway.briefs.views import Views
+from gateway.briefs.service import BriefService
+from gateway.briefs.view_publisher import ViewPublisher
 from gateway.lifecycle import Journal, LifecycleStack
 from gateway.logs import log_event
-from gateway.observations.relay import Relay
-from gateway.observations.reports import Reports
+from gateway.observations.relay import OutboxRelay
+from gateway.observations.writer import ObservationWriter
 from gateway.readiness import Readiness
 from gateway.resources.database import DatabaseEngine
-from gateway.resources.entering import RELEASE_SHARE, enter
+from gateway.resources.entering import TEARDOWN_SHARE, enter
 from gateway.resources.http import HttpClient
 from gateway.resources.model import Model, ModelResource
 from gateway.resources.rabbitmq import RabbitMQ, RabbitMQConnection
@@ -27,7 +27,7 @@ from gateway.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gateway:
+class Services:
     """What the lifespan entered, and what works with it: requests get it through `dependencies.py`."""
 
     http: httpx.AsyncClient
@@ -35,9 +35,9 @@ class Gateway:
     redis: Redis
     rabbitmq: RabbitMQ
     model: Model
-    reports: Reports
-    views: Views
-    briefs: Briefs
+    observation_writer: ObservationWriter
+    views: ViewPublisher
+    briefs: BriefService
     readiness: Readiness
     journal: Journal
 
@@ -45,7 +45,7 @@ class Gateway:
 class State(TypedDict):
     """What each request finds in its `state`."""
 
-    gateway: Gateway
+    services: Services
 
 
 @asynccontextmanager
@@ -53,7 +53,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
     settings: Settings = app.state.settings
     async with LifecycleStack(
         startup_timeout=settings.startup_timeout,
-        shutdown_timeout=settings.shutdown_timeout * RELEASE_SHARE,
+        shutdown_timeout=settings.shutdown_timeout * TEARDOWN_SHARE,
         journal=Journal(listener=log_event),
     ) as stack:
         app.state.stack = stack  # for the server, which may have to force a stop
@@ -65,13 +65,13 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
         model = await enter(stack, ModelResource(settings.model))
 
         # What works with them comes after them, so that it ends before they do.
-        relay = Relay(database, rabbitmq.connection)
+        relay = OutboxRelay(database, rabbitmq.connection)
         await stack.enter("relay", relay.open(), start_timeout=1, stop_timeout=3, abort=relay.abort, check=relay.check)
-        reports = Reports(database, on_stored=relay.wake)
-        await stack.enter("reports", reports.open(), start_timeout=1, stop_timeout=3)
-        views = Views(rabbitmq.connection)
+        observation_writer = ObservationWriter(database, on_stored=relay.notify)
+        await stack.enter("writer", observation_writer.open(), start_timeout=1, stop_timeout=3)
+        views = ViewPublisher(rabbitmq.connection)
         await stack.enter("views", views.open(), start_timeout=1, stop_timeout=3, check=views.check)
-        briefs = Briefs(
+        briefs = BriefService(
             http=http,
             database=database,
             redis=redis,
@@ -83,13 +83,13 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
 
         stack.mark_started()
         yield {
-            "gateway": Gateway(
+            "services": Services(
                 http=http,
                 database=database,
                 redis=redis,
                 rabbitmq=rabbitmq,
                 model=model,
-                reports=reports,
+                observation_writer=observation_writer,
                 views=views,
                 briefs=briefs,
                 readiness=Readiness(stack, grace=settings.ready_grace),

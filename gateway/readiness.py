@@ -17,7 +17,7 @@ ESSENTIAL = "database"
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ReadinessStatus:
     """What `/readyz` says."""
 
     ready: bool
@@ -35,22 +35,22 @@ class Readiness:
         self._grace = grace
         self._away_since: float | None = None
         self._asking = asyncio.Lock()
-        self._latest: tuple[float, Report] | None = None
+        self._latest: tuple[float, ReadinessStatus] | None = None
 
-    async def report(self) -> Report:
+    async def report(self) -> ReadinessStatus:
         if not self._stack.ready:
             died = self._stack.phase is Phase.STARTED
-            return Report(ready=False, status="unavailable" if died else self._stack.phase)
+            return ReadinessStatus(ready=False, status="unavailable" if died else self._stack.phase)
         async with self._asking:  # whoever comes meanwhile waits, and gets the same
             if self._latest is None or monotonic() - self._latest[0] >= FRESH_FOR:
                 report = self._judge(await run_health_checks(self._stack.entries, timeout=CHECK_WITHIN), monotonic())
                 self._latest = monotonic(), report
             return self._latest[1]
 
-    def _judge(self, checks: list[CheckResult], now: float) -> Report:
+    def _judge(self, checks: list[CheckResult], now: float) -> ReadinessStatus:
         away = any(check.name == ESSENTIAL and not check.ok for check in checks)
         self._away_since = (self._away_since or now) if away else None
         if self._away_since is not None and now - self._away_since > self._grace:
-            return Report(ready=False, status="unavailable", checks=checks)
+            return ReadinessStatus(ready=False, status="unavailable", checks=checks)
         status = "ok" if all(check.ok for check in checks) else "degraded"
-        return Report(ready=True, status=status, checks=checks)
+        return ReadinessStatus(ready=True, status=status, checks=checks)

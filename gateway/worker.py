@@ -12,25 +12,25 @@ import uvloop
 from redis.exceptions import RedisError
 
 from gateway.briefs.popularity import add_views
-from gateway.events.beside import beside
+from gateway.concurrency import background_task
 from gateway.events.consumer import Consumer
-from gateway.events.event import BriefViewed, ObservationReported
+from gateway.events.messages import BriefViewed, ObservationReported
 from gateway.events.topology import OBSERVATIONS, VIEWS
 from gateway.lifecycle import Journal, LifecycleStack, format_error
 from gateway.logs import log_event
-from gateway.observations.counting import Forgetting, count_observation
-from gateway.resources.database import DatabaseEngine, is_away
-from gateway.resources.entering import RELEASE_SHARE, enter
+from gateway.observations.counting import ConsumedEventsCleanup, count_observation
+from gateway.process.signals import DIED, FORCED, START_FAILED, STOPPED, UNCLEAN, ShutdownSignals
+from gateway.process.watchdog import run
+from gateway.resources.database import DatabaseEngine, is_unavailable
+from gateway.resources.entering import TEARDOWN_SHARE, enter
 from gateway.resources.rabbitmq import RabbitMQConnection
 from gateway.resources.redis import RedisPool
 from gateway.settings import Settings
-from gateway.stopping import DIED, FORCED, START_FAILED, STOPPED, UNCLEAN, StopSignals
-from gateway.watchdog import run
 
 PREFETCH = 10
 """How many messages of each queue are worked in at once: as many as the database keeps connections open."""
 
-ALIVE_EVERY = 2.0
+HEARTBEAT_INTERVAL = 2.0
 """Seconds between two signs of life."""
 
 log = structlog.get_logger("gateway.worker")
@@ -49,7 +49,7 @@ async def working(stack: LifecycleStack, settings: Settings, alive: Path | None 
             OBSERVATIONS,
             ObservationReported,
             partial(count_observation, database),
-            is_away=is_away,
+            is_unavailable=is_unavailable,
             prefetch=PREFETCH,
         )
         await stack.enter("observations", counting.open(), start_timeout=1, stop_timeout=3)
@@ -58,13 +58,13 @@ async def working(stack: LifecycleStack, settings: Settings, alive: Path | None 
             VIEWS,
             BriefViewed,
             partial(add_views, redis),
-            is_away=lambda error: isinstance(error, RedisError | OSError),
+            is_unavailable=lambda error: isinstance(error, RedisError | OSError),
             prefetch=PREFETCH,
         )
         await stack.enter("views", viewing.open(), start_timeout=1, stop_timeout=3)
-        await stack.enter("forgetting", Forgetting(database).open(), start_timeout=1, stop_timeout=3)
+        await stack.enter("forgetting", ConsumedEventsCleanup(database).open(), start_timeout=1, stop_timeout=3)
         if alive is not None:
-            await stack.enter("alive", signs_of_life(alive), start_timeout=1, stop_timeout=3)
+            await stack.enter("alive", heartbeat_file(alive), start_timeout=1, stop_timeout=3)
         stack.mark_started()
         yield
 
@@ -76,13 +76,15 @@ def work(settings: Settings, *, alive: Path | None = None) -> tuple[int, Excepti
         settings: those of the gateway.
         alive: a file that is touched every two seconds as long as it works.
     """
-    return run(_Life(settings, StopSignals(settings.shutdown_timeout), alive).run(), loop_factory=uvloop.new_event_loop)
+    return run(
+        _Life(settings, ShutdownSignals(settings.shutdown_timeout), alive).run(), loop_factory=uvloop.new_event_loop
+    )
 
 
 class _Life:
     """One life of the process, from before the startup to after the teardown."""
 
-    def __init__(self, settings: Settings, signals: StopSignals, alive: Path | None) -> None:
+    def __init__(self, settings: Settings, signals: ShutdownSignals, alive: Path | None) -> None:
         self._settings = settings
         self._signals = signals
         self._alive = alive
@@ -90,7 +92,7 @@ class _Life:
         self._entered = asyncio.Event()
 
     async def run(self) -> tuple[int, Exception | None]:
-        with self._signals.heeded():
+        with self._signals.installed():
             asked = asyncio.create_task(self._signals.asked.wait())
             forced = asyncio.create_task(self._abort_when_forced())
             try:
@@ -103,7 +105,7 @@ class _Life:
     async def _live(self, asked: "asyncio.Task[Any]") -> tuple[int, Exception | None]:
         stack = self._stack = LifecycleStack(
             startup_timeout=self._settings.startup_timeout,
-            shutdown_timeout=self._settings.shutdown_timeout * RELEASE_SHARE,
+            shutdown_timeout=self._settings.shutdown_timeout * TEARDOWN_SHARE,
             journal=Journal(listener=log_event),
         )
         life = asyncio.create_task(self._work(stack, asked))
@@ -138,17 +140,17 @@ class _Life:
 
 
 @asynccontextmanager
-async def signs_of_life(alive: Path) -> AsyncGenerator[None]:
+async def heartbeat_file(alive: Path) -> AsyncGenerator[None]:
     """Touch the file now and then until this is left, and remove it."""
 
     async def touch() -> None:
         while True:
-            await asyncio.sleep(ALIVE_EVERY)
+            await asyncio.sleep(HEARTBEAT_INTERVAL)
             alive.touch()  # noqa: ASYNC240 - it takes no time
 
     alive.touch()  # noqa: ASYNC240
     try:
-        async with beside(touch(), name="signs of life"):
+        async with background_task(touch(), name="signs of life"):
             yield
     finally:
         alive.unlink(missing_ok=True)  # noqa: ASYNC240

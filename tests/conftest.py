@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.devstack.folder import data_folder
+from gateway.devstack.folder import temporary_data_dir
 from gateway.devstack.open_meteo import Faults
 from gateway.devstack.postgresql import PostgreSQL
 from gateway.devstack.rabbitmq import RabbitMQ
@@ -42,7 +42,7 @@ def timeout_variables() -> dict[str, str]:
 def devstack_folder(anyio_backend: str) -> Iterator[Path]:
     """Where the servers of this session live."""
     del anyio_backend  # asked for, so that a test that is not async may ask for a server too
-    with data_folder() as folder:
+    with temporary_data_dir() as folder:
         yield folder
 
 

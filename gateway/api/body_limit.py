@@ -8,13 +8,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api.problems import problem
 
-LARGEST_BODY = 1024 * 1024
+MAX_BODY_BYTES = 1024 * 1024
 """Of a request, in bytes."""
 
 WITH_BODY = {"POST", "PUT", "PATCH"}
 """Methods with which there may be one that we read."""
 
-READ_ON = 16 * LARGEST_BODY
+READ_ON = 16 * MAX_BODY_BYTES
 """How much of a body that is too large is read, and dropped: a client that still sends when we close sees no answer, but
 that its connection was reset."""
 
@@ -22,7 +22,7 @@ READ_ON_WITHIN = 2.0
 """Seconds for that."""
 
 
-class LargeBodyProblemMiddleware:
+class PayloadTooLargeMiddleware:
     """Goes around the routes, and puts a problem in the place of their limit's answer. Each that reads a body has the limit."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -46,7 +46,7 @@ class LargeBodyProblemMiddleware:
                 too_large = True
                 if not ended:
                     await _read_on(receive)
-                detail = f"Send no more than {LARGEST_BODY} bytes."
+                detail = f"Send no more than {MAX_BODY_BYTES} bytes."
                 await problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)(scope, receive, send)
             if not too_large:
                 await send(message)

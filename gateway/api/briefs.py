@@ -9,19 +9,19 @@ import orjson
 from fastapi import FastAPI, Query, Request, Response
 from pydantic import Field
 
-from gateway.api.departures import WhileConnected
+from gateway.api.disconnect import cancel_on_disconnect
 from gateway.api.places import PlaceId, unknown
-from gateway.api.problems import documented
-from gateway.briefs.briefs import Brief
-from gateway.briefs.sections import STALE, UNAVAILABLE
-from gateway.dependencies import gateway_of
-from gateway.schema.tables import LARGEST_PLACE_ID
+from gateway.api.problems import problem_responses
+from gateway.briefs.models import STALE, UNAVAILABLE
+from gateway.briefs.service import Brief
+from gateway.dependencies import get_services
+from gateway.schema.tables import MAX_PLACE_ID
 
 MOST_PLACES = 20
 
 
 @dataclass(frozen=True)
-class ManyBriefs:
+class BriefList:
     """Several briefs, in the order in which they were asked for, each once."""
 
     items: list[Brief]
@@ -34,20 +34,22 @@ def add_routes(app: FastAPI) -> None:
         "/v1/places/{place_id}/brief",
         tags=["briefs"],
         response_model=Brief,
-        responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+        responses=problem_responses(
+            HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE
+        ),
     )(get_brief)
     app.get(
         "/v1/briefs",
         tags=["briefs"],
-        response_model=ManyBriefs,
-        responses=documented(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+        response_model=BriefList,
+        responses=problem_responses(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
     )(get_briefs)
 
 
 async def get_brief(place_id: PlaceId, request: Request) -> Response:
     """All that is known about a place."""
-    with WhileConnected(request):
-        brief = await gateway_of(request).briefs.about(place_id)
+    with cancel_on_disconnect(request):
+        brief = await get_services(request).briefs.get(place_id)
     if brief is None:
         raise unknown(place_id)
     return _answer(brief, [brief])
@@ -55,21 +57,21 @@ async def get_brief(place_id: PlaceId, request: Request) -> Response:
 
 async def get_briefs(
     place: Annotated[
-        list[Annotated[int, Field(ge=1, le=LARGEST_PLACE_ID)]],
+        list[Annotated[int, Field(ge=1, le=MAX_PLACE_ID)]],
         Query(min_length=1, max_length=MOST_PLACES, description="GeoNames' ids", examples=[[2657896, 2661552]]),
     ],
     request: Request,
 ) -> Response:
     """All that is known about several places, for no more calls to the backends than one takes."""
     place_ids = list(dict.fromkeys(place))
-    with WhileConnected(request):
-        found = await gateway_of(request).briefs.about_all(place_ids)
+    with cancel_on_disconnect(request):
+        found = await get_services(request).briefs.get_many(place_ids)
     items = [brief for brief in found if brief is not None]
     of_no_place = [place_id for place_id, brief in zip(place_ids, found, strict=True) if brief is None]
-    return _answer(ManyBriefs(items, of_no_place), items)
+    return _answer(BriefList(items, of_no_place), items)
 
 
-def _answer(body: Brief | ManyBriefs, briefs: Iterable[Brief]) -> Response:
+def _answer(body: Brief | BriefList, briefs: Iterable[Brief]) -> Response:
     """The body as JSON. It is typed throughout: to validate it once more would take longer than all that made it."""
     content = orjson.dumps(body, option=orjson.OPT_UTC_Z)
     return Response(content, headers=_completeness(briefs), media_type="application/json")

@@ -17,7 +17,7 @@ _bearer = HTTPBearer(
 )
 
 
-async def require_key(
+async def require_api_key(
     settings: SettingsDependency,
     on_loopback: OnLoopback,
     given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
@@ -44,4 +44,4 @@ def _is_one_of(given: str, keys: list[str]) -> bool:
     return sum([secrets.compare_digest(given.encode(), key.encode()) for key in keys]) > 0
 
 
-KeyRequired = Depends(require_key)
+KeyRequired = Depends(require_api_key)

@@ -6,20 +6,20 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from gateway.api.body_limit import LARGEST_BODY
+from gateway.api.body_limit import MAX_BODY_BYTES
 from gateway.api.keys import KeyRequired
 from gateway.api.places import PlaceId, unknown
-from gateway.api.problems import ProblemError, documented
-from gateway.dependencies import ReportsDependency, Session
-from gateway.observations.queries import Observation, latest_observations, observation_of
-from gateway.observations.reporting import KeyReusedError, Report, UnknownPlaceError
-from gateway.observations.reports import ReportsUnavailableError
+from gateway.api.problems import ProblemError, problem_responses
+from gateway.dependencies import ObservationWriterDependency, Session
+from gateway.observations.queries import Observation, get_observation, latest_observations
+from gateway.observations.store import IdempotencyConflictError, NewObservation, UnknownPlaceError
+from gateway.observations.writer import WriteUnavailableError
 from gateway.places.queries import get
 from gateway.schema.tables import (
-    HIGHEST_TEMPERATURE_C,
-    LARGEST_OBSERVATION_ID,
-    LONGEST_NOTE,
-    LOWEST_TEMPERATURE_C,
+    MAX_NOTE_LENGTH,
+    MAX_OBSERVATION_ID,
+    MAX_TEMPERATURE_C,
+    MIN_TEMPERATURE_C,
     Condition,
 )
 
@@ -34,16 +34,16 @@ def _storable(note: str) -> str:
     return note
 
 
-class Reported(BaseModel):
+class ObservationCreate(BaseModel):
     """What somebody saw."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"temperature_c": 12.5, "condition": "rain"}]}
     )
 
-    temperature_c: Annotated[float, Field(strict=True, ge=LOWEST_TEMPERATURE_C, le=HIGHEST_TEMPERATURE_C)]
+    temperature_c: Annotated[float, Field(strict=True, ge=MIN_TEMPERATURE_C, le=MAX_TEMPERATURE_C)]
     condition: Condition
-    note: Annotated[str, Field(max_length=LONGEST_NOTE), AfterValidator(_storable)] | None = None
+    note: Annotated[str, Field(max_length=MAX_NOTE_LENGTH), AfterValidator(_storable)] | None = None
 
 
 class Observations(BaseModel):
@@ -60,19 +60,19 @@ IdempotencyKey = Annotated[
         description="A name of your choice for this report, in visible ASCII: sent again with it, it is stored once",
     ),
 ]
-ObservationId = Annotated[int, Path(ge=1, le=LARGEST_OBSERVATION_ID)]
+ObservationId = Annotated[int, Path(ge=1, le=MAX_OBSERVATION_ID)]
 
 
 @router.post(
     "",
-    max_body_size=LARGEST_BODY,
+    max_body_size=MAX_BODY_BYTES,
     status_code=HTTPStatus.CREATED,
     dependencies=[KeyRequired],
     responses={
         HTTPStatus.CREATED.value: {
             "headers": {"Location": {"description": "Where it is", "schema": {"type": "string"}}},
         },
-        **documented(
+        **problem_responses(
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.UNAUTHORIZED,
             HTTPStatus.FORBIDDEN,
@@ -83,22 +83,22 @@ ObservationId = Annotated[int, Path(ge=1, le=LARGEST_OBSERVATION_ID)]
     },
 )
 async def report_observation(
-    reports: ReportsDependency,
+    writer: ObservationWriterDependency,
     place_id: PlaceId,
-    reported: Reported,
+    reported: ObservationCreate,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> Observation:
     """Report what you see. Once it is answered with 201 it is never lost, and it is counted once."""
-    report = Report(place_id, reported.temperature_c, reported.condition, reported.note)
+    report = NewObservation(place_id, reported.temperature_c, reported.condition, reported.note)
     try:
-        observation = await reports.take(report, idempotency_key)
+        observation = await writer.write(report, idempotency_key)
     except UnknownPlaceError:
         raise unknown(place_id) from None
-    except KeyReusedError:
+    except IdempotencyConflictError:
         detail = "This Idempotency-Key belongs to another report. Send this one with a key of its own."
         raise ProblemError(HTTPStatus.CONFLICT, detail) from None
-    except ReportsUnavailableError as error:
+    except WriteUnavailableError as error:
         raise ProblemError(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "The database did not answer. The report may have been stored: send it again with the same "
@@ -109,7 +109,7 @@ async def report_observation(
     return observation
 
 
-@router.get("", responses=documented(*PROBLEMS))
+@router.get("", responses=problem_responses(*PROBLEMS))
 async def get_observations(
     session: Session, place_id: PlaceId, limit: Annotated[int, Query(ge=1, le=100)] = 20
 ) -> Observations:
@@ -120,10 +120,10 @@ async def get_observations(
     return Observations(items=await latest_observations(connection, place_id, limit))
 
 
-@router.get("/{observation_id}", responses=documented(*PROBLEMS))
-async def get_observation(session: Session, place_id: PlaceId, observation_id: ObservationId) -> Observation:
+@router.get("/{observation_id}", responses=problem_responses(*PROBLEMS))
+async def read_observation(session: Session, place_id: PlaceId, observation_id: ObservationId) -> Observation:
     """One observation."""
-    observation = await observation_of(await session.connection(), place_id, observation_id)
+    observation = await get_observation(await session.connection(), place_id, observation_id)
     if observation is None:
         raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no observation {observation_id} of place {place_id}.")
     return observation

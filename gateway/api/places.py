@@ -6,21 +6,21 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 
-from gateway.api.problems import ProblemError, documented
+from gateway.api.problems import ProblemError, problem_responses
 from gateway.dependencies import Session
 from gateway.places.queries import Place, get, search
-from gateway.schema.tables import LARGEST_PLACE_ID
+from gateway.schema.tables import MAX_PLACE_ID
 
 router = APIRouter(prefix="/v1/places", tags=["places"])
 
-PlaceId = Annotated[int, Path(ge=1, le=LARGEST_PLACE_ID, description="GeoNames' id", examples=[2657896])]
+PlaceId = Annotated[int, Path(ge=1, le=MAX_PLACE_ID, description="GeoNames' id", examples=[2657896])]
 
 
 class Places(BaseModel):
     items: list[Place]
 
 
-@router.get("", responses=documented(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE))
+@router.get("", responses=problem_responses(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE))
 async def find_places(
     session: Session,
     q: Annotated[str, Query(max_length=100, description="What the name, or its ASCII form, begins with")] = "",
@@ -32,7 +32,7 @@ async def find_places(
 
 @router.get(
     "/{place_id}",
-    responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+    responses=problem_responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 async def get_place(session: Session, place_id: PlaceId) -> Place:
     """One place."""

@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from gateway.api.body_limit import LARGEST_BODY
-from gateway.api.problems import ProblemError, documented
+from gateway.api.body_limit import MAX_BODY_BYTES
+from gateway.api.problems import ProblemError, problem_responses
 from gateway.dependencies import ModelDependency
 from gateway.resources.model import Day
 
@@ -57,8 +57,8 @@ class Predictions(BaseModel):
 
 @router.post(
     "",
-    max_body_size=LARGEST_BODY,
-    responses=documented(
+    max_body_size=MAX_BODY_BYTES,
+    responses=problem_responses(
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         HTTPStatus.UNPROCESSABLE_ENTITY,

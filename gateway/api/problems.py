@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from gateway.briefs.lookups import PlaceUnavailableError
+from gateway.briefs.place_loader import PlaceUnavailableError
 from gateway.dependencies import DatabaseUnavailableError, NotStartedError
 
 MEDIA_TYPE = "application/problem+json"
@@ -55,7 +55,7 @@ class ProblemError(Exception):
         self.headers = headers
 
 
-def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that answers with these problems, for the OpenAPI."""
     return {
         status.value: {

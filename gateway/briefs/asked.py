@@ -38,17 +38,17 @@ class Asked(Generic[T]):
         loop = asyncio.get_running_loop()
         waiting = loop.create_future()
 
-        def wake(_: object = None) -> None:
+        def notify(_: object = None) -> None:
             if not waiting.done():
                 waiting.set_result(None)
 
-        timer = loop.call_later(max(0, seconds), wake)
-        self._answer.add_done_callback(wake)
+        timer = loop.call_later(max(0, seconds), notify)
+        self._answer.add_done_callback(notify)
         try:
             await waiting
         finally:
             timer.cancel()
-            self._answer.remove_done_callback(wake)
+            self._answer.remove_done_callback(notify)
 
     async def or_until(self, other: "Asked[Any]", by: float) -> None:
         """Wait until an answer has come here or there, until `by`; one that has failed is not waited for."""

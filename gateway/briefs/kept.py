@@ -8,14 +8,14 @@ from gateway.resources.reading import RedisReader
 
 
 @dataclass(slots=True)
-class Kept:
+class CachedEntry:
     """What is there under the keys of one place, as it is; None where there is nothing, or no string."""
 
     weather: bytes | None
     views: bytes | None
 
 
-async def fetch_kept(redis: RedisReader, place_ids: Sequence[int]) -> Mapping[int, Kept]:
+async def fetch_kept(redis: RedisReader, place_ids: Sequence[int]) -> Mapping[int, CachedEntry]:
     """Fetch what is kept of several places, in one command.
 
     Raises:
@@ -23,7 +23,7 @@ async def fetch_kept(redis: RedisReader, place_ids: Sequence[int]) -> Mapping[in
     """
     keys = [key for place_id in place_ids for key in (weather_key(place_id), popularity_key(place_id))]
     values: Iterator[Any] = iter(await redis.command("MGET", *keys))
-    return {place_id: Kept(next(values), next(values)) for place_id in place_ids}
+    return {place_id: CachedEntry(next(values), next(values)) for place_id in place_ids}
 
 
 def weather_key(place_id: int) -> str:

@@ -3,7 +3,7 @@
 from redis.asyncio import Redis
 
 from gateway.briefs.kept import popularity_key
-from gateway.events.event import BriefViewed
+from gateway.events.messages import BriefViewed
 
 REMEMBER = 24 * 60 * 60
 """Seconds for which an event is known again."""

@@ -3,14 +3,14 @@
 import socket
 from collections.abc import Iterator
 
-from gateway.briefs.breaker import OpenError
-from gateway.briefs.sections import Reason
+from gateway.briefs.circuit_breaker import CircuitOpenError
+from gateway.briefs.models import Reason
 from gateway.resources import http
 
 
-def reason_of(error: BaseException) -> Reason:
+def reason_for(error: BaseException) -> Reason:
     """The reason behind an error of any of the client libraries, each of which wraps what the socket said its own way."""
-    if isinstance(error, OpenError):
+    if isinstance(error, CircuitOpenError):
         return Reason.OPEN
     chain = list(_chain(error))
     if any(isinstance(link, ConnectionRefusedError | socket.gaierror) or http.refused(link) for link in chain):

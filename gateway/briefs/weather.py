@@ -31,7 +31,7 @@ Code = Annotated[int, Field(ge=0, le=99, description="WMO code 4677, as Open-Met
 
 
 @dataclass(frozen=True, kw_only=True)
-class Today:
+class DailyForecast:
     """The day as it is forecast."""
 
     date: date
@@ -51,7 +51,7 @@ class Weather:
     precipitation_mm: Finite
     weather_code: Code
     wind_speed_m_s: Finite
-    today: Today
+    today: DailyForecast
 
 
 class UpstreamError(Exception):
@@ -113,7 +113,7 @@ def _weather(content: bytes) -> Weather:
         precipitation_mm=current.precipitation,
         weather_code=current.weather_code,
         wind_speed_m_s=current.wind_speed_10m,
-        today=Today(
+        today=DailyForecast(
             date=daily.time[0],
             precipitation_mm=daily.precipitation_sum[0],
             temperature_max_c=daily.temperature_2m_max[0],

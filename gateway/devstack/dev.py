@@ -11,10 +11,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
 
-from gateway.devstack.folder import Report
+from gateway.devstack.folder import Reporter
 from gateway.devstack.stack import Devstack, devstack
-from gateway.listener import take_port, url_of
 from gateway.places.seed import seed
+from gateway.process.listener import bind_socket, url_of
 from gateway.schema.migrate import migrate
 
 EXAMPLE = "/v1/places/2657896/brief"
@@ -25,7 +25,7 @@ _STOP_LIMIT = 35.0
 _PAUSE = 0.05
 
 
-async def dev(host: str, port: int, *, report: Report, debug: bool = False) -> int:
+async def dev(host: str, port: int, *, report: Reporter, debug: bool = False) -> int:
     """Serve until SIGINT, SIGTERM or SIGHUP, or until the gateway ends by itself. Return the exit status.
 
     Raises:
@@ -50,8 +50,8 @@ async def dev(host: str, port: int, *, report: Report, debug: bool = False) -> i
         return 0
 
 
-async def _life(host: str, port: int, report: Report, *, debug: bool) -> int:
-    with take_port(host, port) as listener:  # before the servers take their seconds
+async def _life(host: str, port: int, report: Reporter, *, debug: bool) -> int:
+    with bind_socket(host, port) as listener:  # before the servers take their seconds
         url, port = url_of(listener), listener.getsockname()[1]
     began = time.monotonic()
     async with AsyncExitStack() as stack:

@@ -8,54 +8,54 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gateway.devstack import remains
+from gateway.devstack import reaper
 
 PREFIX = "gateway-devstack-"
 
-Report = Callable[[str], None]
+Reporter = Callable[[str], None]
 """Takes one line for a person who waits."""
 
 
-def say_nothing(line: str) -> None:
+def silent(line: str) -> None:
     """Report to nobody."""
     del line
 
 
 @contextmanager
-def data_folder(*, report: Report = say_nothing) -> Iterator[Path]:
+def temporary_data_dir(*, report: Reporter = silent) -> Iterator[Path]:
     """Own a new folder below the system's folder for temporary files; remove it, and all that runs in it, at the end.
 
     It is also removed when we are killed: by a reaper that waits for our end, or at the latest by the next `data_folder`.
     """
     sweep(report=report)
-    reaper: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | None = None
     try:
-        while reaper is None:
+        while process is None:
             folder = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
-            with remains.owned(folder, wait=True) as ours:
+            with reaper.owned(folder, wait=True) as ours:
                 if not ours:
                     continue  # somebody's sweep saw it before it was locked, and took it away
                 folder.chmod(0o711)  # servers that run as another user pass through it to theirs
-                reaper = _start_reaper(folder)
+                process = _start_reaper(folder)
                 try:
                     yield folder
                 finally:
-                    remains.remove(folder)
+                    reaper.remove(folder)
     finally:
-        if reaper is not None:
-            reaper.wait()  # the lock is free now: it finds nothing to do
+        if process is not None:
+            process.wait()  # the lock is free now: it finds nothing to do
 
 
-def sweep(*, report: Report = say_nothing) -> None:
+def sweep(*, report: Reporter = silent) -> None:
     """Remove the folders of stacks whose owner and reaper were both killed. Never touches one that is in use."""
     for folder in Path(tempfile.gettempdir()).resolve().glob(f"{PREFIX}*"):
         try:
             if folder.lstat().st_uid != os.geteuid():
                 continue
-            with remains.owned(folder, wait=False) as ours:
+            with reaper.owned(folder, wait=False) as ours:
                 if ours:
                     report(f"removing what a killed stack left in {folder}")
-                    remains.remove(folder)
+                    reaper.remove(folder)
         except FileNotFoundError:
             continue  # its owner or another sweep was faster
         except OSError as error:
@@ -64,7 +64,7 @@ def sweep(*, report: Report = say_nothing) -> None:
 
 def _start_reaper(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-I", "-S", remains.__file__, str(folder)],
+        [sys.executable, "-I", "-S", reaper.__file__, str(folder)],
         cwd="/",
         env={},  # it belongs to nobody's folder, also when we do
         stdin=subprocess.DEVNULL,

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.devstack.climate import Day
+from gateway.devstack.fake_weather import DailyWeather
 
 T = TypeVar("T")
 Clock = Callable[[], datetime]
@@ -193,7 +193,7 @@ def _current(
 ) -> dict[str, object]:
     quarter = local.replace(minute=local.minute // 15 * 15, second=0, microsecond=0)
     hour = quarter.hour + quarter.minute / 60
-    day = Day.at(*place, quarter.date())
+    day = DailyWeather.at(*place, quarter.date())
     temperature, rain = day.temperature(hour), day.rain(hour)
     values: dict[str, tuple[str, object]] = {
         "temperature_2m": ("°C", temperature),
@@ -213,7 +213,7 @@ def _daily(
     names: list[str], place: tuple[float, float], local: datetime, *, days: int, unit: str, factor: float
 ) -> dict[str, object]:
     dates = [local.date() + timedelta(days=ahead) for ahead in range(days)]
-    weather = [Day.at(*place, date) for date in dates]
+    weather = [DailyWeather.at(*place, date) for date in dates]
     values: dict[str, tuple[str, list[object]]] = {
         "precipitation_sum": ("mm", [day.precipitation for day in weather]),
         "temperature_2m_max": ("°C", [day.temperature_max for day in weather]),

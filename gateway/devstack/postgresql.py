@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 
 from gateway.devstack import ports
-from gateway.devstack.folder import Report, say_nothing
+from gateway.devstack.folder import Reporter, silent
 from gateway.devstack.server import Server, find_program
 
 _SETTINGS = {
@@ -33,7 +33,7 @@ class PostgreSQL(Server):
     name = "PostgreSQL"
     stop_signal = signal.SIGINT  # "fast": it does not wait for its clients
 
-    def __init__(self, folder: Path, *, report: Report = say_nothing) -> None:
+    def __init__(self, folder: Path, *, report: Reporter = silent) -> None:
         super().__init__(folder, report=report)
         self._password = secrets.token_hex(16)
         self._superuser_password = secrets.token_hex(16)

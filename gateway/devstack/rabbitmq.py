@@ -12,7 +12,7 @@ from urllib.parse import quote
 import aio_pika
 
 from gateway.devstack import ports
-from gateway.devstack.folder import Report, say_nothing
+from gateway.devstack.folder import Reporter, silent
 from gateway.devstack.server import DevstackError, Server, find_program
 
 # Debian's /usr/sbin/rabbitmq-server is a wrapper that refuses every user but root and rabbitmq.
@@ -45,7 +45,7 @@ class RabbitMQ(Server):
     port_taken = "eaddrinuse|dist_port_already_used|nodistribution"
     number_of_ports = 3  # for clients, for the tools (Erlang's distribution), for epmd
 
-    def __init__(self, folder: Path, *, report: Report = say_nothing) -> None:
+    def __init__(self, folder: Path, *, report: Reporter = silent) -> None:
         super().__init__(folder, report=report)
         self._password = secrets.token_hex(16)
         self._numbers = count(1)

@@ -6,7 +6,7 @@ from pathlib import Path
 import redis.asyncio as redis
 
 from gateway.devstack import ports
-from gateway.devstack.folder import Report, say_nothing
+from gateway.devstack.folder import Reporter, silent
 from gateway.devstack.server import Server, find_program
 
 DATABASES = 64
@@ -17,7 +17,7 @@ class Redis(Server):
 
     name = "Redis"
 
-    def __init__(self, folder: Path, *, report: Report = say_nothing) -> None:
+    def __init__(self, folder: Path, *, report: Reporter = silent) -> None:
         super().__init__(folder, report=report)
         self._password = secrets.token_hex(16)
 

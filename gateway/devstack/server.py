@@ -17,8 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, ClassVar, Self
 
-from gateway.devstack import ports, remains
-from gateway.devstack.folder import Report, say_nothing
+from gateway.devstack import ports, reaper
+from gateway.devstack.folder import Reporter, silent
 
 _START_LIMIT = 120.0  # seconds until it must answer: RabbitMQ takes 5 s on two idle cores
 _STOP_LIMIT = 10.0  # seconds from the polite signal to SIGKILL
@@ -61,7 +61,7 @@ class Server(ABC):
     port_taken: ClassVar[str] = "address already in use"
     """What its log says, as a pattern, when somebody else has one of its ports."""
 
-    def __init__(self, folder: Path, *, report: Report = say_nothing) -> None:
+    def __init__(self, folder: Path, *, report: Reporter = silent) -> None:
         """Make one that will live in `folder`, which must not exist yet. Nothing is started."""
         self.folder = folder
         self.log = folder / "log"
@@ -188,14 +188,14 @@ class Server(ABC):
 
     def suspend(self) -> None:
         """SIGSTOP all its processes; on return none runs. Its ports take connections, and nothing answers."""
-        while running := [pid for pid in remains.belonging(self.folder) if remains.state(pid) not in {"T", ""}]:
+        while running := [pid for pid in reaper.belonging(self.folder) if reaper.state(pid) not in {"T", ""}]:
             for pid in running:
-                remains.send(signal.SIGSTOP, pid, self.folder)
+                reaper.send(signal.SIGSTOP, pid, self.folder)
 
     def resume(self) -> None:
         """SIGCONT all its processes."""
-        for pid in remains.belonging(self.folder):
-            remains.send(signal.SIGCONT, pid, self.folder)
+        for pid in reaper.belonging(self.folder):
+            reaper.send(signal.SIGCONT, pid, self.folder)
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
@@ -208,7 +208,7 @@ class Server(ABC):
 
     def kill(self) -> None:
         """SIGKILL all its processes; on return they are gone and their ports are free."""
-        remains.kill(self.folder)
+        reaper.kill(self.folder)
         if self._process is not None:
             self._process.wait()
             self._process = None
@@ -278,7 +278,7 @@ class Server(ABC):
         return subprocess.Popen(  # noqa: S603
             command,
             cwd=self.folder,
-            env=self.environment() | {remains.MARKER: str(self.folder)},
+            env=self.environment() | {reaper.MARKER: str(self.folder)},
             stdin=given,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.devstack import remains
-from gateway.devstack.folder import Report, data_folder, say_nothing
+from gateway.devstack import reaper
+from gateway.devstack.folder import Reporter, silent, temporary_data_dir
 from gateway.devstack.postgresql import PostgreSQL
 from gateway.devstack.rabbitmq import RabbitMQ
 from gateway.devstack.redis import Redis
@@ -28,7 +28,7 @@ class Devstack:
     def environment(self) -> dict[str, str]:
         """The variables that make a gateway use them, and end with them, should it outlive us."""
         return {
-            remains.MARKER: str(self.folder),
+            reaper.MARKER: str(self.folder),
             "GATEWAY_HTTP__WEATHER_URL": self.weather.url,
             "GATEWAY_DATABASE__URL": self.postgresql.url,
             "GATEWAY_REDIS__URL": self.redis.url,
@@ -37,14 +37,14 @@ class Devstack:
 
 
 @asynccontextmanager
-async def devstack(*, report: Report = say_nothing) -> AsyncIterator[Devstack]:
+async def devstack(*, report: Reporter = silent) -> AsyncIterator[Devstack]:
     """Start all servers at once; stop them in reverse of the order in which they came up.
 
     Raises:
         DevstackError: one of them cannot be had, or several; none is left running.
     """
     async with AsyncExitStack() as stack:
-        folder = stack.enter_context(data_folder(report=report))
+        folder = stack.enter_context(temporary_data_dir(report=report))
         servers = Devstack(
             folder=folder,
             weather=Weather(folder / "weather", report=report),

@@ -4,14 +4,12 @@ aio-pika's robust channels come back by themselves, with what was declared on th
 deleted meanwhile, and nobody is told. Here whoever uses a channel opens the next one, and declares everything again.
 """
 
-import asyncio
-
 import aio_pika
 from aio_pika import RobustConnection
 from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 
-LOST = (AMQPError, ChannelInvalidStateError, OSError)
+CONNECTION_ERRORS = (AMQPError, ChannelInvalidStateError, OSError)
 """What passes once the broker is back. `TimeoutError` is an `OSError`, too."""
 
 
@@ -29,9 +27,3 @@ async def open_channel(connection: RobustConnection, *, confirms: bool) -> Abstr
     except RuntimeError as error:  # the connection is lost, and the library about to notice
         raise ConnectionError("RabbitMQ is away") from error
     return channel
-
-
-def is_cancelled() -> bool:
-    """Whether somebody cancels this task. On a lost connection aio-pika raises `CancelledError` where nobody does."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -9,12 +9,12 @@ import structlog
 from aio_pika import RobustConnection
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
-from gateway.events.beside import beside
-from gateway.events.channels import LOST, is_cancelled, open_channel
-from gateway.events.event import Event, PoisonError, decode
+from gateway.concurrency import Backoff, background_task, wait_for_event
+from gateway.events.channels import CONNECTION_ERRORS, open_channel
+from gateway.events.messages import Event, PoisonMessageError, decode
 from gateway.events.topology import Queue, declare
-from gateway.events.waiting import Backoff, until
 from gateway.lifecycle import format_error
+from gateway.lifecycle.cancellation import current_task_cancelled
 
 E = TypeVar("E", bound=Event)
 
@@ -52,7 +52,7 @@ class Consumer(Generic[E]):
         kind: type[E],
         handle: Callable[[E], Awaitable[None]],
         *,
-        is_away: Callable[[Exception], bool],
+        is_unavailable: Callable[[Exception], bool],
         prefetch: int,
     ) -> None:
         """Make one that is not consuming yet.
@@ -62,7 +62,7 @@ class Consumer(Generic[E]):
             queue: what to consume.
             kind: of the events in it.
             handle: called for each, several at once.
-            is_away: whether what the handler raised passes by itself.
+            is_unavailable: whether what the handler raised passes by itself.
             prefetch: how many messages there are here at once.
         """
         self.poison = 0
@@ -71,7 +71,7 @@ class Consumer(Generic[E]):
         self._queue = queue
         self._kind = kind
         self._handle = handle
-        self._is_away = is_away
+        self._is_away = is_unavailable
         self._prefetch = prefetch
         self._handling: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -83,7 +83,7 @@ class Consumer(Generic[E]):
         """Consume until this is left. It ends by itself only by a mistake of ours."""
         self._broken = asyncio.get_running_loop().create_future()
         within = LAST_MOMENT + 3 * CLOSE_WITHIN
-        async with beside(self._work(), name=self._queue.name, stop=self._stopping.set, within=within):
+        async with background_task(self._work(), name=self._queue.name, stop=self._stopping.set, stop_timeout=within):
             yield
 
     async def _work(self) -> None:
@@ -92,12 +92,12 @@ class Consumer(Generic[E]):
             try:
                 await self._consume(backoff)
             except asyncio.CancelledError as error:
-                if is_cancelled():
+                if current_task_cancelled():
                     raise
                 self._log.warning("consuming has to wait", error=format_error(error))
-            except LOST as error:
+            except CONNECTION_ERRORS as error:
                 self._log.warning("consuming has to wait", error=format_error(error))
-            await until(self._stopping, within=backoff.longer())
+            await wait_for_event(self._stopping, timeout=backoff.next_delay())
 
     async def _consume(self, backoff: Backoff) -> None:
         """Consume on one channel, until that is lost or we stop.
@@ -168,18 +168,18 @@ class Consumer(Generic[E]):
     async def _work_in(self, message: AbstractIncomingMessage) -> None:
         try:
             event = decode(message.body, self._kind)
-        except PoisonError as error:
+        except PoisonMessageError as error:
             self.poison += 1
             self._log.error("a message is poison", message_id=message.message_id, error=str(error), so_far=self.poison)
-            with suppress(*LOST):  # else it comes again, and is still poison
+            with suppress(*CONNECTION_ERRORS):  # else it comes again, and is still poison
                 await message.reject(requeue=False)
             return
         backoff = Backoff()
         while not await self._handled(event, tries_before=backoff.attempts):
-            await until(self._stopping, within=backoff.longer())
+            await wait_for_event(self._stopping, timeout=backoff.next_delay())
             if self._stopping.is_set():
                 return  # it comes again, to another
-        with suppress(*LOST):  # else it comes again, and the handler knows it
+        with suppress(*CONNECTION_ERRORS):  # else it comes again, and the handler knows it
             await message.ack()
 
     async def _handled(self, event: E, *, tries_before: int) -> bool:
@@ -187,7 +187,7 @@ class Consumer(Generic[E]):
         try:
             await self._handle(event)
         except asyncio.CancelledError as error:
-            if is_cancelled():
+            if current_task_cancelled():
                 raise
             away: BaseException = error  # of a library whose connection was lost
         except Exception as error:
@@ -207,7 +207,7 @@ async def _close(channel: AbstractChannel) -> None:
         async with asyncio.timeout(CLOSE_WITHIN):
             await channel.close()
     except asyncio.CancelledError:
-        if is_cancelled():
+        if current_task_cancelled():
             raise
-    except (*LOST, RuntimeError):
+    except (*CONNECTION_ERRORS, RuntimeError):
         pass

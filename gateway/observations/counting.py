@@ -9,9 +9,9 @@ from sqlalchemy import Interval, bindparam, delete, func, literal_column, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.events.beside import beside
-from gateway.events.event import ObservationReported
-from gateway.resources.database import is_away
+from gateway.concurrency import background_task
+from gateway.events.messages import ObservationReported
+from gateway.resources.database import is_unavailable
 from gateway.schema.tables import consumed_events, places
 
 REMEMBER = timedelta(days=30)
@@ -57,7 +57,7 @@ async def forget(database: AsyncEngine, *, age: timedelta = REMEMBER) -> int:
         return (await connection.execute(_FORGET, {"age": age})).rowcount
 
 
-class Forgetting:
+class ConsumedEventsCleanup:
     """Forgets old events, some at a time."""
 
     def __init__(self, database: AsyncEngine) -> None:
@@ -66,7 +66,7 @@ class Forgetting:
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
         """Forget until this is left."""
-        async with beside(self._work(), name="forgetting"):
+        async with background_task(self._work(), name="forgetting"):
             yield
 
     async def _work(self) -> None:
@@ -74,7 +74,7 @@ class Forgetting:
             try:
                 more = await forget(self._database) == FORGET_AT_ONCE
             except Exception as error:
-                if not is_away(error):
+                if not is_unavailable(error):
                     raise
                 more = False
             await asyncio.sleep(PAUSE if more else FORGET_EVERY)

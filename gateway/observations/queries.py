@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.schema.tables import LARGEST_PLACE_ID, observations
+from gateway.schema.tables import MAX_PLACE_ID, observations
 
 
 @dataclass
@@ -39,13 +39,13 @@ _ONE = select(*OBSERVATION_COLUMNS).where(
 
 async def latest_observations(connection: AsyncConnection, place_id: int, limit: int = 5) -> list[Observation]:
     """Fetch the latest observations of a place, the newest first. An unknown place has none."""
-    if not 0 <= place_id <= LARGEST_PLACE_ID:
+    if not 0 <= place_id <= MAX_PLACE_ID:
         return []
     rows = await connection.execute(_LATEST, {"place_id": place_id, "limit": limit})
     return [Observation(*row) for row in rows]
 
 
-async def observation_of(connection: AsyncConnection, place_id: int, observation_id: int) -> Observation | None:
+async def get_observation(connection: AsyncConnection, place_id: int, observation_id: int) -> Observation | None:
     """Fetch one observation of a place. None: there is none of that id, or not of that place."""
     row = (await connection.execute(_ONE, {"place_id": place_id, "observation_id": observation_id})).first()
     return None if row is None else Observation(*row)

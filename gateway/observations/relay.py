@@ -12,13 +12,13 @@ from aio_pika import RobustConnection
 from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from gateway.events.beside import beside
-from gateway.events.channels import LOST, is_cancelled, open_channel
-from gateway.events.publishing import NotPublishedError, Publisher
+from gateway.concurrency import Backoff, background_task, wait_for_event
+from gateway.events.channels import CONNECTION_ERRORS, open_channel
+from gateway.events.publisher import Publisher, PublishError
 from gateway.events.topology import DEAD_LETTERS
-from gateway.events.waiting import Backoff, until
 from gateway.lifecycle import format_error
-from gateway.resources.database import is_away
+from gateway.lifecycle.cancellation import current_task_cancelled
+from gateway.resources.database import is_unavailable
 from gateway.schema.tables import outbox
 
 BATCH = 100
@@ -52,7 +52,7 @@ _DEPTH = select(func.count()).select_from(select(outbox.c.id).limit(bindparam("m
 log = structlog.get_logger("gateway.relay")
 
 
-class Relay:
+class OutboxRelay:
     """Publishes what is in the outbox, in the order in which it came, and deletes what the broker has confirmed.
 
     What was published and not deleted, because one of the two went away in between, is published again.
@@ -67,19 +67,21 @@ class Relay:
         self._held: asyncpg.Connection | None = None
         self._in_the_way: BaseException | None = None
 
-    def wake(self) -> None:
+    def notify(self) -> None:
         """Say that there is a new entry."""
         self._woken.set()
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
         """Work until this is left. It ends by itself only by a mistake of ours."""
-        async with beside(self._work(), name="relay", stop=self._stop, within=LAST_MOMENT, force=self.abort):
+        async with background_task(
+            self._work(), name="relay", stop=self._stop, stop_timeout=LAST_MOMENT, abort=self.abort
+        ):
             yield
 
     def _stop(self) -> None:
         self._stopping.set()
-        self.wake()
+        self.notify()
 
     def abort(self) -> None:
         """Let go of the connection that a batch holds: a server that has stopped would keep us waiting for it."""
@@ -93,21 +95,21 @@ class Relay:
             try:
                 more = await self._relay()
             except Exception as error:
-                if not (isinstance(error, NotPublishedError) or is_away(error)):
+                if not (isinstance(error, PublishError) or is_unavailable(error)):
                     raise
-                self._note(error.__cause__ if isinstance(error, NotPublishedError) else error)
-                await until(self._stopping, within=backoff.longer())
+                self._note(error.__cause__ if isinstance(error, PublishError) else error)
+                await wait_for_event(self._stopping, timeout=backoff.next_delay())
                 continue
             self._note(None)
             backoff.reset()
             if not more:
-                await until(self._woken, within=POLL)
+                await wait_for_event(self._woken, timeout=POLL)
 
     async def _relay(self) -> bool:
         """Publish some entries; return whether there may be more.
 
         Raises:
-            NotPublishedError: not all of them were confirmed; those that were are gone.
+            PublishError: not all of them were confirmed; those that were are gone.
         """
         try:
             async with self._database.begin() as connection:
@@ -127,7 +129,7 @@ class Relay:
         """Publish the entries together; return what went wrong with which."""
 
         async def publish(event_id: UUID, event_type: str, body: str) -> None:
-            await self._publisher.publish(event_id, event_type, body.encode(), within=PUBLISH_WITHIN)
+            await self._publisher.publish(event_id, event_type, body.encode(), timeout=PUBLISH_WITHIN)
 
         outcomes = await asyncio.gather(
             *(publish(entry.event_id, entry.type, entry.body) for entry in entries), return_exceptions=True
@@ -164,10 +166,10 @@ class Relay:
                 finally:
                     await channel.close()
         except asyncio.CancelledError:
-            if is_cancelled():
+            if current_task_cancelled():
                 raise
             return None
-        except LOST:
+        except CONNECTION_ERRORS:
             return None
 
 

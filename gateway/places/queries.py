@@ -6,7 +6,7 @@ from sqlalchemy import Text, bindparam, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.places.folding import fold
-from gateway.schema.tables import LARGEST_PLACE_ID, places
+from gateway.schema.tables import MAX_PLACE_ID, places
 
 
 @dataclass
@@ -66,7 +66,7 @@ async def search(connection: AsyncConnection, prefix: str, limit: int) -> list[P
 
 async def get(connection: AsyncConnection, place_id: int) -> Place | None:
     """Fetch a place by its id. None: there is no such place, or cannot be, since the id is out of range."""
-    if not 0 <= place_id <= LARGEST_PLACE_ID:
+    if not 0 <= place_id <= MAX_PLACE_ID:
         return None
     row = (await connection.execute(_BY_ID, {"place_id": place_id})).first()
     return None if row is None else Place(*row)

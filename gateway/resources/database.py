@@ -13,11 +13,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from gateway.resources.base import Resource
 from gateway.resources.opening import PermanentError, opened
 from gateway.resources.reading import KEPT
-from gateway.resources.resource import Resource
 from gateway.schema.revision import current_revision, mismatch
-from gateway.schema.transaction import TLS_UNLESS_SAID
+from gateway.schema.transaction import DEFAULT_SSL_MODE
 from gateway.settings import DatabaseSettings, address
 
 POOL_SIZE = 10
@@ -68,7 +68,7 @@ def is_transient(error: BaseException | None) -> bool:
     return isinstance(error, _TRANSIENT)
 
 
-def is_away(error: BaseException | None) -> bool:
+def is_unavailable(error: BaseException | None) -> bool:
     """Whether who uses the database should try again later: it may pass by itself, or a person is about to mend it."""
     return isinstance(error, PermanentError) or is_transient(error)
 
@@ -149,7 +149,7 @@ class DatabaseEngine(Resource[AsyncEngine]):
                 "server_settings": {"application_name": self._instance, **_SESSION},
             }
             connection: asyncpg.Connection = await asyncpg.connect(
-                **{"ssl": TLS_UNLESS_SAID, **options, **ours}, connection_class=_Connection
+                **{"ssl": DEFAULT_SSL_MODE, **options, **ours}, connection_class=_Connection
             )
         except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidPasswordError) as error:
             raise PermanentError(

@@ -3,11 +3,11 @@
 from typing import TypeVar
 
 from gateway.lifecycle import LifecycleStack
-from gateway.resources.resource import Resource
+from gateway.resources.base import Resource
 
 T = TypeVar("T")
 
-RELEASE_SHARE = 0.9
+TEARDOWN_SHARE = 0.9
 """How much of the whole stop there is to release everything politely; the rest is for letting go of what is left."""
 
 

@@ -10,7 +10,7 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
-from gateway.resources.resource import Resource
+from gateway.resources.base import Resource
 from gateway.settings import HttpSettings, address
 
 CONNECTIONS = 100

@@ -16,8 +16,8 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from gateway.resources.base import Resource
 from gateway.resources.opening import PermanentError
-from gateway.resources.resource import Resource
 from gateway.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ WET_MM = 0.25
 TOLERANCE = 1e-4
 """How far the answer to the known input may be off: processors differ by 1e-7, nobody acts on a hundredth of a percent."""
 
-INLINE_DAYS = 256
+MAX_INLINE_BATCH = 256
 """The largest batch worked on the event loop, which it holds for some 0.5 ms. More is handed to the model's thread, which
 costs 0.1 ms, and worked there in chunks of this size, because numpy keeps the interpreter's lock for a whole chunk."""
 
-LARGEST_FILE = 100 * 2**20
+MAX_FILE_BYTES = 100 * 2**20
 """In bytes. The shipped model has 3 kB; what is larger than this is a mistaken path."""
 
 _PLAUSIBLE = {
@@ -111,7 +111,7 @@ def features(days: Sequence[Day]) -> "NDArray[np.float32]":
     ).reshape(len(days), len(FEATURES))
 
 
-class UnusableModelError(Exception):
+class InvalidModelError(Exception):
     """A model file, or what it answers, is not what we serve; the message says why."""
 
 
@@ -122,7 +122,7 @@ class Model:
         """Take an `onnxruntime.InferenceSession`, and the thread on which large batches are worked.
 
         Raises:
-            UnusableModelError: its inputs, outputs or metadata are not those of our models, or its answer is wrong.
+            InvalidModelError: its inputs, outputs or metadata are not those of our models, or its answer is wrong.
         """
         self._session = session
         self._worker = worker
@@ -131,7 +131,7 @@ class Model:
         self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
         """What the training wrote into the file: `trained_on`, the figures, the known answer."""
         if self.metadata.get("features") != ",".join(FEATURES):
-            raise UnusableModelError(f"its metadata should have features {','.join(FEATURES)}")
+            raise InvalidModelError(f"its metadata should have features {','.join(FEATURES)}")
         self.verify()
 
     def precipitation_probability(self, today: Day) -> float:
@@ -141,13 +141,13 @@ class Model:
 
         Raises:
             RuntimeError: the model is closed.
-            UnusableModelError: it answers what is no probability.
+            InvalidModelError: it answers what is no probability.
         """
         return self._predict(features([today]))[0]
 
     async def precipitation_probabilities(self, days: Sequence[Day]) -> list[float]:
         """The same for many days, each on its own; a large batch does not hold the event loop."""
-        if len(days) <= INLINE_DAYS:
+        if len(days) <= MAX_INLINE_BATCH:
             return self._predict(features(days))
         return await asyncio.get_running_loop().run_in_executor(self._worker, self._predict_in_chunks, days)
 
@@ -155,7 +155,7 @@ class Model:
         """Predict what the file says it predicts.
 
         Raises:
-            UnusableModelError: it does not.
+            InvalidModelError: it does not.
         """
         import numpy as np  # noqa: PLC0415  # see features()
 
@@ -163,19 +163,19 @@ class Model:
             known_input = np.array([json.loads(self.metadata["known_input"])], dtype=np.float32)
             expected = float(self.metadata["known_probability"])
         except (KeyError, ValueError, TypeError):
-            raise UnusableModelError("its metadata should have a known_input and a known_probability") from None
+            raise InvalidModelError("its metadata should have a known_input and a known_probability") from None
         if known_input.shape != (1, len(FEATURES)):
-            raise UnusableModelError(f"its known_input should have {len(FEATURES)} numbers")
+            raise InvalidModelError(f"its known_input should have {len(FEATURES)} numbers")
         (answer,) = self._predict(known_input)
         if not abs(answer - expected) <= TOLERANCE:
-            raise UnusableModelError(f"it answers {answer:.4f} where its metadata says {expected:.4f}")
+            raise InvalidModelError(f"it answers {answer:.4f} where its metadata says {expected:.4f}")
 
     def close(self) -> None:
         """Drop the session: who still asks gets a `RuntimeError`."""
         self._session = None
 
     def _predict_in_chunks(self, days: Sequence[Day]) -> list[float]:
-        chunks = (days[start : start + INLINE_DAYS] for start in range(0, len(days), INLINE_DAYS))
+        chunks = (days[start : start + MAX_INLINE_BATCH] for start in range(0, len(days), MAX_INLINE_BATCH))
         return [probability for chunk in chunks for probability in self._predict(features(chunk))]
 
     def _predict(self, rows: "NDArray[np.float32]") -> list[float]:
@@ -185,7 +185,7 @@ class Model:
         (probabilities,) = session.run([self._output], {self._input: rows})
         wet: list[float] = probabilities[:, 1].tolist()
         if not all(0 <= probability <= 1 for probability in wet):
-            raise UnusableModelError("it answers what is no probability")
+            raise InvalidModelError("it answers what is no probability")
         return wet
 
 
@@ -205,7 +205,7 @@ def load(path: Path, worker: Executor) -> Model:
     try:
         return Model(onnxruntime.InferenceSession(_read(path), options, providers=["CPUExecutionProvider"]), worker)
     except Exception as error:  # the exceptions of ONNX Runtime have no class in common
-        reason = error if isinstance(error, UnusableModelError) else "ONNX Runtime cannot use it"
+        reason = error if isinstance(error, InvalidModelError) else "ONNX Runtime cannot use it"
         raise PermanentError(
             f"GATEWAY_MODEL__PATH: {str(path)!r} is no model to serve: {reason}. "
             "Set it to a file that `make model` wrote, or unset it for the model that the package ships"
@@ -217,13 +217,13 @@ def _read(path: Path) -> bytes:
     try:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise UnusableModelError("it is not a regular file")
-            content = file.read(LARGEST_FILE + 1)
+                raise InvalidModelError("it is not a regular file")
+            content = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise UnusableModelError(reason.lower()) from error
-    if len(content) > LARGEST_FILE:
-        raise UnusableModelError(f"it has more than {LARGEST_FILE // 2**20} MB")
+        raise InvalidModelError(reason.lower()) from error
+    if len(content) > MAX_FILE_BYTES:
+        raise InvalidModelError(f"it has more than {MAX_FILE_BYTES // 2**20} MB")
     return content
 
 
@@ -231,11 +231,11 @@ def _only(what: str, tensors: Sequence[Any], *, columns: int) -> str:
     """The name of the only input or output, if it is float32 [n, columns] with any n."""
     wanted = f"it should have one {what}, float32 [n, {columns}]"
     if len(tensors) != 1:
-        raise UnusableModelError(f"{wanted}, not {len(tensors)}")
+        raise InvalidModelError(f"{wanted}, not {len(tensors)}")
     (tensor,) = tensors
     any_n = bool(tensor.shape) and not isinstance(tensor.shape[0], int)
     if tensor.type != "tensor(float)" or not any_n or tensor.shape[1:] != [columns]:
-        raise UnusableModelError(f"{wanted}, not {tensor.type} {tensor.shape}")
+        raise InvalidModelError(f"{wanted}, not {tensor.type} {tensor.shape}")
     return str(tensor.name)
 
 
@@ -286,7 +286,7 @@ class ModelResource(Resource[Model]):
 
         Raises:
             RuntimeError: it is not open.
-            UnusableModelError: it answers something else.
+            InvalidModelError: it answers something else.
         """
         if self._model is None:
             raise RuntimeError("the model is not open")

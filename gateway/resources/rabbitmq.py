@@ -14,8 +14,8 @@ from aio_pika.exceptions import AuthenticationError, InvalidFrameError, Probable
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
 from yarl import URL
 
+from gateway.resources.base import Resource
 from gateway.resources.opening import PermanentError, opened
-from gateway.resources.resource import Resource
 from gateway.settings import RabbitMQSettings, address
 
 RECONNECT_INTERVAL = 0.5

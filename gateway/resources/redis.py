@@ -18,9 +18,9 @@ from redis.exceptions import (
 )
 from redis.maint_notifications import MaintNotificationsConfig
 
+from gateway.resources.base import Resource
 from gateway.resources.opening import PermanentError, opened
 from gateway.resources.reading import KEPT
-from gateway.resources.resource import Resource
 from gateway.settings import RedisSettings, address
 
 CONNECTIONS = 20

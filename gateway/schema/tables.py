@@ -24,17 +24,17 @@ Condition = Literal["drizzle", "rain", "sun", "snow", "fog"]
 
 CONDITIONS: tuple[str, ...] = get_args(Condition)
 
-LOWEST_TEMPERATURE_C = -100.0
-HIGHEST_TEMPERATURE_C = 70.0
+MIN_TEMPERATURE_C = -100.0
+MAX_TEMPERATURE_C = 70.0
 """Colder and hotter than was ever measured on the ground (-89.2 and 56.7): beyond them it is a mistake."""
 
-LONGEST_NOTE = 1000
+MAX_NOTE_LENGTH = 1000
 """The most characters that the note of an observation may have."""
 
-LARGEST_PLACE_ID = 2**31 - 1
+MAX_PLACE_ID = 2**31 - 1
 """The largest integer that the column takes; GeoNames' ids have eight digits."""
 
-LARGEST_OBSERVATION_ID = 2**63 - 1
+MAX_OBSERVATION_ID = 2**63 - 1
 """The largest that a bigint takes."""
 
 metadata = MetaData(
@@ -83,11 +83,11 @@ observations = Table(
     # What the caller called this report, so that sending it again reports nothing twice.
     Column("idempotency_key", Text),
     CheckConstraint(
-        f"temperature_c BETWEEN {LOWEST_TEMPERATURE_C} AND {HIGHEST_TEMPERATURE_C}",
+        f"temperature_c BETWEEN {MIN_TEMPERATURE_C} AND {MAX_TEMPERATURE_C}",
         name="temperature_c",
     ),
     CheckConstraint(f"condition IN {CONDITIONS}", name="condition"),
-    CheckConstraint(f"char_length(note) <= {LONGEST_NOTE}", name="note"),
+    CheckConstraint(f"char_length(note) <= {MAX_NOTE_LENGTH}", name="note"),
     # The latest of a place are the end of a range of this index.
     Index(None, "place_id", "created_at", "id"),
 )

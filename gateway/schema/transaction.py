@@ -7,7 +7,7 @@ from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
-TLS_UNLESS_SAID = "disable"
+DEFAULT_SSL_MODE = "disable"
 """TLS is for a URL to ask for (`?ssl=verify-full`). asyncpg's default protects from nobody who answers "no TLS here", and each
 cancellation while it asks leaves an error that nobody awaits."""
 
@@ -25,7 +25,7 @@ async def transaction(url: str, *, application_name: str) -> AsyncIterator[Async
         url,
         poolclass=NullPool,
         connect_args={
-            "ssl": make_url(url).query.get("ssl", TLS_UNLESS_SAID),
+            "ssl": make_url(url).query.get("ssl", DEFAULT_SSL_MODE),
             "timeout": 10,
             "server_settings": {"application_name": application_name},
         },

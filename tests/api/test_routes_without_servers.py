@@ -13,12 +13,12 @@ import pytest
 from fastapi import FastAPI
 
 from gateway.app import create_app
-from gateway.asgi import Requests
-from gateway.briefs.briefs import Brief, Outlook, Popularity, Sections
-from gateway.briefs.lookups import PlaceUnavailableError
-from gateway.briefs.sections import Reason, Section, Status
+from gateway.briefs.models import Reason, Section, Status
+from gateway.briefs.place_loader import PlaceUnavailableError
+from gateway.briefs.service import Brief, Outlook, Popularity, Sections
 from gateway.dependencies import RequestId
 from gateway.places.queries import Place
+from gateway.serving.lifespan_manager import StatefulApp
 from gateway.settings import Settings
 
 ZURICH = Place(2657896, "Zürich", "Zurich", "CH", "ZH", 47.36667, 8.55, 415367, "Europe/Zurich", 3)
@@ -41,14 +41,14 @@ def without_weather(place: Place) -> Brief:
 class BriefsOfOnePlace:
     """Stands in for `Briefs`: it knows Zürich, and its database is away when it is asked for place 2."""
 
-    async def about(self, place_id: int) -> Brief | None:
+    async def get(self, place_id: int) -> Brief | None:
         if place_id == 2:
             raise PlaceUnavailableError(Reason.REFUSED)
         return without_weather(ZURICH) if place_id == ZURICH.id else None
 
 
 class BrokenBriefs:
-    async def about(self, _place_id: int) -> Brief | None:
+    async def get(self, _place_id: int) -> Brief | None:
         raise ZeroDivisionError("a secret that nobody should see")
 
 
@@ -60,7 +60,7 @@ class GatewayWithBriefs:
 
 
 def client_of(app: FastAPI, briefs: BriefsOfOnePlace | BrokenBriefs) -> httpx.AsyncClient:
-    started = Requests(app, {"gateway": GatewayWithBriefs(briefs)})
+    started = StatefulApp(app, {"services": GatewayWithBriefs(briefs)})
     return httpx.AsyncClient(transport=httpx.ASGITransport(started), base_url="http://gateway")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.load import Order, Tally, percentile, put_on
-from benchmarks.questions import HELLO, Place, WrongAnswerError
+from benchmarks.workloads import HELLO, Place, WrongAnswerError
 
 PLACES = [Place(id=number, views=7) for number in range(1, 30)]
 Answer = Callable[[int], bytes]

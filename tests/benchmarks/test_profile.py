@@ -2,7 +2,7 @@
 
 from benchmarks.profile import BUILT_IN, Functions, owner_of, shares
 
-OURS = ("/somewhere/gateway/briefs/briefs.py", 1, "about")
+OURS = ("/somewhere/gateway/briefs/service.py", 1, "about")
 THEIRS = ("/env/lib/site-packages/fastapi/routing.py", 1, "app")
 SORTED = (BUILT_IN, 0, "<built-in method builtins.sorted>")
 

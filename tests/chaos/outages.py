@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from gateway.devstack.postgresql import PostgreSQL
 from gateway.devstack.server import Server
-from tests.end_to_end.running import Process
+from tests.end_to_end.harness import Process
 
 HEALTHY_AFTER = 2.0
 """Seconds after its return by which everybody has to know that a backend is back."""

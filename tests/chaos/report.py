@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from statistics import median
 
 from tests.chaos.clients import Seen
+from tests.chaos.oracle import SOURCES
 from tests.chaos.outages import Outage, Outages
-from tests.chaos.verdict import SOURCES
 
 
 def report(outages: Outages, seen: list[Seen], written: list[Seen]) -> str:

@@ -17,8 +17,9 @@ from redis.asyncio import Redis
 
 from gateway.devstack import ports
 from gateway.devstack.stack import Devstack
-from tests.chaos.books import any_places, counts, dead_letters, misfiled, outbox
 from tests.chaos.clients import Seen, Written, ask, read, write
+from tests.chaos.consistency_queries import any_places, counts, dead_letters, misfiled, outbox
+from tests.chaos.oracle import lies
 from tests.chaos.outages import (
     Outages,
     Program,
@@ -28,7 +29,6 @@ from tests.chaos.outages import (
     ways_to_break,
 )
 from tests.chaos.report import report
-from tests.chaos.verdict import lies
 from tests.end_to_end.conftest import Start
 from tests.support.waiting import TIMEOUT, wait_until
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from tests.compose.composing import ROOT, Compose
+from tests.compose.compose import ROOT, Compose
 from tests.support.waiting import wait_until_equal
 
 pytestmark = pytest.mark.compose

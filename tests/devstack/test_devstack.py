@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.devstack import remains, stack
+from gateway.devstack import reaper, stack
 from gateway.devstack.folder import sweep
 from gateway.devstack.rabbitmq import RabbitMQ
 from gateway.devstack.redis import Redis
 from gateway.devstack.server import DevstackError
 from gateway.devstack.stack import devstack
 from gateway.settings import Settings
-from tests.devstack.evidence import alive, command, program, shared_memory_of, takes_connections
+from tests.devstack.process_probes import alive, command, program, shared_memory_of, takes_connections
 from tests.support.waiting import wait_until
 
 
@@ -43,7 +43,7 @@ class Owner:
             said = json.loads(line)
             if "up" in said:
                 self.folder, self.ports = Path(said["up"]), said["ports"]
-                self.pids = set(remains.belonging(self.folder))
+                self.pids = set(reaper.belonging(self.folder))
                 return
             self.reports.append(said["report"])
 
@@ -87,7 +87,7 @@ class Owner:
 @asynccontextmanager
 async def owner(*arguments: str) -> AsyncIterator[Owner]:
     """Start an owner, and read until it is up."""
-    root, script = Path(__file__).parents[2], Path(__file__).with_name("owner.py")
+    root, script = Path(__file__).parents[2], Path(__file__).with_name("stack_owner_program.py")
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(script),
@@ -140,9 +140,9 @@ class TestAnOwnerThatIsKilled:
         async with owner() as killed:
             killed.folder = await killed.folder_while_it_starts()
             await wait_until(
-                lambda: "beam.smp" in map(program, remains.belonging(killed.folder)), "RabbitMQ is starting"
+                lambda: "beam.smp" in map(program, reaper.belonging(killed.folder)), "RabbitMQ is starting"
             )
-            killed.pids = set(remains.belonging(killed.folder))
+            killed.pids = set(reaper.belonging(killed.folder))
             killed.kill()
             await wait_until(killed.is_gone, "nothing of the killed stack is left")
 
@@ -228,7 +228,7 @@ class TestAStart:
         assert str(failure.value) == "RabbitMQ ended with status 3 while starting\n  | boom"
         [folder] = folders
         assert not folder.exists()
-        assert remains.belonging(folder) == []
+        assert reaper.belonging(folder) == []
 
     async def test_that_fails_twice_says_both(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("shutil.which", lambda name, path: None)  # noqa: ARG005
@@ -257,8 +257,8 @@ class TestAStart:
         task = asyncio.create_task(own())
         await starting.wait()
         [folder] = folders
-        await wait_until(lambda: len(remains.belonging(folder)) > 3, "several servers have processes")
-        pids = remains.belonging(folder)
+        await wait_until(lambda: len(reaper.belonging(folder)) > 3, "several servers have processes")
+        pids = reaper.belonging(folder)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -280,7 +280,7 @@ class TestTheEnvironment:
     async def test_makes_a_process_end_with_the_stack(self, devstack: stack.Devstack) -> None:
         process = await asyncio.create_subprocess_exec("sleep", "60", env=os.environ | devstack.environment())
         # For a moment after `exec` the environment of a new program is empty.
-        await wait_until(lambda: process.pid in remains.belonging(devstack.folder), "it belongs to the stack")
+        await wait_until(lambda: process.pid in reaper.belonging(devstack.folder), "it belongs to the stack")
         process.kill()
         await process.wait()
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.devstack import remains
-from gateway.devstack.folder import PREFIX, data_folder, sweep
-from tests.devstack.evidence import start
+from gateway.devstack import reaper
+from gateway.devstack.folder import PREFIX, sweep, temporary_data_dir
+from tests.devstack.process_probes import start
 
 
 @pytest.fixture(autouse=True)
@@ -28,23 +28,23 @@ def left_by_a_killed_stack(temporary: Path) -> Path:
 
 class TestDataFolder:
     def test_it_is_below_the_systems_folder_for_temporary_files(self, temporary: Path) -> None:
-        with data_folder() as folder:
+        with temporary_data_dir() as folder:
             assert folder.parent == temporary
             assert folder.name.startswith(PREFIX)
 
     def test_others_pass_through_it_and_see_nothing(self) -> None:
-        with data_folder() as folder:
+        with temporary_data_dir() as folder:
             assert folder.stat().st_mode & 0o777 == 0o711
 
     def test_it_is_gone_afterwards_with_what_is_in_it(self) -> None:
-        with data_folder() as folder:
+        with temporary_data_dir() as folder:
             (folder / "redis").mkdir()
             process = start(cwd=folder / "redis")
         assert not folder.exists()
         assert process.wait() < 0
 
     def test_it_is_gone_after_an_error_too(self) -> None:
-        with pytest.raises(ZeroDivisionError), data_folder() as folder:
+        with pytest.raises(ZeroDivisionError), temporary_data_dir() as folder:
             raise ZeroDivisionError
         assert not folder.exists()
 
@@ -59,7 +59,7 @@ class TestDataFolder:
             return made[-1]
 
         monkeypatch.setattr(tempfile, "mkdtemp", make_and_sweep)
-        with data_folder() as folder:
+        with temporary_data_dir() as folder:
             assert folder.is_dir()
             assert [str(folder)] == made[1:]
 
@@ -69,7 +69,7 @@ class TestDataFolder:
 
         def own_one(number: int) -> Path:
             barrier.wait()
-            with data_folder() as folder:
+            with temporary_data_dir() as folder:
                 (folder / "mine").write_text(str(number))
                 barrier.wait()
                 assert (folder / "mine").read_text() == str(number)
@@ -96,11 +96,11 @@ class TestSweep:
 
     def test_the_next_stack_does_it(self, temporary: Path) -> None:
         stale = left_by_a_killed_stack(temporary)
-        with data_folder():
+        with temporary_data_dir():
             assert not stale.exists()
 
     def test_one_that_is_in_use_is_never_touched(self) -> None:
-        with data_folder() as folder:
+        with temporary_data_dir() as folder:
             process = start(cwd=folder)
             sweep()
             assert folder.is_dir()
@@ -129,7 +129,7 @@ class TestSweep:
         def refuse(folder: Path) -> None:
             raise PermissionError(f"not {folder.name}")
 
-        monkeypatch.setattr(remains, "remove", refuse)
+        monkeypatch.setattr(reaper, "remove", refuse)
         lines: list[str] = []
         sweep(report=lines.append)
         assert lines[-1] == f"cannot remove {stale}: not {stale.name}"

@@ -13,13 +13,13 @@ import pytest
 import redis.asyncio as redis_client
 from redis.exceptions import AuthenticationError
 
-from gateway.devstack import ports, remains, server
+from gateway.devstack import ports, reaper, server
 from gateway.devstack.postgresql import PostgreSQL
 from gateway.devstack.rabbitmq import RabbitMQ
 from gateway.devstack.redis import Redis
 from gateway.devstack.server import DevstackError, PortTakenError, Server, find_program
 from gateway.devstack.stack import Devstack
-from tests.devstack.evidence import alive, takes_connections
+from tests.devstack.process_probes import alive, takes_connections
 from tests.support.waiting import TIMEOUT, wait_until
 
 NAMES = ["weather", "postgresql", "redis", "rabbitmq"]
@@ -71,7 +71,7 @@ class TestAllServers:
         with ExitStack() as stack:
             for each in servers:
                 stack.enter_context(each.suspended())
-                assert {remains.state(pid) for pid in remains.belonging(each.folder)} == {"T"}
+                assert {reaper.state(pid) for pid in reaper.belonging(each.folder)} == {"T"}
                 assert takes_connections(each.port)
                 assert each.running
             assert not any(await asyncio.gather(*(each.answers() for each in servers)))
@@ -88,7 +88,7 @@ class TestAllServers:
             await devstack.rabbitmq.sync()
         try:
             for each in servers:
-                pids = remains.belonging(each.folder)
+                pids = reaper.belonging(each.folder)
                 each.kill()
                 assert not each.running
                 assert not any(map(alive, pids))
@@ -249,7 +249,7 @@ class TestStarting:
         with pytest.raises(DevstackError, match=r"^Stub does not answer after 0.1 s, and printed nothing$"):
             async with Stub(folder, "sleep 60 & wait"):
                 pytest.fail("it started")
-        assert remains.belonging(folder) == []
+        assert reaper.belonging(folder) == []
 
     async def test_a_port_that_was_taken_in_the_meantime_is_exchanged(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -272,7 +272,7 @@ class TestStarting:
         monkeypatch.setattr(server, "_STOP_LIMIT", 0.1)
         ready = folder / "ready"
         async with Stub(folder, "trap '' TERM; : >ready; while :; do sleep 1; done", ready.exists) as stub:
-            pids = remains.belonging(folder)
+            pids = reaper.belonging(folder)
             assert pids
             await stub.stop()
             assert not any(map(alive, pids))
@@ -296,7 +296,7 @@ class TestStarting:
 
     async def test_one_that_ended_by_itself_stops_as_well(self, folder: Path) -> None:
         async with Stub(folder, "sleep 60", lambda: True) as stub:
-            remains.kill(folder)
+            reaper.kill(folder)
             assert not stub.running
 
     async def test_a_second_cancellation_does_not_leave_it(self, folder: Path) -> None:
@@ -314,7 +314,7 @@ class TestStarting:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert remains.belonging(folder) == []
+        assert reaper.belonging(folder) == []
 
 
 class TestTools:

@@ -12,7 +12,7 @@ import pytest
 from gateway.devstack import ports
 from gateway.devstack.open_meteo import Calls, Faults
 from gateway.devstack.weather import Weather
-from tests.devstack.evidence import takes_connections
+from tests.devstack.process_probes import takes_connections
 from tests.support.waiting import wait_until
 
 ZURICH = {"latitude": 47.36667, "longitude": 8.55}

@@ -14,7 +14,7 @@ from gateway.briefs.weather import Weather, fetch_weather
 from gateway.devstack.stack import Devstack
 from gateway.places.queries import Place
 from gateway.settings import Settings
-from tests.end_to_end.running import Process, Running, running
+from tests.end_to_end.harness import Process, Running, running
 
 BRIEF_TIMEOUT = 2.0
 CALL_TIMEOUT = 60.0
@@ -71,7 +71,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Running]:
 @pytest.fixture
 def long_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls to backends have CALL_TIMEOUT: who waits for a server that does not answer is later than any load makes it."""
-    monkeypatch.setattr("gateway.briefs.briefs.CALL_WITHIN", CALL_TIMEOUT)
+    monkeypatch.setattr("gateway.briefs.service.CALL_WITHIN", CALL_TIMEOUT)
     monkeypatch.setattr("gateway.resources.database.COMMAND_TIMEOUT", CALL_TIMEOUT)
     monkeypatch.setattr("gateway.resources.database.CONNECT_TIMEOUT", CALL_TIMEOUT)
 
@@ -94,7 +94,7 @@ def release_forecasts(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
         await release.wait()
         return weather
 
-    monkeypatch.setattr("gateway.briefs.forecasts.fetch_weather", fetch_and_hold)
+    monkeypatch.setattr("gateway.briefs.weather_cache.fetch_weather", fetch_and_hold)
     return release
 
 

@@ -9,7 +9,7 @@ import pytest
 from gateway.app import create_app
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
-from tests.end_to_end.running import ORDER, ZURICH, Running, running
+from tests.end_to_end.harness import ORDER, ZURICH, Running, running
 from tests.support.waiting import wait_until
 
 DAY = {

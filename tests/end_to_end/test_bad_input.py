@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.running import ZURICH, Process
+from tests.end_to_end.harness import ZURICH, Process
 from tests.support.waiting import TIMEOUT
 
 MANY_IDS = "&".join(f"place={number}" for number in range(1, 1001))

@@ -13,7 +13,7 @@ from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import Weather
 from gateway.settings import Settings
 from tests.end_to_end.conftest import BRIEF_TIMEOUT, LATE
-from tests.end_to_end.running import ZURICH, Running, forget, running
+from tests.end_to_end.harness import ZURICH, Running, forget, running
 from tests.support.waiting import wait_until
 
 BRIEF = f"/v1/places/{ZURICH}/brief"

@@ -8,7 +8,7 @@ import pytest
 from faultlab.wire import Proxy
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
-from tests.end_to_end.running import Running, forget, running
+from tests.end_to_end.harness import Running, forget, running
 from tests.support.proxied import proxied
 from tests.support.waiting import TIMEOUT, wait_until
 
@@ -58,7 +58,7 @@ def publish_views(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
             wait.cancel()
         publish.clear()
 
-    monkeypatch.setattr("gateway.briefs.views.until", until_published_or_stopping)
+    monkeypatch.setattr("gateway.briefs.view_publisher.wait_for_event", until_published_or_stopping)
     return publish
 
 
@@ -67,7 +67,7 @@ async def test_a_hundred_briefs_at_once_cost_a_statement_a_command_and_an_event(
 ) -> None:
     monkeypatch.setattr("gateway.observations.relay.POLL", 60)  # else it looks into the outbox at any time
     # A busy machine must not lose cached weather to the timeout of the write.
-    monkeypatch.setattr("gateway.briefs.forecasts.KEEP_WITHIN", TIMEOUT)
+    monkeypatch.setattr("gateway.briefs.weather_cache.KEEP_WITHIN", TIMEOUT)
     await forget(servers)  # so that the weather upstream is called
     async with (
         proxied(servers) as proxied_servers,

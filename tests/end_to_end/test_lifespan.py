@@ -2,7 +2,7 @@
 
 from gateway.devstack.stack import Devstack
 from gateway.settings import HttpSettings, Settings
-from tests.end_to_end.running import ORDER, ZURICH, assert_nothing_is_held, held, running, told
+from tests.end_to_end.harness import ORDER, ZURICH, assert_nothing_is_held, held, running, told
 
 
 async def test_what_is_entered_is_exited_in_reverse_and_nothing_is_held(

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
 from tests.end_to_end.conftest import LATE, Start
-from tests.end_to_end.running import Running, running
+from tests.end_to_end.harness import Running, running
 from tests.end_to_end.test_api import is_problem
 
 KEYS = ("old-key", "new-key")

@@ -17,7 +17,7 @@ from gateway.schema.migrate import migrate
 from gateway.schema.tables import outbox, places
 from gateway.schema.transaction import transaction
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.running import Process
+from tests.end_to_end.harness import Process
 from tests.end_to_end.test_worker import RAIN, broker, counts, depth, place, worker
 from tests.events.conftest import vhost
 from tests.support.waiting import wait_until

@@ -13,7 +13,7 @@ import pytest
 from gateway.devstack.server import DevstackError
 from gateway.devstack.stack import Devstack
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.running import ZURICH
+from tests.end_to_end.harness import ZURICH
 from tests.support.waiting import TIMEOUT, wait_until
 
 KEY = "the-key-that-nobody-may-see"

@@ -11,9 +11,9 @@ import pytest
 
 from gateway.devstack import ports
 from gateway.devstack.stack import Devstack
-from gateway.listener import PortTakenError, let_go_quickly, take_port
+from gateway.process.listener import PortTakenError, bind_socket, enable_address_reuse
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.running import ORDER, ZURICH, Process, assert_nothing_is_held, assert_problem_in_full, held
+from tests.end_to_end.harness import ORDER, ZURICH, Process, assert_nothing_is_held, assert_problem_in_full, held
 from tests.support.waiting import TIMEOUT, wait_until
 
 BRIEF = f"/v1/places/{ZURICH}/brief"
@@ -170,7 +170,7 @@ class TestRequestsInFlight:
 
 class TestSupervision:
     async def test_an_entry_that_dies_stops_the_process(self, run: Start) -> None:
-        process = run("-m", "tests.end_to_end.dying")
+        process = run("-m", "tests.end_to_end.crashing_app")
         url = await process.url()
         async with httpx.AsyncClient() as client:
             await client.get(url + "/die")
@@ -179,7 +179,7 @@ class TestSupervision:
         assert "crashed worker" in events(process)
 
     async def test_one_that_dies_while_it_drains_makes_it_no_clean_stop(self, run: Start) -> None:
-        process = run("-m", "tests.end_to_end.dying", GATEWAY_DRAIN_SECONDS="5")
+        process = run("-m", "tests.end_to_end.crashing_app", GATEWAY_DRAIN_SECONDS="5")
         url = await process.url()
         process.send(SIGTERM)
         await process.said("asked to stop")
@@ -202,28 +202,28 @@ class TestThePort:
         assert events(process) == []
 
     def test_is_taken_before_it_is_listened_on(self) -> None:
-        with take_port("127.0.0.1", 0) as listener:
+        with bind_socket("127.0.0.1", 0) as listener:
             port = listener.getsockname()[1]
             with pytest.raises(PortTakenError):
-                take_port("127.0.0.1", port)
+                bind_socket("127.0.0.1", port)
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(("127.0.0.1", port))
 
     def test_can_be_taken_again_right_after_connections_to_it_were_closed(self) -> None:
-        with take_port("127.0.0.1", 0) as listener:
-            let_go_quickly(listener)
+        with bind_socket("127.0.0.1", 0) as listener:
+            enable_address_reuse(listener)
             listener.listen()
             port = listener.getsockname()[1]
             with socket.create_connection(("127.0.0.1", port)) as client:
                 accepted, _ = listener.accept()
                 accepted.close()  # first, so that it is this side that waits in TIME_WAIT
                 assert client.recv(1) == b""
-        take_port("127.0.0.1", port).close()
+        bind_socket("127.0.0.1", port).close()
 
     @pytest.mark.parametrize("host", ["no such host", "256.1.1.1", "", "192.0.2.1"])
     def test_of_no_address_here_says_so(self, host: str) -> None:
         with pytest.raises(PortTakenError, match="--host"):
-            take_port(host or "\0", 0)
+            bind_socket(host or "\0", 0)
 
 
 BAD_SETTINGS = {

@@ -20,7 +20,7 @@ from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import Weather
 from gateway.settings import DatabaseSettings, RedisSettings, Settings
 from tests.end_to_end.conftest import LATE
-from tests.end_to_end.running import ZURICH, Running, running
+from tests.end_to_end.harness import ZURICH, Running, running
 from tests.support.waiting import TIMEOUT, wait_until
 
 PLACES = [2657896, 2661552, 2660646, 2659994, 2661604, 2657970]

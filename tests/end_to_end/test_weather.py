@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.briefs.breaker import FAILURES, PROBE_EVERY
-from gateway.briefs.briefs import CALL_WITHIN
-from gateway.briefs.forecasts import FRESH_FOR, Forecasts
+from gateway.briefs.circuit_breaker import FAILURES, PROBE_EVERY
+from gateway.briefs.service import CALL_WITHIN
+from gateway.briefs.weather_cache import FRESH_FOR, WeatherCache
 from gateway.devstack.open_meteo import Faults
 from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import Weather
 from gateway.settings import Settings
 from tests.end_to_end.conftest import CALL_TIMEOUT, LATE
-from tests.end_to_end.running import ZURICH, Running, running
+from tests.end_to_end.harness import ZURICH, Running, running
 from tests.support.waiting import TIMEOUT, wait_until
 
 BRIEF = f"/v1/places/{ZURICH}/brief"
@@ -34,7 +34,7 @@ async def redis(servers: Devstack) -> AsyncIterator[Redis]:
 @pytest.fixture(autouse=True)
 def no_write_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weather is written to Redis however busy the machine is."""
-    monkeypatch.setattr("gateway.briefs.forecasts.KEEP_WITHIN", TIMEOUT)
+    monkeypatch.setattr("gateway.briefs.weather_cache.KEEP_WITHIN", TIMEOUT)
 
 
 @pytest.fixture(autouse=True)
@@ -281,7 +281,7 @@ async def test_a_rush_that_has_to_wait_for_us_is_no_reason_to_leave_upstream_alo
     settings: Settings, upstream: Weather, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten times two calls of 0.3 s: the last wait longer for their turn than a call may take, and that is not upstream's fault."""
-    monkeypatch.setattr("gateway.briefs.forecasts.CALLS", 2)
+    monkeypatch.setattr("gateway.briefs.weather_cache.CALLS", 2)
     await upstream.set_faults(Faults(latency_s=0.3))
     async with running(settings.model_copy(update={"brief_timeout": 2.0})) as gateway:
         places = (await gateway.client.get("/v1/places", params={"limit": 20})).json()["items"]
@@ -319,8 +319,8 @@ async def test_nobody_waits_for_it_to_be_kept(
         writing.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("gateway.briefs.forecasts.KEEP_WITHIN", 3600)  # a brief that waited for it would be late
-    monkeypatch.setattr(Forecasts, "_write", write_for_ever)
+    monkeypatch.setattr("gateway.briefs.weather_cache.KEEP_WITHIN", 3600)  # a brief that waited for it would be late
+    monkeypatch.setattr(WeatherCache, "_write", write_for_ever)
     first = await weather_of(gateway)
     await asyncio.wait_for(writing.wait(), TIMEOUT)
     second = await weather_of(gateway)

@@ -14,14 +14,14 @@ from sqlalchemy import select
 
 from gateway.briefs.kept import popularity_key
 from gateway.devstack.stack import Devstack
-from gateway.events.event import BriefViewed, ObservationReported, ReportedObservation, Viewed, encode
+from gateway.events.messages import BriefViewed, ObservationRef, ObservationReported, ViewCounts, encode
 from gateway.events.topology import DEAD_LETTERS, DELIVERY_LIMIT, OBSERVATIONS, VIEWS, declare
 from gateway.places.seed import SHIPPED_TABLE, read
 from gateway.schema.migrate import migrate
 from gateway.schema.tables import places
 from gateway.schema.transaction import transaction
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.running import Process, assert_nothing_is_held
+from tests.end_to_end.harness import Process, assert_nothing_is_held
 from tests.end_to_end.test_server import events
 from tests.events.conftest import vhost
 from tests.support.waiting import wait_until
@@ -71,9 +71,7 @@ async def publish(channel: AbstractChannel, *bodies: bytes, kind: str = OBSERVAT
 
 
 def reported(place: int, times: int = 1) -> list[bytes]:
-    return [
-        encode(ObservationReported.now(ReportedObservation(observation_id=n, place_id=place))) for n in range(times)
-    ]
+    return [encode(ObservationReported.now(ObservationRef(observation_id=n, place_id=place))) for n in range(times)]
 
 
 async def counted(servers: Devstack, place: int) -> int:
@@ -206,7 +204,9 @@ class TestAnObservation:
         self, start: Start, servers: Devstack, broker: AbstractChannel, place: int
     ) -> None:
         process = await worker(start)
-        await publish(broker, b"not JSON", b'{"type": "unknown"}', encode(BriefViewed.now(Viewed(views={place: 1}))))
+        await publish(
+            broker, b"not JSON", b'{"type": "unknown"}', encode(BriefViewed.now(ViewCounts(views={place: 1})))
+        )
         await publish(broker, *reported(place))
 
         await counts(servers, place, 1)
@@ -220,8 +220,8 @@ class TestViews:
         self, start: Start, servers: Devstack, broker: AbstractChannel, place: int
     ) -> None:
         await worker(start)
-        twice = encode(BriefViewed.now(Viewed(views={place: 3})))
-        last = encode(BriefViewed.now(Viewed(views={place: 4})))
+        twice = encode(BriefViewed.now(ViewCounts(views={place: 3})))
+        last = encode(BriefViewed.now(ViewCounts(views={place: 4})))
         await publish(broker, twice, twice, last, kind=VIEWS.event)
 
         async with Redis.from_url(servers.redis.url) as redis:
@@ -238,7 +238,7 @@ class TestViews:
         process = await worker(start)
         servers.redis.kill()
         try:
-            await publish(broker, encode(BriefViewed.now(Viewed(views={place: 3}))), kind=VIEWS.event)
+            await publish(broker, encode(BriefViewed.now(ViewCounts(views={place: 3}))), kind=VIEWS.event)
             await process.said("an event has to wait")
         finally:
             await servers.redis.start()

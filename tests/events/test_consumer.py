@@ -15,7 +15,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 from gateway.devstack.rabbitmq import RabbitMQ as Server
 from gateway.events.channels import open_channel
 from gateway.events.consumer import Consumer, HandlerError
-from gateway.events.event import ObservationReported, ReportedObservation, encode
+from gateway.events.messages import ObservationRef, ObservationReported, encode
 from gateway.events.topology import DEAD_LETTERS, DELIVERY_LIMIT, EXCHANGE, OBSERVATIONS, declare
 from gateway.resources.rabbitmq import RabbitMQ
 from tests.support.waiting import TIMEOUT, wait_until
@@ -51,7 +51,7 @@ def consumer_of(rabbitmq: RabbitMQ, handler: Handler) -> Consumer[ObservationRep
         OBSERVATIONS,
         ObservationReported,
         handler,
-        is_away=lambda error: isinstance(error, ConnectionError),
+        is_unavailable=lambda error: isinstance(error, ConnectionError),
         prefetch=10,
     )
 
@@ -67,7 +67,7 @@ async def publish(rabbitmq: RabbitMQ, *bodies: bytes) -> None:
 
 async def report(rabbitmq: RabbitMQ, count: int = 1) -> list[UUID]:
     """Publish so many events; return their ids."""
-    some = [ObservationReported.now(ReportedObservation(observation_id=n, place_id=1)) for n in range(count)]
+    some = [ObservationReported.now(ObservationRef(observation_id=n, place_id=1)) for n in range(count)]
     await publish(rabbitmq, *map(encode, some))
     return [event.id for event in some]
 
@@ -116,7 +116,7 @@ async def test_poison_is_buried_and_counted_and_the_next_is_handled(rabbitmq: Ra
 async def test_what_cannot_be_handled_now_is_kept_however_often_it_is_tried(
     rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.events.waiting.LONGEST", 0.01)
+    monkeypatch.setattr("gateway.concurrency.MAX_DELAY", 0.01)
     attempts: Counter[UUID] = Counter()
 
     async def be_away(event: ObservationReported) -> None:

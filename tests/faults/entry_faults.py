@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from faultlab import ExpirableTimers
-from gateway.briefs.briefs import Briefs
-from gateway.briefs.views import Views
+from gateway.briefs.service import BriefService
+from gateway.briefs.view_publisher import ViewPublisher
 from gateway.lifecycle import EntryCrashedError, StartTimeoutError, StopTimeoutError
-from gateway.observations.relay import Relay
-from gateway.observations.reports import Reports
+from gateway.observations.relay import OutboxRelay
+from gateway.observations.writer import ObservationWriter
 from gateway.resources.database import DatabaseEngine
 from gateway.resources.http import HttpClient
 from gateway.resources.model import ModelResource
@@ -120,10 +120,10 @@ def patch_entries(replace: Callable[[object, str, object], object] = setattr) ->
     """
     for resource in (HttpClient, DatabaseEngine, RedisPool, RabbitMQConnection, ModelResource):
         replace(resource, "open", _with_hooks(resource.name, resource.open))
-    replace(Relay, "open", _with_hooks("relay", Relay.open))
-    replace(Reports, "open", _with_hooks("reports", Reports.open))
-    replace(Views, "open", _with_hooks("views", Views.open))
-    replace(Briefs, "open", _with_hooks("briefs", Briefs.open))
+    replace(OutboxRelay, "open", _with_hooks("relay", OutboxRelay.open))
+    replace(ObservationWriter, "open", _with_hooks("writer", ObservationWriter.open))
+    replace(ViewPublisher, "open", _with_hooks("views", ViewPublisher.open))
+    replace(BriefService, "open", _with_hooks("briefs", BriefService.open))
 
 
 def _with_hooks(name: str, original: Callable[[Any], AbstractAsyncContextManager[Any]]) -> Callable[[Any], Any]:

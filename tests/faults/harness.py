@@ -15,12 +15,12 @@ from stamina.instrumentation import RetryDetails, get_on_retry_hooks, set_on_ret
 
 from faultlab import Call, Fault, InjectionPoint, ResourceSnapshot, run_once, sweep
 from gateway.app import create_app
-from gateway.asgi import AppLifespan, Requests
 from gateway.devstack.server import Server
 from gateway.devstack.stack import Devstack
 from gateway.lifecycle import EventType, StartError, TeardownError, format_error
+from gateway.serving.lifespan_manager import LifespanManager, StatefulApp
 from gateway.settings import Settings
-from tests.end_to_end.running import RUNNER, held
+from tests.end_to_end.harness import RUNNER, held
 from tests.faults.entry_faults import ENTRY_TIMEOUT, FaultPlan, Hook, faults_injected
 from tests.faults.lifespan_run import LifespanRun, enter_and_exit, journal_of
 from tests.faults.lifespan_sweep import LifespanSweep
@@ -108,15 +108,15 @@ class FaultLab:
         self._app, run = app or create_app(self.settings), LifespanRun()
         app = self._app
         self.runs.append(run)
-        manager = AppLifespan(app)
+        manager = LifespanManager(app)
         closed = len(self.proxies.log.closed) if self.proxies else 0
         started = time.monotonic()
         try:
             await manager.enter()
             run.startup_duration = time.monotonic() - started
-            run.stack, run.services = app.state.stack, manager.state["gateway"]
+            run.stack, run.services = app.state.stack, manager.state["services"]
             try:
-                transport = httpx.ASGITransport(Requests(app, manager.state))
+                transport = httpx.ASGITransport(StatefulApp(app, manager.state))
                 async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as run.client:
                     yield run
             finally:

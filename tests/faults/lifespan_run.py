@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from faultlab import Outcome
 from faultlab.wire import Closed
 from gateway.lifecycle import EventType, LifecycleEvent, LifecycleStack, StartError, TeardownError, format_error
-from gateway.lifespan import Gateway, lifespan
+from gateway.lifespan import Services, lifespan
 from tests.faults.entry_faults import lifespan_task
 from tests.support.entries import ENTRIES
 
@@ -58,7 +58,7 @@ class LifespanRun:
     leaks: list[str] = field(init=False, repr=False)
     restart: "LifespanRun" = field(init=False, repr=False)
     stack: LifecycleStack = field(init=False, repr=False)
-    services: Gateway = field(init=False, repr=False)
+    services: Services = field(init=False, repr=False)
     client: httpx.AsyncClient = field(init=False, repr=False)
 
     @property

@@ -23,9 +23,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from faultlab import ResourceSnapshot
 from faultlab.wire import WireFault
 from gateway.app import create_app
-from gateway.asgi import AppLifespan, Requests
 from gateway.lifecycle import StartError, TeardownError
-from tests.end_to_end.running import ZURICH, held
+from gateway.serving.lifespan_manager import LifespanManager, StatefulApp
+from tests.end_to_end.harness import ZURICH, held
 from tests.faults.harness import FaultLab
 from tests.faults.lifespan_run import LifespanRun, journal_of
 from tests.support.entries import ENTRIES, WITH_SERVER, entries_before
@@ -56,7 +56,7 @@ class Schedule(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.stack = AsyncExitStack()
         self.app: FastAPI | None = None
-        self.lifespan: AppLifespan | None = None  # while it is active
+        self.lifespan: LifespanManager | None = None  # while it is active
         self.broken: set[str] = set()
         self.disturbed = False  # a server was broken during this run: its connections may not have noticed yet
 
@@ -183,17 +183,17 @@ class Schedule(RuleBasedStateMachine):
             self.runner.close()
         self.lab.cases["all"] += 1
 
-    def new_lifespan(self) -> AppLifespan:
+    def new_lifespan(self) -> LifespanManager:
         self.disturbed = bool(self.broken)
         self.instance = f"schedule-{os.getpid()}-{next(_numbers)}-"
         changes = {"instance": self.instance, "brief_timeout": BRIEF_TIMEOUT}
         self.app = create_app(self.proxies.route(self.lab.settings.model_copy(update=changes)))
-        return AppLifespan(self.app)
+        return LifespanManager(self.app)
 
     async def get_brief(self) -> tuple[httpx.Response, float]:
         assert self.app is not None
         assert self.lifespan is not None
-        transport = httpx.ASGITransport(Requests(self.app, self.lifespan.state))
+        transport = httpx.ASGITransport(StatefulApp(self.app, self.lifespan.state))
         started = time.monotonic()
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
             response = await client.get(f"/v1/places/{ZURICH}/brief")

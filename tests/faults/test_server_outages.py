@@ -7,7 +7,7 @@ import pytest
 
 from gateway.lifecycle import StartError, StartTimeoutError, StopTimeoutError
 from gateway.lifecycle.entry import ABORT_GRACE
-from tests.end_to_end.running import ZURICH
+from tests.end_to_end.harness import ZURICH
 from tests.faults.harness import FaultLab
 from tests.support.entries import CONNECTED, entries_before
 from tests.support.waiting import wait_until
@@ -94,7 +94,7 @@ async def test_paused_server_delays_only_its_own_stop(lab: FaultLab, entry: str,
     lab.override(entry, stop_timeout=SHORT_TIMEOUT)
     with ExitStack() as outage:  # ends after the teardown
         async with lab.running() as run:
-            await run.services.briefs.about(ZURICH)
+            await run.services.briefs.get(ZURICH)
             outage.enter_context(lab.server(entry).suspended())
 
     assert run.released == [*reversed(run.entered)]
@@ -109,7 +109,7 @@ async def test_paused_server_delays_only_its_own_stop(lab: FaultLab, entry: str,
 async def test_stop_after_the_server_was_killed(lab: FaultLab, entry: str) -> None:
     """With a server that was killed, the teardown is quick, and every other entry exits normally."""
     async with AsyncExitStack() as outage, lab.running() as run:
-        await run.services.briefs.about(ZURICH)
+        await run.services.briefs.get(ZURICH)
         await outage.enter_async_context(lab.server(entry).killed())
 
     assert run.error is None
@@ -123,7 +123,7 @@ async def test_stop_after_the_server_was_killed(lab: FaultLab, entry: str) -> No
 async def test_stop_after_the_server_was_restarted(lab: FaultLab, entry: str) -> None:
     """With a server that was restarted while the gateway served, the teardown is clean."""
     async with lab.running() as run:
-        await run.services.briefs.about(ZURICH)
+        await run.services.briefs.get(ZURICH)
         await lab.server(entry).restart()
 
     assert run.error is None

@@ -20,7 +20,7 @@ from gateway.lifecycle import StartTimeoutError
 from gateway.resources.opening import PermanentError
 from gateway.schema.migrate import migrate
 from gateway.settings import Settings
-from tests.end_to_end.running import ZURICH
+from tests.end_to_end.harness import ZURICH
 from tests.faults.harness import FaultLab, retries_captured
 from tests.faults.lifespan_run import LifespanRun
 from tests.support.entries import CONNECTED, entries_before
@@ -292,7 +292,7 @@ class TestRedis:
             await client.replicaof("127.0.0.1", "1")
             try:
                 async with lab.running() as run:
-                    brief = await run.services.briefs.about(ZURICH)
+                    brief = await run.services.briefs.get(ZURICH)
                     with pytest.raises(ReadOnlyError):
                         await run.services.redis.set("written", "never")
             finally:

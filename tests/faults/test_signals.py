@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.running import assert_problem_in_full
+from tests.end_to_end.harness import assert_problem_in_full
 from tests.faults.harness import FaultLab
 from tests.faults.signalled_process import MAX_STOP_DURATION, SignalledProcess
 from tests.support.entries import ENTRIES, entries_before
@@ -125,10 +125,7 @@ async def test_while_a_request_is_in_flight(lab: FaultLab, process: SignalledPro
 @pytest.mark.parametrize(
     "entry",
     # These three take their three seconds in the same way as the relay.
-    [
-        pytest.param(name, marks=pytest.mark.long) if name in {"reports", "views", "briefs"} else name
-        for name in ENTRIES
-    ],
+    [pytest.param(name, marks=pytest.mark.long) if name in {"writer", "views", "briefs"} else name for name in ENTRIES],
 )
 async def test_while_an_entry_stops(lab: FaultLab, process: SignalledProcess, entry: str) -> None:
     """An entry that hangs in the teardown is aborted and the rest exits; a second signal aborts the rest."""

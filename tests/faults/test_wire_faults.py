@@ -15,7 +15,7 @@ from gateway.devstack.open_meteo import Faults
 from gateway.devstack.weather import Weather
 from gateway.lifecycle import EventType, StartTimeoutError
 from gateway.lifecycle.entry import ABORT_GRACE
-from tests.end_to_end.running import ZURICH, forget
+from tests.end_to_end.harness import ZURICH, forget
 from tests.faults.harness import FaultLab
 from tests.faults.lifespan_run import LifespanRun
 from tests.support.entries import BY_NAME, CONNECTED, ENTRIES, WITH_SERVER, entries_before

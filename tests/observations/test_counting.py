@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.events.event import ObservationReported, ReportedObservation
-from gateway.observations.counting import Forgetting, count_observation, forget
+from gateway.events.messages import ObservationRef, ObservationReported
+from gateway.observations.counting import ConsumedEventsCleanup, count_observation, forget
 from gateway.schema.tables import consumed_events, places
 from tests.observations.conftest import PLACES
 from tests.support.waiting import wait_until
@@ -18,7 +18,7 @@ HERE = PLACES[0][0]
 
 
 def event() -> ObservationReported:
-    return ObservationReported.now(ReportedObservation(observation_id=1, place_id=HERE))
+    return ObservationReported.now(ObservationRef(observation_id=1, place_id=HERE))
 
 
 async def counted(database: AsyncEngine) -> int:
@@ -75,7 +75,7 @@ async def test_the_worker_forgets_in_small_steps(database: AsyncEngine, monkeypa
     await remember(database, 2500, days=31)
     assert await forget(database) == 1000
 
-    async with Forgetting(database).open():
+    async with ConsumedEventsCleanup(database).open():
 
         async def all_forgotten() -> bool:
             return await remembered(database) == 0

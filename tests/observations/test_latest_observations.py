@@ -11,7 +11,7 @@ from gateway.devstack.postgresql import PostgreSQL
 from gateway.observations.queries import _LATEST, Observation, latest_observations
 from gateway.places.seed import SHIPPED_TABLE, load, read
 from gateway.schema.migrate import migrate
-from gateway.schema.tables import LARGEST_PLACE_ID, observations
+from gateway.schema.tables import MAX_PLACE_ID, observations
 from gateway.schema.transaction import transaction
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -79,7 +79,7 @@ async def test_what_was_reported_at_the_same_time_comes_in_reverse(connection: A
     assert await notes(connection, HERE) == ["third", "second", "first"]
 
 
-@pytest.mark.parametrize("place_id", [NOWHERE, 1, -1, LARGEST_PLACE_ID, LARGEST_PLACE_ID + 1, 10**30])
+@pytest.mark.parametrize("place_id", [NOWHERE, 1, -1, MAX_PLACE_ID, MAX_PLACE_ID + 1, 10**30])
 async def test_a_place_without_observations_has_none(connection: AsyncConnection, place_id: int) -> None:
     await report(connection, HERE, "here")
     assert await latest_observations(connection, place_id) == []

@@ -18,7 +18,7 @@ from gateway.devstack.postgresql import PostgreSQL
 from gateway.devstack.rabbitmq import RabbitMQ as Server
 from gateway.events.channels import open_channel
 from gateway.events.topology import EXCHANGE, OBSERVATIONS, declare
-from gateway.observations.relay import BATCH, Relay
+from gateway.observations.relay import BATCH, OutboxRelay
 from gateway.resources.rabbitmq import RabbitMQ
 from gateway.schema.tables import outbox
 from tests.support.waiting import TIMEOUT, wait_until
@@ -65,9 +65,9 @@ def long_calls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def relay(database: AsyncEngine, rabbitmq: RabbitMQ) -> AsyncIterator[Relay]:
+async def relay(database: AsyncEngine, rabbitmq: RabbitMQ) -> AsyncIterator[OutboxRelay]:
     """A relay at work."""
-    relay = Relay(database, rabbitmq.connection)
+    relay = OutboxRelay(database, rabbitmq.connection)
     async with relay.open():
         yield relay
 
@@ -83,28 +83,28 @@ async def test_what_is_in_the_outbox_arrives_in_order_and_is_gone_then(
     database: AsyncEngine, rabbitmq: RabbitMQ
 ) -> None:
     ids = await enqueue(database, 2 * BATCH + 1)
-    async with Relay(database, rabbitmq.connection).open():
+    async with OutboxRelay(database, rabbitmq.connection).open():
         await emptied(database)
 
     assert await arrived(rabbitmq) == ids
 
 
 async def test_woken_it_works_at_once(
-    database: AsyncEngine, relay: Relay, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+    database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.observations.relay.POLL", 60)
     await enqueue(database)
-    relay.wake()
+    relay.notify()
     await emptied(database)  # it may have begun to wait before the patch
     await enqueue(database)
-    relay.wake()
+    relay.notify()
     await emptied(database)
 
     assert len(await arrived(rabbitmq)) == 2
 
 
 async def test_what_another_process_has_written_is_found_within_a_moment(
-    database: AsyncEngine, relay: Relay, rabbitmq: RabbitMQ
+    database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ
 ) -> None:
     await emptied(database)
     await enqueue(database)
@@ -118,8 +118,8 @@ async def test_what_another_process_has_written_is_found_within_a_moment(
 async def test_two_share_the_outbox_and_publish_nothing_twice(database: AsyncEngine, rabbitmq: RabbitMQ) -> None:
     """Each waits with its first batch until the other one has a batch, too."""
     ids = await enqueue(database, 10 * BATCH)
-    first, second = (Relay(database, rabbitmq.connection) for _ in range(2))
-    shares: Counter[Relay] = Counter()
+    first, second = (OutboxRelay(database, rabbitmq.connection) for _ in range(2))
+    shares: Counter[OutboxRelay] = Counter()
     both_have_a_batch = asyncio.Event()
     for each in (first, second):
         _count_what_it_publishes(each, shares, both_have_a_batch)
@@ -130,21 +130,23 @@ async def test_two_share_the_outbox_and_publish_nothing_twice(database: AsyncEng
     assert min(shares[first], shares[second]) >= BATCH
 
 
-def _count_what_it_publishes(relay: Relay, shares: "Counter[Relay]", both_have_a_batch: asyncio.Event) -> None:
+def _count_what_it_publishes(
+    relay: OutboxRelay, shares: "Counter[OutboxRelay]", both_have_a_batch: asyncio.Event
+) -> None:
     publish = relay._publisher.publish
 
-    async def counted(*arguments: object, within: float) -> None:
+    async def counted(*arguments: object, timeout: float) -> None:
         shares[relay] += 1
         if len(shares) == 2:
             both_have_a_batch.set()
         await both_have_a_batch.wait()
-        await publish(*arguments, within=within)  # type: ignore[arg-type]
+        await publish(*arguments, timeout=timeout)  # type: ignore[arg-type]
 
     relay._publisher.publish = counted  # type: ignore[method-assign, assignment]
 
 
 async def test_without_rabbitmq_the_outbox_grows_and_empties_once_it_is_back(
-    database: AsyncEngine, relay: Relay, rabbitmq: RabbitMQ, rabbitmq_server: Server
+    database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ, rabbitmq_server: Server
 ) -> None:
     ids = await enqueue(database)
     await emptied(database)
@@ -153,7 +155,7 @@ async def test_without_rabbitmq_the_outbox_grows_and_empties_once_it_is_back(
     try:
         for _ in range(3):
             ids += await enqueue(database)
-            relay.wake()
+            relay.notify()
 
         async def says_so() -> bool:
             return str(await relay.check()).startswith("outbox: 3 waiting, trying again: ")
@@ -171,14 +173,18 @@ async def test_without_rabbitmq_the_outbox_grows_and_empties_once_it_is_back(
 
 
 async def test_a_rabbitmq_that_stalls_makes_it_wait_and_nothing_is_lost(
-    database: AsyncEngine, relay: Relay, rabbitmq: RabbitMQ, rabbitmq_server: Server, monkeypatch: pytest.MonkeyPatch
+    database: AsyncEngine,
+    relay: OutboxRelay,
+    rabbitmq: RabbitMQ,
+    rabbitmq_server: Server,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("gateway.observations.relay.PUBLISH_WITHIN", 0.3)
     await enqueue(database)
     await emptied(database)
     with rabbitmq_server.suspended():
         ids = await enqueue(database, 3)
-        relay.wake()
+        relay.notify()
 
         async def says_so() -> bool:
             return "trying again" in str(await relay.check())
@@ -191,21 +197,21 @@ async def test_a_rabbitmq_that_stalls_makes_it_wait_and_nothing_is_lost(
 
 
 async def test_a_rabbitmq_that_comes_back_empty_has_everything_declared_again(
-    database: AsyncEngine, relay: Relay, channel: AbstractChannel, rabbitmq: RabbitMQ
+    database: AsyncEngine, relay: OutboxRelay, channel: AbstractChannel, rabbitmq: RabbitMQ
 ) -> None:
     await enqueue(database)
     await emptied(database)
     await channel.queue_delete(OBSERVATIONS.name)
     await channel.exchange_delete(EXCHANGE)
     ids = await enqueue(database)
-    relay.wake()
+    relay.notify()
     await emptied(database)
 
     assert await arrived(rabbitmq) == ids
 
 
 async def test_a_database_that_was_killed_is_worked_in_again_once_it_is_back(
-    database: AsyncEngine, relay: Relay, rabbitmq: RabbitMQ, postgresql_server: PostgreSQL
+    database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ, postgresql_server: PostgreSQL
 ) -> None:
     await enqueue(database)
     await emptied(database)
@@ -225,12 +231,12 @@ async def test_a_database_that_was_killed_is_worked_in_again_once_it_is_back(
 
 
 async def test_one_that_cannot_be_published_keeps_no_other_back(
-    database: AsyncEngine, relay: Relay, rabbitmq: RabbitMQ
+    database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ
 ) -> None:
     async with database.begin() as connection:
         await connection.execute(insert(outbox), {"event_id": uuid4(), "type": "of.no.queue", "body": "{}"})
     ids = await enqueue(database, 3)
-    relay.wake()
+    relay.notify()
 
     async def one_is_left() -> bool:
         return await depth(database) == 1
@@ -239,7 +245,7 @@ async def test_one_that_cannot_be_published_keeps_no_other_back(
     assert sorted(await arrived(rabbitmq)) == sorted(ids)
 
 
-async def test_the_check_says_how_many_dead_letters_there_are(relay: Relay, channel: AbstractChannel) -> None:
+async def test_the_check_says_how_many_dead_letters_there_are(relay: OutboxRelay, channel: AbstractChannel) -> None:
     await declare(channel)
     queue = await channel.declare_queue(OBSERVATIONS.name, passive=True)
     async with asyncio.timeout(TIMEOUT):
@@ -255,7 +261,7 @@ async def test_the_check_says_how_many_dead_letters_there_are(relay: Relay, chan
 
 
 async def test_the_check_counts_no_further_than_it_says(
-    database: AsyncEngine, relay: Relay, monkeypatch: pytest.MonkeyPatch
+    database: AsyncEngine, relay: OutboxRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.observations.relay.MOST_COUNTED", 2)
     async with database.connect() as others:  # who has them locked, so that they stay
@@ -269,7 +275,7 @@ async def test_a_mistake_of_ours_ends_it(database: AsyncEngine, rabbitmq: Rabbit
         await connection.execute(text("DROP TABLE outbox"))
 
     with pytest.raises(DBAPIError, match="outbox"):
-        async with asyncio.timeout(TIMEOUT), Relay(database, rabbitmq.connection).open():
+        async with asyncio.timeout(TIMEOUT), OutboxRelay(database, rabbitmq.connection).open():
             await asyncio.Event().wait()
 
 
@@ -280,13 +286,13 @@ class TestItsEnd:
     ) -> None:
         monkeypatch.setattr("gateway.observations.relay.LAST_MOMENT", TIMEOUT)
         ids = await enqueue(database, BATCH)
-        relay = Relay(database, rabbitmq.connection)
+        relay = OutboxRelay(database, rabbitmq.connection)
         publish = relay._publisher.publish
         in_flight = asyncio.Event()
 
-        async def noted(*arguments: object, within: float) -> None:
+        async def noted(*arguments: object, timeout: float) -> None:
             in_flight.set()
-            await publish(*arguments, within=within)  # type: ignore[arg-type]
+            await publish(*arguments, timeout=timeout)  # type: ignore[arg-type]
 
         relay._publisher.publish = noted  # type: ignore[method-assign, assignment]
         async with relay.open():
@@ -306,18 +312,18 @@ class TestItsEnd:
         rabbitmq_server: Server,
         postgresql_server: PostgreSQL,
     ) -> None:
-        async with Relay(database, rabbitmq.connection).open():
+        async with OutboxRelay(database, rabbitmq.connection).open():
             await enqueue(database)
             await emptied(database)
         ids = await enqueue(database, 3)
         server = rabbitmq_server if stalls == "rabbitmq" else postgresql_server
         with server.suspended():
-            async with Relay(database, rabbitmq.connection).open():
+            async with OutboxRelay(database, rabbitmq.connection).open():
                 await wait_until(at_work(database), "it is at work")
                 began = time.monotonic()
             assert time.monotonic() - began < 20  # a call to the server takes sixty
 
-        async with Relay(database, rabbitmq.connection).open():
+        async with OutboxRelay(database, rabbitmq.connection).open():
             await emptied(database)
         assert set(ids) <= set(await arrived(rabbitmq))
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from faultlab import ResourceSnapshot
-from tests.end_to_end.running import assert_nothing_is_left
+from tests.end_to_end.harness import assert_nothing_is_left
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from tests.end_to_end.running import Process
+from tests.end_to_end.harness import Process
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ from gateway.places import queries
 from gateway.places.folding import fold
 from gateway.places.queries import Place, get, search
 from gateway.places.seed import SHIPPED_TABLE, read
-from gateway.schema.tables import LARGEST_PLACE_ID, places
+from gateway.schema.tables import MAX_PLACE_ID, places
 
 ZURICH = Place(
     id=2657896,
@@ -99,7 +99,7 @@ class TestGet:
     async def test_a_known_place(self, full: AsyncConnection) -> None:
         assert await get(full, ZURICH.id) == ZURICH
 
-    @pytest.mark.parametrize("place_id", [1, 0, -1, LARGEST_PLACE_ID, LARGEST_PLACE_ID + 1, -(10**30), 10**30])
+    @pytest.mark.parametrize("place_id", [1, 0, -1, MAX_PLACE_ID, MAX_PLACE_ID + 1, -(10**30), 10**30])
     async def test_an_unknown_place_is_none(self, full: AsyncConnection, place_id: int) -> None:
         assert await get(full, place_id) is None
 

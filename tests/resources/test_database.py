@@ -8,7 +8,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 
 from gateway.devstack.stack import Devstack
-from gateway.resources.database import CLOSE_WITHIN, DatabaseEngine, is_away
+from gateway.resources.database import CLOSE_WITHIN, DatabaseEngine, is_unavailable
 from gateway.settings import DatabaseSettings
 from tests.support.waiting import wait_until
 
@@ -41,7 +41,7 @@ async def test_a_server_that_closes_each_new_connection_is_away_and_no_mistake_o
         with pytest.raises(DBAPIError) as caught:
             async with engine.connect() as connection:
                 await connection.execute(text("select 1"))
-        assert is_away(caught.value)
+        assert is_unavailable(caught.value)
 
 
 async def test_whoever_is_cancelled_waits_but_a_moment_for_a_server_that_has_stopped(

@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from gateway.resources import model as module
 from gateway.resources.model import (
     FEATURES,
-    INLINE_DAYS,
-    LARGEST_FILE,
+    MAX_FILE_BYTES,
+    MAX_INLINE_BATCH,
     TOLERANCE,
     Day,
+    InvalidModelError,
     Model,
     ModelResource,
-    UnusableModelError,
     features,
     load,
     season,
@@ -64,7 +64,7 @@ KNOWN_PROBABILITY = 0.8006
 
 DIFFERENT_DAYS = [
     seattle(n % 7 * 1.5, temperature_max_c=5 + n % 30, temperature_min_c=n % 5, on=date(2024, 1, 1) + timedelta(days=n))
-    for n in range(2 * INLINE_DAYS + 1)
+    for n in range(2 * MAX_INLINE_BATCH + 1)
 ]
 
 DAYS_ON_EARTH = st.builds(
@@ -243,7 +243,7 @@ class TestPrecipitationProbability:
             bold = load(path, worker)
 
             assert pytest.approx(0.6) == bold.precipitation_probability(seattle(1))
-            with pytest.raises(UnusableModelError, match="no probability"):
+            with pytest.raises(InvalidModelError, match="no probability"):
                 bold.precipitation_probability(seattle(10))
 
 
@@ -279,7 +279,9 @@ def threads() -> set[str]:
 
 
 class TestPrecipitationProbabilities:
-    @pytest.mark.parametrize("count", [0, 1, INLINE_DAYS, INLINE_DAYS + 1, 2 * INLINE_DAYS, 2 * INLINE_DAYS + 1])
+    @pytest.mark.parametrize(
+        "count", [0, 1, MAX_INLINE_BATCH, MAX_INLINE_BATCH + 1, 2 * MAX_INLINE_BATCH, 2 * MAX_INLINE_BATCH + 1]
+    )
     async def test_are_those_of_the_days_one_by_one(self, resource: ModelResource, count: int) -> None:
         """In order, none lost where a chunk ends."""
         days = DIFFERENT_DAYS[:count]
@@ -294,7 +296,7 @@ class TestPrecipitationProbabilities:
         async with resource.open() as model:
             gate = model._session = Gate(model._session)
             gate.opened.set()
-            await model.precipitation_probabilities(DIFFERENT_DAYS[:INLINE_DAYS])
+            await model.precipitation_probabilities(DIFFERENT_DAYS[:MAX_INLINE_BATCH])
 
         assert [threading.current_thread().name] == gate.threads
 
@@ -407,7 +409,7 @@ class TestLoad:
         """One byte more than the limit, without reading on."""
         path = tmp_path / "model.onnx"
         with path.open("wb") as file:
-            file.truncate(LARGEST_FILE + 1)
+            file.truncate(MAX_FILE_BYTES + 1)
 
         assert "is no model to serve: it has more than 100 MB. " in self.refusal(path)
 
@@ -453,7 +455,7 @@ class TestModelResource:
         """The check asks the model: it does not only look whether there is one."""
         async with resource.open() as model:
             model.metadata["known_probability"] = "0.1"
-            with pytest.raises(UnusableModelError, match=r"answers 0\.80.. where its metadata says 0\.1000"):
+            with pytest.raises(InvalidModelError, match=r"answers 0\.80.. where its metadata says 0\.1000"):
                 await resource.check()
 
     async def test_answers_nobody_once_it_is_closed(self, resource: ModelResource) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.devstack.postgresql import PostgreSQL
-from gateway.resources.database import DatabaseEngine, is_away, is_transient
+from gateway.resources.database import DatabaseEngine, is_transient, is_unavailable
 from gateway.resources.opening import PermanentError
 from gateway.schema.migrate import migrate
 from gateway.settings import DatabaseSettings
@@ -219,7 +219,7 @@ async def test_it_passes_by_itself_when_it_is(
 
     assert type(_of_the_driver(error)) is kind
     assert is_transient(error), repr(error)
-    assert is_away(error)
+    assert is_unavailable(error)
 
 
 @pytest.mark.parametrize("cause", [idle_for_too_long, terminated_in_between], ids=lambda it: it.__name__)
@@ -230,7 +230,7 @@ async def test_it_passes_by_itself_that_it_has_ended_between_two_statements(
     error = await cause(database, postgresql_server)
 
     assert is_transient(error), repr(error)
-    assert is_away(error)
+    assert is_unavailable(error)
 
 
 def _of_the_driver(error: Exception) -> BaseException | None:
@@ -304,7 +304,7 @@ async def test_it_stays_when_it_is(database: AsyncEngine, statements: tuple[str,
 
     assert type(_of_the_driver(error)) is kind
     assert not is_transient(error)
-    assert not is_away(error)
+    assert not is_unavailable(error)
 
 
 async def test_what_the_driver_cannot_encode_stays(database: AsyncEngine) -> None:
@@ -312,7 +312,7 @@ async def test_what_the_driver_cannot_encode_stays(database: AsyncEngine) -> Non
         error = await failure(connection.execute(text("SELECT cast(:it AS integer)"), {"it": "no number"}))
 
     assert type(_of_the_driver(error)) is asyncpg.DataError
-    assert not is_away(error)
+    assert not is_unavailable(error)
 
 
 async def test_a_database_that_is_gone_waits_for_a_person(database: AsyncEngine, postgresql_server: PostgreSQL) -> None:
@@ -326,9 +326,9 @@ async def test_a_database_that_is_gone_waits_for_a_person(database: AsyncEngine,
 
     assert isinstance(error, PermanentError)
     assert not is_transient(error)
-    assert is_away(error)
+    assert is_unavailable(error)
 
 
 def test_nothing_is_no_trouble() -> None:
     assert not is_transient(None)
-    assert not is_away(None)
+    assert not is_unavailable(None)

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.schema.migrate import migrate
-from gateway.schema.tables import CONDITIONS, LONGEST_NOTE, metadata, observations, places
+from gateway.schema.tables import CONDITIONS, MAX_NOTE_LENGTH, metadata, observations, places
 
 # All that PostgreSQL itself says of the tables: columns, constraints, indexes, options.
 CATALOGUE = text("""
@@ -86,7 +86,7 @@ async def test_every_condition_can_be_reported(migrated: AsyncConnection, condit
         ({"condition": "hail"}, "ck_observations_condition"),
         ({"temperature_c": float("nan")}, "ck_observations_temperature_c"),
         ({"temperature_c": -273.0}, "ck_observations_temperature_c"),
-        ({"note": "x" * (LONGEST_NOTE + 1)}, "ck_observations_note"),
+        ({"note": "x" * (MAX_NOTE_LENGTH + 1)}, "ck_observations_note"),
     ],
     ids=["unknown place", "unknown condition", "no temperature", "impossible temperature", "long note"],
 )

@@ -77,7 +77,7 @@ TABLE = [
     ),
     EntrySpec(name="model"),
     EntrySpec(name="relay"),
-    EntrySpec(name="reports"),
+    EntrySpec(name="writer"),
     EntrySpec(name="views"),
     EntrySpec(name="briefs"),
 ]

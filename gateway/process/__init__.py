@@ -1,0 +1,1 @@
+"""The parts of any of the processes that FastAPI does not know: signals, exit status, watchdog, listener."""
