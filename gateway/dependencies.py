@@ -51,7 +51,7 @@ async def get_journal(request: Request) -> Journal:
 
 
 async def get_observation_writer(request: Request) -> ObservationWriter:
-    return get_services(request).observation_writer
+    return get_services(request).writer
 
 
 async def get_session(request: Request) -> AsyncGenerator[AsyncSession]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from sqlalchemy.exc import DBAPIError
 
 from gateway.lifecycle import StartError, StartTimeoutError, TeardownError, format_error
-from gateway.resources.opening import PermanentError
+from gateway.resources.base import PermanentError
 from gateway.settings import PREFIX, Settings, address
 
 _WHERE: dict[str, tuple[str, Callable[[Settings], str]]] = {

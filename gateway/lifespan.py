@@ -17,8 +17,8 @@ from gateway.logs import log_event
 from gateway.observations.relay import OutboxRelay
 from gateway.observations.writer import ObservationWriter
 from gateway.readiness import Readiness
+from gateway.resources.base import TEARDOWN_SHARE, enter_resource
 from gateway.resources.database import DatabaseEngine
-from gateway.resources.entering import TEARDOWN_SHARE, enter
 from gateway.resources.http import HttpClient
 from gateway.resources.model import Model, ModelResource
 from gateway.resources.rabbitmq import RabbitMQ, RabbitMQConnection
@@ -35,7 +35,7 @@ class Services:
     redis: Redis
     rabbitmq: RabbitMQ
     model: Model
-    observation_writer: ObservationWriter
+    writer: ObservationWriter
     views: ViewPublisher
     briefs: BriefService
     readiness: Readiness
@@ -58,28 +58,27 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
     ) as stack:
         app.state.stack = stack  # for the server, which may have to force a stop
 
-        http = await enter(stack, HttpClient(settings.http, settings.instance))
-        database = await enter(stack, DatabaseEngine(settings.database, settings.instance))
-        redis = await enter(stack, RedisPool(settings.redis, settings.instance))
-        rabbitmq = await enter(stack, RabbitMQConnection(settings.rabbitmq, settings.instance))
-        model = await enter(stack, ModelResource(settings.model))
+        http = await enter_resource(stack, HttpClient(settings.http, settings.instance))
+        database = await enter_resource(stack, DatabaseEngine(settings.database, settings.instance))
+        redis = await enter_resource(stack, RedisPool(settings.redis, settings.instance))
+        rabbitmq = await enter_resource(stack, RabbitMQConnection(settings.rabbitmq, settings.instance))
+        model = await enter_resource(stack, ModelResource(settings.model))
 
         # What works with them comes after them, so that it ends before they do.
-        relay = OutboxRelay(database, rabbitmq.connection)
-        await stack.enter("relay", relay.open(), start_timeout=1, stop_timeout=3, abort=relay.abort, check=relay.check)
-        observation_writer = ObservationWriter(database, on_stored=relay.notify)
-        await stack.enter("writer", observation_writer.open(), start_timeout=1, stop_timeout=3)
-        views = ViewPublisher(rabbitmq.connection)
-        await stack.enter("views", views.open(), start_timeout=1, stop_timeout=3, check=views.check)
-        briefs = BriefService(
-            http=http,
-            database=database,
-            redis=redis,
-            model=model,
-            viewed=views.add,
-            timeout=settings.brief_timeout,
+        relay = await enter_resource(stack, OutboxRelay(database, rabbitmq.connection))
+        writer = await enter_resource(stack, ObservationWriter(database, on_stored=relay.notify))
+        views = await enter_resource(stack, ViewPublisher(rabbitmq.connection))
+        briefs = await enter_resource(
+            stack,
+            BriefService(
+                http=http,
+                database=database,
+                redis=redis,
+                model=model,
+                on_viewed=views.record,
+                timeout=settings.brief_timeout,
+            ),
         )
-        await stack.enter("briefs", briefs.open(), start_timeout=1, stop_timeout=3)
 
         stack.mark_started()
         yield {
@@ -89,7 +88,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
                 redis=redis,
                 rabbitmq=rabbitmq,
                 model=model,
-                observation_writer=observation_writer,
+                writer=writer,
                 views=views,
                 briefs=briefs,
                 readiness=Readiness(stack, grace=settings.ready_grace),

@@ -21,8 +21,8 @@ from gateway.logs import log_event
 from gateway.observations.counting import ConsumedEventsCleanup, count_observation
 from gateway.process.signals import DIED, FORCED, START_FAILED, STOPPED, UNCLEAN, ShutdownSignals
 from gateway.process.watchdog import run
+from gateway.resources.base import TEARDOWN_SHARE, enter_resource
 from gateway.resources.database import DatabaseEngine, is_unavailable
-from gateway.resources.entering import TEARDOWN_SHARE, enter
 from gateway.resources.rabbitmq import RabbitMQConnection
 from gateway.resources.redis import RedisPool
 from gateway.settings import Settings
@@ -40,29 +40,31 @@ log = structlog.get_logger("gateway.worker")
 async def working(stack: LifecycleStack, settings: Settings, alive: Path | None = None) -> AsyncGenerator[None]:
     """Enter what the worker owns, in order, and then what works with it."""
     async with stack:
-        database = await enter(stack, DatabaseEngine(settings.database, settings.instance))
-        redis = await enter(stack, RedisPool(settings.redis, settings.instance))
-        rabbitmq = (await enter(stack, RabbitMQConnection(settings.rabbitmq, settings.instance))).connection
+        database = await enter_resource(stack, DatabaseEngine(settings.database, settings.instance))
+        redis = await enter_resource(stack, RedisPool(settings.redis, settings.instance))
+        rabbitmq = (await enter_resource(stack, RabbitMQConnection(settings.rabbitmq, settings.instance))).connection
 
         counting = Consumer(
+            "observations",
             rabbitmq,
             OBSERVATIONS,
             ObservationReported,
             partial(count_observation, database),
-            is_unavailable=is_unavailable,
+            is_transient=is_unavailable,
             prefetch=PREFETCH,
         )
-        await stack.enter("observations", counting.open(), start_timeout=1, stop_timeout=3)
+        await enter_resource(stack, counting)
         viewing = Consumer(
+            "views",
             rabbitmq,
             VIEWS,
             BriefViewed,
             partial(add_views, redis),
-            is_unavailable=lambda error: isinstance(error, RedisError | OSError),
+            is_transient=lambda error: isinstance(error, RedisError | OSError),
             prefetch=PREFETCH,
         )
-        await stack.enter("views", viewing.open(), start_timeout=1, stop_timeout=3)
-        await stack.enter("forgetting", ConsumedEventsCleanup(database).open(), start_timeout=1, stop_timeout=3)
+        await enter_resource(stack, viewing)
+        await enter_resource(stack, ConsumedEventsCleanup(database))
         if alive is not None:
             await stack.enter("alive", heartbeat_file(alive), start_timeout=1, stop_timeout=3)
         stack.mark_started()

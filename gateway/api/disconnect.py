@@ -8,7 +8,7 @@ PATIENCE = 0.1
 """Seconds before we look. Most answers take less, and need not pay for a task that watches."""
 
 
-class cancel_on_disconnect:
+class cancel_on_disconnect:  # noqa: N801 - used like a function
     """Cancels what is awaited in it once the client has gone: nobody would read the answer.
 
     The request must have no body, or have read it.

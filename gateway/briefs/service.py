@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, ItemsView
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import httpx
 from pydantic import Field
@@ -23,6 +23,7 @@ from gateway.briefs.weather_cache import WeatherCache, WeatherResult, read
 from gateway.concurrency import TaskPool
 from gateway.observations.queries import Observation
 from gateway.places.queries import Place
+from gateway.resources.base import Resource
 from gateway.resources.model import Day, Model
 from gateway.resources.reading import DatabaseReader, RedisReader
 
@@ -78,11 +79,13 @@ class Brief:
     sections: Sections
 
 
-class BriefService:
+class BriefService(Resource["BriefService"]):
     """Answers what is known about places, from all backends, within `timeout` seconds.
 
     Briefs that are asked for together share one statement to PostgreSQL and one command to Redis.
     """
+
+    name = "briefs"
 
     def __init__(
         self,
@@ -91,13 +94,14 @@ class BriefService:
         database: AsyncEngine,
         redis: Redis,
         model: Model,
-        viewed: Callable[[int], object],
+        on_viewed: Callable[[int], object],
         timeout: float,
     ) -> None:
-        """Ask nothing yet. `viewed` is called with the id of each place whose brief was put together, and takes no time."""
+        """Ask nothing yet. `on_viewed` is called with the id of each place whose brief was put together, and takes no time."""
+        super().__init__()
         self._model = model
         self._outlook_of = lru_cache(OUTLOOKS)(self._predict)  # the same day has the same, and the model takes its time
-        self._viewed = viewed
+        self._on_viewed = on_viewed
         self._questions = TaskPool()
         call_within = max(CALL_WITHIN, timeout)
         self._readers = (DatabaseReader(database), RedisReader(redis))
@@ -105,13 +109,13 @@ class BriefService:
         self._forecasts = WeatherCache(http=http, redis=redis, questions=self._questions, timeout=call_within)
 
     @asynccontextmanager
-    async def open(self) -> AsyncGenerator[None]:
+    async def open(self) -> AsyncGenerator[Self]:
         """Before this is left, whatever is still being asked has ended, and the pools have their connections back."""
         async with AsyncExitStack() as stack:
             for reader in self._readers:
                 stack.push_async_callback(reader.close)
             stack.push_async_callback(self._questions.aclose)
-            yield
+            yield self
 
     async def get_many(self, place_ids: Collection[int]) -> list[Brief | None]:
         """Put together the briefs of several places, in their order. None: there is no such place.
@@ -140,7 +144,7 @@ class BriefService:
         outlook = self._outlook(known.place, weather)
         observations = _observations(known, lookup.known_took)
         popularity = await _popularity(place_id, lookup)
-        self._viewed(place_id)
+        self._on_viewed(place_id)
         return Brief(
             place=known.place,
             complete=UNAVAILABLE not in (weather.status, outlook.status, observations.status, popularity.status),

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Self
 
 import structlog
 from aio_pika import RobustConnection
@@ -11,6 +12,7 @@ from aio_pika import RobustConnection
 from gateway.concurrency import background_task, wait_for_event
 from gateway.events.messages import BriefViewed, ViewCounts, encode
 from gateway.events.publisher import Publisher, PublishError
+from gateway.resources.base import Resource
 
 EVERY = 0.25
 """Seconds between two events."""
@@ -24,10 +26,13 @@ MOST_WAITING = 10_000
 log = structlog.get_logger("gateway.views")
 
 
-class ViewPublisher:
+class ViewPublisher(Resource["ViewPublisher"]):
     """Counts views, and publishes the counts now and then. What cannot be published is dropped, and that is counted."""
 
+    name = "views"
+
     def __init__(self, rabbitmq: RobustConnection) -> None:
+        super().__init__()
         self.dropped = 0
         """How many views were lost."""
         self._publisher = Publisher(rabbitmq)
@@ -36,7 +41,7 @@ class ViewPublisher:
         self._any = asyncio.Event()
         self._stopping = asyncio.Event()
 
-    def add(self, place_id: int) -> None:
+    def record(self, place_id: int) -> None:
         """Count a view of the brief of a place. It takes no time, and never fails."""
         if self._count >= MOST_WAITING:
             self.dropped += 1
@@ -46,12 +51,12 @@ class ViewPublisher:
         self._any.set()
 
     @asynccontextmanager
-    async def open(self) -> AsyncGenerator[None]:
+    async def open(self) -> AsyncGenerator[Self]:
         """Publish until this is left, and what is left then."""
         async with background_task(
             self._work(), name="views", stop=self._stop, stop_timeout=2 * PUBLISH_WITHIN + EVERY
         ):
-            yield
+            yield self
 
     def _stop(self) -> None:
         self._stopping.set()

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import structlog
 from aio_pika import RobustConnection
@@ -15,6 +15,7 @@ from gateway.events.messages import Event, PoisonMessageError, decode
 from gateway.events.topology import Queue, declare
 from gateway.lifecycle import format_error
 from gateway.lifecycle.cancellation import current_task_cancelled
+from gateway.resources.base import Resource
 
 E = TypeVar("E", bound=Event)
 
@@ -34,7 +35,7 @@ class HandlerError(Exception):
     """A handler failed for a reason that does not pass by itself: a mistake of ours."""
 
 
-class Consumer(Generic[E]):
+class Consumer(Resource["Consumer[E]"], Generic[E]):
     """Calls a handler for each event in a queue. A message may come more than once: the handler has to know it again.
 
     - Done: it is acknowledged, and gone.
@@ -47,31 +48,35 @@ class Consumer(Generic[E]):
 
     def __init__(
         self,
+        name: str,
         rabbitmq: RobustConnection,
         queue: Queue,
         kind: type[E],
         handle: Callable[[E], Awaitable[None]],
         *,
-        is_unavailable: Callable[[Exception], bool],
+        is_transient: Callable[[Exception], bool],
         prefetch: int,
     ) -> None:
         """Make one that is not consuming yet.
 
         Args:
+            name: the name of its entry.
             rabbitmq: comes back by itself when it is lost.
             queue: what to consume.
             kind: of the events in it.
             handle: called for each, several at once.
-            is_unavailable: whether what the handler raised passes by itself.
+            is_transient: whether what the handler raised passes by itself.
             prefetch: how many messages there are here at once.
         """
+        super().__init__()
+        self.name = name
         self.poison = 0
         """How many messages were rejected."""
         self._rabbitmq = rabbitmq
         self._queue = queue
         self._kind = kind
         self._handle = handle
-        self._is_away = is_unavailable
+        self._is_away = is_transient
         self._prefetch = prefetch
         self._handling: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -79,12 +84,12 @@ class Consumer(Generic[E]):
         self._log = log.bind(queue=queue.name)
 
     @asynccontextmanager
-    async def open(self) -> AsyncGenerator[None]:
+    async def open(self) -> AsyncGenerator[Self]:
         """Consume until this is left. It ends by itself only by a mistake of ours."""
         self._broken = asyncio.get_running_loop().create_future()
         within = LAST_MOMENT + 3 * CLOSE_WITHIN
         async with background_task(self._work(), name=self._queue.name, stop=self._stopping.set, stop_timeout=within):
-            yield
+            yield self
 
     async def _work(self) -> None:
         backoff = Backoff()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Self
 
 from sqlalchemy import Interval, bindparam, delete, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.concurrency import background_task
 from gateway.events.messages import ObservationReported
+from gateway.resources.base import Resource
 from gateway.resources.database import is_unavailable
 from gateway.schema.tables import consumed_events, places
 
@@ -57,17 +59,20 @@ async def forget(database: AsyncEngine, *, age: timedelta = REMEMBER) -> int:
         return (await connection.execute(_FORGET, {"age": age})).rowcount
 
 
-class ConsumedEventsCleanup:
+class ConsumedEventsCleanup(Resource["ConsumedEventsCleanup"]):
     """Forgets old events, some at a time."""
 
+    name = "cleanup"
+
     def __init__(self, database: AsyncEngine) -> None:
+        super().__init__()
         self._database = database
 
     @asynccontextmanager
-    async def open(self) -> AsyncGenerator[None]:
+    async def open(self) -> AsyncGenerator[Self]:
         """Forget until this is left."""
         async with background_task(self._work(), name="forgetting"):
-            yield
+            yield self
 
     async def _work(self) -> None:
         while True:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any, Self, cast
 from uuid import UUID
 
 import asyncpg
@@ -18,6 +18,7 @@ from gateway.events.publisher import Publisher, PublishError
 from gateway.events.topology import DEAD_LETTERS
 from gateway.lifecycle import format_error
 from gateway.lifecycle.cancellation import current_task_cancelled
+from gateway.resources.base import Resource
 from gateway.resources.database import is_unavailable
 from gateway.schema.tables import outbox
 
@@ -52,13 +53,16 @@ _DEPTH = select(func.count()).select_from(select(outbox.c.id).limit(bindparam("m
 log = structlog.get_logger("gateway.relay")
 
 
-class OutboxRelay:
+class OutboxRelay(Resource["OutboxRelay"]):
     """Publishes what is in the outbox, in the order in which it came, and deletes what the broker has confirmed.
 
     What was published and not deleted, because one of the two went away in between, is published again.
     """
 
+    name = "relay"
+
     def __init__(self, database: AsyncEngine, rabbitmq: RobustConnection) -> None:
+        super().__init__()
         self._database = database
         self._rabbitmq = rabbitmq
         self._publisher = Publisher(rabbitmq)
@@ -72,12 +76,12 @@ class OutboxRelay:
         self._woken.set()
 
     @asynccontextmanager
-    async def open(self) -> AsyncGenerator[None]:
+    async def open(self) -> AsyncGenerator[Self]:
         """Work until this is left. It ends by itself only by a mistake of ours."""
         async with background_task(
             self._work(), name="relay", stop=self._stop, stop_timeout=LAST_MOMENT, abort=self.abort
         ):
-            yield
+            yield self
 
     def _stop(self) -> None:
         self._stopping.set()

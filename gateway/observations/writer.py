@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import Self
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.observations.queries import Observation
 from gateway.observations.store import NewObservation, insert_observation
+from gateway.resources.base import Resource
 from gateway.resources.database import is_unavailable
 
 WITHIN = 2.0
@@ -24,20 +26,23 @@ class WriteUnavailableError(Exception):
     """The database is away, or takes too long: the report may be stored, or become so, or not."""
 
 
-class ObservationWriter:
+class ObservationWriter(Resource["ObservationWriter"]):
     """Stores what is reported: each write is a task of its own, which a caller that gives up does not end."""
+
+    name = "writer"
 
     def __init__(self, database: AsyncEngine, on_stored: Callable[[], object]) -> None:
         """`on_stored` is called after each commit."""
+        super().__init__()
         self._database = database
         self._on_stored = on_stored
         self._writing: set[asyncio.Task[Observation]] = set()
 
     @asynccontextmanager
-    async def open(self) -> AsyncGenerator[None]:
+    async def open(self) -> AsyncGenerator[Self]:
         """Before this is left, every write has ended."""
         try:
-            yield
+            yield self
         finally:
             if self._writing:
                 await asyncio.wait(self._writing, timeout=LAST_MOMENT)

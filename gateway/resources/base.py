@@ -1,37 +1,92 @@
-"""The shape that every resource has."""
+"""The shape of every entry of the lifespan, how it is entered, and how its startup is retried."""
 
+import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import ClassVar, Generic, TypeVar
+from typing import Generic, TypeVar
 
+import stamina
+
+from gateway.lifecycle import LifecycleStack
 from gateway.settings import ResourceSettings
 
 T = TypeVar("T")
 Entered_co = TypeVar("Entered_co", covariant=True)
 
+WORKER_START_TIMEOUT = 1.0
+WORKER_STOP_TIMEOUT = 3.0
+
+TEARDOWN_SHARE = 0.9  # of the shutdown timeout; the rest is for aborting the entries that are left
+
+
+class PermanentError(Exception):
+    """A retry would not help. The message names the setting and what to do, and has no secret."""
+
 
 class Resource(ABC, Generic[Entered_co]):
-    """Something that is opened once a process and shared.
+    """Something that is opened once per process and shared, or a background worker that uses such resources.
 
-    Making one opens nothing. `open()` is entered and left by the lifecycle core, once, each within a deadline.
+    Creating one opens nothing. The lifecycle core enters and exits `open()` once, each with a timeout.
+
+    Attributes:
+        name: its name in settings, journal and errors.
+        start_timeout: seconds for entering.
+        stop_timeout: seconds for exiting.
     """
 
-    name: ClassVar[str]
-    """What it is called everywhere: in settings, journal and errors."""
+    name: str
 
-    settings: ResourceSettings
+    def __init__(self, timeouts: ResourceSettings | None = None) -> None:
+        """Without `timeouts`, use those of a background worker, which waits for no server when it is entered."""
+        self.start_timeout = timeouts.start_timeout if timeouts else WORKER_START_TIMEOUT
+        self.stop_timeout = timeouts.stop_timeout if timeouts else WORKER_STOP_TIMEOUT
 
     @abstractmethod
     def open(self) -> AbstractAsyncContextManager[Entered_co]:
-        """Acquire, verify that it works, yield what others use, release.
+        """Acquire, verify, yield the value that others use, release.
 
         Raises:
-            PermanentError: asking again would not help; the message says what to do.
+            PermanentError: a retry would not help.
         """
 
     def abort(self) -> None:
-        """Drop what is still held, at once and without waiting: the release failed or took too long."""
+        """Close the transports immediately, without waiting: the release failed or took too long."""
 
-    @abstractmethod
     async def check(self) -> str | None:
-        """Ask whether it works now. Return a remark, or None; raise if it does not."""
+        """Return a detail or None if it works now; raise if it does not."""
+        return None
+
+
+async def enter_resource(stack: LifecycleStack, resource: Resource[T]) -> T:
+    """Enter `resource` under its name, with its timeouts, its `abort` and its health check."""
+    return await stack.enter(
+        resource.name,
+        resource.open(),
+        start_timeout=resource.start_timeout,
+        stop_timeout=resource.stop_timeout,
+        abort=resource.abort,
+        check=resource.check,
+    )
+
+
+async def retry_transient(attempt: Callable[[], Awaitable[T]], *, is_transient: Callable[[Exception], bool]) -> T:
+    """Await `attempt()` until it succeeds, with backoff and jitter, as long as its errors are transient.
+
+    There is no limit: the start timeout of the entry is the limit. A cancellation is raised from the last error, so that
+    the timeout error can name it.
+    """
+    last: Exception | None = None
+    try:
+        async for retry in stamina.retry_context(
+            on=is_transient, attempts=None, timeout=None, wait_initial=0.05, wait_max=1.0, wait_jitter=0.05
+        ):
+            with retry:
+                try:
+                    return await attempt()
+                except Exception as error:
+                    last = error
+                    raise
+    except asyncio.CancelledError as cancelled:
+        raise cancelled from last
+    raise AssertionError("unreachable: the loop ends by returning or raising")

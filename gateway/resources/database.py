@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import ClassVar
 from weakref import WeakSet
 
 import asyncpg
@@ -13,8 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from gateway.resources.base import Resource
-from gateway.resources.opening import PermanentError, opened
+from gateway.resources.base import PermanentError, Resource, retry_transient
 from gateway.resources.reading import KEPT
 from gateway.schema.revision import current_revision, mismatch
 from gateway.schema.transaction import DEFAULT_SSL_MODE
@@ -105,10 +103,11 @@ class DatabaseEngine(Resource[AsyncEngine]):
     `dispose()` leaves those that are checked out, and when it is cancelled the rest as well: `abort()` terminates them.
     """
 
-    name: ClassVar[str] = "database"
+    name = "database"
 
     def __init__(self, settings: DatabaseSettings, instance: str) -> None:
-        self.settings: DatabaseSettings = settings
+        super().__init__(settings)
+        self.settings = settings
         self._instance = instance
         self._raw: WeakSet[asyncpg.Connection] = WeakSet()
         self._engine: AsyncEngine | None = None
@@ -125,7 +124,7 @@ class DatabaseEngine(Resource[AsyncEngine]):
         )
         event.listen(engine.sync_engine, "checkout", _refuse_closed)
         try:
-            await opened(self._verify, transient=is_transient)
+            await retry_transient(self._verify, is_transient=is_transient)
             yield engine
         finally:
             # From now on nobody connects any more: a disposed engine would, and nobody would close it.

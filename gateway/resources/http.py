@@ -4,7 +4,6 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import ClassVar
 
 import aiohttp
 import httpx
@@ -34,10 +33,11 @@ class HttpClient(Resource[httpx.AsyncClient]):
     a health finding, not a failed startup. It has no timeout of its own: whoever asks has a deadline.
     """
 
-    name: ClassVar[str] = "http"
+    name = "http"
 
     def __init__(self, settings: HttpSettings, instance: str) -> None:
-        self.settings: HttpSettings = settings
+        super().__init__(settings)
+        self.settings = settings
         self._instance = instance
         self._client: httpx.AsyncClient | None = None
         self._connector: aiohttp.TCPConnector | None = None

@@ -14,10 +14,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from gateway.resources.base import Resource
-from gateway.resources.opening import PermanentError
+from gateway.resources.base import PermanentError, Resource
 from gateway.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -247,10 +246,11 @@ class ModelResource(Resource[Model]):
     it loads. Only a file system that hangs could hold it longer, and with it the exit of the interpreter.
     """
 
-    name: ClassVar[str] = "model"
+    name = "model"
 
     def __init__(self, settings: ModelSettings) -> None:
-        self.settings: ModelSettings = settings
+        super().__init__(settings)
+        self.settings = settings
         self._worker: Executor | None = None
         self._model: Model | None = None
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 from weakref import WeakSet
 
 from aio_pika import RobustConnection
@@ -14,8 +14,7 @@ from aio_pika.exceptions import AuthenticationError, InvalidFrameError, Probable
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
 from yarl import URL
 
-from gateway.resources.base import Resource
-from gateway.resources.opening import PermanentError, opened
+from gateway.resources.base import PermanentError, Resource, retry_transient
 from gateway.settings import RabbitMQSettings, address
 
 RECONNECT_INTERVAL = 0.5
@@ -41,10 +40,11 @@ class RabbitMQConnection(Resource[RabbitMQ]):
     leaves: a transport whose handshake ends in the very tick of the cancellation.
     """
 
-    name: ClassVar[str] = "rabbitmq"
+    name = "rabbitmq"
 
     def __init__(self, settings: RabbitMQSettings, instance: str) -> None:
-        self.settings: RabbitMQSettings = settings
+        super().__init__(settings)
+        self.settings = settings
         self._instance = instance
         self._transports = _Transports()
         self._opened: RabbitMQ | None = None
@@ -52,7 +52,7 @@ class RabbitMQConnection(Resource[RabbitMQ]):
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[RabbitMQ]:
         try:
-            self._opened = await opened(self._connect, transient=_transient)
+            self._opened = await retry_transient(self._connect, is_transient=_transient)
             try:
                 yield self._opened
             finally:

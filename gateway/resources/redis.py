@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import ClassVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
@@ -18,8 +17,7 @@ from redis.exceptions import (
 )
 from redis.maint_notifications import MaintNotificationsConfig
 
-from gateway.resources.base import Resource
-from gateway.resources.opening import PermanentError, opened
+from gateway.resources.base import PermanentError, Resource, retry_transient
 from gateway.resources.reading import KEPT
 from gateway.settings import RedisSettings, address
 
@@ -35,10 +33,11 @@ class RedisPool(Resource[Redis]):
     It has no timeout of its own: whoever asks has a deadline, and on Python 3.11 redis-py's can swallow a cancellation.
     """
 
-    name: ClassVar[str] = "redis"
+    name = "redis"
 
     def __init__(self, settings: RedisSettings, instance: str) -> None:
-        self.settings: RedisSettings = settings
+        super().__init__(settings)
+        self.settings = settings
         self._instance = instance
         self._pool: _Pool | None = None
 
@@ -56,7 +55,7 @@ class RedisPool(Resource[Redis]):
         )
         redis = Redis.from_pool(pool)  # closes the pool when it is closed; Redis(connection_pool=...) would not
         try:
-            await opened(self._verify, transient=_transient)
+            await retry_transient(self._verify, is_transient=_transient)
             yield redis
         finally:
             pool.released = True

@@ -40,7 +40,7 @@ async def test_many_views_are_one_event(rabbitmq: RabbitMQ) -> None:
     views = ViewPublisher(rabbitmq.connection)
     async with views.open():
         for place_id in (1, 2, 1, 1):
-            views.add(place_id)
+            views.record(place_id)
 
     assert await arrived(rabbitmq) == [{1: 3, 2: 1}]
 
@@ -51,7 +51,7 @@ async def test_they_are_published_within_a_moment(rabbitmq: RabbitMQ, channel: A
     views = ViewPublisher(rabbitmq.connection)
     async with views.open():
         for round_ in (1, 2):
-            views.add(1)
+            views.record(1)
 
             async def all_there(expected: int = round_) -> bool:
                 return views._waiting == Counter() and await depth(channel) == expected
@@ -80,11 +80,11 @@ async def test_what_comes_while_one_is_published_is_flushed_in_the_end(rabbitmq:
         views._publisher.publish = publish  # type: ignore[method-assign]
         publishing.set()
         await publish(*arguments, timeout=timeout)  # type: ignore[arg-type]
-        views.add(2)
+        views.record(2)
 
     views._publisher.publish = publish_slowly  # type: ignore[method-assign, assignment]
     async with views.open():
-        views.add(1)
+        views.record(1)
         await asyncio.wait_for(publishing.wait(), TIMEOUT)
 
     assert await arrived(rabbitmq) == [{1: 1}, {2: 1}]
@@ -102,7 +102,7 @@ async def test_without_rabbitmq_they_are_dropped_and_counted_and_adding_takes_no
             rabbitmq_server.kill()
         try:
             for _ in range(5):
-                views.add(1)
+                views.record(1)
 
             async def are_dropped() -> bool:
                 return views.dropped == 5
@@ -116,7 +116,7 @@ async def test_without_rabbitmq_they_are_dropped_and_counted_and_adding_takes_no
                 await rabbitmq_server.start()
 
         async def is_there() -> bool:
-            views.add(2)
+            views.record(2)
             return {2} in [set(said) for said in await arrived_or_nothing(rabbitmq)]
 
         await wait_until(is_there, "they are published again")
@@ -133,7 +133,7 @@ async def arrived_or_nothing(rabbitmq: RabbitMQ) -> list[dict[int, int]]:
 async def test_more_than_can_wait_are_dropped_and_memory_is_bounded(rabbitmq: RabbitMQ) -> None:
     views = ViewPublisher(rabbitmq.connection)
     for place_id in range(MOST_WAITING + 100):
-        views.add(1 + place_id % 20_000)
+        views.record(1 + place_id % 20_000)
     assert (views.dropped, len(views._waiting)) == (100, MOST_WAITING)
     async with views.open():
         pass
@@ -148,6 +148,6 @@ async def test_the_end_is_in_time_and_what_could_not_be_flushed_is_counted(
     views = ViewPublisher(rabbitmq.connection)
     with rabbitmq_server.suspended():
         async with asyncio.timeout(TIMEOUT), views.open():  # without a bound it would wait until the broker is back
-            views.add(1)
+            views.record(1)
 
     assert views.dropped == 1

@@ -50,8 +50,8 @@ def publish_views(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Each time that this event is set, the gateway publishes the views so far, instead of four times a second."""
     publish = asyncio.Event()
 
-    async def until_published_or_stopping(stopping: asyncio.Event, *, within: float) -> None:
-        del within
+    async def until_published_or_stopping(stopping: asyncio.Event, *, timeout: float) -> None:
+        del timeout
         waits = {asyncio.create_task(event.wait()) for event in (publish, stopping)}
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:

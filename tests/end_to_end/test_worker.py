@@ -261,7 +261,7 @@ class TestTheProcess:
 
         assert await process.status() == 0
         exited = [event.split()[1] for event in events(process) if event.startswith("exited ")]
-        assert exited == ["forgetting", "views", "observations", "rabbitmq", "redis", "database"]
+        assert exited == ["cleanup", "views", "observations", "rabbitmq", "redis", "database"]
         await assert_nothing_is_held(servers, instance)
 
     async def test_is_forced_by_a_second_signal(self, start: Start, servers: Devstack, instance: str) -> None:

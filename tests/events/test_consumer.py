@@ -47,11 +47,12 @@ class Handler:
 
 def consumer_of(rabbitmq: RabbitMQ, handler: Handler) -> Consumer[ObservationReported]:
     return Consumer(
+        "observations",
         rabbitmq.connection,
         OBSERVATIONS,
         ObservationReported,
         handler,
-        is_unavailable=lambda error: isinstance(error, ConnectionError),
+        is_transient=lambda error: isinstance(error, ConnectionError),
         prefetch=10,
     )
 

@@ -17,7 +17,7 @@ from redis.exceptions import ReadOnlyError
 from gateway.devstack.postgresql import PostgreSQL
 from gateway.devstack.redis import Redis
 from gateway.lifecycle import StartTimeoutError
-from gateway.resources.opening import PermanentError
+from gateway.resources.base import PermanentError
 from gateway.schema.migrate import migrate
 from gateway.settings import Settings
 from tests.end_to_end.harness import ZURICH

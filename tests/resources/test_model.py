@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.resources import model as module
+from gateway.resources.base import PermanentError
 from gateway.resources.model import (
     FEATURES,
     MAX_FILE_BYTES,
@@ -32,7 +33,6 @@ from gateway.resources.model import (
     load,
     season,
 )
-from gateway.resources.opening import PermanentError
 from gateway.settings import SHIPPED_MODEL, ModelSettings
 
 SOON = 30.0

@@ -14,8 +14,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.devstack.postgresql import PostgreSQL
+from gateway.resources.base import PermanentError
 from gateway.resources.database import DatabaseEngine, is_transient, is_unavailable
-from gateway.resources.opening import PermanentError
 from gateway.schema.migrate import migrate
 from gateway.settings import DatabaseSettings
 from tests.support.waiting import TIMEOUT, wait_until
