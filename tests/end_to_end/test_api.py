@@ -1,4 +1,7 @@
-"""The rest of the HTTP interface."""
+"""The HTTP interface: places, predictions, request IDs, unsupported requests, readiness and the API description.
+
+A *problem* is an error response with problem details (RFC 9457).
+"""
 
 import asyncio
 import time
@@ -22,36 +25,39 @@ DAY = {
 }
 
 
-def is_problem(response: httpx.Response, status: int) -> bool:
+def assert_problem(response: httpx.Response, status: int) -> None:
+    """Assert that the response is a problem with this status."""
     body = response.json()
-    return (
-        response.status_code == body["status"] == status
-        and response.headers["Content-Type"] == "application/problem+json"
-        and {"type", "title", "status", "detail"} <= set(body)
-    )
+    assert (response.status_code, body["status"]) == (status, status)
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert {"type", "title", "status", "detail"} <= set(body)
 
 
 class TestPlaces:
     @pytest.mark.parametrize("q", ["zur", "zür", "ZÜR", "Zurich"])
-    async def test_are_found_by_the_beginning_of_their_name_in_any_spelling(self, gateway: Running, q: str) -> None:
+    async def test_search_by_prefix(self, gateway: Running, q: str) -> None:
+        """A search finds the places whose name begins with the query, with or without diacritics and capitals."""
         response = await gateway.client.get("/v1/places", params={"q": q})
 
         assert response.json()["items"][0]["id"] == ZURICH
 
-    async def test_come_by_their_population(self, gateway: Running) -> None:
+    async def test_largest_places_first(self, gateway: Running) -> None:
+        """Places are sorted by population, and `limit` sets the number of them."""
         items = (await gateway.client.get("/v1/places", params={"limit": 100})).json()["items"]
 
         populations = [item["population"] for item in items]
         assert populations == sorted(populations, reverse=True)
         assert len(items) == 100
 
-    async def test_one_by_its_id(self, gateway: Running) -> None:
+    async def test_place_by_id(self, gateway: Running) -> None:
+        """A place is returned with its name, its country and the number of its observations."""
         place = (await gateway.client.get(f"/v1/places/{ZURICH}")).json()
 
         assert (place["name"], place["country_code"], place["observation_count"]) == ("Zürich", "CH", 0)
 
     @pytest.mark.parametrize("q", ["\0", "%", "'; DROP TABLE places; --", "\U0010ffff", "é" * 100])
-    async def test_odd_names_find_nothing_and_break_nothing(self, gateway: Running, q: str) -> None:
+    async def test_search_for_unusual_text(self, gateway: Running, q: str) -> None:
+        """Control characters, wildcards, SQL and long text find no place and cause no error."""
         response = await gateway.client.get("/v1/places", params={"q": q})
 
         assert (response.status_code, response.json()) == (200, {"items": []})
@@ -69,28 +75,32 @@ class TestPlaces:
             "/v1/places/NaN/brief",
         ],
     )
-    async def test_malformed_requests_are_problems_that_say_where(self, gateway: Running, path: str) -> None:
+    async def test_malformed_parameters(self, gateway: Running, path: str) -> None:
+        """A malformed path or query parameter is a problem that lists the invalid parameters."""
         response = await gateway.client.get(path)
 
-        assert is_problem(response, 422)
+        assert_problem(response, 422)
         assert response.json()["mistakes"]
 
-    async def test_the_database_away_is_a_problem(self, gateway: Running, servers: Devstack) -> None:
+    async def test_place_without_database(self, gateway: Running, servers: Devstack) -> None:
+        """While the database is down, a request for a place is a problem; the next one after its restart succeeds."""
         async with servers.postgresql.killed():
             response = await gateway.client.get(f"/v1/places/{ZURICH}")
 
-        assert is_problem(response, 503)
+        assert_problem(response, 503)
         assert (await gateway.client.get(f"/v1/places/{ZURICH}")).status_code == 200
 
 
 class TestPredictions:
-    async def test_one_for_each_day(self, gateway: Running) -> None:
+    async def test_prediction_for_each_day(self, gateway: Running) -> None:
+        """Each day has its own probability: rain is more likely after a wet day than after a dry one."""
         response = await gateway.client.post("/v1/predictions", json={"days": [DAY, DAY | {"precipitation_mm": 0}]})
 
         wet, dry = (item["wet_tomorrow_probability"] for item in response.json()["items"])
         assert 0 < dry < wet < 1
 
-    async def test_a_large_batch(self, gateway: Running) -> None:
+    async def test_thousand_predictions(self, gateway: Running) -> None:
+        """One request can have 1,000 days."""
         response = await gateway.client.post("/v1/predictions", json={"days": [DAY] * 1000})
 
         assert len(response.json()["items"]) == 1000
@@ -110,20 +120,22 @@ class TestPredictions:
             b"\xff\xfe",
         ],
     )
-    async def test_bad_bodies_are_problems(self, gateway: Running, body: bytes) -> None:
+    async def test_malformed_body(self, gateway: Running, body: bytes) -> None:
+        """A body that is not valid JSON, or has no valid days, is a problem."""
         response = await gateway.client.post(
             "/v1/predictions", content=body, headers={"Content-Type": "application/json"}
         )
 
-        assert is_problem(response, 422)
+        assert_problem(response, 422)
 
-    async def test_a_body_too_deep_to_read_is_a_problem(self, gateway: Running) -> None:
+    async def test_deeply_nested_body(self, gateway: Running) -> None:
+        """JSON that is nested too deeply for the parser is a problem."""
         deep = b'{"days": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
         response = await gateway.client.post(
             "/v1/predictions", content=deep, headers={"Content-Type": "application/json"}
         )
 
-        assert is_problem(response, 400)
+        assert_problem(response, 400)
 
     @pytest.mark.parametrize(
         "change",
@@ -140,46 +152,56 @@ class TestPredictions:
             {"date": 86400},
         ],
     )
-    async def test_impossible_days_are_problems(self, gateway: Running, change: dict[str, object]) -> None:
+    async def test_impossible_day(self, gateway: Running, change: dict[str, object]) -> None:
+        """A day with an impossible value, a value of another type or an unknown field is a problem."""
         response = await gateway.client.post("/v1/predictions", json={"days": [DAY | change]})
 
-        assert is_problem(response, 422)
+        assert_problem(response, 422)
 
-    async def test_a_body_that_is_too_large_is_a_problem(self, gateway: Running) -> None:
+    async def test_body_over_the_limit(self, gateway: Running) -> None:
+        """A body of more than 1 MiB is a problem."""
         response = await gateway.client.post("/v1/predictions", content=b" " * (1024 * 1024 + 1))
 
-        assert is_problem(response, 413)
+        assert_problem(response, 413)
 
 
-class TestEveryAnswer:
+class TestRequestId:
     @pytest.mark.parametrize("path", ["/livez", "/v1/places/1", "/v1/places/x", "/nowhere"])
-    async def test_has_the_request_id_of_its_request(self, gateway: Running, path: str) -> None:
+    async def test_request_id_is_returned(self, gateway: Running, path: str) -> None:
+        """Every response has the request ID that the client sent, also if it is a problem."""
         response = await gateway.client.get(path, headers={"X-Request-ID": "mine-1"})
 
         assert response.headers["X-Request-ID"] == "mine-1"
 
-    @pytest.mark.parametrize("given", ["", "two words", "é", "x" * 129])
-    async def test_has_one_of_ours_where_the_callers_is_unusable(self, gateway: Running, given: str) -> None:
-        response = await gateway.client.get("/livez", headers=[(b"X-Request-ID", given.encode())])
+    @pytest.mark.parametrize("request_id", ["", "two words", "é", "x" * 129])
+    async def test_invalid_request_id_is_replaced(self, gateway: Running, request_id: str) -> None:
+        """Without a valid request ID from the client, the gateway generates one."""
+        response = await gateway.client.get("/livez", headers=[(b"X-Request-ID", request_id.encode())])
 
         assert response.headers["X-Request-ID"].isalnum()
         assert len(response.headers["X-Request-ID"]) == 32
 
-    async def test_an_unknown_path_is_a_problem(self, gateway: Running) -> None:
-        assert is_problem(await gateway.client.get("/nowhere"), 404)
 
-    async def test_a_method_that_a_path_lacks_is_a_problem(self, gateway: Running) -> None:
+class TestUnsupportedRequests:
+    async def test_unknown_path(self, gateway: Running) -> None:
+        """A request for an unknown path is a problem."""
+        assert_problem(await gateway.client.get("/nowhere"), 404)
+
+    async def test_unsupported_method(self, gateway: Running) -> None:
+        """An unsupported method is a problem, and the header `Allow` has the supported ones."""
         response = await gateway.client.delete("/v1/places")
 
-        assert is_problem(response, 405)
+        assert_problem(response, 405)
         assert response.headers["Allow"] == "GET"
 
 
-class TestOperation:
-    async def test_alive(self, gateway: Running) -> None:
+class TestOperations:
+    async def test_liveness(self, gateway: Running) -> None:
+        """The liveness check succeeds."""
         assert (await gateway.client.get("/livez")).json() == {"status": "ok"}
 
-    async def test_ready_with_a_check_of_each_resource(self, gateway: Running) -> None:
+    async def test_readiness_checks_every_entry(self, gateway: Running) -> None:
+        """Readiness has the result of a health check for each entry of the lifespan, in their order."""
         response = await gateway.client.get("/readyz")
 
         assert response.status_code == 200
@@ -187,71 +209,74 @@ class TestOperation:
         assert list(response.json()["checks"]) == ORDER
 
     @pytest.mark.parametrize("name", ["redis", "rabbitmq"])
-    async def test_degraded_and_ready_while_a_resource_stalls(
-        self, gateway: Running, servers: Devstack, name: str
-    ) -> None:
+    async def test_degraded_while_server_is_paused(self, gateway: Running, servers: Devstack, name: str) -> None:
+        """While Redis or RabbitMQ does not respond, the gateway is ready but degraded; afterwards it recovers."""
         with getattr(servers, name).suspended():
             response = await gateway.client.get("/readyz")
 
         assert (response.status_code, response.json()["status"]) == (200, "degraded")
-        failed = [check for check, it in response.json()["checks"].items() if it["status"] == "failed"]
+        failed = [check for check, result in response.json()["checks"].items() if result["status"] == "failed"]
         assert failed == [name]
 
-        async def ok() -> bool:
+        async def recovered() -> bool:
             return bool((await gateway.client.get("/readyz")).json()["status"] == "ok")
 
-        await wait_until(ok, "it is ok again")
+        await wait_until(recovered, "readiness is ok again")
 
-    async def test_a_database_that_stalls_does_not_make_readiness_slow(
-        self, gateway_with_deadline: Running, servers: Devstack
-    ) -> None:
-        """A load balancer would give up on it, and take every replica out long before the grace has passed."""
+    async def test_readiness_while_database_is_paused(self, gateway_with_deadline: Running, servers: Devstack) -> None:
+        """The readiness response does not wait for a paused database.
+
+        A load balancer would time out, and remove every replica long before the grace period ends.
+        """
         gateway = gateway_with_deadline
         await asyncio.gather(*(gateway.client.get(f"/v1/places/{ZURICH}/brief") for _ in range(20)))
         with servers.postgresql.suspended():
             for _ in range(3):
-                began = time.monotonic()
+                started_at = time.monotonic()
                 response = await gateway.client.get("/readyz")
-                assert time.monotonic() - began < 20  # a check has one second; a call to the database has sixty
+                assert time.monotonic() - started_at < 20  # a health check has 1 s, a call to the database has 60 s
                 assert (response.status_code, response.json()["status"]) == (200, "degraded")
 
-    async def test_not_ready_once_the_database_was_away_longer_than_the_grace(
-        self, servers: Devstack, settings: Settings
-    ) -> None:
+    async def test_not_ready_after_the_grace_period(self, servers: Devstack, settings: Settings) -> None:
+        """The gateway is degraded, and not ready only after the database was unavailable for the grace period."""
         async with running(settings.model_copy(update={"ready_grace": 0.5})) as gateway:
 
-            async def answered(status: int) -> bool:
+            async def responds_with(status: int) -> bool:
                 return (await gateway.client.get("/readyz")).status_code == status
 
             with servers.postgresql.suspended():
                 first = await gateway.client.get("/readyz")
-                await wait_until(lambda: answered(503), "it is not ready any more")
-            await wait_until(lambda: answered(200), "it is ready again")
+                await wait_until(lambda: responds_with(503), "the gateway is not ready")
+            await wait_until(lambda: responds_with(200), "the gateway is ready again")
 
         assert (first.status_code, first.json()["status"]) == (200, "degraded")
 
-    async def test_not_ready_from_the_stop_signal_on(self, gateway: Running) -> None:
+    async def test_not_ready_during_shutdown(self, gateway: Running) -> None:
+        """The gateway is not ready as soon as its shutdown begins."""
         gateway.stack.begin_shutdown()
         response = await gateway.client.get("/readyz")
 
         assert (response.status_code, response.json()["status"]) == (503, "stopping")
 
-    async def test_the_journal_is_there_to_read(self, gateway: Running) -> None:
-        journal = (await gateway.client.get("/lifecycle")).json()
+    async def test_lifecycle_lists_entries(self, gateway: Running) -> None:
+        """`/lifecycle` shows the journal of the lifespan, which has the entries in the order of the startup."""
+        lifecycle = (await gateway.client.get("/lifecycle")).json()
 
-        entered = [event["name"] for event in journal["items"] if event["event"] == "entered"]
+        entered = [event["name"] for event in lifecycle["items"] if event["event"] == "entered"]
         assert entered == ORDER
 
-    async def test_a_server_that_enters_no_lifespan_is_told_in_a_problem(self, settings: Settings) -> None:
+    async def test_missing_lifespan(self, settings: Settings) -> None:
+        """If the server does not run the lifespan, a request is a problem."""
         transport = httpx.ASGITransport(create_app(settings))
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-            assert is_problem(await client.get("/v1/places"), 503)
-            assert is_problem(await client.get("/readyz"), 503)
+            assert_problem(await client.get("/v1/places"), 503)
+            assert_problem(await client.get("/readyz"), 503)
 
-    async def test_the_openapi_names_every_problem(self, gateway: Running) -> None:
+    async def test_openapi_lists_every_problem(self, gateway: Running) -> None:
+        """The API description lists every status of a brief and the media type of problems."""
         schema = (await gateway.client.get("/openapi.json")).json()
 
-        answers = schema["paths"]["/v1/places/{place_id}/brief"]["get"]["responses"]
-        assert set(answers) == {"200", "404", "422", "500", "503"}
-        assert list(answers["404"]["content"]) == ["application/problem+json"]
+        responses = schema["paths"]["/v1/places/{place_id}/brief"]["get"]["responses"]
+        assert set(responses) == {"200", "404", "422", "500", "503"}
+        assert list(responses["404"]["content"]) == ["application/problem+json"]
         assert "Problem" in schema["components"]["schemas"]
