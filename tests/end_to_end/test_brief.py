@@ -1,4 +1,4 @@
-"""The brief: complete when all is well, and true about what is not."""
+"""The brief of a place: complete when all backends work, otherwise with the reason for each missing section."""
 
 import gc
 import time
@@ -17,28 +17,30 @@ from tests.end_to_end.harness import ZURICH, Running, forget, running
 from tests.support.waiting import wait_until
 
 BRIEF = f"/v1/places/{ZURICH}/brief"
+UNKNOWN_PLACE = 1
 
 
 @pytest.fixture(autouse=True)
-async def nothing_is_kept(servers: Devstack) -> None:
-    """No test finds the weather of another one."""
+async def empty_redis(servers: Devstack) -> None:
+    """No test finds the cached weather or the views of another test."""
     await forget(servers)
 
 
-def reasons(response: httpx.Response) -> dict[str, str | None]:
-    """The sections that are not ok, with their reasons; and that headers, flag and sections tell the same."""
+def missing_sections(response: httpx.Response) -> dict[str, str | None]:
+    """Return the reason for each missing section, and assert that sections, flag and headers are consistent."""
     body = response.json()
     sections = body["sections"]
     missing = {name: section["reason"] for name, section in sections.items() if section["status"] == "unavailable"}
     assert body["complete"] == (not missing)
     assert response.headers["Gateway-Complete"] == ("false" if missing else "true")
-    told = response.headers.get("Gateway-Incomplete", "")
-    assert told == ", ".join(f"{name};reason={reason}" for name, reason in missing.items())
+    expected_header = ", ".join(f"{name};reason={reason}" for name, reason in missing.items())
+    assert response.headers.get("Gateway-Incomplete", "") == expected_header
     assert all((section["data"] is None) == (name in missing) for name, section in sections.items())
     return missing
 
 
-async def test_a_brief_joins_all_backends(gateway: Running, servers: Devstack) -> None:
+async def test_brief_has_all_sections(gateway: Running, servers: Devstack) -> None:
+    """A complete brief has a section from each backend, with its age; the observations are the latest five."""
     async with servers.postgresql.superuser("gateway") as connection:
         for number in range(6):
             await connection.execute(
@@ -46,9 +48,10 @@ async def test_a_brief_joins_all_backends(gateway: Running, servers: Devstack) -
                 ZURICH,
                 f"number {number}",
             )
+
     response = await gateway.client.get(BRIEF)
 
-    assert reasons(response) == {}
+    assert missing_sections(response) == {}
     body = response.json()
     assert body["place"]["name"] == "Zürich"
     assert set(body["sections"]) == {"weather", "outlook", "observations", "popularity"}
@@ -57,11 +60,11 @@ async def test_a_brief_joins_all_backends(gateway: Running, servers: Devstack) -
     notes = [observation["note"] for observation in body["sections"]["observations"]["data"]]
     assert notes == [f"number {number}" for number in (5, 4, 3, 2, 1)]
     assert body["sections"]["popularity"]["data"] == {"views": 0}
-    ages = [section["age_s"] for section in body["sections"].values()]
-    assert [type(age) for age in ages] == [float] * 4
+    assert [type(section["age_s"]) for section in body["sections"].values()] == [float] * 4
 
 
-async def test_the_weather_is_what_the_upstream_said(gateway: Running, servers: Devstack) -> None:
+async def test_weather_comes_from_upstream(gateway: Running, servers: Devstack) -> None:
+    """The weather of a brief has the values of upstream's forecast."""
     query: dict[str, str | float] = {
         "latitude": 47.36667,
         "longitude": 8.55,
@@ -72,10 +75,11 @@ async def test_the_weather_is_what_the_upstream_said(gateway: Running, servers: 
         "forecast_days": 1,
     }
     async with httpx.AsyncClient() as client:
-        said = (await client.get(servers.weather.url + "/v1/forecast", params=query)).json()
+        forecast = (await client.get(servers.weather.url + "/v1/forecast", params=query)).json()
+
     weather = (await gateway.client.get(BRIEF)).json()["sections"]["weather"]["data"]
 
-    current, daily = said["current"], {name: values[0] for name, values in said["daily"].items()}
+    current, daily = forecast["current"], {name: values[0] for name, values in forecast["daily"].items()}
     assert weather == {
         "observed_at": current["time"],
         "temperature_c": current["temperature_2m"],
@@ -93,7 +97,8 @@ async def test_the_weather_is_what_the_upstream_said(gateway: Running, servers: 
     }
 
 
-async def test_the_outlook_is_the_models_of_that_weather(gateway: Running) -> None:
+async def test_outlook_is_predicted_from_weather(gateway: Running) -> None:
+    """The outlook of a brief is the model's prediction for the weather of the same brief."""
     brief = (await gateway.client.get(BRIEF)).json()
     today = brief["sections"]["weather"]["data"]["today"]
     day = {
@@ -109,144 +114,144 @@ async def test_the_outlook_is_the_models_of_that_weather(gateway: Running) -> No
     assert brief["sections"]["outlook"]["data"] == prediction["items"][0]
 
 
-async def test_a_database_that_refuses_costs_no_traceback(
+async def test_refused_connections_log_no_traceback(
     gateway: Running, servers: Devstack, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """While PostgreSQL refuses connections, every brief is a 503, and asyncio logs no unretrieved exception."""
     async with servers.postgresql.killed():
         statuses = {(await gateway.client.get(BRIEF)).status_code for _ in range(20)}
-    gc.collect()
+    gc.collect()  # asyncio logs an unretrieved exception when its future is collected
 
     assert statuses == {503}
     errors = [record for record in caplog.records if record.levelname == "ERROR" and record.name == "asyncio"]
     assert errors == []
 
 
-async def test_an_unknown_place_is_a_problem(gateway: Running) -> None:
-    response = await gateway.client.get("/v1/places/1/brief")
+async def test_brief_of_an_unknown_place(gateway: Running) -> None:
+    """A request for the brief of an unknown place is a problem."""
+    response = await gateway.client.get(f"/v1/places/{UNKNOWN_PLACE}/brief")
 
     assert response.status_code == 404
     assert response.headers["Content-Type"] == "application/problem+json"
 
 
 WEATHER_FAULTS = {
-    "too slow": (Faults(latency_s=60), "timeout"),
-    "an error": (Faults(status=500), "error"),
+    "slow": (Faults(latency_s=60), "timeout"),
+    "error": (Faults(status=500), "error"),
     "garbage": (Faults(body="garbage"), "error"),
-    "cut off": (Faults(body="truncated"), "error"),
-    "nothing": (Faults(body="empty"), "error"),
+    "truncated": (Faults(body="truncated"), "error"),
+    "empty": (Faults(body="empty"), "error"),
 }
 
 
 @pytest.mark.parametrize("fault", WEATHER_FAULTS)
-async def test_bad_weather_answers_cost_weather_and_outlook_only(
-    settings: Settings, weather: Weather, fault: str
-) -> None:
+async def test_failed_weather_response(settings: Settings, weather: Weather, fault: str) -> None:
+    """Without a valid forecast from upstream, only the weather and the outlook are missing; then upstream recovers."""
     faults, reason = WEATHER_FAULTS[fault]
     async with running(settings.model_copy(update={"brief_timeout": BRIEF_TIMEOUT})) as gateway:
         await weather.set_faults(faults)
         response = await gateway.client.get(BRIEF)
         await weather.set_faults(Faults())
 
-        assert reasons(response) == {"weather": reason, "outlook": "no_weather"}
-        assert reasons(await gateway.client.get(BRIEF)) == {}
+        assert missing_sections(response) == {"weather": reason, "outlook": "no_weather"}
+        assert missing_sections(await gateway.client.get(BRIEF)) == {}
 
 
-async def test_a_weather_upstream_that_is_down_is_refused(gateway: Running, servers: Devstack) -> None:
+async def test_weather_upstream_is_down(gateway: Running, servers: Devstack) -> None:
+    """Without upstream, only the weather and the outlook are missing; the next brief after its start is complete."""
     async with servers.weather.stopped():
         response = await gateway.client.get(BRIEF)
 
-    assert reasons(response) == {"weather": "refused", "outlook": "no_weather"}
-    assert reasons(await gateway.client.get(BRIEF)) == {}
+    assert missing_sections(response) == {"weather": "refused", "outlook": "no_weather"}
+    assert missing_sections(await gateway.client.get(BRIEF)) == {}
 
 
-async def test_redis_away_costs_popularity_only(gateway: Running, servers: Devstack) -> None:
+async def test_redis_is_down(gateway: Running, servers: Devstack) -> None:
+    """Without Redis, only the popularity is missing; the next brief after its start is complete."""
     await gateway.client.get(BRIEF)
     async with servers.redis.stopped():
-        first = await gateway.client.get(BRIEF)  # may find a connection that Redis is just closing
+        first = await gateway.client.get(BRIEF)  # can use a connection that Redis closes at the same time
         second = await gateway.client.get(BRIEF)
 
-    assert reasons(first) in ({"popularity": "refused"}, {"popularity": "error"})
-    assert reasons(second) == {"popularity": "refused"}
-    assert reasons(await gateway.client.get(BRIEF)) == {}
-
-
-def stalled(servers: Devstack, name: str) -> Server:
-    return {"redis": servers.redis, "weather": servers.weather, "database": servers.postgresql}[name]
+    assert missing_sections(first) in ({"popularity": "refused"}, {"popularity": "error"})
+    assert missing_sections(second) == {"popularity": "refused"}
+    assert missing_sections(await gateway.client.get(BRIEF)) == {}
 
 
 @pytest.mark.parametrize(
     ("name", "missing"),
     [("redis", {"popularity": "timeout"}), ("weather", {"weather": "timeout", "outlook": "no_weather"})],
 )
-async def test_a_server_that_stalls_costs_its_sections_and_the_deadline_holds(
+async def test_paused_server_and_the_deadline(
     gateway_with_deadline: Running, servers: Devstack, name: str, missing: dict[str, str]
 ) -> None:
+    """If Redis or upstream does not respond, the brief arrives by its deadline without their sections."""
     gateway = gateway_with_deadline
+    server: Server = {"redis": servers.redis, "weather": servers.weather}[name]
     await gateway.client.get(BRIEF)
     await forget(servers)
-    with stalled(servers, name).suspended():
-        began = time.monotonic()
+    with server.suspended():
+        started_at = time.monotonic()
         response = await gateway.client.get(BRIEF)
-        took = time.monotonic() - began
+        elapsed = time.monotonic() - started_at
 
-    assert reasons(response) == missing
-    assert took < LATE
-    assert reasons(await gateway.client.get(BRIEF)) == {}
+    assert missing_sections(response) == missing
+    assert elapsed < LATE
+    assert missing_sections(await gateway.client.get(BRIEF)) == {}
 
 
-async def test_a_database_that_stalls_is_a_problem_in_time_and_no_other_request_pays_for_it(
-    gateway_with_deadline: Running, servers: Devstack
-) -> None:
+async def test_paused_database_and_the_deadline(gateway_with_deadline: Running, servers: Devstack) -> None:
+    """If PostgreSQL does not respond, a brief is a problem by its deadline; the next one afterwards is complete."""
     gateway = gateway_with_deadline
     await gateway.client.get(BRIEF)
     with servers.postgresql.suspended():
-        began = time.monotonic()
+        started_at = time.monotonic()
         response = await gateway.client.get(BRIEF)
-        took = time.monotonic() - began
+        elapsed = time.monotonic() - started_at
 
     assert response.status_code == 503
     assert response.headers["Content-Type"] == "application/problem+json"
     assert "database" in response.json()["detail"]
-    assert took < LATE
-    assert reasons(await gateway.client.get(BRIEF)) == {}
+    assert elapsed < LATE
+    assert missing_sections(await gateway.client.get(BRIEF)) == {}
 
 
-async def test_a_restarted_database_costs_nothing_once_it_is_back(gateway: Running, servers: Devstack) -> None:
+async def test_database_is_restarted(gateway: Running, servers: Devstack) -> None:
+    """While PostgreSQL is down, a brief is a 503; the first one after its restart is complete."""
     await gateway.client.get(BRIEF)
     async with servers.postgresql.killed():
-        away = await gateway.client.get(BRIEF)
+        response = await gateway.client.get(BRIEF)
 
-    assert away.status_code == 503
-    assert reasons(await gateway.client.get(BRIEF)) == {}
+    assert response.status_code == 503
+    assert missing_sections(await gateway.client.get(BRIEF)) == {}
 
 
-@pytest.mark.parametrize("foreign", [b"\xff not a number", b"-1", str(2**64).encode()])
-async def test_foreign_data_in_redis_is_an_error_of_its_section(
-    gateway: Running, settings: Settings, foreign: bytes
-) -> None:
+@pytest.mark.parametrize("content", [b"\xff not a number", b"-1", str(2**64).encode()])
+async def test_invalid_popularity_in_redis(gateway: Running, settings: Settings, content: bytes) -> None:
+    """If Redis has an invalid number of views, only the popularity is missing, with the reason `error`."""
     async with redis.Redis.from_url(settings.redis.url.get_secret_value()) as client:
-        await client.set(f"popularity:{ZURICH}", foreign)
+        await client.set(f"popularity:{ZURICH}", content)
         try:
             response = await gateway.client.get(BRIEF)
         finally:
             await client.delete(f"popularity:{ZURICH}")
 
-    assert reasons(response) == {"popularity": "error"}
+    assert missing_sections(response) == {"popularity": "error"}
 
 
-async def test_briefs_that_were_given_up_leave_nothing_behind(servers: Devstack, settings: Settings) -> None:
-    """A question that outlives its brief is ended before the engine under it is disposed."""
+async def test_late_queries_end_at_the_teardown(servers: Devstack, settings: Settings) -> None:
+    """A query that is still in flight after the deadline of its brief ends before the teardown disposes of the engine."""
     async with running(settings.model_copy(update={"brief_timeout": BRIEF_TIMEOUT})) as gateway:
         await gateway.client.get(BRIEF)
         with servers.postgresql.suspended():
             await gateway.client.get(BRIEF)
             assert [event for event in gateway.stack.journal if event.error] == []
 
-    # An exit that had taken longer than its stop timeout would be an error here.
+    # An exit that exceeds its stop timeout records an error as well.
     assert [event for event in gateway.stack.journal if event.error] == []
 
-    async def no_client() -> bool:
+    async def no_connection() -> bool:
         names = await servers.postgresql.clients()
         return not any(name.startswith(settings.instance) for name in names)
 
-    await wait_until(no_client, "no connection is left")
+    await wait_until(no_connection, "PostgreSQL has no connection of the gateway")

@@ -1,7 +1,9 @@
-"""What a hundred briefs cost, message by message on the wire: counts that do not depend on the clock, so they are exact."""
+"""The cost of 100 concurrent briefs, in messages on the wire. The counts do not depend on the clock, so they are exact."""
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import pytest
 
@@ -12,45 +14,54 @@ from tests.end_to_end.harness import Running, forget, running
 from tests.support.proxied import proxied
 from tests.support.waiting import TIMEOUT, wait_until
 
-HUNDRED = 100
+PLACES = 100
+WARM_ROUNDS = 4  # rounds in a row without Parse, after which every pooled connection has loaded the types
 
-IN_A_ROW = 4
-"""So many times without a question for types, and each connection has asked."""
-
+# The messages of a prepared statement without its rows, and of a published event.
 STATEMENT = ["Bind", "Execute", "Sync", "BindComplete", "CommandComplete", "ReadyForQuery"]
-"""What passes for a statement that was prepared before, but for its rows: one for each place."""
-
 EVENT = ["Basic.Publish", "ContentHeader", "ContentBody", "Basic.Ack"]
 
 
-class Costs:
-    """The messages that pass the proxies from now on."""
+class MessageCounts:
+    """The number of messages that pass the proxies after this object is created, by resource and type of message."""
 
-    def __init__(self, proxies: dict[str, Proxy], publish_views: asyncio.Event) -> None:
+    def __init__(self, proxies: dict[str, Proxy]) -> None:
         self._proxies = proxies
-        self._publish_views = publish_views
-        self._before = {resource: _passed(proxy) for resource, proxy in proxies.items()}
+        self._before = {resource: _count_messages(proxy) for resource, proxy in proxies.items()}
 
-    def of(self, resource: str) -> Counter[str]:
-        """How many of each there were between us and that resource."""
-        return _passed(self._proxies[resource]) - self._before[resource]
-
-    async def are_complete(self) -> None:
-        """Let the views be published, and wait for that: it is the last message."""
-        self._publish_views.set()
-        await wait_until(lambda: self.of("rabbitmq")["Basic.Ack"] > 0, "the views are published")
+    def __getitem__(self, resource: str) -> Counter[str]:
+        return _count_messages(self._proxies[resource]) - self._before[resource]
 
 
-def _passed(proxy: Proxy) -> Counter[str]:
+def _count_messages(proxy: Proxy) -> Counter[str]:
     return Counter(message for connection in proxy.connections for message in connection.messages)
+
+
+@dataclass
+class MeasuredGateway:
+    """A gateway that reaches its servers through proxies, and publishes views only after each round of briefs."""
+
+    gateway: Running
+    proxies: dict[str, Proxy]
+    paths: list[str]
+    publish_views: asyncio.Event
+
+    async def request_all_briefs(self) -> MessageCounts:
+        """Request all briefs at the same time, publish their views, and return the messages that this cost."""
+        counts = MessageCounts(self.proxies)
+        responses = await asyncio.gather(*(self.gateway.client.get(path) for path in self.paths))
+        assert {response.headers["Gateway-Complete"] for response in responses} == {"true"}
+        self.publish_views.set()
+        await wait_until(lambda: counts["rabbitmq"]["Basic.Ack"] > 0, "the views are published")
+        return counts
 
 
 @pytest.fixture
 def publish_views(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Each time that this event is set, the gateway publishes the views so far, instead of four times a second."""
+    """The gateway publishes the views each time when this event is set, instead of four times a second."""
     publish = asyncio.Event()
 
-    async def until_published_or_stopping(stopping: asyncio.Event, *, timeout: float) -> None:
+    async def wait_for_either_event(stopping: asyncio.Event, *, timeout: float) -> None:
         del timeout
         waits = {asyncio.create_task(event.wait()) for event in (publish, stopping)}
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -58,13 +69,15 @@ def publish_views(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
             wait.cancel()
         publish.clear()
 
-    monkeypatch.setattr("gateway.briefs.view_publisher.wait_for_event", until_published_or_stopping)
+    monkeypatch.setattr("gateway.briefs.view_publisher.wait_for_event", wait_for_either_event)
     return publish
 
 
-async def test_a_hundred_briefs_at_once_cost_a_statement_a_command_and_an_event(
+@pytest.fixture
+async def measured(
     servers: Devstack, settings: Settings, monkeypatch: pytest.MonkeyPatch, publish_views: asyncio.Event
-) -> None:
+) -> AsyncIterator[MeasuredGateway]:
+    """A gateway without cached weather, whose other background work sends no messages during a test."""
     monkeypatch.setattr("gateway.observations.relay.POLL", 60)  # else it looks into the outbox at any time
     # A busy machine must not lose cached weather to the timeout of the write.
     monkeypatch.setattr("gateway.briefs.weather_cache.KEEP_WITHIN", TIMEOUT)
@@ -73,40 +86,39 @@ async def test_a_hundred_briefs_at_once_cost_a_statement_a_command_and_an_event(
         proxied(servers) as proxied_servers,
         running(proxied_servers.route(settings.model_copy(update={"brief_timeout": TIMEOUT}))) as gateway,
     ):
-        proxies = proxied_servers.proxies
-        paths = await briefs_of_a_hundred_places(gateway)
-
-        cold = Costs(proxies, publish_views)
-        await ask_at_once(gateway, paths)
-        await wait_until(lambda: cold.of("redis")["reply to SET"] >= HUNDRED, "the weather is kept")
-        await cold.are_complete()
-        assert cold.of("http")["request head"] == HUNDRED
-        assert cold.of("redis")["MGET"] == 1
-        assert cold.of("redis")["SET"] == HUNDRED
-
-        # asyncpg asks for types once on each connection, and the pool takes one after the other.
-        in_a_row = 0
-        while in_a_row < IN_A_ROW:
-            warming = Costs(proxies, publish_views)
-            await ask_at_once(gateway, paths)
-            await warming.are_complete()
-            in_a_row = 0 if warming.of("database")["Parse"] else in_a_row + 1
-
-        warm = Costs(proxies, publish_views)
-        await ask_at_once(gateway, paths)
-        await warm.are_complete()
-        assert warm.of("http") == Counter()
-        assert warm.of("database") == Counter(STATEMENT + HUNDRED * ["DataRow"])
-        assert warm.of("redis") == Counter(["MGET", "reply to MGET"])
-        assert warm.of("rabbitmq") == Counter(EVENT)
+        places = (await gateway.client.get("/v1/places", params={"limit": PLACES})).json()["items"]
+        assert len(places) == PLACES
+        paths = [f"/v1/places/{place['id']}/brief" for place in places]
+        yield MeasuredGateway(gateway, proxied_servers.proxies, paths, publish_views)
 
 
-async def briefs_of_a_hundred_places(gateway: Running) -> list[str]:
-    places = (await gateway.client.get("/v1/places", params={"limit": HUNDRED})).json()["items"]
-    assert len(places) == HUNDRED
-    return [f"/v1/places/{place['id']}/brief" for place in places]
+async def test_cost_of_uncached_briefs(measured: MeasuredGateway) -> None:
+    """Without cached weather, 100 briefs cost one read of the cache, a forecast per place and a write per forecast."""
+    cold = await measured.request_all_briefs()
+    await wait_until(lambda: cold["redis"]["reply to SET"] >= PLACES, "the weather is cached")
+
+    assert cold["http"]["request head"] == PLACES
+    assert cold["redis"]["MGET"] == 1
+    assert cold["redis"]["SET"] == PLACES
 
 
-async def ask_at_once(gateway: Running, paths: list[str]) -> None:
-    answers = await asyncio.gather(*(gateway.client.get(path) for path in paths))
-    assert {answer.headers["Gateway-Complete"] for answer in answers} == {"true"}
+async def test_cost_of_cached_briefs(measured: MeasuredGateway) -> None:
+    """With cached weather, 100 briefs cost one statement, one Redis command and one event, and no call of upstream."""
+    cold = await measured.request_all_briefs()
+    await wait_until(lambda: cold["redis"]["reply to SET"] >= PLACES, "the weather is cached")
+    await warm_up(measured)
+
+    warm = await measured.request_all_briefs()
+
+    assert warm["http"] == Counter()
+    assert warm["database"] == Counter(STATEMENT + PLACES * ["DataRow"])
+    assert warm["redis"] == Counter(["MGET", "reply to MGET"])
+    assert warm["rabbitmq"] == Counter(EVENT)
+
+
+async def warm_up(measured: MeasuredGateway) -> None:
+    """Request briefs until every pooled connection is used: asyncpg loads types once on each, and the pool rotates them."""
+    warm_rounds = 0
+    while warm_rounds < WARM_ROUNDS:
+        counts = await measured.request_all_briefs()
+        warm_rounds = 0 if counts["database"]["Parse"] else warm_rounds + 1
