@@ -1,18 +1,17 @@
-"""The lifespan on real servers, when all goes well. What happens when it does not: tests/faults."""
+"""The lifespan on real servers, without a fault. The lifespan with faults is in tests/faults."""
 
 from gateway.devstack.stack import Devstack
 from gateway.settings import HttpSettings, Settings
 from tests.end_to_end.harness import ORDER, ZURICH, assert_nothing_is_held, held, running, told
 
 
-async def test_what_is_entered_is_exited_in_reverse_and_nothing_is_held(
-    servers: Devstack, settings: Settings, instance: str
-) -> None:
+async def test_entries_exit_in_reverse_order(servers: Devstack, settings: Settings, instance: str) -> None:
+    """The lifespan enters its entries in order and exits them in reverse; afterwards no server has a connection."""
     async with running(settings) as gateway:
         await gateway.client.get(f"/v1/places/{ZURICH}/brief")
-        during = await held(servers, instance)
+        connections = await held(servers, instance)
 
-    assert {name.split()[0] for name in during} == {"postgresql", "redis", "rabbitmq"}
+    assert {connection.split()[0] for connection in connections} == {"postgresql", "redis", "rabbitmq"}
     assert told(gateway.stack.journal) == [
         *(f"{step} {name}" for name in ORDER for step in ("entering", "entered")),
         "started",
@@ -23,9 +22,10 @@ async def test_what_is_entered_is_exited_in_reverse_and_nothing_is_held(
     await assert_nothing_is_held(servers, instance)
 
 
-async def test_an_unreachable_weather_upstream_is_no_failed_startup(settings: Settings) -> None:
-    nobody = HttpSettings.model_validate({"weather_url": "http://127.0.0.1:1"})
-    async with running(settings.model_copy(update={"http": nobody})) as gateway:
+async def test_start_without_weather_upstream(settings: Settings) -> None:
+    """The gateway starts without its weather upstream; its readiness is degraded."""
+    unreachable = HttpSettings.model_validate({"weather_url": "http://127.0.0.1:1"})
+    async with running(settings.model_copy(update={"http": unreachable})) as gateway:
         readiness = (await gateway.client.get("/readyz")).json()
 
     assert readiness["status"] == "degraded"

@@ -1,4 +1,4 @@
-"""No secret leaves the process but to the server that it is for: neither in what it prints nor in what it sends."""
+"""Secrets: the processes neither print one nor send one to clients and upstream."""
 
 import asyncio
 import contextlib
@@ -16,13 +16,14 @@ from tests.end_to_end.conftest import Start
 from tests.end_to_end.harness import ZURICH
 from tests.support.waiting import TIMEOUT, wait_until
 
-KEY = "the-key-that-nobody-may-see"
+API_KEY = "a-secret-api-key"
+WRONG_API_KEY = "a-wrong-api-key"
+OBSERVATIONS = f"/v1/places/{ZURICH}/observations"
 PATHS = (f"/v1/places/{ZURICH}/brief", "/v1/places?q=x", "/readyz", "/lifecycle", "/openapi.json", "/nowhere")
-WRONG = "a-wrong-key-of-somebody-else"
 
 
 class Upstream:
-    """Listens for weather requests, keeps every byte that it is sent, and answers what is no weather."""
+    """A weather upstream that records every byte it receives and responds with an error."""
 
     def __init__(self) -> None:
         self.received = bytearray()
@@ -47,17 +48,17 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 @pytest.fixture
 async def vhost(servers: Devstack) -> AsyncIterator[str]:
-    """The name of a virtual host of this test's own, which it may delete."""
+    """The name of a virtual host for one test, which may delete it."""
     name = f"secrets-{token_hex(4)}"
     await servers.rabbitmq.add_vhost(name)
     yield name
-    with contextlib.suppress(DevstackError):  # there is none any more
+    with contextlib.suppress(DevstackError):  # the test has deleted it
         await servers.rabbitmq.delete_vhost(name)
 
 
 @contextlib.asynccontextmanager
-async def without_observations(servers: Devstack) -> AsyncIterator[None]:
-    """Within the block a table is missing, and whoever needs it makes a mistake."""
+async def missing_observations_table(servers: Devstack) -> AsyncIterator[None]:
+    """Remove the table of the observations during the block: a request that uses it fails with an internal error."""
     async with servers.postgresql.superuser("gateway") as connection:
         await connection.execute("ALTER TABLE observations RENAME TO missing")
         try:
@@ -66,51 +67,56 @@ async def without_observations(servers: Devstack) -> AsyncIterator[None]:
             await connection.execute("ALTER TABLE missing RENAME TO observations")
 
 
-async def test_nothing_that_the_process_prints_or_sends_has_a_secret(
+async def test_secrets_are_neither_printed_nor_sent(
     start: Start, servers: Devstack, upstream: Upstream, vhost: str
 ) -> None:
-    """When all is well, after a mistake of ours, without the servers, and until it has ended."""
-    secret_settings = {"GATEWAY_API_KEYS": f'["{KEY}"]', "GATEWAY_RABBITMQ__URL": servers.rabbitmq.url_of(vhost)}
+    """No output, response or upstream request has an API key or password.
+
+    This holds in normal operation, after an internal error, without the servers, and until the processes exit.
+    """
+    secret_settings = {"GATEWAY_API_KEYS": f'["{API_KEY}"]', "GATEWAY_RABBITMQ__URL": servers.rabbitmq.url_of(vhost)}
     gateway = start("serve", "--port", "0", "--debug", GATEWAY_HTTP__WEATHER_URL=upstream.url, **secret_settings)
     worker = start("worker", "--debug", **secret_settings)
     await worker.said('"event": "working"')
-    answers = []
-    report = {"temperature_c": 1, "condition": "fog"}
-    observations = f"/v1/places/{ZURICH}/observations"
+    responses: list[httpx.Response] = []
+
     async with httpx.AsyncClient(base_url=await gateway.url(), trust_env=False, timeout=TIMEOUT) as client:
 
-        async def ask_for_everything() -> None:
-            for key in (WRONG, KEY):
-                headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": key}
-                answers.append(await client.post(observations, json=report, headers=headers))
-                answers.append(await client.post(observations, json={"condition": key}, headers=headers))
-            allowed = {"Authorization": f"Bearer {KEY}"}
-            answers.extend([await client.get(path, headers=allowed) for path in PATHS])
+        async def rabbitmq_fails() -> bool:
+            responses.append(await client.get("/readyz"))
+            return bool(responses[-1].json()["checks"]["rabbitmq"]["status"] == "failed")
 
-        async def says_that_rabbitmq_is_away() -> bool:
-            answers.append(await client.get("/readyz"))
-            return bool(answers[-1].json()["checks"]["rabbitmq"]["status"] == "failed")
-
-        await ask_for_everything()
-        async with without_observations(servers):
-            await ask_for_everything()
+        responses += await send_all_requests(client)
+        async with missing_observations_table(servers):
+            responses += await send_all_requests(client)
         async with servers.postgresql.killed(), servers.redis.killed():
-            await ask_for_everything()
+            responses += await send_all_requests(client)
         await servers.rabbitmq.delete_vhost(vhost)
-        await wait_until(says_that_rabbitmq_is_away, "the health check says so")
-        await ask_for_everything()
+        await wait_until(rabbitmq_fails, "the health check of RabbitMQ fails")
+        responses += await send_all_requests(client)
     for process in (gateway, worker):
         process.send(SIGTERM)
         assert await process.status() == 0
-    statuses = {answer.status_code for answer in answers}
-    printed = gateway.output + worker.output
-    sent = "".join(f"{answer.headers}{answer.text}" for answer in answers) + upstream.received.decode()
 
-    assert {200, 201, 401, 404, 422, 500, 503} <= statuses
-    assert b"/v1/forecast" in upstream.received
-    assert "a request failed" in printed
+    printed = gateway.output + worker.output
+    sent = "".join(f"{response.headers}{response.text}" for response in responses) + upstream.received.decode()
     urls = (servers.postgresql.url, servers.redis.url, servers.rabbitmq.url)
-    for secret in (KEY, *(urlsplit(url).password or url for url in urls)):
+    for secret in (API_KEY, *(urlsplit(url).password or url for url in urls)):
         assert secret not in printed
         assert secret not in sent
-    assert WRONG not in printed
+    assert WRONG_API_KEY not in printed
+    # Each kind of response, the upstream request and the log of the internal error were really checked.
+    assert {200, 201, 401, 404, 422, 500, 503} <= {response.status_code for response in responses}
+    assert b"/v1/forecast" in upstream.received
+    assert "a request failed" in printed
+
+
+async def send_all_requests(client: httpx.AsyncClient) -> list[httpx.Response]:
+    """Report valid and invalid observations with both API keys, and request every path."""
+    responses: list[httpx.Response] = []
+    for key in (WRONG_API_KEY, API_KEY):
+        headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": key}
+        bodies: list[dict[str, object]] = [{"temperature_c": 1, "condition": "fog"}, {"condition": key}]
+        responses += [await client.post(OBSERVATIONS, json=body, headers=headers) for body in bodies]
+    authorized = {"Authorization": f"Bearer {API_KEY}"}
+    return responses + [await client.get(path, headers=authorized) for path in PATHS]
