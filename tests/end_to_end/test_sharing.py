@@ -1,4 +1,4 @@
-"""Briefs that are asked for together share what they cost; and none has to pay for another."""
+"""Concurrent briefs share statements, commands and calls, and none delays, cancels or mixes up another."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import asyncpg
 import pytest
 from redis.asyncio import Redis
-from starlette.types import ASGIApp, Message, Receive, Scope
+from starlette.types import ASGIApp, Message, Scope
 
 from gateway.devstack.open_meteo import Faults
 from gateway.devstack.stack import Devstack
@@ -23,11 +23,13 @@ from tests.end_to_end.conftest import LATE
 from tests.end_to_end.harness import ZURICH, Running, running
 from tests.support.waiting import TIMEOUT, wait_until
 
-PLACES = [2657896, 2661552, 2660646, 2659994, 2661604, 2657970]
-"""Zürich, Bern, Genève, Lausanne, Basel, Winterthur."""
-NO_PLACE = 1
-STALL_EVERY = 20  # of the servers' replies one comes later than anybody waits for it
-MOST_ROUNDS = 50
+PLACES = [2657896, 2661552, 2660646, 2659994, 2661604, 2657970]  # Zürich, Bern, Genève, Lausanne, Basel, Winterthur
+UNKNOWN_PLACE = 1
+
+SHORT_BRIEF_TIMEOUT = 0.5
+LONG_DELAY = 1.5  # of a reply: longer than a brief waits
+LONG_DELAY_INTERVAL = 20  # replies from one long delay to the next
+MAX_ROUNDS = 50
 
 
 @pytest.fixture(autouse=True)
@@ -39,67 +41,68 @@ async def redis(servers: Devstack) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Those that the briefs send to PostgreSQL."""
+    """The statements that the gateway sends to PostgreSQL with `fetch`, as the briefs do."""
     sent: list[str] = []
     fetch = asyncpg.Connection.fetch
 
-    def fetch_and_note(connection: asyncpg.Connection, query: str, *arguments: object) -> object:
+    def fetch_and_record(connection: asyncpg.Connection, query: str, *arguments: object) -> object:
         sent.append(query)
         return fetch(connection, query, *arguments)
 
-    monkeypatch.setattr(asyncpg.Connection, "fetch", fetch_and_note)
+    monkeypatch.setattr(asyncpg.Connection, "fetch", fetch_and_record)
     return sent
 
 
-async def commands(redis: Redis) -> int:
-    """How many MGETs Redis has had."""
+async def mget_count(redis: Redis) -> int:
+    """Return the number of MGET commands that Redis has processed."""
     return int((await redis.info("commandstats")).get("cmdstat_mget", {"calls": 0})["calls"])
 
 
-async def test_twenty_places_cost_one_statement_and_one_command(
-    gateway: Running, statements: list[str], redis: Redis
-) -> None:
+async def test_one_request_for_many_places(gateway: Running, statements: list[str], redis: Redis) -> None:
+    """A request for 20 briefs costs one statement and one Redis command; the briefs have the order of the request."""
     places = (await gateway.client.get("/v1/places", params={"limit": 20})).json()["items"]
     ids = [place["id"] for place in places]
     statements.clear()
-    before = await commands(redis)
+    before = await mget_count(redis)
+
     response = await gateway.client.get("/v1/briefs", params={"place": ids})
 
     assert [brief["place"]["id"] for brief in response.json()["items"]] == ids
     assert response.headers["Gateway-Complete"] == "true"
     assert len(statements) == 1
-    assert await commands(redis) - before == 1
+    assert await mget_count(redis) - before == 1
 
 
-async def test_requests_for_many_places_share_however_long_they_take(
-    settings: Settings, statements: list[str], redis: Redis
-) -> None:
-    """A hundred and eighty, about sixty places: were each place asked for by itself, it would take sixty statements."""
+async def test_many_requests_share_statements(settings: Settings, statements: list[str], redis: Redis) -> None:
+    """180 concurrent requests for 60 places share statements and commands; one for each place would be 60 of both."""
     async with running(settings.model_copy(update={"brief_timeout": 10.0})) as gateway:
         places = (await gateway.client.get("/v1/places", params={"limit": 60})).json()["items"]
         ids = [place["id"] for place in places]
-        for some in (ids[:20], ids[20:40], ids[40:]):
-            await gateway.client.get("/v1/briefs", params={"place": some})  # so that the weather is there
+        for batch in (ids[:20], ids[20:40], ids[40:]):
+            await gateway.client.get("/v1/briefs", params={"place": batch})  # caches the weather
         statements.clear()
-        before = await commands(redis)
+        before = await mget_count(redis)
+
         responses = await asyncio.gather(*(gateway.client.get(f"/v1/places/{place}/brief") for place in ids * 3))
 
         assert len(statements) < 20
-        assert await commands(redis) - before < 20
+        assert await mget_count(redis) - before < 20
         assert {response.headers.get("Gateway-Complete") for response in responses} == {"true"}
 
 
-async def test_each_place_comes_once_in_order_and_what_is_no_place_is_told(gateway: Running) -> None:
-    asked = [PLACES[1], NO_PLACE, PLACES[0], PLACES[1]]
-    response = await gateway.client.get("/v1/briefs", params={"place": asked})
+async def test_duplicate_and_unknown_places(gateway: Running) -> None:
+    """A place that is requested twice has one brief, at its first position; unknown places are listed."""
+    places = [PLACES[1], UNKNOWN_PLACE, PLACES[0], PLACES[1]]
+    response = await gateway.client.get("/v1/briefs", params={"place": places})
 
     assert response.status_code == 200
     assert [brief["place"]["id"] for brief in response.json()["items"]] == [PLACES[1], PLACES[0]]
-    assert response.json()["unknown"] == [NO_PLACE]
+    assert response.json()["unknown"] == [UNKNOWN_PLACE]
 
 
 @pytest.mark.parametrize("places", [[], list(range(1, 22)), list(range(1, 1001)), [0], [-1], ["x"], [2**31], [1.5]])
-async def test_no_place_too_many_and_what_is_no_id_are_problems(gateway: Running, places: list[object]) -> None:
+async def test_invalid_places(gateway: Running, places: list[object]) -> None:
+    """A request without places, with more than 20 or with an invalid ID is a problem with a short body."""
     response = await gateway.client.get("/v1/briefs", params={"place": [str(place) for place in places]})
 
     assert response.status_code == 422
@@ -107,7 +110,8 @@ async def test_no_place_too_many_and_what_is_no_id_are_problems(gateway: Running
     assert len(response.content) < 10_000
 
 
-async def test_without_the_database_there_are_no_briefs(gateway_with_deadline: Running, servers: Devstack) -> None:
+async def test_briefs_without_database(gateway_with_deadline: Running, servers: Devstack) -> None:
+    """While PostgreSQL does not respond, a request for briefs is a 503; afterwards it succeeds."""
     gateway = gateway_with_deadline
     with servers.postgresql.suspended():
         response = await gateway.client.get("/v1/briefs", params={"place": PLACES})
@@ -116,9 +120,8 @@ async def test_without_the_database_there_are_no_briefs(gateway_with_deadline: R
     assert (await gateway.client.get("/v1/briefs", params={"place": PLACES})).status_code == 200
 
 
-async def test_calls_upstream_are_bounded_and_the_headers_say_what_is_missing(
-    gateway: Running, weather: Weather
-) -> None:
+async def test_briefs_without_weather(gateway: Running, weather: Weather) -> None:
+    """If upstream fails, it is called once for each place, and the headers have the missing sections with their reasons."""
     await weather.set_faults(Faults(status=500))
     response = await gateway.client.get("/v1/briefs", params={"place": PLACES})
 
@@ -127,48 +130,47 @@ async def test_calls_upstream_are_bounded_and_the_headers_say_what_is_missing(
     assert (await weather.calls()).calls == len(PLACES)
 
 
-async def test_observations_that_cannot_be_read_cost_their_section_only(
-    gateway_with_deadline: Running, servers: Devstack
-) -> None:
+async def test_locked_observations(gateway_with_deadline: Running, servers: Devstack) -> None:
+    """If the observations cannot be read before the deadline, only their section is missing."""
     gateway = gateway_with_deadline
     async with servers.postgresql.superuser("gateway") as connection, connection.transaction():
         await connection.execute("LOCK TABLE observations IN ACCESS EXCLUSIVE MODE")
-        began = time.monotonic()
+        started_at = time.monotonic()
         response = await gateway.client.get(f"/v1/places/{ZURICH}/brief")
-        took = time.monotonic() - began
+        elapsed = time.monotonic() - started_at
 
     assert response.headers["Gateway-Incomplete"] == "observations;reason=timeout"
-    assert took < LATE
+    assert elapsed < LATE
     assert (await gateway.client.get(f"/v1/places/{ZURICH}/brief")).headers["Gateway-Complete"] == "true"
 
 
-async def test_a_client_that_goes_away_cancels_its_own_work_and_nobody_elses(
+async def test_disconnect_cancels_one_request_only(
     settings: Settings, weather: Weather, release_forecasts: asyncio.Event
 ) -> None:
-    """Two wait for the same weather; one goes. It is waited for by the other one only."""
+    """If one of two clients that wait for the same forecast disconnects, the other one still receives it."""
     async with running(settings.model_copy(update={"brief_timeout": 3 * TIMEOUT})) as gateway:
-        leaving = Client(gateway, f"/v1/places/{ZURICH}/brief")
-        staying = asyncio.create_task(gateway.client.get(f"/v1/places/{ZURICH}/brief"))
+        disconnecting = DisconnectingClient(gateway.app, f"/v1/places/{ZURICH}/brief")
+        waiting = asyncio.create_task(gateway.client.get(f"/v1/places/{ZURICH}/brief"))
 
-        async def both_wait() -> bool:
+        async def upstream_is_called() -> bool:
             return (await weather.calls()).calls == 1
 
-        await wait_until(both_wait, "the weather is asked for")
-        leaving.goes()
-        await wait_until(leaving.request.done, "who has gone does not wait for the weather")
-        assert not staying.done()
+        await wait_until(upstream_is_called, "upstream is called")
+        disconnecting.disconnect()
+        await wait_until(disconnecting.request.done, "the request of the disconnected client ends")
+        assert not waiting.done()
         release_forecasts.set()
-        response = await staying
+        response = await waiting
 
     assert response.headers["Gateway-Complete"] == "true"
     assert (await weather.calls()).calls == 1
 
 
-class Client:
-    """Sends a request, and may go away before it has its answer."""
+class DisconnectingClient:
+    """Sends a GET request to an ASGI app, and can disconnect before the response."""
 
-    def __init__(self, gateway: Running, path: str) -> None:
-        self._gone = asyncio.Event()
+    def __init__(self, app: ASGIApp, path: str) -> None:
+        self._disconnected = asyncio.Event()
         self._sent = False
         scope = {
             "type": "http",
@@ -178,75 +180,77 @@ class Client:
             "query_string": b"",
             "http_version": "1.1",
         }
-        self.request = asyncio.create_task(ask(gateway.app, scope, self._receive))
+        self.request = asyncio.create_task(self._call(app, scope))
 
-    def goes(self) -> None:
-        self._gone.set()
+    def disconnect(self) -> None:
+        self._disconnected.set()
+
+    async def _call(self, app: ASGIApp, scope: Scope) -> None:
+        await app(scope, self._receive, self._discard)
 
     async def _receive(self) -> Message:
         if not self._sent:
             self._sent = True
             return {"type": "http.request", "body": b"", "more_body": False}
-        await self._gone.wait()
+        await self._disconnected.wait()
         return {"type": "http.disconnect"}
 
-
-async def ask(app: ASGIApp, scope: Scope, receive: Receive) -> None:
-    async def nowhere(_: Message) -> None:
-        """Whoever it was for has gone."""
-
-    await app(scope, receive, nowhere)
+    async def _discard(self, message: Message) -> None:
+        """Ignore a message of the response."""
 
 
-async def test_no_answer_is_ever_handed_to_another_place(servers: Devstack, settings: Settings) -> None:
-    """Fifty at a time, through proxies that delay what the servers say, and given up at any moment.
+async def test_responses_are_never_mixed_up(servers: Devstack, settings: Settings) -> None:
+    """A brief has the data of its own place only, also after replies that are late and requests that are cancelled.
 
-    Each place has what no other has: were a reply left on a connection, the next one to use that would have it.
+    The next user of a pooled connection would receive a reply that a cancelled request left unread. The test makes
+    such replies likely: 50 clients cancel requests at any moment, and proxies delay the replies of the servers.
     """
-    chance = random.Random(7)  # noqa: S311 - the same chance each time
+    rng = random.Random(7)  # noqa: S311 - a fixed seed; nothing secret
     expected = {place: number for number, place in enumerate(PLACES, start=1000)}
-    await tell_apart(servers, expected)
+    await store_distinct_data(servers, expected)
     async with (
-        delaying(servers.postgresql.port, chance) as database,
-        delaying(servers.redis.port, chance) as redis_port,
+        delaying_proxy(servers.postgresql.port, rng) as database_port,
+        delaying_proxy(servers.redis.port, rng) as redis_port,
     ):
-        changed = {
-            "database": through(settings.database, servers.postgresql.port, database),
-            "redis": through(settings.redis, servers.redis.port, redis_port),
+        overrides = {
+            "brief_timeout": SHORT_BRIEF_TIMEOUT,
+            "database": with_port(settings.database, servers.postgresql.port, database_port),
+            "redis": with_port(settings.redis, servers.redis.port, redis_port),
         }
-        async with running(settings.model_copy(update={**changed, "brief_timeout": 0.5})) as gateway:
+        async with running(settings.model_copy(update=overrides)) as gateway:
             outcomes = Counter[str]()
 
-            async def ask_for(place: int) -> None:
-                asking = asyncio.create_task(gateway.client.get(f"/v1/places/{place}/brief"))
-                await asyncio.wait({asking}, timeout=chance.uniform(0.01, 0.5))
-                if asking.cancel():
-                    outcomes["given up"] += 1
+            async def request_or_cancel(place: int) -> None:
+                request = asyncio.create_task(gateway.client.get(f"/v1/places/{place}/brief"))
+                await asyncio.wait({request}, timeout=rng.uniform(0.01, 0.5))
+                if request.cancel():
+                    outcomes["cancelled"] += 1
                     return
-                response = asking.result()
-                outcomes[str(response.status_code)] += 1
+                response = request.result()
                 if response.status_code == 200:
-                    outcomes[response.headers["Gateway-Complete"]] += 1
-                    assert_of_that_place_only(response.json(), place, expected[place])
+                    outcomes["complete" if response.headers["Gateway-Complete"] == "true" else "incomplete"] += 1
+                    assert_data_of_place(response.json(), place, expected[place])
+                else:
+                    outcomes[str(response.status_code)] += 1
 
-            async def ask_often() -> None:
+            async def run_client() -> None:
                 for _ in range(10):
-                    await ask_for(chance.choice(PLACES))
+                    await request_or_cancel(rng.choice(PLACES))
 
-            def enough() -> bool:
-                late = outcomes["false"] + outcomes["503"]
-                return outcomes["true"] > 50 and late > 10 and outcomes["given up"] > 100
+            def is_representative() -> bool:
+                late = outcomes["incomplete"] + outcomes["503"]
+                return outcomes["complete"] > 50 and late > 10 and outcomes["cancelled"] > 100
 
-            # How often each of them happens depends on the machine: go on until there is enough of each.
+            # The speed of the machine decides how often each outcome occurs: continue until there are enough of each.
             rounds = 0
-            while rounds < 2 or not enough():
+            while rounds < 2 or not is_representative():
                 rounds += 1
-                assert rounds < MOST_ROUNDS, outcomes
-                await asyncio.gather(*(ask_often() for _ in range(50)))
+                assert rounds < MAX_ROUNDS, outcomes
+                await asyncio.gather(*(run_client() for _ in range(50)))
 
 
-async def tell_apart(servers: Devstack, expected: dict[int, int]) -> None:
-    """Give each place views and an observation of its own."""
+async def store_distinct_data(servers: Devstack, expected: dict[int, int]) -> None:
+    """Store the number of each place as its views and as the note of an observation."""
     async with servers.postgresql.superuser("gateway") as connection, Redis.from_url(servers.redis.url) as client:
         for place, number in expected.items():
             await client.set(f"popularity:{place}", number)
@@ -257,7 +261,8 @@ async def tell_apart(servers: Devstack, expected: dict[int, int]) -> None:
             )
 
 
-def assert_of_that_place_only(brief: dict[str, Any], place: int, number: int) -> None:
+def assert_data_of_place(brief: dict[str, Any], place: int, number: int) -> None:
+    """Assert that each section is missing, empty or has the data of this place."""
     sections = brief["sections"]
     assert brief["place"]["id"] == place
     assert sections["popularity"]["data"] in (None, {"views": number})
@@ -270,19 +275,19 @@ def assert_of_that_place_only(brief: dict[str, Any], place: int, number: int) ->
 Group = TypeVar("Group", DatabaseSettings, RedisSettings)
 
 
-def through(group: Group, port: int, proxy: int) -> Group:
-    """The settings of a resource that is reached through a proxy."""
-    url = group.url.get_secret_value().replace(f":{port}", f":{proxy}")
+def with_port(group: Group, port: int, proxy_port: int) -> Group:
+    """Return the settings with the port of the server replaced by that of a proxy."""
+    url = group.url.get_secret_value().replace(f":{port}", f":{proxy_port}")
     return type(group)(**(dict(group) | {"url": url}))
 
 
 @asynccontextmanager
-async def delaying(port: int, chance: random.Random) -> AsyncIterator[int]:
-    """A proxy that delays what the server says, now a little, now for longer than anybody waits. Yields its port."""
+async def delaying_proxy(port: int, rng: random.Random) -> AsyncIterator[int]:
+    """Run a proxy that delays replies, mostly by a little, and some by `LONG_DELAY`. Yields its port."""
     replies = count(1)
 
     def delay() -> float:
-        return 1.5 if next(replies) % STALL_EVERY == 0 else chance.uniform(0, 0.02)
+        return LONG_DELAY if next(replies) % LONG_DELAY_INTERVAL == 0 else rng.uniform(0, 0.02)
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: Callable[[], float]) -> None:
         with contextlib.suppress(OSError):
