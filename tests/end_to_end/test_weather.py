@@ -1,9 +1,10 @@
-"""The weather of a brief: fresh for a minute, better stale than none for a day, and asked for no more often than needed."""
+"""The weather of a brief: fresh for a minute, stale for up to a day, and fetched from upstream no more often than needed."""
 
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from gateway.briefs.circuit_breaker import FAILURES, PROBE_EVERY
 from gateway.briefs.service import CALL_WITHIN
 from gateway.briefs.weather_cache import FRESH_FOR, WeatherCache
 from gateway.devstack.open_meteo import Faults
+from gateway.devstack.redis import Redis as RedisServer
 from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import Weather
 from gateway.settings import Settings
@@ -21,7 +23,9 @@ from tests.end_to_end.harness import ZURICH, Running, running
 from tests.support.waiting import TIMEOUT, wait_until
 
 BRIEF = f"/v1/places/{ZURICH}/brief"
-KEY = f"weather:{ZURICH}"
+CACHE_KEY = f"weather:{ZURICH}"
+PLACES = (2657896, 2661552, 2660646, 2659994, 2661604, 2657970)  # Zürich, Bern, Genève, Lausanne, Basel, Winterthur
+DAY = 86_400
 
 
 @pytest.fixture(autouse=True)
@@ -33,44 +37,47 @@ async def redis(servers: Devstack) -> AsyncIterator[Redis]:
 
 @pytest.fixture(autouse=True)
 def no_write_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weather is written to Redis however busy the machine is."""
+    """The weather is written to Redis even if the machine is busy."""
     monkeypatch.setattr("gateway.briefs.weather_cache.KEEP_WITHIN", TIMEOUT)
 
 
 @pytest.fixture(autouse=True)
 async def upstream(weather: Weather) -> Weather:
-    """The upstream, its calls counted from zero, and without faults (see the fixture `weather`)."""
+    """The upstream without faults (see the fixture `weather`), with its calls counted from zero."""
     await weather.reset_calls()
     return weather
 
 
-async def weather_of(gateway: Running) -> dict[str, Any]:
+async def request_weather(gateway: Running) -> dict[str, Any]:
+    """Request a brief and return its weather section; assert that the header `Gateway-Stale` agrees with it."""
     response = await gateway.client.get(BRIEF)
     section: dict[str, Any] = response.json()["sections"]["weather"]
     assert ("weather" in response.headers.get("Gateway-Stale", "")) == (section["status"] == "stale")
     return section
 
 
-async def kept(redis: Redis) -> dict[str, Any]:
-    """What Redis keeps of the weather, once it does."""
+async def cached_forecast(redis: Redis) -> dict[str, Any]:
+    """Wait until Redis has the forecast, and return it."""
 
-    async def there() -> bool:
-        return bool(await redis.exists(KEY))
+    async def is_cached() -> bool:
+        return bool(await redis.exists(CACHE_KEY))
 
-    await wait_until(there, "the weather is kept")
-    content: dict[str, Any] = json.loads(await redis.get(KEY) or b"")
+    await wait_until(is_cached, "the forecast is cached")
+    content: dict[str, Any] = json.loads(await redis.get(CACHE_KEY) or b"")
     return content
 
 
-async def let_it_age(redis: Redis, seconds: float) -> None:
-    forecast = await kept(redis)
-    await redis.set(KEY, json.dumps(forecast | {"fetched_at": forecast["fetched_at"] - seconds}))
+async def age_forecast(redis: Redis, seconds: float) -> None:
+    """Make the cached forecast older."""
+    forecast = await cached_forecast(redis)
+    await redis.set(CACHE_KEY, json.dumps(forecast | {"fetched_at": forecast["fetched_at"] - seconds}))
 
 
-async def test_it_is_asked_for_once_a_minute(gateway: Running, upstream: Weather, redis: Redis) -> None:
-    first = await weather_of(gateway)
-    await kept(redis)
-    second = await weather_of(gateway)
+async def test_fresh_weather_is_cached(gateway: Running, upstream: Weather, redis: Redis) -> None:
+    """Within a minute, a second brief has the cached weather, and upstream is not called again."""
+    first = await request_weather(gateway)
+    await cached_forecast(redis)
+    second = await request_weather(gateway)
 
     assert (first["status"], second["status"]) == ("ok", "ok")
     assert second["data"] == first["data"]
@@ -78,44 +85,47 @@ async def test_it_is_asked_for_once_a_minute(gateway: Running, upstream: Weather
     assert 0 < second["age_s"] < FRESH_FOR
 
 
-async def test_it_is_kept_for_a_day(gateway: Running, redis: Redis) -> None:
+async def test_forecast_is_cached_for_a_day(gateway: Running, redis: Redis) -> None:
+    """The cached forecast has the time of its fetch, and expires after a day."""
     before = time.time()
-    await weather_of(gateway)
+    await request_weather(gateway)
     after = time.time()
-    forecast = await kept(redis)
+    forecast = await cached_forecast(redis)
 
     assert before <= forecast["fetched_at"] <= after
-    assert 86_000 < await redis.ttl(KEY) <= 86_400
+    assert DAY - 400 < await redis.ttl(CACHE_KEY) <= DAY
 
 
-async def test_after_a_minute_one_asks_again_and_the_others_are_answered_meanwhile(
+async def test_one_request_revalidates(
     gateway: Running, upstream: Weather, redis: Redis, release_forecasts: asyncio.Event
 ) -> None:
+    """After a minute, one request waits for a new forecast; the others receive the stale one without waiting."""
     release_forecasts.set()
-    await weather_of(gateway)
-    await let_it_age(redis, 61)
+    await request_weather(gateway)
+    await age_forecast(redis, 61)
     release_forecasts.clear()
-    revalidating = asyncio.create_task(weather_of(gateway))
+    revalidating = asyncio.create_task(request_weather(gateway))
 
-    async def asked() -> bool:
+    async def upstream_is_called_again() -> bool:
         return (await upstream.calls()).calls == 2
 
-    await wait_until(asked, "one asks again")
-    meanwhile = await weather_of(gateway)
-    assert not revalidating.done(), "nobody else waits"
+    await wait_until(upstream_is_called_again, "upstream is called again")
+    stale = await request_weather(gateway)
+    assert not revalidating.done(), "the other request has not waited for the forecast"
     release_forecasts.set()
-    news = await revalidating
+    fresh = await revalidating
 
-    assert (meanwhile["status"], meanwhile["reason"]) == ("stale", None)
-    assert 61 <= meanwhile["age_s"] < 61 + FRESH_FOR
-    assert (news["status"], news["age_s"] < FRESH_FOR) == ("ok", True)
-    assert (await weather_of(gateway))["status"] == "ok"
+    assert (stale["status"], stale["reason"]) == ("stale", None)
+    assert 61 <= stale["age_s"] < 61 + FRESH_FOR
+    assert (fresh["status"], fresh["age_s"] < FRESH_FOR) == ("ok", True)
+    assert (await request_weather(gateway))["status"] == "ok"
     assert (await upstream.calls()).calls == 2
 
 
-async def test_many_who_want_the_same_share_one_call(gateway: Running, upstream: Weather) -> None:
+async def test_concurrent_requests_share_a_call(gateway: Running, upstream: Weather) -> None:
+    """50 concurrent requests for the weather of one place cause one call of upstream."""
     await upstream.set_faults(Faults(latency_s=1))
-    sections = await asyncio.gather(*(weather_of(gateway) for _ in range(50)))
+    sections = await asyncio.gather(*(request_weather(gateway) for _ in range(50)))
 
     assert {section["status"] for section in sections} == {"ok"}
     assert (await upstream.calls()).calls == 1
@@ -129,158 +139,174 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_when_upstream_fails_it_is_stale_for_up_to_a_day(
+async def test_stale_weather_if_upstream_fails(
     gateway_with_deadline: Running, upstream: Weather, redis: Redis, fault: str
 ) -> None:
+    """If upstream fails or is slow, weather and outlook are stale by the deadline, with their age and the reason."""
     gateway = gateway_with_deadline
     faults, reason = FAULTS[fault]
-    await weather_of(gateway)
-    await let_it_age(redis, 80_000)
+    await request_weather(gateway)
+    await age_forecast(redis, 80_000)
     await upstream.set_faults(faults)
-    began = time.monotonic()
-    section = await weather_of(gateway)
+    started_at = time.monotonic()
+    section = await request_weather(gateway)
     outlook = (await gateway.client.get(BRIEF)).json()["sections"]["outlook"]
-    took = time.monotonic() - began
+    elapsed = time.monotonic() - started_at
 
     assert (section["status"], section["reason"]) == ("stale", reason)
     assert section["data"] is not None
     assert 80_000 <= section["age_s"] < 80_000 + FRESH_FOR
-    assert took < LATE
+    assert elapsed < LATE
     assert outlook["status"] == "stale"
     assert outlook["age_s"] >= 80_000
 
 
-async def test_older_than_a_day_it_is_as_good_as_none(gateway: Running, upstream: Weather, redis: Redis) -> None:
-    await weather_of(gateway)
-    await let_it_age(redis, 86_401)
+async def test_forecast_expires_after_a_day(gateway: Running, upstream: Weather, redis: Redis) -> None:
+    """A forecast that is older than a day is not used, also if upstream fails."""
+    await request_weather(gateway)
+    await age_forecast(redis, DAY + 1)
     await upstream.set_faults(Faults(status=500))
 
-    assert (await weather_of(gateway))["status"] == "unavailable"
+    assert (await request_weather(gateway))["status"] == "unavailable"
 
 
-FOREIGN: dict[str, Any] = {
-    "no JSON": b"\xff\x00 garbage",
-    "other JSON": b'{"something": "else"}',
-    "deep JSON": b"[" * 100_000,
-    "of the future": None,
-    "not finite": None,
-    "a code of many digits": None,
-    "larger than ours": None,
-    "a list": None,
+def change_fetch_time(forecast: dict[str, Any], fetched_at: float) -> bytes:
+    return json.dumps(forecast | {"fetched_at": fetched_at}).encode()
+
+
+def change_weather_code(forecast: dict[str, Any], code: int) -> bytes:
+    return json.dumps(forecast | {"weather": forecast["weather"] | {"weather_code": code}}).encode()
+
+
+# Each returns the invalid content of the cache for the valid forecast.
+INVALID: dict[str, Callable[[dict[str, Any]], bytes]] = {
+    "not JSON": lambda _: b"\xff\x00 garbage",
+    "other JSON": lambda _: b'{"something": "else"}',
+    "nested JSON": lambda _: b"[" * 100_000,
+    "from the future": lambda forecast: change_fetch_time(forecast, time.time() + 60),
+    "not finite": lambda forecast: change_fetch_time(forecast, float("nan")),
+    "code of 31 digits": lambda forecast: change_weather_code(forecast, 10**30),
+    "too large": lambda forecast: json.dumps(forecast).encode() + b" " * 5000,
 }
 
 
-@pytest.mark.parametrize("content", FOREIGN)
-async def test_what_is_no_forecast_of_ours_is_a_miss(
+@pytest.mark.parametrize("content", INVALID)
+async def test_invalid_forecast_is_a_cache_miss(
     gateway: Running, upstream: Weather, redis: Redis, content: str
 ) -> None:
-    await weather_of(gateway)
-    ours = await kept(redis)
-    await redis.delete(KEY)
-    if content == "a list":
-        await redis.lpush(KEY, "x")
-    elif content == "of the future":
-        await redis.set(KEY, json.dumps(ours | {"fetched_at": time.time() + 60}))
-    elif content == "not finite":
-        await redis.set(KEY, json.dumps(ours | {"fetched_at": float("nan")}))
-    elif content == "a code of many digits":
-        await redis.set(KEY, json.dumps(ours | {"weather": ours["weather"] | {"weather_code": 10**30}}))
-    elif content == "larger than ours":
-        await redis.set(KEY, json.dumps(ours) + " " * 5000)
-    else:
-        await redis.set(KEY, FOREIGN[content])
-    section = await weather_of(gateway)
+    """Content of the cache that is not a valid forecast is ignored, and upstream is called."""
+    await request_weather(gateway)
+    await redis.set(CACHE_KEY, INVALID[content](await cached_forecast(redis)))
+
+    section = await request_weather(gateway)
 
     assert (section["status"], section["reason"]) == ("ok", None)
     assert section["age_s"] < FRESH_FOR
     assert (await upstream.calls()).calls == 2
 
 
-@pytest.mark.parametrize("how", ["stopped", "suspended"])
-async def test_without_redis_upstream_is_asked_within_the_deadline(
-    gateway_with_deadline: Running, servers: Devstack, redis: Redis, how: str
+async def test_key_of_another_type_is_a_cache_miss(gateway: Running, upstream: Weather, redis: Redis) -> None:
+    """If the key of the cached forecast has a list, it is ignored, and upstream is called."""
+    await request_weather(gateway)
+    await cached_forecast(redis)
+    await redis.delete(CACHE_KEY)
+    await redis.lpush(CACHE_KEY, "x")
+
+    section = await request_weather(gateway)
+
+    assert (section["status"], section["reason"]) == ("ok", None)
+    assert section["age_s"] < FRESH_FOR
+    assert (await upstream.calls()).calls == 2
+
+
+@asynccontextmanager
+async def unresponsive(redis_server: RedisServer, outage: str) -> AsyncIterator[None]:
+    if outage == "suspended":
+        with redis_server.suspended():
+            yield
+    else:
+        async with redis_server.stopped():
+            yield
+
+
+@pytest.mark.parametrize("outage", ["stopped", "suspended"])
+async def test_weather_without_redis(
+    gateway_with_deadline: Running, servers: Devstack, redis: Redis, outage: str
 ) -> None:
+    """Without Redis, the weather comes from upstream, and the brief arrives by its deadline."""
     gateway = gateway_with_deadline
     await gateway.client.get(BRIEF)
     await redis.flushdb()
-    if how == "suspended":
-        with servers.redis.suspended():
-            began = time.monotonic()
-            section = await weather_of(gateway)
-            took = time.monotonic() - began
-    else:
-        await servers.redis.stop()
-        try:
-            began = time.monotonic()
-            section = await weather_of(gateway)
-            took = time.monotonic() - began
-        finally:
-            await servers.redis.start()
+    async with unresponsive(servers.redis, outage):
+        started_at = time.monotonic()
+        section = await request_weather(gateway)
+        elapsed = time.monotonic() - started_at
 
     assert section["status"] == "ok"
-    assert took < LATE
+    assert elapsed < LATE
 
 
-async def test_an_upstream_that_keeps_failing_is_left_alone_and_asked_again_once_it_is_back(
-    gateway: Running, upstream: Weather
-) -> None:
+async def test_circuit_breaker_opens_and_closes(gateway: Running, upstream: Weather) -> None:
+    """After several failures, upstream is only probed; the first successful probe restores the weather of the briefs."""
     await upstream.set_faults(Faults(status=500))
     for _ in range(FAILURES):
-        assert (await weather_of(gateway))["reason"] == "error"
-    began = time.monotonic()
+        assert (await request_weather(gateway))["reason"] == "error"
+    started_at = time.monotonic()
     calls = (await upstream.calls()).calls
     for _ in range(20):
-        section = await weather_of(gateway)
+        section = await request_weather(gateway)
         assert (section["status"], section["reason"]) == ("unavailable", "open")
-    most_probes = 1 + (time.monotonic() - began) / (0.8 * PROBE_EVERY)
-    assert (await upstream.calls()).calls - calls <= most_probes, "of twenty briefs none asks upstream"
+    max_probes = 1 + (time.monotonic() - started_at) / (0.8 * PROBE_EVERY)
+    assert (await upstream.calls()).calls - calls <= max_probes, "no brief calls upstream"
 
-    async def probed() -> bool:
+    async def is_probed() -> bool:
         return (await upstream.calls()).calls >= calls + 2
 
-    await wait_until(probed, "it is probed")
+    await wait_until(is_probed, "upstream is probed")
     await upstream.set_faults(Faults())
     calls = (await upstream.calls()).calls
 
-    async def ok() -> bool:
-        return bool((await weather_of(gateway))["status"] == "ok")
+    async def weather_is_ok() -> bool:
+        return bool((await request_weather(gateway))["status"] == "ok")
 
-    await wait_until(ok, "it is asked again")
-    assert (await upstream.calls()).calls - calls <= 2, "the first probe that is answered ends it"
+    await wait_until(weather_is_ok, "the briefs have weather")
+    assert (await upstream.calls()).calls - calls <= 2, "the first successful probe closes the circuit breaker"
 
 
-def test_an_upstream_that_is_back_is_asked_within_two_seconds() -> None:
-    """A probe that began just before its return may take all its time; the next one is answered."""
+def test_circuit_closes_within_two_seconds() -> None:
+    """When upstream recovers, the probe in flight may still time out, but the next one succeeds."""
     assert CALL_WITHIN + PROBE_EVERY < 2
 
 
-async def test_with_a_dead_upstream_nobody_waits(settings: Settings, upstream: Weather) -> None:
-    """Each of ten briefs would have to wait for `timeout`, and then say so."""
-    timeout = 2.0
-    async with running(settings.model_copy(update={"brief_timeout": timeout})) as gateway:
+async def test_open_circuit_fails_fast(settings: Settings, upstream: Weather) -> None:
+    """While the circuit breaker is open, briefs do not wait for an upstream that does not respond.
+
+    Without it, each of the ten briefs would wait until its deadline.
+    """
+    brief_timeout = 2.0
+    async with running(settings.model_copy(update={"brief_timeout": brief_timeout})) as gateway:
         with upstream.suspended():
             await asyncio.gather(*(gateway.client.get(f"/v1/places/{place}/brief") for place in PLACES))
 
-            async def is_left_alone() -> bool:
-                return bool((await weather_of(gateway))["reason"] == "open")
+            async def is_open() -> bool:
+                return bool((await request_weather(gateway))["reason"] == "open")
 
-            await wait_until(is_left_alone, "upstream is left alone")
-            began = time.monotonic()
-            sections = [await weather_of(gateway) for _ in range(10)]
-            took = time.monotonic() - began
+            await wait_until(is_open, "the circuit breaker is open")
+            started_at = time.monotonic()
+            sections = [await request_weather(gateway) for _ in range(10)]
+            elapsed = time.monotonic() - started_at
 
     assert {section["reason"] for section in sections} == {"open"}
-    assert took < 10 * timeout / 2
+    assert elapsed < 10 * brief_timeout / 2
 
 
-PLACES = (2657896, 2661552, 2660646, 2659994, 2661604, 2657970)
-"""Zürich, Bern, Genève, Lausanne, Basel, Winterthur."""
-
-
-async def test_a_rush_that_has_to_wait_for_us_is_no_reason_to_leave_upstream_alone(
+async def test_queued_calls_are_not_failures(
     settings: Settings, upstream: Weather, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten times two calls of 0.3 s: the last wait longer for their turn than a call may take, and that is not upstream's fault."""
+    """A call that waits for its turn in the gateway is not a failure of upstream, and does not open the circuit breaker.
+
+    20 calls of 0.3 s, two at a time: the last ones wait longer than the timeout of a call.
+    """
     monkeypatch.setattr("gateway.briefs.weather_cache.CALLS", 2)
     await upstream.set_faults(Faults(latency_s=0.3))
     async with running(settings.model_copy(update={"brief_timeout": 2.0})) as gateway:
@@ -288,42 +314,44 @@ async def test_a_rush_that_has_to_wait_for_us_is_no_reason_to_leave_upstream_alo
         ids = [place["id"] for place in places]
         await gateway.client.get("/v1/briefs", params={"place": ids})
 
-        async def all_were_asked_for() -> bool:
+        async def all_are_fetched() -> bool:
             return (await upstream.calls()).calls == len(ids)
 
-        await wait_until(all_were_asked_for, "the weather of each was asked for")
+        await wait_until(all_are_fetched, "upstream is called for each place")
 
-        async def all_are_there() -> bool:
+        async def all_are_complete() -> bool:
             response = await gateway.client.get("/v1/briefs", params={"place": ids})
             assert "open" not in response.headers.get("Gateway-Incomplete", "")
             return bool(response.json()["items"][-1]["complete"]) and response.headers["Gateway-Complete"] == "true"
 
-        await wait_until(all_are_there, "the weather of each is there")
+        await wait_until(all_are_complete, "all briefs are complete")
 
 
-async def test_a_lost_connection_is_tried_again(gateway: Running, upstream: Weather) -> None:
-    """One call of two is answered with 503: nobody was there to ask, as when a proxy restarts what is behind it."""
+async def test_unavailable_upstream_is_retried(gateway: Running, upstream: Weather) -> None:
+    """A call that fails with 503 is retried: proxies respond with it while the server behind them restarts."""
     await upstream.set_faults(Faults(status=503, fail_rate=0.5))
     for place in PLACES:
         brief = (await gateway.client.get(f"/v1/places/{place}/brief")).json()
         assert brief["sections"]["weather"]["status"] == "ok"
 
 
-async def test_nobody_waits_for_it_to_be_kept(
+async def test_response_does_not_wait_for_the_cache(
     gateway: Running, upstream: Weather, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is written to Redis after the answer; who comes meanwhile has it from the one who fetched it."""
+    """The response does not wait for the write to Redis; requests during the write share the forecast that was fetched."""
     writing = asyncio.Event()
 
-    async def write_for_ever(*_: object) -> None:
+    async def write_forever(*_: object) -> None:
         writing.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("gateway.briefs.weather_cache.KEEP_WITHIN", 3600)  # a brief that waited for it would be late
-    monkeypatch.setattr(WeatherCache, "_write", write_for_ever)
-    first = await weather_of(gateway)
+    monkeypatch.setattr(
+        "gateway.briefs.weather_cache.KEEP_WITHIN", 3600
+    )  # a brief that waits for the write would time out
+    monkeypatch.setattr(WeatherCache, "_write", write_forever)
+    first = await request_weather(gateway)
     await asyncio.wait_for(writing.wait(), TIMEOUT)
-    second = await weather_of(gateway)
+    second = await request_weather(gateway)
 
     assert (first["status"], second["status"]) == ("ok", "ok")
     assert (await upstream.calls()).calls == 1
