@@ -1,4 +1,4 @@
-"""`faultlab` and `gateway.lifecycle` can be copied under another name and need the standard library only."""
+"""`faultlab` and `gateway.lifecycle` can be copied under another name and need only the standard library."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What the docs show is what is there: every snippet stands in a file, and every example runs."""
+"""The documentation: its snippets come from tested files, its examples run, and its links resolve."""
 
 import re
 import subprocess
@@ -15,6 +15,7 @@ LINK = re.compile(r"\]\((?!https?:)(?P<target>[^)#]*)(?:#(?P<anchor>[^)]*))?\)")
 
 
 def snippets() -> list[tuple[str, str | None, str]]:
+    """Return the page, the named source file and the code of each snippet."""
     return [
         (str(page.relative_to(ROOT)), found["source"], found["code"])
         for page in PAGES
@@ -23,26 +24,31 @@ def snippets() -> list[tuple[str, str | None, str]]:
 
 
 @pytest.mark.parametrize(("page", "source", "code"), snippets())
-def test_a_snippet_stands_in_the_file_that_it_names(page: str, source: str | None, code: str) -> None:
-    assert source is not None, f"{page} shows code of no file"
+def test_snippet_is_in_its_source_file(page: str, source: str | None, code: str) -> None:
+    """A snippet names its source file, and the file contains it."""
+    assert source is not None, f"a snippet in {page} does not name its source file"
     assert code in (ROOT / source).read_text()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "examples").glob("*.py")), ids=lambda path: path.name)
-def test_an_example_runs(path: Path) -> None:
-    done = subprocess.run(  # noqa: S603 - ours
+def test_example_runs(path: Path) -> None:
+    """An example of the docs exits successfully, without warnings."""
+    done = subprocess.run(  # noqa: S603 - our own code
         [sys.executable, "-W", "error", path], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
+
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_links_resolve(page: Path) -> None:
+    """The target of every relative link exists, and so does its heading."""
     for link in LINK.finditer(page.read_text()):
         target = page.parent / link["target"] if link["target"] else page
         assert target.exists(), f"{page.name}: {link[0]}"
@@ -50,6 +56,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert link["anchor"] in anchors(target), f"{page.name}: {link[0]}"
 
 
-def test_the_report_of_the_fault_lab_begins_as_the_next_one_will() -> None:
+def test_fault_report_has_the_current_head() -> None:
+    """The fault report begins with the current text of its head, as the next generated report will."""
     head = (ROOT / "tests" / "faults" / "report_head.md").read_text().rstrip()
     assert (ROOT / "docs" / "faults.md").read_text().startswith(head + "\n\n## The run\n")

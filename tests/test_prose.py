@@ -1,4 +1,4 @@
-"""The prose checks of `make lint`: which words they replace, and where they look for them."""
+"""The prose checks of `make lint`: the words that they report, and the parts of a file that they check."""
 
 import subprocess
 import sys
@@ -120,6 +120,7 @@ def test_code_block_is_not_prose(tmp_path: Path) -> None:
 def test_missing_path_is_an_error() -> None:
     """A path of the list in the Makefile cannot go unchecked after a rename."""
     command = [sys.executable, "tools/check_prose.py", "docs/none.md"]
+
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
 
     assert done.returncode == 1
