@@ -240,7 +240,7 @@ class TestOperations:
                 assert (response.status_code, response.json()["status"]) == (200, "degraded")
 
     async def test_not_ready_after_the_grace_period(self, servers: Devstack, settings: Settings) -> None:
-        """The gateway is degraded, and not ready only after the database was unavailable for the grace period."""
+        """Without the database, the gateway is ready for the grace period only; it is ready again when the database is back."""
         async with running(settings.model_copy(update={"ready_grace": 0.5})) as gateway:
 
             async def responds_with(status: int) -> bool:

@@ -40,7 +40,7 @@ def missing_sections(response: httpx.Response) -> dict[str, str | None]:
 
 
 async def test_brief_has_all_sections(gateway: Running, servers: Devstack) -> None:
-    """A complete brief has a section from each backend, with its age; the observations are the latest five."""
+    """A complete brief has four sections with their ages; the observations are the latest five, newest first."""
     async with servers.postgresql.superuser("gateway") as connection:
         for number in range(6):
             await connection.execute(
@@ -146,7 +146,7 @@ WEATHER_FAULTS = {
 
 @pytest.mark.parametrize("fault", WEATHER_FAULTS)
 async def test_failed_weather_response(settings: Settings, weather: Weather, fault: str) -> None:
-    """Without a valid forecast from upstream, only the weather and the outlook are missing; then upstream recovers."""
+    """Without a valid forecast, only the weather and the outlook are missing; with the next one the brief is complete."""
     faults, reason = WEATHER_FAULTS[fault]
     async with running(settings.model_copy(update={"brief_timeout": BRIEF_TIMEOUT})) as gateway:
         await weather.set_faults(faults)
@@ -170,7 +170,7 @@ async def test_redis_is_down(gateway: Running, servers: Devstack) -> None:
     """Without Redis, only the popularity is missing; the next brief after its start is complete."""
     await gateway.client.get(BRIEF)
     async with servers.redis.stopped():
-        first = await gateway.client.get(BRIEF)  # can use a connection that Redis closes at the same time
+        first = await gateway.client.get(BRIEF)  # may use a connection that Redis is closing
         second = await gateway.client.get(BRIEF)
 
     assert missing_sections(first) in ({"popularity": "refused"}, {"popularity": "error"})
@@ -247,7 +247,7 @@ async def test_late_queries_end_at_the_teardown(servers: Devstack, settings: Set
             await gateway.client.get(BRIEF)
             assert [event for event in gateway.stack.journal if event.error] == []
 
-    # An exit that exceeds its stop timeout records an error as well.
+    # No exit has failed or exceeded its stop timeout.
     assert [event for event in gateway.stack.journal if event.error] == []
 
     async def no_connection() -> bool:

@@ -92,6 +92,14 @@ async def measured(
         yield MeasuredGateway(gateway, proxied_servers.proxies, paths, publish_views)
 
 
+async def warm_up(measured: MeasuredGateway) -> None:
+    """Request briefs until every pooled connection is used: asyncpg loads types once on each, and the pool rotates them."""
+    warm_rounds = 0
+    while warm_rounds < WARM_ROUNDS:
+        counts = await measured.request_all_briefs()
+        warm_rounds = 0 if counts["database"]["Parse"] else warm_rounds + 1
+
+
 async def test_cost_of_uncached_briefs(measured: MeasuredGateway) -> None:
     """Without cached weather, 100 briefs cost one read of the cache, a forecast per place and a write per forecast."""
     cold = await measured.request_all_briefs()
@@ -114,11 +122,3 @@ async def test_cost_of_cached_briefs(measured: MeasuredGateway) -> None:
     assert warm["database"] == Counter(STATEMENT + PLACES * ["DataRow"])
     assert warm["redis"] == Counter(["MGET", "reply to MGET"])
     assert warm["rabbitmq"] == Counter(EVENT)
-
-
-async def warm_up(measured: MeasuredGateway) -> None:
-    """Request briefs until every pooled connection is used: asyncpg loads types once on each, and the pool rotates them."""
-    warm_rounds = 0
-    while warm_rounds < WARM_ROUNDS:
-        counts = await measured.request_all_briefs()
-        warm_rounds = 0 if counts["database"]["Parse"] else warm_rounds + 1

@@ -6,7 +6,7 @@ from tests.end_to_end.harness import ORDER, ZURICH, assert_nothing_is_held, held
 
 
 async def test_entries_exit_in_reverse_order(servers: Devstack, settings: Settings, instance: str) -> None:
-    """The lifespan enters its entries in order and exits them in reverse; afterwards no server has a connection."""
+    """The lifespan enters its entries in order and exits them in reverse; afterwards no server has a connection of it."""
     async with running(settings) as gateway:
         await gateway.client.get(f"/v1/places/{ZURICH}/brief")
         connections = await held(servers, instance)

@@ -1,4 +1,4 @@
-"""Secrets: the processes neither print one nor send one to clients and upstream."""
+"""The processes print no secret, and send none to clients or upstream."""
 
 import asyncio
 import contextlib
@@ -67,6 +67,17 @@ async def missing_observations_table(servers: Devstack) -> AsyncIterator[None]:
             await connection.execute("ALTER TABLE missing RENAME TO observations")
 
 
+async def send_all_requests(client: httpx.AsyncClient) -> list[httpx.Response]:
+    """Report valid and invalid observations with both API keys, and request every path."""
+    responses: list[httpx.Response] = []
+    for key in (WRONG_API_KEY, API_KEY):
+        headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": key}
+        bodies: list[dict[str, object]] = [{"temperature_c": 1, "condition": "fog"}, {"condition": key}]
+        responses += [await client.post(OBSERVATIONS, json=body, headers=headers) for body in bodies]
+    authorized = {"Authorization": f"Bearer {API_KEY}"}
+    return responses + [await client.get(path, headers=authorized) for path in PATHS]
+
+
 async def test_secrets_are_neither_printed_nor_sent(
     start: Start, servers: Devstack, upstream: Upstream, vhost: str
 ) -> None:
@@ -109,14 +120,3 @@ async def test_secrets_are_neither_printed_nor_sent(
     assert {200, 201, 401, 404, 422, 500, 503} <= {response.status_code for response in responses}
     assert b"/v1/forecast" in upstream.received
     assert "a request failed" in printed
-
-
-async def send_all_requests(client: httpx.AsyncClient) -> list[httpx.Response]:
-    """Report valid and invalid observations with both API keys, and request every path."""
-    responses: list[httpx.Response] = []
-    for key in (WRONG_API_KEY, API_KEY):
-        headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": key}
-        bodies: list[dict[str, object]] = [{"temperature_c": 1, "condition": "fog"}, {"condition": key}]
-        responses += [await client.post(OBSERVATIONS, json=body, headers=headers) for body in bodies]
-    authorized = {"Authorization": f"Bearer {API_KEY}"}
-    return responses + [await client.get(path, headers=authorized) for path in PATHS]

@@ -178,7 +178,7 @@ def change_weather_code(forecast: dict[str, Any], code: int) -> bytes:
     return json.dumps(forecast | {"weather": forecast["weather"] | {"weather_code": code}}).encode()
 
 
-# Each returns the invalid content of the cache for the valid forecast.
+# Functions that turn the valid cached forecast into invalid content of the cache.
 INVALID: dict[str, Callable[[dict[str, Any]], bytes]] = {
     "not JSON": lambda _: b"\xff\x00 garbage",
     "other JSON": lambda _: b'{"something": "else"}',
@@ -246,31 +246,50 @@ async def test_weather_without_redis(
     assert elapsed < LATE
 
 
-async def test_circuit_breaker_opens_and_closes(gateway: Running, upstream: Weather) -> None:
-    """After several failures, upstream is only probed; the first successful probe restores the weather of the briefs."""
+async def open_circuit(gateway: Running, upstream: Weather) -> None:
+    """Let upstream fail until the circuit breaker is open."""
     await upstream.set_faults(Faults(status=500))
     for _ in range(FAILURES):
         assert (await request_weather(gateway))["reason"] == "error"
+
+
+async def wait_for_probes(upstream: Weather, count: int) -> None:
+    """Wait until the circuit breaker has probed upstream again."""
+    calls = (await upstream.calls()).calls
+
+    async def is_probed() -> bool:
+        return (await upstream.calls()).calls >= calls + count
+
+    await wait_until(is_probed, f"upstream is probed {count} times")
+
+
+async def test_open_circuit_only_probes(gateway: Running, upstream: Weather) -> None:
+    """After several failures, no brief calls upstream; the circuit breaker probes it in the background."""
+    await open_circuit(gateway, upstream)
     started_at = time.monotonic()
     calls = (await upstream.calls()).calls
     for _ in range(20):
         section = await request_weather(gateway)
         assert (section["status"], section["reason"]) == ("unavailable", "open")
     max_probes = 1 + (time.monotonic() - started_at) / (0.8 * PROBE_EVERY)
-    assert (await upstream.calls()).calls - calls <= max_probes, "no brief calls upstream"
 
-    async def is_probed() -> bool:
-        return (await upstream.calls()).calls >= calls + 2
+    assert (await upstream.calls()).calls - calls <= max_probes
+    await wait_for_probes(upstream, 2)
 
-    await wait_until(is_probed, "upstream is probed")
+
+async def test_successful_probe_closes_the_circuit(gateway: Running, upstream: Weather) -> None:
+    """The first probe that succeeds closes the circuit breaker, and the next brief calls upstream."""
+    await open_circuit(gateway, upstream)
+    await wait_for_probes(upstream, 2)
     await upstream.set_faults(Faults())
     calls = (await upstream.calls()).calls
 
     async def weather_is_ok() -> bool:
         return bool((await request_weather(gateway))["status"] == "ok")
 
-    await wait_until(weather_is_ok, "the briefs have weather")
-    assert (await upstream.calls()).calls - calls <= 2, "the first successful probe closes the circuit breaker"
+    await wait_until(weather_is_ok, "the brief has weather")
+
+    assert (await upstream.calls()).calls - calls <= 2  # the probe and the brief
 
 
 def test_circuit_closes_within_two_seconds() -> None:
@@ -345,9 +364,8 @@ async def test_response_does_not_wait_for_the_cache(
         writing.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(
-        "gateway.briefs.weather_cache.KEEP_WITHIN", 3600
-    )  # a brief that waits for the write would time out
+    # A brief that waits for the write would exceed its deadline.
+    monkeypatch.setattr("gateway.briefs.weather_cache.KEEP_WITHIN", 3600)
     monkeypatch.setattr(WeatherCache, "_write", write_forever)
     first = await request_weather(gateway)
     await asyncio.wait_for(writing.wait(), TIMEOUT)
