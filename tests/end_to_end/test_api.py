@@ -15,6 +15,7 @@ from gateway.settings import Settings
 from tests.end_to_end.harness import ORDER, ZURICH, Running, running
 from tests.support.waiting import wait_until
 
+NEUCHATEL = 2659496  # no test reports observations of it
 DAY = {
     "precipitation_mm": 10,
     "temperature_max_c": 12,
@@ -53,9 +54,9 @@ class TestPlaces:
 
     async def test_place_by_id(self, gateway: Running) -> None:
         """A place is returned with its name, its country and the number of its observations."""
-        place = (await gateway.client.get(f"/v1/places/{ZURICH}")).json()
+        place = (await gateway.client.get(f"/v1/places/{NEUCHATEL}")).json()
 
-        assert (place["name"], place["country_code"], place["observation_count"]) == ("Zürich", "CH", 0)
+        assert (place["name"], place["country_code"], place["observation_count"]) == ("Neuchâtel", "CH", 0)
 
     @pytest.mark.parametrize("q", ["\0", "%", "'; DROP TABLE places; --", "\U0010ffff", "é" * 100])
     async def test_search_for_unusual_text(self, gateway: Running, q: str) -> None:
