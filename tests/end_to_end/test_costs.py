@@ -39,7 +39,7 @@ def _count_messages(proxy: Proxy) -> Counter[str]:
 
 @dataclass
 class MeasuredGateway:
-    """A gateway that reaches its servers through proxies, and publishes views only after each round of briefs."""
+    """A gateway that reaches its servers through proxies, and publishes the views after each round of briefs."""
 
     gateway: Running
     proxies: dict[str, Proxy]
@@ -47,7 +47,7 @@ class MeasuredGateway:
     publish_views: asyncio.Event
 
     async def request_all_briefs(self) -> MessageCounts:
-        """Request all briefs at the same time, publish their views, and return the messages that this cost."""
+        """Request all briefs at the same time, publish their views, and return the counts of the messages since the start."""
         counts = MessageCounts(self.proxies)
         responses = await asyncio.gather(*(self.gateway.client.get(path) for path in self.paths))
         assert {response.headers["Gateway-Complete"] for response in responses} == {"true"}
@@ -78,10 +78,10 @@ async def measured(
     servers: Devstack, settings: Settings, monkeypatch: pytest.MonkeyPatch, publish_views: asyncio.Event
 ) -> AsyncIterator[MeasuredGateway]:
     """A gateway without cached weather, whose other background work sends no messages during a test."""
-    monkeypatch.setattr("gateway.observations.relay.POLL", 60)  # else it looks into the outbox at any time
+    monkeypatch.setattr("gateway.observations.relay.POLL", 60)  # otherwise it can poll the outbox during a measurement
     # A busy machine must not lose cached weather to the timeout of the write.
     monkeypatch.setattr("gateway.briefs.weather_cache.KEEP_WITHIN", TIMEOUT)
-    await forget(servers)  # so that the weather upstream is called
+    await forget(servers)  # upstream must be called
     async with (
         proxied(servers) as proxied_servers,
         running(proxied_servers.route(settings.model_copy(update={"brief_timeout": TIMEOUT}))) as gateway,

@@ -233,7 +233,7 @@ def with_port(group: Group, port: int, proxy_port: int) -> Group:
 
 @asynccontextmanager
 async def delaying_proxy(port: int, rng: random.Random) -> AsyncIterator[int]:
-    """Run a proxy that delays replies, mostly by a little, and some by `LONG_DELAY`. Yields its port."""
+    """Run a proxy that delays each reply by up to 20 ms, but some by `LONG_DELAY`. Yields its port."""
     replies = count(1)
 
     def delay() -> float:
@@ -267,7 +267,7 @@ async def test_responses_are_never_mixed_up(servers: Devstack, settings: Setting
     """A brief has the data of its own place only, also after replies that are late and requests that are cancelled.
 
     The next user of a pooled connection would receive a reply that a cancelled request left unread. The test makes
-    such replies likely: 50 clients cancel requests at any moment, and proxies delay the replies of the servers.
+    such replies likely: 50 clients cancel requests at random moments, and proxies delay the replies of the servers.
     """
     rng = random.Random(7)  # noqa: S311 - a fixed seed; nothing secret
     expected = {place: number for number, place in enumerate(PLACES, start=1000)}
