@@ -8,12 +8,12 @@ import pytest
 
 from gateway.devstack.folder import temporary_data_dir
 from gateway.devstack.open_meteo import Faults
-from gateway.devstack.postgresql import PostgreSQL
-from gateway.devstack.rabbitmq import RabbitMQ
-from gateway.devstack.redis import Redis
+from gateway.devstack.postgresql import PostgreSQLServer
+from gateway.devstack.rabbitmq import RabbitMQServer
+from gateway.devstack.redis import RedisServer
 from gateway.devstack.server import Server
 from gateway.devstack.stack import Devstack, enter_together
-from gateway.devstack.weather import Weather
+from gateway.devstack.weather import WeatherServer
 from gateway.places.seed import seed
 from gateway.schema.migrate import migrate
 
@@ -51,10 +51,10 @@ async def session_servers(request: pytest.FixtureRequest, devstack_folder: Path)
     """The servers; those that a collected test needs are up. They start together at the first test that needs any."""
     servers = Devstack(
         folder=devstack_folder,
-        weather=Weather(devstack_folder / "weather"),
-        postgresql=PostgreSQL(devstack_folder / "postgresql"),
-        redis=Redis(devstack_folder / "redis"),
-        rabbitmq=RabbitMQ(devstack_folder / "rabbitmq"),
+        weather=WeatherServer(devstack_folder / "weather"),
+        postgresql=PostgreSQLServer(devstack_folder / "postgresql"),
+        redis=RedisServer(devstack_folder / "redis"),
+        rabbitmq=RabbitMQServer(devstack_folder / "rabbitmq"),
     )
     all_servers: dict[str, Server] = {
         "weather_server": servers.weather,
@@ -72,27 +72,27 @@ async def session_servers(request: pytest.FixtureRequest, devstack_folder: Path)
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(session_servers: Devstack) -> PostgreSQL:
+def postgresql_server(session_servers: Devstack) -> PostgreSQLServer:
     return session_servers.postgresql
 
 
 @pytest.fixture(scope="session")
-def redis_server(session_servers: Devstack) -> Redis:
+def redis_server(session_servers: Devstack) -> RedisServer:
     return session_servers.redis
 
 
 @pytest.fixture(scope="session")
-def rabbitmq_server(session_servers: Devstack) -> RabbitMQ:
+def rabbitmq_server(session_servers: Devstack) -> RabbitMQServer:
     return session_servers.rabbitmq
 
 
 @pytest.fixture(scope="session")
-def weather_server(session_servers: Devstack) -> Weather:
+def weather_server(session_servers: Devstack) -> WeatherServer:
     return session_servers.weather
 
 
 @pytest.fixture
-async def weather(weather_server: Weather) -> AsyncIterator[Weather]:
+async def weather(weather_server: WeatherServer) -> AsyncIterator[WeatherServer]:
     """The weather upstream without faults, its calls counted from zero."""
     await weather_server.reset_calls()
     yield weather_server
@@ -102,10 +102,10 @@ async def weather(weather_server: Weather) -> AsyncIterator[Weather]:
 @pytest.fixture(scope="session")
 def devstack(
     session_servers: Devstack,
-    weather_server: Weather,
-    postgresql_server: PostgreSQL,
-    redis_server: Redis,
-    rabbitmq_server: RabbitMQ,
+    weather_server: WeatherServer,
+    postgresql_server: PostgreSQLServer,
+    redis_server: RedisServer,
+    rabbitmq_server: RabbitMQServer,
 ) -> Devstack:
     """All four, with the environment that makes a gateway use them."""
     del (

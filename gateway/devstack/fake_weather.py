@@ -23,7 +23,7 @@ class DailyWeather:
 
     @classmethod
     def at(cls, latitude: float, longitude: float, day: date) -> "DailyWeather":
-        chance = _chances(f"{latitude:.4f} {longitude:.4f} {day.isoformat()}")
+        chance = _random_fractions(f"{latitude:.4f} {longitude:.4f} {day.isoformat()}")
         annual = 27 - 0.0073 * latitude**2
         season = math.copysign(0.25 * abs(latitude), latitude)
         summer = math.cos(2 * math.pi * (day.timetuple().tm_yday - _HOTTEST_DAY) / 365.25)
@@ -67,7 +67,7 @@ class DailyWeather:
         return min(3, int(4 * self.cloudiness))
 
 
-def _chances(seed: str) -> list[float]:
+def _random_fractions(seed: str) -> list[float]:
     """Eight numbers from 0 to 1, always the same for one seed."""
     digest = hashlib.blake2b(seed.encode(), digest_size=32).digest()
     return [int.from_bytes(digest[at : at + 4]) / 2**32 for at in range(0, 32, 4)]

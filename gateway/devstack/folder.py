@@ -25,14 +25,14 @@ def silent(line: str) -> None:
 def temporary_data_dir(*, report: Reporter = silent) -> Iterator[Path]:
     """Own a new folder below the system's folder for temporary files; remove it, and all that runs in it, at the end.
 
-    It is also removed when we are killed: by a reaper that waits for our end, or at the latest by the next `data_folder`.
+    It is also removed when we are killed: by a reaper that waits for our end, or at the latest by the next `temporary_data_dir`.
     """
-    sweep(report=report)
+    remove_stale_dirs(report=report)
     process: subprocess.Popen[bytes] | None = None
     try:
         while process is None:
             folder = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
-            with reaper.owned(folder, wait=True) as ours:
+            with reaper.lock_folder(folder, wait=True) as ours:
                 if not ours:
                     continue  # somebody's sweep saw it before it was locked, and took it away
                 folder.chmod(0o711)  # servers that run as another user pass through it to theirs
@@ -46,13 +46,13 @@ def temporary_data_dir(*, report: Reporter = silent) -> Iterator[Path]:
             process.wait()  # the lock is free now: it finds nothing to do
 
 
-def sweep(*, report: Reporter = silent) -> None:
+def remove_stale_dirs(*, report: Reporter = silent) -> None:
     """Remove the folders of stacks whose owner and reaper were both killed. Never touches one that is in use."""
     for folder in Path(tempfile.gettempdir()).resolve().glob(f"{PREFIX}*"):
         try:
             if folder.lstat().st_uid != os.geteuid():
                 continue
-            with reaper.owned(folder, wait=False) as ours:
+            with reaper.lock_folder(folder, wait=False) as ours:
                 if ours:
                     report(f"removing what a killed stack left in {folder}")
                     reaper.remove(folder)

@@ -43,14 +43,14 @@ class Faults(BaseModel):
     """The share of the calls that get `status` or `body`: of any four calls in a row, 0.25 spoils exactly one."""
 
 
-class Calls(BaseModel):
+class CallCounts(BaseModel):
     """How often forecasts were asked for since the start or the last reset."""
 
     calls: int = 0
     places: int = 0
     """In all of these calls together: one call may ask for several."""
     failed: int = 0
-    """Calls that were spoilt by a fault."""
+    """CallCounts that were spoilt by a fault."""
 
 
 class BadRequestError(Exception):
@@ -58,13 +58,13 @@ class BadRequestError(Exception):
 
 
 @dataclass
-class Upstream:
+class FakeOpenMeteo:
     """The state of one stand-in."""
 
     clock: Clock = lambda: datetime.now(UTC)
     faults: Faults = field(default_factory=Faults)
-    calls: Calls = field(default_factory=Calls)
-    _owed: float = 0.0
+    calls: CallCounts = field(default_factory=CallCounts)
+    _failure_credit: float = 0.0
 
     async def forecast(self, request: Request) -> Response:
         faults = self.faults
@@ -73,10 +73,10 @@ class Upstream:
         try:
             answer = forecast(request.query_params, now=self.clock())
         except BadRequestError as error:
-            return _refusal(400, str(error))
+            return _error_response(400, str(error))
         self.calls.places += len(answer) if isinstance(answer, list) else 1
         response = JSONResponse(answer)
-        return self._spoilt(response, faults) if self._spoils(faults) else response
+        return self._faulty_response(response, faults) if self._should_fail(faults) else response
 
     async def show_faults(self, request: Request) -> Response:
         del request
@@ -86,8 +86,8 @@ class Upstream:
         try:
             self.faults = Faults.model_validate_json(await request.body())
         except ValidationError as error:
-            return _refusal(422, str(error))
-        self._owed = 0.0
+            return _error_response(422, str(error))
+        self._failure_credit = 0.0
         return await self.show_faults(request)
 
     async def clear_faults(self, request: Request) -> Response:
@@ -99,24 +99,24 @@ class Upstream:
         return JSONResponse(self.calls.model_dump())
 
     async def reset_calls(self, request: Request) -> Response:
-        self.calls = Calls()
+        self.calls = CallCounts()
         return await self.show_calls(request)
 
-    def _spoils(self, faults: Faults) -> bool:
+    def _should_fail(self, faults: Faults) -> bool:
         """Whether this call is one of those to spoil: spread evenly, not by chance, so that a test can count on it."""
         if faults.status is None and faults.body is None:
             return False
-        self._owed += faults.fail_rate
-        if self._owed < 1:
+        self._failure_credit += faults.fail_rate
+        if self._failure_credit < 1:
             return False
-        self._owed -= 1
+        self._failure_credit -= 1
         self.calls.failed += 1
         return True
 
     @staticmethod
-    def _spoilt(response: Response, faults: Faults) -> Response:
+    def _faulty_response(response: Response, faults: Faults) -> Response:
         if faults.status is not None:
-            return _refusal(faults.status, "The stand-in was told to fail")
+            return _error_response(faults.status, "The stand-in was told to fail")
         bodies = {
             "garbage": b"<html><body>\xff\xfe It works!</body></html>",
             "truncated": bytes(response.body[: len(response.body) // 2]),
@@ -126,7 +126,7 @@ class Upstream:
 
 def create_app(clock: Clock | None = None) -> Starlette:
     """Make a stand-in that tells the time by `clock`, which returns an aware datetime."""
-    upstream = Upstream(clock) if clock else Upstream()
+    upstream = FakeOpenMeteo(clock) if clock else FakeOpenMeteo()
     return Starlette(
         routes=[
             Route("/v1/forecast", upstream.forecast),
@@ -283,5 +283,5 @@ def _abbreviation(offset: timedelta) -> str:
     return f"GMT{hours:+g}" if hours else "GMT"
 
 
-def _refusal(status: int, reason: str) -> Response:
+def _error_response(status: int, reason: str) -> Response:
     return JSONResponse({"error": True, "reason": reason}, status)

@@ -27,7 +27,7 @@ _SETTINGS = {
 }
 
 
-class PostgreSQL(Server):
+class PostgreSQLServer(Server):
     """A private PostgreSQL with a role `gateway` and a database of that role, also called `gateway`."""
 
     name = "PostgreSQL"
@@ -74,7 +74,7 @@ class PostgreSQL(Server):
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
 
-    async def populate(self) -> None:
+    async def initialize(self) -> None:
         async with self.superuser() as connection:
             await connection.execute(f"CREATE ROLE gateway LOGIN PASSWORD '{self._password}'")
         await self.create_database("gateway")

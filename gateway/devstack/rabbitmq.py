@@ -38,11 +38,11 @@ _CONSUMERS = """[
 ]"""
 
 
-class RabbitMQ(Server):
+class RabbitMQServer(Server):
     """A private RabbitMQ with a user `gateway` and a vhost `gateway`, and an epmd of its own."""
 
     name = "RabbitMQ"
-    port_taken = "eaddrinuse|dist_port_already_used|nodistribution"
+    port_in_use_pattern = "eaddrinuse|dist_port_already_used|nodistribution"
     number_of_ports = 3  # for clients, for the tools (Erlang's distribution), for epmd
 
     def __init__(self, folder: Path, *, report: Reporter = silent) -> None:
@@ -141,7 +141,7 @@ class RabbitMQ(Server):
         await self._evaluate(f"ok = {delete}" if wait else f"spawn(fun() -> {delete} end)")
 
     @asynccontextmanager
-    async def alarmed(self) -> AsyncIterator[None]:
+    async def memory_alarm(self) -> AsyncIterator[None]:
         """Within the block it is short of memory, by its own measure: whoever publishes is blocked."""
         limit = "ok = vm_memory_monitor:set_vm_memory_high_watermark"
         await self._evaluate(limit + '({absolute, "1"})')
@@ -154,7 +154,7 @@ class RabbitMQ(Server):
         """The `connection_name` of each connection, empty for one without."""
         return sorted((await self._connections()).values())
 
-    async def census(self) -> dict[str, list[str]]:
+    async def list_client_objects(self) -> dict[str, list[str]]:
         """Connections, channels, and consumers of vhost `gateway`: the `connection_name` of each."""
         names = await self._connections()
         connections_of_channels = dict(await self._rows(_CHANNELS))

@@ -23,7 +23,7 @@ MARKER = "GATEWAY_DEVSTACK"
 _KILL_LIMIT = 10.0  # seconds; a killed process may still have much memory to give back
 
 
-def belonging(folder: Path) -> list[int]:
+def find_processes(folder: Path) -> list[int]:
     """The ids of the running processes that belong to a folder or to one inside it."""
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     return [pid for pid in pids if _belongs(pid, folder)]
@@ -35,7 +35,7 @@ def state(pid: int) -> str:
     return fields[0] if fields else ""
 
 
-def send(signum: signal.Signals, pid: int, folder: Path) -> None:
+def send_signal(signum: signal.Signals, pid: int, folder: Path) -> None:
     """Signal a process if it (still) belongs to the folder: its id may have been given to another in the meantime."""
     with _handle(pid) as handle:
         if handle is not None and _belongs(pid, folder):
@@ -53,15 +53,15 @@ def kill(folder: Path) -> set[int]:
     """
     deadline = time.monotonic() + _KILL_LIMIT
     killed: set[int] = set()
-    while pids := belonging(folder):  # again and again: one of them may just have started another
+    while pids := find_processes(folder):  # again and again: one of them may just have started another
         killed.update(pids)
         with ExitStack() as stack:
             # A dying process loses what it belongs by before it closes its ports: only its handle says when it is gone.
             handles = [stack.enter_context(_handle(pid)) for pid in pids]
             for pid in pids:
-                send(signal.SIGKILL, pid, folder)
+                send_signal(signal.SIGKILL, pid, folder)
             for pid, handle in zip(pids, handles, strict=True):
-                if handle is not None and not _gone(handle, deadline):
+                if handle is not None and not _wait_for_exit(handle, deadline):
                     raise TimeoutError(f"a process that survives SIGKILL: {pid}")
     return killed
 
@@ -74,7 +74,7 @@ def remove(folder: Path) -> None:
 
 
 @contextmanager
-def owned(folder: Path, *, wait: bool) -> Iterator[bool]:
+def lock_folder(folder: Path, *, wait: bool) -> Iterator[bool]:
     """Own a folder: hold the lock on it, which the kernel gives back when its holder dies.
 
     Yields:
@@ -92,7 +92,7 @@ def owned(folder: Path, *, wait: bool) -> Iterator[bool]:
             yield False
         else:
             # Whoever had it before us may have removed it.
-            yield _is(folder, os.fstat(handle))
+            yield _is_same_file(folder, os.fstat(handle))
     finally:
         os.close(handle)
 
@@ -101,7 +101,7 @@ def main() -> None:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     folder = Path(sys.argv[1])
-    with owned(folder, wait=True) as ours:
+    with lock_folder(folder, wait=True) as ours:
         if ours or not folder.exists():  # whoever removes only the folder leaves its servers to us
             remove(folder)
 
@@ -120,7 +120,7 @@ def _handle(pid: int) -> Iterator[int | None]:
         os.close(handle)
 
 
-def _gone(handle: int, deadline: float) -> bool:
+def _wait_for_exit(handle: int, deadline: float) -> bool:
     """Wait until the process has ended, and all that it held is given back; until the deadline at most."""
     poll = select.poll()
     poll.register(handle, select.POLLIN)
@@ -156,7 +156,7 @@ def _belongs(pid: int, folder: Path) -> bool:
     return any(Path(path).is_relative_to(folder) for path in paths)
 
 
-def _is(folder: Path, opened: os.stat_result) -> bool:
+def _is_same_file(folder: Path, opened: os.stat_result) -> bool:
     try:
         return os.path.samestat(folder.lstat(), opened)
     except FileNotFoundError:

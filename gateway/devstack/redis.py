@@ -12,7 +12,7 @@ from gateway.devstack.server import Server, find_program
 DATABASES = 64
 
 
-class Redis(Server):
+class RedisServer(Server):
     """A private Redis with a user `gateway` and 64 databases; what it has stored survives a SIGKILL."""
 
     name = "Redis"

@@ -33,7 +33,7 @@ class DevstackError(Exception):
     """A server cannot be had; the message says which and why, with the end of its log, or what to install."""
 
 
-class PortTakenError(DevstackError):
+class PortInUseError(DevstackError):
     """Somebody else listens on a port of ours."""
 
 
@@ -58,7 +58,7 @@ class Server(ABC):
     name: ClassVar[str]
     number_of_ports: ClassVar[int] = 1
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
-    port_taken: ClassVar[str] = "address already in use"
+    port_in_use_pattern: ClassVar[str] = "address already in use"
     """What its log says, as a pattern, when somebody else has one of its ports."""
 
     def __init__(self, folder: Path, *, report: Reporter = silent) -> None:
@@ -88,14 +88,14 @@ class Server(ABC):
     async def prepare(self) -> None:  # noqa: B027 - not every server needs it
         """Write what it needs into its folder, once, before the first start."""
 
-    async def populate(self) -> None:  # noqa: B027 - nor this
+    async def initialize(self) -> None:  # noqa: B027 - nor this
         """Fill it, once, after the first start."""
 
     def environment(self) -> dict[str, str]:
         """Its environment, and that of its tools: nothing of ours, whose variables may point at the system's server."""
         return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(self.folder)}
 
-    def account(self) -> pwd.struct_passwd | None:
+    def run_as(self) -> pwd.struct_passwd | None:
         """The user that it runs as when we are root, which servers should not run as; None is ourselves."""
         if os.geteuid() != 0:
             return None
@@ -112,9 +112,9 @@ class Server(ABC):
             self._make_folder()
             await self.prepare()
             await self._start_on_free_ports()
-            await self.populate()
+            await self.initialize()
         except BaseException:
-            self._give_up()
+            self._clean_up()
             raise
         self._report(f"{self.name}: answers on {ports.LOOPBACK}:{self.port} after {time.monotonic() - began:.1f} s")
         return self
@@ -126,7 +126,7 @@ class Server(ABC):
         try:
             await self.stop()
         finally:
-            self._give_up()
+            self._clean_up()
         self._report(f"{self.name}: stopped after {time.monotonic() - began:.1f} s")
 
     @property
@@ -144,7 +144,7 @@ class Server(ABC):
         """Whether its process is there, be it suspended."""
         return self._process is not None and self._process.poll() is None
 
-    async def answers(self) -> bool:
+    async def is_ready(self) -> bool:
         """Whether it answers within a second."""
         try:
             async with asyncio.timeout(_ANSWER_LIMIT):
@@ -164,7 +164,7 @@ class Server(ABC):
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             self._process = self._spawn(self.command(), log)
-        await self._until_it_answers(self._process)
+        await self._wait_until_ready(self._process)
 
     async def stop(self) -> None:
         """Stop it as it likes to be stopped, with SIGKILL after ten seconds. It may be down already."""
@@ -172,7 +172,7 @@ class Server(ABC):
             if self.running and self._process is not None:
                 self.resume()  # one that is suspended would not hear the signal
                 self._process.send_signal(self.stop_signal)
-                await _ended(self._process, limit=_STOP_LIMIT)
+                await _wait_for_exit(self._process, limit=_STOP_LIMIT)
         finally:
             self.kill()  # also what it left, such as RabbitMQ's epmd
 
@@ -188,14 +188,14 @@ class Server(ABC):
 
     def suspend(self) -> None:
         """SIGSTOP all its processes; on return none runs. Its ports take connections, and nothing answers."""
-        while running := [pid for pid in reaper.belonging(self.folder) if reaper.state(pid) not in {"T", ""}]:
+        while running := [pid for pid in reaper.find_processes(self.folder) if reaper.state(pid) not in {"T", ""}]:
             for pid in running:
-                reaper.send(signal.SIGSTOP, pid, self.folder)
+                reaper.send_signal(signal.SIGSTOP, pid, self.folder)
 
     def resume(self) -> None:
         """SIGCONT all its processes."""
-        for pid in reaper.belonging(self.folder):
-            reaper.send(signal.SIGCONT, pid, self.folder)
+        for pid in reaper.find_processes(self.folder):
+            reaper.send_signal(signal.SIGCONT, pid, self.folder)
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
@@ -237,7 +237,7 @@ class Server(ABC):
         """Write a file that only the server may read."""
         path = self.folder / name
         path.touch(mode=0o600)
-        self._give(path)
+        self._chown(path)
         path.write_text(text)
         return path
 
@@ -252,7 +252,7 @@ class Server(ABC):
             given.seek(0)
             process = self._spawn(command, output, given)
             try:
-                in_time = await _ended(process, limit=limit)
+                in_time = await _wait_for_exit(process, limit=limit)
             finally:
                 process.kill()
                 process.wait()
@@ -260,21 +260,21 @@ class Server(ABC):
             printed = output.read().decode(errors="replace")
         if process.returncode:
             why = f"failed with status {process.returncode}" if in_time else f"took more than {limit:g} s"
-            raise DevstackError(f"{self.name}: {Path(command[0]).name} {why}{_tail(printed)}")
+            raise DevstackError(f"{self.name}: {Path(command[0]).name} {why}{_log_tail(printed)}")
         return printed
 
     def _make_folder(self) -> None:
         self.folder.mkdir(mode=0o700)
-        self._give(self.folder)
+        self._chown(self.folder)
 
-    def _give(self, path: Path) -> None:
-        if account := self.account():
+    def _chown(self, path: Path) -> None:
+        if account := self.run_as():
             os.chown(path, account.pw_uid, account.pw_gid)
 
     def _spawn(
         self, command: Sequence[str], output: IO[bytes], given: IO[bytes] | int = subprocess.DEVNULL
     ) -> subprocess.Popen[bytes]:
-        account = self.account()
+        account = self.run_as()
         return subprocess.Popen(  # noqa: S603
             command,
             cwd=self.folder,
@@ -295,16 +295,16 @@ class Server(ABC):
             self._report(f"{self.name}: starting on {ports.LOOPBACK}:{self.port}")
             try:
                 await self.start()
-            except PortTakenError:
+            except PortInUseError:
                 if attempt == _ATTEMPTS:
                     raise
                 self._release_ports()
             else:
                 return
 
-    async def _until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
+    async def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + _START_LIMIT
-        while not await self.answers():
+        while not await self.is_ready():
             if process.poll() is not None:
                 raise self._failure(f"ended with status {process.returncode} while starting")
             if time.monotonic() > deadline:
@@ -315,10 +315,10 @@ class Server(ABC):
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             written = log.read().decode(errors="replace")
-        taken = re.search(self.port_taken, written, re.IGNORECASE)
-        return (PortTakenError if taken else DevstackError)(f"{self.name} {what}{_tail(written)}")
+        taken = re.search(self.port_in_use_pattern, written, re.IGNORECASE)
+        return (PortInUseError if taken else DevstackError)(f"{self.name} {what}{_log_tail(written)}")
 
-    def _give_up(self) -> None:
+    def _clean_up(self) -> None:
         self.kill()
         self._release_ports()
 
@@ -327,7 +327,7 @@ class Server(ABC):
             self._reserved.pop().close()
 
 
-async def _ended(process: subprocess.Popen[bytes], *, limit: float) -> bool:
+async def _wait_for_exit(process: subprocess.Popen[bytes], *, limit: float) -> bool:
     """Whether a process ended within `limit` seconds.
 
     Looking again and again works on every event loop; asyncio's own subprocesses cost a thread each, and uvloop's
@@ -341,6 +341,6 @@ async def _ended(process: subprocess.Popen[bytes], *, limit: float) -> bool:
     return True
 
 
-def _tail(text: str) -> str:
+def _log_tail(text: str) -> str:
     lines = text.strip().splitlines()[-_LOG_TAIL:]
     return "".join(f"\n  | {line[:_LOG_WIDTH]}" for line in lines) or ", and printed nothing"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from gateway.devstack import reaper
 from gateway.devstack.folder import Reporter, silent, temporary_data_dir
-from gateway.devstack.postgresql import PostgreSQL
-from gateway.devstack.rabbitmq import RabbitMQ
-from gateway.devstack.redis import Redis
+from gateway.devstack.postgresql import PostgreSQLServer
+from gateway.devstack.rabbitmq import RabbitMQServer
+from gateway.devstack.redis import RedisServer
 from gateway.devstack.server import DevstackError, Server
-from gateway.devstack.weather import Weather
+from gateway.devstack.weather import WeatherServer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +20,10 @@ class Devstack:
     """The servers of one stack, all up."""
 
     folder: Path
-    weather: Weather
-    postgresql: PostgreSQL
-    redis: Redis
-    rabbitmq: RabbitMQ
+    weather: WeatherServer
+    postgresql: PostgreSQLServer
+    redis: RedisServer
+    rabbitmq: RabbitMQServer
 
     def environment(self) -> dict[str, str]:
         """The variables that make a gateway use them, and end with them, should it outlive us."""
@@ -47,10 +47,10 @@ async def devstack(*, report: Reporter = silent) -> AsyncIterator[Devstack]:
         folder = stack.enter_context(temporary_data_dir(report=report))
         servers = Devstack(
             folder=folder,
-            weather=Weather(folder / "weather", report=report),
-            postgresql=PostgreSQL(folder / "postgresql", report=report),
-            redis=Redis(folder / "redis", report=report),
-            rabbitmq=RabbitMQ(folder / "rabbitmq", report=report),
+            weather=WeatherServer(folder / "weather", report=report),
+            postgresql=PostgreSQLServer(folder / "postgresql", report=report),
+            redis=RedisServer(folder / "redis", report=report),
+            rabbitmq=RabbitMQServer(folder / "rabbitmq", report=report),
         )
         await enter_together(stack, [servers.weather, servers.postgresql, servers.redis, servers.rabbitmq])
         yield servers

@@ -15,11 +15,11 @@ import httpx
 import uvicorn
 
 from gateway.devstack import ports
-from gateway.devstack.open_meteo import Calls, Faults, create_app
+from gateway.devstack.open_meteo import CallCounts, Faults, create_app
 from gateway.devstack.server import Server
 
 
-class Weather(Server):
+class WeatherServer(Server):
     """A private weather upstream, whose faults are set while it runs."""
 
     name = "Weather"
@@ -35,7 +35,7 @@ class Weather(Server):
         root = str(Path(__file__).parents[2])  # found also when the gateway is not installed
         return dict(os.environ) | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
 
-    def account(self) -> pwd.struct_passwd | None:
+    def run_as(self) -> pwd.struct_passwd | None:
         """Ourselves: another user may not be able to read the virtual environment."""
         return None
 
@@ -50,9 +50,9 @@ class Weather(Server):
         """Let calls go wrong from now on; `Faults()` ends it."""
         await self._ask("PUT", "/faults", faults.model_dump_json())
 
-    async def calls(self) -> Calls:
+    async def calls(self) -> CallCounts:
         """How often forecasts were asked for."""
-        return Calls.model_validate_json(await self._ask("GET", "/calls"))
+        return CallCounts.model_validate_json(await self._ask("GET", "/calls"))
 
     async def reset_calls(self) -> None:
         """Count calls from zero."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
-from gateway.devstack.postgresql import PostgreSQL
+from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.devstack.server import Server
 from tests.end_to_end.harness import Process
 
@@ -90,7 +90,7 @@ def killed_while_it_hangs(server: Server) -> Breaking:
     return killed
 
 
-def observations_locked(server: PostgreSQL) -> Breaking:
+def observations_locked(server: PostgreSQLServer) -> Breaking:
     """It answers, but for what was reported: a brief still has its place, and no observations."""
 
     @asynccontextmanager

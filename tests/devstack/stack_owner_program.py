@@ -10,8 +10,8 @@ import sys
 from collections.abc import Mapping
 
 from gateway.devstack.folder import temporary_data_dir
-from gateway.devstack.postgresql import PostgreSQL
-from gateway.devstack.redis import Redis
+from gateway.devstack.postgresql import PostgreSQLServer
+from gateway.devstack.redis import RedisServer
 from gateway.devstack.server import Server
 from gateway.devstack.stack import devstack
 
@@ -40,5 +40,5 @@ async def own_one(kind: type[Server]) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it runs in the background ignore it
-    kinds: dict[str, type[Server]] = {"postgresql": PostgreSQL, "redis": Redis}
+    kinds: dict[str, type[Server]] = {"postgresql": PostgreSQLServer, "redis": RedisServer}
     asyncio.run(own_one(kinds[sys.argv[1]]) if len(sys.argv) > 1 else own_a_stack())

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from gateway.devstack import reaper, stack
-from gateway.devstack.folder import sweep
-from gateway.devstack.rabbitmq import RabbitMQ
-from gateway.devstack.redis import Redis
+from gateway.devstack.folder import remove_stale_dirs
+from gateway.devstack.rabbitmq import RabbitMQServer
+from gateway.devstack.redis import RedisServer
 from gateway.devstack.server import DevstackError
 from gateway.devstack.stack import devstack
 from gateway.settings import Settings
@@ -43,7 +43,7 @@ class Owner:
             said = json.loads(line)
             if "up" in said:
                 self.folder, self.ports = Path(said["up"]), said["ports"]
-                self.pids = set(reaper.belonging(self.folder))
+                self.pids = set(reaper.find_processes(self.folder))
                 return
             self.reports.append(said["report"])
 
@@ -59,7 +59,7 @@ class Owner:
 
     def reaper(self) -> int:
         """The process that waits for the owner's end."""
-        [reaper] = [pid for pid in self.children() if "remains" in " ".join(command(pid))]
+        [reaper] = [pid for pid in self.children() if "reaper.py" in " ".join(command(pid))]
         return reaper
 
     async def folder_while_it_starts(self) -> Path:
@@ -140,9 +140,9 @@ class TestAnOwnerThatIsKilled:
         async with owner() as killed:
             killed.folder = await killed.folder_while_it_starts()
             await wait_until(
-                lambda: "beam.smp" in map(program, reaper.belonging(killed.folder)), "RabbitMQ is starting"
+                lambda: "beam.smp" in map(program, reaper.find_processes(killed.folder)), "RabbitMQ is starting"
             )
-            killed.pids = set(reaper.belonging(killed.folder))
+            killed.pids = set(reaper.find_processes(killed.folder))
             killed.kill()
             await wait_until(killed.is_gone, "nothing of the killed stack is left")
 
@@ -158,13 +158,13 @@ class TestAnOwnerThatIsKilled:
         async with owner("postgresql") as killed:
             await killed.read()
             os.kill(killed.reaper(), signal.SIGKILL)
-            sweep()
+            remove_stale_dirs()
             assert all(map(alive, killed.pids))  # its owner lives
 
             killed.kill()
             await killed.process.wait()
             assert killed.folder.exists()
-            sweep()
+            remove_stale_dirs()
             assert killed.is_gone()
 
     async def test_leaves_nothing_when_somebody_removes_its_folder_before_its_reaper_does(self) -> None:
@@ -191,10 +191,10 @@ class TestAStart:
         reports: list[str] = []
         others_are_up = asyncio.Event()
 
-        class Failing(Redis):
+        class Failing(RedisServer):
             """Comes up last, and then fails."""
 
-            async def populate(self) -> None:
+            async def initialize(self) -> None:
                 await others_are_up.wait()
                 raise DevstackError("no room")
 
@@ -216,7 +216,7 @@ class TestAStart:
     async def test_that_fails_says_which_server_and_shows_the_end_of_its_log(
         self, monkeypatch: pytest.MonkeyPatch, folders: list[Path]
     ) -> None:
-        class Failing(RabbitMQ):
+        class Failing(RabbitMQServer):
             def command(self) -> list[str]:
                 return ["sh", "-c", "echo boom; exit 3"]
 
@@ -228,7 +228,7 @@ class TestAStart:
         assert str(failure.value) == "RabbitMQ ended with status 3 while starting\n  | boom"
         [folder] = folders
         assert not folder.exists()
-        assert reaper.belonging(folder) == []
+        assert reaper.find_processes(folder) == []
 
     async def test_that_fails_twice_says_both(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("shutil.which", lambda name, path: None)  # noqa: ARG005
@@ -257,8 +257,8 @@ class TestAStart:
         task = asyncio.create_task(own())
         await starting.wait()
         [folder] = folders
-        await wait_until(lambda: len(reaper.belonging(folder)) > 3, "several servers have processes")
-        pids = reaper.belonging(folder)
+        await wait_until(lambda: len(reaper.find_processes(folder)) > 3, "several servers have processes")
+        pids = reaper.find_processes(folder)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -280,7 +280,7 @@ class TestTheEnvironment:
     async def test_makes_a_process_end_with_the_stack(self, devstack: stack.Devstack) -> None:
         process = await asyncio.create_subprocess_exec("sleep", "60", env=os.environ | devstack.environment())
         # For a moment after `exec` the environment of a new program is empty.
-        await wait_until(lambda: process.pid in reaper.belonging(devstack.folder), "it belongs to the stack")
+        await wait_until(lambda: process.pid in reaper.find_processes(devstack.folder), "it belongs to the stack")
         process.kill()
         await process.wait()
 

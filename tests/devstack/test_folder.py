@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.devstack import reaper
-from gateway.devstack.folder import PREFIX, sweep, temporary_data_dir
+from gateway.devstack.folder import PREFIX, remove_stale_dirs, temporary_data_dir
 from tests.devstack.process_probes import start
 
 
@@ -55,7 +55,7 @@ class TestDataFolder:
         def make_and_sweep(prefix: str) -> str:
             made.append(make(prefix=prefix))
             if len(made) == 1:
-                sweep()
+                remove_stale_dirs()
             return made[-1]
 
         monkeypatch.setattr(tempfile, "mkdtemp", make_and_sweep)
@@ -73,7 +73,7 @@ class TestDataFolder:
                 (folder / "mine").write_text(str(number))
                 barrier.wait()
                 assert (folder / "mine").read_text() == str(number)
-                sweep()
+                remove_stale_dirs()
                 barrier.wait()
                 assert (folder / "mine").read_text() == str(number)
                 return folder
@@ -89,7 +89,7 @@ class TestSweep:
         stale = left_by_a_killed_stack(temporary)
         process = start(cwd=stale)
         lines: list[str] = []
-        sweep(report=lines.append)
+        remove_stale_dirs(report=lines.append)
         assert not stale.exists()
         assert process.wait() < 0
         assert lines == [f"removing what a killed stack left in {stale}"]
@@ -102,7 +102,7 @@ class TestSweep:
     def test_one_that_is_in_use_is_never_touched(self) -> None:
         with temporary_data_dir() as folder:
             process = start(cwd=folder)
-            sweep()
+            remove_stale_dirs()
             assert folder.is_dir()
             assert process.poll() is None
         process.wait()
@@ -110,7 +110,7 @@ class TestSweep:
     def test_another_users_is_not_touched(self, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         stale = left_by_a_killed_stack(temporary)
         monkeypatch.setattr("os.geteuid", lambda: stale.stat().st_uid + 1)
-        sweep()
+        remove_stale_dirs()
         assert stale.is_dir()
 
     def test_other_folders_are_not_touched(self, temporary: Path) -> None:
@@ -118,7 +118,7 @@ class TestSweep:
         other.mkdir()
         link = temporary / f"{PREFIX}link"
         link.symlink_to(other)
-        sweep()
+        remove_stale_dirs()
         assert other.is_dir()
 
     def test_one_that_cannot_be_removed_is_reported_and_passed_over(
@@ -131,5 +131,5 @@ class TestSweep:
 
         monkeypatch.setattr(reaper, "remove", refuse)
         lines: list[str] = []
-        sweep(report=lines.append)
+        remove_stale_dirs(report=lines.append)
         assert lines[-1] == f"cannot remove {stale}: not {stale.name}"

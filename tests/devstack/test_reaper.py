@@ -44,18 +44,18 @@ def folder(tmp_path: Path) -> Path:
 class TestBelonging:
     def test_a_process_that_works_inside_belongs(self, folder: Path, started: Started) -> None:
         process = started(start(cwd=folder / "redis"))
-        assert reaper.belonging(folder) == [process.pid]
+        assert reaper.find_processes(folder) == [process.pid]
 
     def test_a_process_with_the_marker_belongs_wherever_it_works(self, folder: Path, started: Started) -> None:
         process = started(start(env={reaper.MARKER: str(folder / "rabbitmq")}))
-        assert reaper.belonging(folder) == [process.pid]
+        assert reaper.find_processes(folder) == [process.pid]
 
     def test_a_process_of_a_folder_with_a_longer_name_does_not(self, folder: Path, started: Started) -> None:
         longer = folder.with_name("stack2")
         longer.mkdir()
         started(start(cwd=longer))
         started(start(env={reaper.MARKER: str(longer)}))
-        assert reaper.belonging(folder) == []
+        assert reaper.find_processes(folder) == []
 
     async def test_a_shell_in_a_terminal_that_looks_into_the_folder_does_not(
         self, folder: Path, started: Started
@@ -66,7 +66,7 @@ class TestBelonging:
         command = f"exec 3<>{terminal}; : > {folder}/ready; exec sleep 60"
         shell = started(start("sh", "-c", command, cwd=folder))
         await wait_until((folder / "ready").exists, "the shell has its terminal")
-        assert reaper.belonging(folder) == []
+        assert reaper.find_processes(folder) == []
         assert alive(shell.pid)
         os.close(ours)
         os.close(theirs)
@@ -75,13 +75,13 @@ class TestBelonging:
         process = started(start(cwd=folder))
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
-        assert reaper.belonging(folder) == []
+        assert reaper.find_processes(folder) == []
 
 
 class TestSend:
     def test_a_process_that_does_not_belong_gets_no_signal(self, folder: Path, started: Started) -> None:
         stranger = started(start())
-        reaper.send(signal.SIGKILL, stranger.pid, folder)
+        reaper.send_signal(signal.SIGKILL, stranger.pid, folder)
         stranger.terminate()
         assert stranger.wait() == -signal.SIGTERM
 
@@ -89,7 +89,7 @@ class TestSend:
         process = started(start(cwd=folder))
         process.kill()
         process.wait()
-        reaper.send(signal.SIGKILL, process.pid, folder)
+        reaper.send_signal(signal.SIGKILL, process.pid, folder)
 
 
 class TestRemove:
@@ -117,7 +117,7 @@ class TestRemove:
         os.set_inheritable(inherited, True)
         started(start(sys.executable, "-I", "-S", "-c", breed, cwd=folder, pass_fds=[inherited]))
         os.close(inherited)
-        await wait_until(lambda: len(reaper.belonging(folder)) > 10, "there are more than ten processes")
+        await wait_until(lambda: len(reaper.find_processes(folder)) > 10, "there are more than ten processes")
         reaper.remove(folder)
         try:
             assert select.select([last_one_ends], [], [], TIMEOUT)[0]
@@ -145,13 +145,13 @@ class TestRemove:
 
 class TestOwned:
     def test_one_owns_it_and_no_other(self, folder: Path) -> None:
-        with reaper.owned(folder, wait=False) as ours, reaper.owned(folder, wait=False) as theirs:
+        with reaper.lock_folder(folder, wait=False) as ours, reaper.lock_folder(folder, wait=False) as theirs:
             assert (ours, theirs) == (True, False)
 
     def test_it_is_free_again_afterwards(self, folder: Path) -> None:
-        with reaper.owned(folder, wait=False):
+        with reaper.lock_folder(folder, wait=False):
             pass
-        with reaper.owned(folder, wait=False) as ours:
+        with reaper.lock_folder(folder, wait=False) as ours:
             assert ours
 
     def test_nobody_owns_what_was_removed_while_they_waited(
@@ -166,23 +166,23 @@ class TestOwned:
             flock(handle, operation)
 
         def own() -> bool:
-            with reaper.owned(folder, wait=True) as ours:
+            with reaper.lock_folder(folder, wait=True) as ours:
                 return ours
 
         monkeypatch.setattr(fcntl, "flock", wait_for_lock)
         with ThreadPoolExecutor() as pool:
-            with reaper.owned(folder, wait=False):
+            with reaper.lock_folder(folder, wait=False):
                 owned = pool.submit(own)
                 assert waits.wait(timeout=TIMEOUT)
                 reaper.remove(folder)
             assert owned.result() is False
 
     def test_nobody_owns_what_is_not_there(self, folder: Path) -> None:
-        with reaper.owned(folder / "gone", wait=True) as ours:
+        with reaper.lock_folder(folder / "gone", wait=True) as ours:
             assert not ours
 
     def test_nobody_owns_a_link_to_it(self, folder: Path) -> None:
         link = folder.with_name("link")
         link.symlink_to(folder)
-        with reaper.owned(link, wait=True) as ours:
+        with reaper.lock_folder(link, wait=True) as ours:
             assert not ours

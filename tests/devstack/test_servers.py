@@ -14,10 +14,10 @@ import redis.asyncio as redis_client
 from redis.exceptions import AuthenticationError
 
 from gateway.devstack import ports, reaper, server
-from gateway.devstack.postgresql import PostgreSQL
-from gateway.devstack.rabbitmq import RabbitMQ
-from gateway.devstack.redis import Redis
-from gateway.devstack.server import DevstackError, PortTakenError, Server, find_program
+from gateway.devstack.postgresql import PostgreSQLServer
+from gateway.devstack.rabbitmq import RabbitMQServer
+from gateway.devstack.redis import RedisServer
+from gateway.devstack.server import DevstackError, PortInUseError, Server, find_program
 from gateway.devstack.stack import Devstack
 from tests.devstack.process_probes import alive, takes_connections
 from tests.support.waiting import TIMEOUT, wait_until
@@ -45,7 +45,7 @@ async def connected(url: str, name: str = "test") -> AsyncIterator["asyncpg.Conn
 class TestAnyServer:
     async def test_answers_and_says_so(self, any_server: Server) -> None:
         assert any_server.running
-        await wait_until(any_server.answers, "it answers")
+        await wait_until(any_server.is_ready, "it answers")
 
     def test_listens_on_loopback_only(self, any_server: Server) -> None:
         # /proc/net/tcp has address:port in hexadecimal; state 0A is listening.
@@ -71,12 +71,12 @@ class TestAllServers:
         with ExitStack() as stack:
             for each in servers:
                 stack.enter_context(each.suspended())
-                assert {reaper.state(pid) for pid in reaper.belonging(each.folder)} == {"T"}
+                assert {reaper.state(pid) for pid in reaper.find_processes(each.folder)} == {"T"}
                 assert takes_connections(each.port)
                 assert each.running
-            assert not any(await asyncio.gather(*(each.answers() for each in servers)))
+            assert not any(await asyncio.gather(*(each.is_ready() for each in servers)))
         for each in servers:
-            await wait_until(each.answers, f"{each.name} answers again")
+            await wait_until(each.is_ready, f"{each.name} answers again")
 
     async def test_killed_are_gone_at_once_and_come_back_with_their_data(self, devstack: Devstack) -> None:
         servers = [devstack.weather, devstack.postgresql, devstack.redis, devstack.rabbitmq]
@@ -88,7 +88,7 @@ class TestAllServers:
             await devstack.rabbitmq.sync()
         try:
             for each in servers:
-                pids = reaper.belonging(each.folder)
+                pids = reaper.find_processes(each.folder)
                 each.kill()
                 assert not each.running
                 assert not any(map(alive, pids))
@@ -107,18 +107,22 @@ class TestAllServers:
 
 
 class TestPostgreSQL:
-    async def test_its_url_leads_to_a_database_of_its_own_role(self, postgresql_server: PostgreSQL) -> None:
+    async def test_its_url_leads_to_a_database_of_its_own_role(self, postgresql_server: PostgreSQLServer) -> None:
         async with connected(postgresql_server.url) as connection:
             assert await connection.fetchval("SELECT current_user || '@' || current_database()") == "gateway@gateway"
             await connection.execute("CREATE TABLE mine (id integer)")
             await connection.execute("DROP TABLE mine")
             assert not await connection.fetchval("SELECT usesuper FROM pg_user WHERE usename = current_user")
 
-    async def test_it_sorts_by_code_and_knows_the_letters_of_all_languages(self, postgresql_server: PostgreSQL) -> None:
+    async def test_it_sorts_by_code_and_knows_the_letters_of_all_languages(
+        self, postgresql_server: PostgreSQLServer
+    ) -> None:
         async with connected(postgresql_server.url) as connection:
             assert await connection.fetchval("SELECT lower('ZÜRICH')") == "zürich"
 
-    async def test_what_was_committed_survives_a_kill_in_the_same_instant(self, postgresql_server: PostgreSQL) -> None:
+    async def test_what_was_committed_survives_a_kill_in_the_same_instant(
+        self, postgresql_server: PostgreSQLServer
+    ) -> None:
         url = await postgresql_server.create_database("survives")
         async with connected(url) as connection:
             await connection.execute("CREATE TABLE kept (id integer)")
@@ -129,7 +133,7 @@ class TestPostgreSQL:
             assert await connection.fetchval("SELECT id FROM kept") == 1
         await postgresql_server.drop_database("survives")
 
-    async def test_a_database_is_a_copy_of_its_template(self, postgresql_server: PostgreSQL) -> None:
+    async def test_a_database_is_a_copy_of_its_template(self, postgresql_server: PostgreSQLServer) -> None:
         template = await postgresql_server.create_database("template")
         async with connected(template) as connection:
             await connection.execute("CREATE TABLE copied AS SELECT 1 AS id")
@@ -141,18 +145,18 @@ class TestPostgreSQL:
                 await connection.fetchval("SELECT 1")
         await postgresql_server.drop_database("template")
 
-    async def test_it_knows_who_is_connected(self, postgresql_server: PostgreSQL) -> None:
+    async def test_it_knows_who_is_connected(self, postgresql_server: PostgreSQLServer) -> None:
         async with connected(postgresql_server.url, "gateway-1"):
             assert "gateway-1" in await postgresql_server.clients()
 
 
 class TestRedis:
-    async def test_it_lets_in_nobody_without_a_password(self, redis_server: Redis) -> None:
+    async def test_it_lets_in_nobody_without_a_password(self, redis_server: RedisServer) -> None:
         async with redis_client.Redis.from_url(f"redis://{ports.LOOPBACK}:{redis_server.port}") as client:
             with pytest.raises(AuthenticationError):
                 await client.ping()
 
-    async def test_databases_are_apart(self, redis_server: Redis) -> None:
+    async def test_databases_are_apart(self, redis_server: RedisServer) -> None:
         async with (
             redis_client.Redis.from_url(redis_server.url_of(62)) as one,
             redis_client.Redis.from_url(redis_server.url_of(63)) as other,
@@ -161,7 +165,7 @@ class TestRedis:
             assert await other.get("key") is None
             await one.flushdb()
 
-    async def test_restarted_it_has_its_port_and_data(self, redis_server: Redis) -> None:
+    async def test_restarted_it_has_its_port_and_data(self, redis_server: RedisServer) -> None:
         async with redis_client.Redis.from_url(redis_server.url_of(61)) as client:
             await client.set("key", "value")
             port = redis_server.port
@@ -170,7 +174,7 @@ class TestRedis:
             await client.connection_pool.disconnect()
             assert await client.getdel("key") == b"value"
 
-    async def test_it_knows_who_is_connected(self, redis_server: Redis) -> None:
+    async def test_it_knows_who_is_connected(self, redis_server: RedisServer) -> None:
         async with redis_client.Redis.from_url(redis_server.url, client_name="gateway-1") as client:
             await client.ping()
             assert "gateway-1" in await redis_server.clients()
@@ -181,7 +185,7 @@ async def ignore(message: object) -> None:
 
 
 class TestRabbitMQ:
-    async def test_a_vhost_is_apart_and_gone_once_deleted(self, rabbitmq_server: RabbitMQ) -> None:
+    async def test_a_vhost_is_apart_and_gone_once_deleted(self, rabbitmq_server: RabbitMQServer) -> None:
         name = f"vhost/{secrets.token_hex(4)}"
         url = await rabbitmq_server.add_vhost(name)
         async with await aio_pika.connect(url, client_properties={"connection_name": "gateway-1"}) as connection:
@@ -193,7 +197,7 @@ class TestRabbitMQ:
             await aio_pika.connect(url, timeout=TIMEOUT)
 
     async def test_a_census_attributes_channels_and_consumers_to_their_connection(
-        self, rabbitmq_server: RabbitMQ
+        self, rabbitmq_server: RabbitMQServer
     ) -> None:
         connection = await aio_pika.connect(rabbitmq_server.url, client_properties={"connection_name": "gateway-2"})
         async with connection:
@@ -201,7 +205,7 @@ class TestRabbitMQ:
             queue = await channel.declare_queue(exclusive=True)
             await queue.consume(ignore)
             await connection.channel()
-            census = await rabbitmq_server.census()
+            census = await rabbitmq_server.list_client_objects()
 
         assert census["connections"].count("gateway-2") == 1
         assert census["channels"].count("gateway-2") == 2
@@ -249,7 +253,7 @@ class TestStarting:
         with pytest.raises(DevstackError, match=r"^Stub does not answer after 0.1 s, and printed nothing$"):
             async with Stub(folder, "sleep 60 & wait"):
                 pytest.fail("it started")
-        assert reaper.belonging(folder) == []
+        assert reaper.find_processes(folder) == []
 
     async def test_a_port_that_was_taken_in_the_meantime_is_exchanged(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -258,12 +262,12 @@ class TestStarting:
         with socket.create_server((ports.LOOPBACK, 0)) as stranger:
             taken = [stranger.dup()]
             monkeypatch.setattr(ports, "reserve", lambda: taken.pop() if taken else reserve())
-            async with Redis(folder) as started:
+            async with RedisServer(folder) as started:
                 assert started.port != stranger.getsockname()[1]
-                await wait_until(started.answers, "it answers")
+                await wait_until(started.is_ready, "it answers")
 
     async def test_ports_that_are_always_taken_are_given_up(self, folder: Path) -> None:
-        with pytest.raises(PortTakenError, match="Address already in use"):
+        with pytest.raises(PortInUseError, match="Address already in use"):
             async with Stub(folder, "echo run >>runs; echo bind: Address already in use; exit 1") as stub:
                 pytest.fail(f"it started on {stub.port}")
         assert (folder / "runs").read_text().count("run") == 5
@@ -272,7 +276,7 @@ class TestStarting:
         monkeypatch.setattr(server, "_STOP_LIMIT", 0.1)
         ready = folder / "ready"
         async with Stub(folder, "trap '' TERM; : >ready; while :; do sleep 1; done", ready.exists) as stub:
-            pids = reaper.belonging(folder)
+            pids = reaper.find_processes(folder)
             assert pids
             await stub.stop()
             assert not any(map(alive, pids))
@@ -314,18 +318,18 @@ class TestStarting:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert reaper.belonging(folder) == []
+        assert reaper.find_processes(folder) == []
 
 
 class TestTools:
-    async def test_what_a_tool_prints_is_returned(self, redis_server: Redis) -> None:
+    async def test_what_a_tool_prints_is_returned(self, redis_server: RedisServer) -> None:
         assert await redis_server.run("pwd") == f"{redis_server.folder}\n"
 
-    async def test_a_tool_that_fails_says_why(self, redis_server: Redis) -> None:
+    async def test_a_tool_that_fails_says_why(self, redis_server: RedisServer) -> None:
         with pytest.raises(DevstackError, match=r"^Redis: sh failed with status 3\n  \| no$"):
             await redis_server.run("sh", "-c", "echo no; exit 3")
 
-    async def test_a_tool_that_hangs_is_killed(self, redis_server: Redis) -> None:
+    async def test_a_tool_that_hangs_is_killed(self, redis_server: RedisServer) -> None:
         with pytest.raises(DevstackError, match=r"^Redis: sleep took more than 0.05 s, and printed nothing$"):
             await redis_server.run("sleep", "60", limit=0.05)
 

@@ -10,15 +10,15 @@ import httpx
 import pytest
 
 from gateway.devstack import ports
-from gateway.devstack.open_meteo import Calls, Faults
-from gateway.devstack.weather import Weather
+from gateway.devstack.open_meteo import CallCounts, Faults
+from gateway.devstack.weather import WeatherServer
 from tests.devstack.process_probes import takes_connections
 from tests.support.waiting import wait_until
 
 ZURICH = {"latitude": 47.36667, "longitude": 8.55}
 
 
-async def test_faults_are_set_while_it_runs(weather: Weather) -> None:
+async def test_faults_are_set_while_it_runs(weather: WeatherServer) -> None:
     async with httpx.AsyncClient(base_url=weather.url) as client:
         assert (await client.get("/v1/forecast", params=ZURICH)).status_code == 200
         await weather.set_faults(Faults(status=503))
@@ -28,7 +28,7 @@ async def test_faults_are_set_while_it_runs(weather: Weather) -> None:
             await client.get("/v1/forecast", params=ZURICH, timeout=0.2)
         await weather.set_faults(Faults())
         assert (await client.get("/v1/forecast", params=ZURICH)).status_code == 200
-    assert await weather.calls() == Calls(calls=4, places=3, failed=1)
+    assert await weather.calls() == CallCounts(calls=4, places=3, failed=1)
 
 
 async def test_alone_it_stops_at_once_and_cleanly_with_a_call_in_flight() -> None:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope
 
 from gateway.devstack.open_meteo import Faults
 from gateway.devstack.stack import Devstack
-from gateway.devstack.weather import Weather
+from gateway.devstack.weather import WeatherServer
 from gateway.settings import DatabaseSettings, RedisSettings, Settings
 from tests.end_to_end.conftest import LATE
 from tests.end_to_end.harness import ZURICH, Running, running
@@ -117,7 +117,7 @@ async def test_without_the_database_there_are_no_briefs(gateway_with_deadline: R
 
 
 async def test_calls_upstream_are_bounded_and_the_headers_say_what_is_missing(
-    gateway: Running, weather: Weather
+    gateway: Running, weather: WeatherServer
 ) -> None:
     await weather.set_faults(Faults(status=500))
     response = await gateway.client.get("/v1/briefs", params={"place": PLACES})
@@ -143,7 +143,7 @@ async def test_observations_that_cannot_be_read_cost_their_section_only(
 
 
 async def test_a_client_that_goes_away_cancels_its_own_work_and_nobody_elses(
-    settings: Settings, weather: Weather, release_forecasts: asyncio.Event
+    settings: Settings, weather: WeatherServer, release_forecasts: asyncio.Event
 ) -> None:
     """Two wait for the same weather; one goes. It is waited for by the other one only."""
     async with running(settings.model_copy(update={"brief_timeout": 3 * TIMEOUT})) as gateway:

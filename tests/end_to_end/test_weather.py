@@ -14,7 +14,7 @@ from gateway.briefs.service import CALL_WITHIN
 from gateway.briefs.weather_cache import FRESH_FOR, WeatherCache
 from gateway.devstack.open_meteo import Faults
 from gateway.devstack.stack import Devstack
-from gateway.devstack.weather import Weather
+from gateway.devstack.weather import WeatherServer
 from gateway.settings import Settings
 from tests.end_to_end.conftest import CALL_TIMEOUT, LATE
 from tests.end_to_end.harness import ZURICH, Running, running
@@ -38,7 +38,7 @@ def no_write_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-async def upstream(weather: Weather) -> Weather:
+async def upstream(weather: WeatherServer) -> WeatherServer:
     """The upstream, its calls counted from zero, and without faults (see the fixture `weather`)."""
     await weather.reset_calls()
     return weather
@@ -67,7 +67,7 @@ async def let_it_age(redis: Redis, seconds: float) -> None:
     await redis.set(KEY, json.dumps(forecast | {"fetched_at": forecast["fetched_at"] - seconds}))
 
 
-async def test_it_is_asked_for_once_a_minute(gateway: Running, upstream: Weather, redis: Redis) -> None:
+async def test_it_is_asked_for_once_a_minute(gateway: Running, upstream: WeatherServer, redis: Redis) -> None:
     first = await weather_of(gateway)
     await kept(redis)
     second = await weather_of(gateway)
@@ -89,7 +89,7 @@ async def test_it_is_kept_for_a_day(gateway: Running, redis: Redis) -> None:
 
 
 async def test_after_a_minute_one_asks_again_and_the_others_are_answered_meanwhile(
-    gateway: Running, upstream: Weather, redis: Redis, release_forecasts: asyncio.Event
+    gateway: Running, upstream: WeatherServer, redis: Redis, release_forecasts: asyncio.Event
 ) -> None:
     release_forecasts.set()
     await weather_of(gateway)
@@ -113,7 +113,7 @@ async def test_after_a_minute_one_asks_again_and_the_others_are_answered_meanwhi
     assert (await upstream.calls()).calls == 2
 
 
-async def test_many_who_want_the_same_share_one_call(gateway: Running, upstream: Weather) -> None:
+async def test_many_who_want_the_same_share_one_call(gateway: Running, upstream: WeatherServer) -> None:
     await upstream.set_faults(Faults(latency_s=1))
     sections = await asyncio.gather(*(weather_of(gateway) for _ in range(50)))
 
@@ -130,7 +130,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_when_upstream_fails_it_is_stale_for_up_to_a_day(
-    gateway_with_deadline: Running, upstream: Weather, redis: Redis, fault: str
+    gateway_with_deadline: Running, upstream: WeatherServer, redis: Redis, fault: str
 ) -> None:
     gateway = gateway_with_deadline
     faults, reason = FAULTS[fault]
@@ -150,7 +150,7 @@ async def test_when_upstream_fails_it_is_stale_for_up_to_a_day(
     assert outlook["age_s"] >= 80_000
 
 
-async def test_older_than_a_day_it_is_as_good_as_none(gateway: Running, upstream: Weather, redis: Redis) -> None:
+async def test_older_than_a_day_it_is_as_good_as_none(gateway: Running, upstream: WeatherServer, redis: Redis) -> None:
     await weather_of(gateway)
     await let_it_age(redis, 86_401)
     await upstream.set_faults(Faults(status=500))
@@ -172,7 +172,7 @@ FOREIGN: dict[str, Any] = {
 
 @pytest.mark.parametrize("content", FOREIGN)
 async def test_what_is_no_forecast_of_ours_is_a_miss(
-    gateway: Running, upstream: Weather, redis: Redis, content: str
+    gateway: Running, upstream: WeatherServer, redis: Redis, content: str
 ) -> None:
     await weather_of(gateway)
     ours = await kept(redis)
@@ -222,7 +222,7 @@ async def test_without_redis_upstream_is_asked_within_the_deadline(
 
 
 async def test_an_upstream_that_keeps_failing_is_left_alone_and_asked_again_once_it_is_back(
-    gateway: Running, upstream: Weather
+    gateway: Running, upstream: WeatherServer
 ) -> None:
     await upstream.set_faults(Faults(status=500))
     for _ in range(FAILURES):
@@ -254,7 +254,7 @@ def test_an_upstream_that_is_back_is_asked_within_two_seconds() -> None:
     assert CALL_WITHIN + PROBE_EVERY < 2
 
 
-async def test_with_a_dead_upstream_nobody_waits(settings: Settings, upstream: Weather) -> None:
+async def test_with_a_dead_upstream_nobody_waits(settings: Settings, upstream: WeatherServer) -> None:
     """Each of ten briefs would have to wait for `timeout`, and then say so."""
     timeout = 2.0
     async with running(settings.model_copy(update={"brief_timeout": timeout})) as gateway:
@@ -278,7 +278,7 @@ PLACES = (2657896, 2661552, 2660646, 2659994, 2661604, 2657970)
 
 
 async def test_a_rush_that_has_to_wait_for_us_is_no_reason_to_leave_upstream_alone(
-    settings: Settings, upstream: Weather, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, upstream: WeatherServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten times two calls of 0.3 s: the last wait longer for their turn than a call may take, and that is not upstream's fault."""
     monkeypatch.setattr("gateway.briefs.weather_cache.CALLS", 2)
@@ -301,7 +301,7 @@ async def test_a_rush_that_has_to_wait_for_us_is_no_reason_to_leave_upstream_alo
         await wait_until(all_are_there, "the weather of each is there")
 
 
-async def test_a_lost_connection_is_tried_again(gateway: Running, upstream: Weather) -> None:
+async def test_a_lost_connection_is_tried_again(gateway: Running, upstream: WeatherServer) -> None:
     """One call of two is answered with 503: nobody was there to ask, as when a proxy restarts what is behind it."""
     await upstream.set_faults(Faults(status=503, fail_rate=0.5))
     for place in PLACES:
@@ -310,7 +310,7 @@ async def test_a_lost_connection_is_tried_again(gateway: Running, upstream: Weat
 
 
 async def test_nobody_waits_for_it_to_be_kept(
-    gateway: Running, upstream: Weather, monkeypatch: pytest.MonkeyPatch
+    gateway: Running, upstream: WeatherServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is written to Redis after the answer; who comes meanwhile has it from the one who fetched it."""
     writing = asyncio.Event()
