@@ -69,7 +69,7 @@ class BadRequestError(Exception):
 
 @dataclass
 class FakeOpenMeteo:
-    """The endpoints of one fake and their state."""
+    """The endpoints of the fake, and their state."""
 
     clock: Clock = lambda: datetime.now(UTC)
     faults: Faults = field(default_factory=Faults)

@@ -41,7 +41,7 @@ class Devstack:
         self.rabbitmq = add("rabbitmq", RabbitMQServer)
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that connect a gateway to the servers, and kill it with the stack's own processes."""
+        """Return the variables of a gateway: the URLs, and the marker, so that its process is killed with the stack."""
         urls = {server.url_variable: server.url for server in self.by_name.values()}
         return {reaper.MARKER: str(self.folder)} | urls
 
