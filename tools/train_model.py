@@ -1,8 +1,8 @@
-"""Train the shipped model: the chance that tomorrow is wet, from four years of daily weather in Seattle.
+"""Train the shipped model: the probability that tomorrow is wet, from four years of daily weather in Seattle.
 
-    python -m tools.train_model        (or `make model`, which makes the environment for it first)
+    python -m tools.train_model        (or `make model`, which creates the environment for it first)
 
-The same data and versions give the same bytes. docs/model.md says what the figures mean.
+The same data and versions give the same bytes. docs/model.md explains the figures.
 """
 
 import argparse
@@ -33,7 +33,7 @@ SEATTLE_LATITUDE = 47.6
 TRAINED_ON = (2012, 2013)
 HELD_OUT = (2014, 2015)
 
-# The oldest that has every operator we need, so that any ONNX Runtime of the last years loads the file.
+# The oldest versions with all needed operators, so that older ONNX Runtimes load the file, too.
 OPSETS = {"": 11, "ai.onnx.ml": 1}
 
 Probabilities = NDArray[np.float64]
@@ -41,7 +41,7 @@ Probabilities = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sample:
-    """Some days that each have a tomorrow, and whether it was wet."""
+    """Days, and for each whether the next day was wet."""
 
     days: Sequence[Day]
     wet_tomorrow: NDArray[np.bool_]
@@ -56,7 +56,7 @@ class Sample:
 
 
 def sample(years: Sequence[int]) -> Sample:
-    """The days whose tomorrow is in one of the years: so no day is in two samples whose years differ."""
+    """Return the days whose next day is in one of the years. Samples of different years have no day in common."""
     days = [
         Day(
             precipitation_mm=row.precipitation,
@@ -76,35 +76,35 @@ def sample(years: Sequence[int]) -> Sample:
 
 
 def brier(probabilities: Probabilities, wet: NDArray[np.bool_]) -> float:
-    """The mean squared distance of the chance from what came: 0 is perfect, 0.25 is always saying one half."""
+    """Return the mean squared error of the probabilities: 0 is perfect, 0.25 is that of a constant one half."""
     return float(np.mean((probabilities - wet) ** 2))
 
 
 def accuracy(probabilities: Probabilities, wet: NDArray[np.bool_]) -> float:
-    """The share of days for which the likelier answer was right."""
+    """Return the share of days on which the more probable outcome occurred."""
     return float(np.mean((probabilities >= 0.5) == wet))  # noqa: PLR2004
 
 
 def climatology(train: Sample, test: Sample) -> Probabilities:
-    """The share of wet days in the same month of the training years."""
+    """Return the share of wet days in the same month of the training years."""
     share = {month: float(train.wet_tomorrow[train.months == month].mean()) for month in range(1, 13)}
     return np.array([share[month] for month in test.months])
 
 
 def logistic() -> Pipeline:
-    """Logistic regression on standardised features."""
-    # Newton's method converges to the last bit of a float32, so that the order of sums does not show in the file.
+    """Return a logistic regression on standardised features."""
+    # Newton's method converges to the last bit of a float32, so the file does not depend on the order of sums.
     return make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky"))
 
 
 def logistic_saturating() -> Pipeline:
-    """The same, with a power of precipitation that saturates: 10 mm say little more than 5 mm."""
+    """Return the same with a saturating power of precipitation: 10 mm have little more effect than 5 mm."""
     saturate = ColumnTransformer([("precipitation", PowerTransformer(), [0])], remainder=StandardScaler())
     return make_pipeline(saturate, LogisticRegression(solver="newton-cholesky"))
 
 
 def boosting() -> Pipeline:
-    """Forty small trees."""
+    """Return forty small trees."""
     return make_pipeline(
         GradientBoostingClassifier(
             n_estimators=40, max_depth=2, learning_rate=0.05, min_samples_leaf=30, random_state=0
@@ -129,13 +129,16 @@ def wet_chance(pipeline: Pipeline, days: Sequence[Day]) -> Probabilities:
 
 
 def choose() -> str:
-    """The candidate with the least Brier score when it is trained on one training year and judged on the other."""
-    print("Choosing, within the training years (Brier score; judged on the year it was not trained on):")
+    """Return the candidate with the lowest Brier score when it is trained on one training year and tested on the other."""
+    print("Choosing within the training years (Brier score, tested on the year without training):")
     scores = {}
     for candidate in CANDIDATES:
         folds = [
-            brier(wet_chance(fit(candidate, sample([trained])), sample([judged]).days), sample([judged]).wet_tomorrow)
-            for trained, judged in (TRAINED_ON, TRAINED_ON[::-1])
+            brier(
+                wet_chance(fit(candidate, sample([train_year])), sample([test_year]).days),
+                sample([test_year]).wet_tomorrow,
+            )
+            for train_year, test_year in (TRAINED_ON, TRAINED_ON[::-1])
         ]
         scores[candidate] = float(np.mean(folds))
         print(f"  {candidate:<22}{scores[candidate]:.4f}")
@@ -143,7 +146,7 @@ def choose() -> str:
 
 
 def export(pipeline: Pipeline, metadata: dict[str, str]) -> ModelProto:
-    """The pipeline as ONNX: float32 [n, 6] in, float32 [n, 2] out, the metadata inside."""
+    """Return the pipeline and the metadata as ONNX: float32 [n, 6] in, float32 [n, 2] out."""
     onnx = to_onnx(
         pipeline,
         initial_types=[("features", FloatTensorType([None, len(FEATURES)]))],
@@ -158,13 +161,13 @@ def export(pipeline: Pipeline, metadata: dict[str, str]) -> ModelProto:
 
 
 def served(path: Path, days: Sequence[Day]) -> Probabilities:
-    """What the gateway answers from the file: it also refuses a file that does not give its known answer."""
+    """Return the predictions of the gateway, which also rejects a file without its known probability."""
 
-    async def ask() -> list[float]:
+    async def predict() -> list[float]:
         async with ModelResource(ModelSettings(path=path)).open() as model:
             return await model.precipitation_probabilities(days)
 
-    return np.array(asyncio.run(ask()))
+    return np.array(asyncio.run(predict()))
 
 
 def report(chances: Probabilities, train: Sample, test: Sample) -> None:
@@ -176,17 +179,17 @@ def report(chances: Probabilities, train: Sample, test: Sample) -> None:
     wet = test.wet_tomorrow
     print(f"\nHeld out, {HELD_OUT[0]} and {HELD_OUT[-1]}: {len(wet)} days, {wet.sum()} with a wet tomorrow")
     print(f"  {'':<22}accuracy  Brier score")
-    for name, answer in {"the model": chances, **baselines}.items():
-        print(f"  {name:<22}{accuracy(answer, wet):8.3f}  {brier(answer, wet):11.4f}")
-    print("\nWhen it says ...      it was wet")
+    for name, predicted in {"the model": chances, **baselines}.items():
+        print(f"  {name:<22}{accuracy(predicted, wet):8.3f}  {brier(predicted, wet):11.4f}")
+    print("\nPredicted             wet days")
     for lowest in np.arange(0, 1, 0.2):
-        said = (chances >= lowest) & (chances < lowest + 0.2)
-        share = f"{wet[said].mean():6.0%}" if said.any() else "   -  "
-        print(f"  {lowest:4.0%} to {lowest + 0.2:4.0%}  {share}   of {said.sum()} days")
+        in_bin = (chances >= lowest) & (chances < lowest + 0.2)
+        share = f"{wet[in_bin].mean():6.0%}" if in_bin.any() else "   -  "
+        print(f"  {lowest:4.0%} to {lowest + 0.2:4.0%}  {share}   of {in_bin.sum()} days")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the model that tells the chance that tomorrow is wet.")
+    parser = argparse.ArgumentParser(description="Train the model for the probability that tomorrow is wet.")
     parser.add_argument("--output", type=Path, default=SHIPPED_MODEL, help="where to write it (default: %(default)s)")
     output: Path = parser.parse_args().output
 
@@ -195,7 +198,9 @@ def main() -> None:
     candidate = choose()
     pipeline = fit(candidate, train)
     expected = wet_chance(pipeline, test.days)
-    known = next(day for day in train.days if day.precipitation_mm >= WET_MM)  # a wet one: every weight has its say
+    known = next(
+        day for day in train.days if day.precipitation_mm >= WET_MM
+    )  # a wet one, so that every feature contributes
     metadata = {
         "features": ",".join(FEATURES),
         "trained_on": f"Seattle, {TRAINED_ON[0]} to {TRAINED_ON[-1]}, {len(train.days)} days",

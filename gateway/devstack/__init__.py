@@ -1,4 +1,4 @@
-"""Real private servers on this machine, for `make dev` and for the tests. Enter them with `gateway.devstack.stack`.
+"""Private servers on this machine, for `make dev` and the tests. `gateway.devstack.stack` starts them.
 
-Linux only: what belongs to a server is found through /proc.
+Linux only: the processes of a server are found through /proc.
 """

@@ -1,4 +1,4 @@
-"""`gateway dev`: the gateway and its worker, served from private servers of its own, and gone without a trace at Ctrl-C."""
+"""`gateway dev`: the gateway and its worker on private servers. Ctrl-C stops everything and removes all files."""
 
 import asyncio
 import os
@@ -12,64 +12,76 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 
 from gateway.devstack.folder import Reporter
+from gateway.devstack.server import DevstackError, wait_for_exit
 from gateway.devstack.stack import Devstack, devstack
 from gateway.places.seed import seed
 from gateway.process.listener import bind_socket, url_of
 from gateway.schema.migrate import migrate
 
-EXAMPLE = "/v1/places/2657896/brief"
-"""The brief of Zürich."""
+EXAMPLE = "/v1/places/2657896/brief"  # the brief of Zürich
 
-_START_LIMIT = 40.0  # seconds: more than the gateway's own bound
-_STOP_LIMIT = 35.0
-_PAUSE = 0.05
+START_TIMEOUT = 40.0  # above GATEWAY_STARTUP_TIMEOUT
+STOP_TIMEOUT = 35.0  # above GATEWAY_SHUTDOWN_TIMEOUT
+POLL_INTERVAL = 0.05
 
 
 async def dev(host: str, port: int, *, report: Reporter, debug: bool = False) -> int:
-    """Serve until SIGINT, SIGTERM or SIGHUP, or until the gateway ends by itself. Return the exit status.
+    """Serve until SIGINT, SIGTERM or SIGHUP, or until the gateway or the worker exits.
+
+    Args:
+        host: the address to listen on.
+        port: the port to listen on, 0 for any free one.
+        report: called with each line for the terminal.
+        debug: pass `--debug` to the gateway and the worker.
+
+    Returns:
+        The exit status: 0 after a signal, otherwise that of the process that exited.
 
     Raises:
-        PortTakenError: the port cannot be had.
-        DevstackError: a server cannot be had. None is left running.
+        BindError: the address is not available.
+        DevstackError: a server is not available. None is left running.
     """
     loop = asyncio.get_running_loop()
-    life = asyncio.create_task(_life(host, port, report, debug=debug))
-    asked: list[int] = []
+    serving = asyncio.create_task(_serve(host, port, report, debug=debug))
+    stopping = False
 
-    def stop(number: int) -> None:
-        asked.append(number)
-        if len(asked) == 1:
-            life.cancel()
+    def stop() -> None:
+        nonlocal stopping
+        if not stopping:
+            stopping = True
+            serving.cancel()
             report("stopping: the gateway first, then the servers in reverse")
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop, number)
+        loop.add_signal_handler(number, stop)
     try:
-        return await life
+        return await serving
     except asyncio.CancelledError:
         return 0
 
 
-async def _life(host: str, port: int, report: Reporter, *, debug: bool) -> int:
-    with bind_socket(host, port) as listener:  # before the servers take their seconds
+async def _serve(host: str, port: int, report: Reporter, *, debug: bool) -> int:
+    with bind_socket(host, port) as listener:  # fail before the servers start, which takes seconds
         url, port = url_of(listener), listener.getsockname()[1]
-    began = time.monotonic()
+    started_at = time.monotonic()
+    options = ["--debug"] if debug else []
     async with AsyncExitStack() as stack:
         servers = await stack.enter_async_context(devstack(report=report))
         report(f"migrate: {await migrate(servers.postgresql.url)}")
         report(f"seed: {await seed(servers.postgresql.url)}")
-        command = ["serve", "--host", host, "--port", str(port), "--timeline", *(["--debug"] if debug else [])]
-        # Entered first, the worker ends last, and works in what the gateway publishes while it stops.
-        worker = await stack.enter_async_context(_command(["worker", *(["--debug"] if debug else [])], servers))
-        gateway = await stack.enter_async_context(_command(command, servers))
-        if await _answers(f"{url}/readyz", gateway):
-            report(f"ready after {time.monotonic() - began:.1f} s; try:\n\n    curl {url}{EXAMPLE}\n\nCtrl-C ends it.")
-        return await _first_ended(gateway, worker)
+        # The worker is entered first and stops last, so it processes the events of the gateway's shutdown, too.
+        worker = await stack.enter_async_context(_command(["worker", *options], servers))
+        serve = ["serve", "--host", host, "--port", str(port), "--timeline", *options]
+        gateway = await stack.enter_async_context(_command(serve, servers))
+        if await _wait_until_ready(f"{url}/readyz", gateway):
+            elapsed = time.monotonic() - started_at
+            report(f"ready after {elapsed:.1f} s; try:\n\n    curl {url}{EXAMPLE}\n\nCtrl-C ends it.")
+        return await _first_exit_status(gateway, worker)
 
 
 @asynccontextmanager
 async def _command(command: list[str], servers: Devstack) -> AsyncIterator[subprocess.Popen[bytes]]:
-    """Run a command of ours as a child, in a session of its own: Ctrl-C is for us, and we stop it in its turn."""
+    """Run a `gateway` command as a child process. In a session of its own, it is not reached by Ctrl-C."""
     process = subprocess.Popen(  # noqa: S603, ASYNC220 - it returns at once
         [sys.executable, "-m", "gateway", *command],
         env=os.environ | servers.environment(),
@@ -81,34 +93,29 @@ async def _command(command: list[str], servers: Devstack) -> AsyncIterator[subpr
         if process.poll() is None:
             process.terminate()
             try:
-                async with asyncio.timeout(_STOP_LIMIT):
-                    await _ended(process)
+                if not await wait_for_exit(process, timeout=STOP_TIMEOUT):
+                    raise DevstackError(
+                        f"gateway {command[0]} was killed: still running {STOP_TIMEOUT:g} s after SIGTERM"
+                    )
             finally:
                 process.kill()
                 process.wait()
 
 
-async def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
-    """Wait until the gateway answers. False: it ended instead, and has said why."""
-    async with asyncio.timeout(_START_LIMIT), httpx.AsyncClient(trust_env=False) as client:
+async def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until the gateway is ready. Return False if it exits instead; it prints the reason itself."""
+    async with asyncio.timeout(START_TIMEOUT), httpx.AsyncClient(trust_env=False) as client:
         while process.poll() is None:
             try:
                 if (await client.get(url)).is_success:
                     return True
             except httpx.TransportError:
                 pass
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(POLL_INTERVAL)
     return False
 
 
-async def _first_ended(*processes: subprocess.Popen[bytes]) -> int:
-    """Wait until one of them ends; return its status."""
-    while not (ended := [process for process in processes if process.poll() is not None]):  # noqa: ASYNC110
-        await asyncio.sleep(_PAUSE)
-    return ended[0].returncode
-
-
-async def _ended(process: subprocess.Popen[bytes]) -> int:
-    while process.poll() is None:  # noqa: ASYNC110 - a process sets no event
-        await asyncio.sleep(_PAUSE)
-    return process.returncode
+async def _first_exit_status(*processes: subprocess.Popen[bytes]) -> int:
+    while not (exited := [process for process in processes if process.poll() is not None]):  # noqa: ASYNC110 - no event
+        await asyncio.sleep(POLL_INTERVAL)
+    return exited[0].returncode

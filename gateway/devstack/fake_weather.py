@@ -1,4 +1,4 @@
-"""A made-up climate: plausible weather that depends on the place and the day alone."""
+"""Invented but plausible weather. It depends only on the place and the day."""
 
 import hashlib
 import math
@@ -18,56 +18,56 @@ class DailyWeather:
     temperature_min: float  # °C
     precipitation: float  # mm
     wind_max: float  # m/s
-    wind_share: float  # of the highest wind that blows on average
+    wind_share: float  # mean wind / highest wind
     cloudiness: float  # 0 to 1
 
     @classmethod
     def at(cls, latitude: float, longitude: float, day: date) -> "DailyWeather":
-        chance = _chances(f"{latitude:.4f} {longitude:.4f} {day.isoformat()}")
+        fractions = _random_fractions(f"{latitude:.4f} {longitude:.4f} {day.isoformat()}")
         annual = 27 - 0.0073 * latitude**2
         season = math.copysign(0.25 * abs(latitude), latitude)
         summer = math.cos(2 * math.pi * (day.timetuple().tm_yday - _HOTTEST_DAY) / 365.25)
-        wet = chance[0] < _WET_SHARE
-        mean = annual + season * summer + 8 * (chance[1] - 0.5)
-        swing = (3 if wet else 5) + 3 * chance[2]  # clouds keep the day cool and the night warm
+        wet = fractions[0] < _WET_SHARE
+        mean = annual + season * summer + 8 * (fractions[1] - 0.5)
+        swing = (3 if wet else 5) + 3 * fractions[2]  # clouds keep the day cool and the night warm
         return cls(
             temperature_max=round(mean + swing, 1),
             temperature_min=round(mean - swing, 1),
-            precipitation=round(0.1 - 6 * math.log(1 - 0.99 * chance[3]), 1) if wet else 0.0,
-            wind_max=round(2 + 10 * chance[4] ** 2 + (2 if wet else 0), 1),
-            wind_share=0.3 + 0.5 * chance[5],
-            cloudiness=0.8 + 0.2 * chance[6] if wet else 0.9 * chance[6],
+            precipitation=round(0.1 - 6 * math.log(1 - 0.99 * fractions[3]), 1) if wet else 0.0,
+            wind_max=round(2 + 10 * fractions[4] ** 2 + (2 if wet else 0), 1),
+            wind_share=0.3 + 0.5 * fractions[5],
+            cloudiness=0.8 + 0.2 * fractions[6] if wet else 0.9 * fractions[6],
         )
 
     def temperature(self, hour: float) -> float:
-        """The temperature in °C at an hour of the day, 0 to 24."""
+        """Return the temperature in °C at an hour of the day, 0 to 24."""
         middle = (self.temperature_max + self.temperature_min) / 2
         swing = (self.temperature_max - self.temperature_min) / 2
         return round(middle + swing * math.cos(2 * math.pi * (hour - _HOTTEST_HOUR) / 24), 1)
 
     def humidity(self, hour: float) -> int:
-        """The relative humidity in % at an hour of the day: the warmer, the drier."""
+        """Return the relative humidity in % at an hour of the day. It falls as the temperature rises."""
         cooler = self.temperature_max - self.temperature(hour)
         return round(min(100, 45 + 35 * self.cloudiness + 1.5 * cooler))
 
     def rain(self, hour: float) -> float:
-        """The precipitation in mm of the quarter of an hour before `hour`: the day's, spread over a third of it."""
+        """Return the precipitation in mm of the quarter of an hour before `hour`. It falls during a third of the day."""
         begins = 16 * self.wind_share
         return round(self.precipitation / 32, 2) if begins <= hour < begins + 8 else 0.0
 
     def wind(self, hour: float) -> float:
-        """The wind in m/s at an hour of the day, most of it in the afternoon."""
+        """Return the wind in m/s at an hour of the day. It is strongest in the afternoon."""
         return round(self.wind_max * (self.wind_share + 0.15 * math.cos(2 * math.pi * (hour - _HOTTEST_HOUR) / 24)), 2)
 
     def code(self, precipitation: float, temperature: float) -> int:
-        """The WMO weather code: clear to overcast, or light to heavy rain or snow."""
+        """Return the WMO weather code: clear to overcast, or light to heavy rain or snow."""
         if precipitation > 0:
             strength = 0 if self.precipitation < 3 else 1 if self.precipitation < 12 else 2  # noqa: PLR2004
             return (71 if temperature < 1 else 61) + 2 * strength
         return min(3, int(4 * self.cloudiness))
 
 
-def _chances(seed: str) -> list[float]:
-    """Eight numbers from 0 to 1, always the same for one seed."""
+def _random_fractions(seed: str) -> list[float]:
+    """Return eight numbers from 0 to 1 that depend only on the seed."""
     digest = hashlib.blake2b(seed.encode(), digest_size=32).digest()
     return [int.from_bytes(digest[at : at + 4]) / 2**32 for at in range(0, 32, 4)]

@@ -1,4 +1,4 @@
-"""The data folder of a stack: who owns it, and that nothing of it stays behind."""
+"""The data folder of a stack: locked by its owner, and removed even if the owner is killed."""
 
 import os
 import subprocess
@@ -12,30 +12,30 @@ from gateway.devstack import reaper
 
 PREFIX = "gateway-devstack-"
 
-Reporter = Callable[[str], None]
-"""Takes one line for a person who waits."""
+Reporter = Callable[[str], None]  # takes a line of progress for the terminal
 
 
 def silent(line: str) -> None:
-    """Report to nobody."""
+    """Report nothing."""
     del line
 
 
 @contextmanager
 def temporary_data_dir(*, report: Reporter = silent) -> Iterator[Path]:
-    """Own a new folder below the system's folder for temporary files; remove it, and all that runs in it, at the end.
+    """Create a folder in the system's folder for temporary files. At the end, remove it and kill all processes in it.
 
-    It is also removed when we are killed: by a reaper that waits for our end, or at the latest by the next `data_folder`.
+    If this process is killed, a reaper process removes the folder. If the reaper is killed, too, the next call of
+    `temporary_data_dir` removes it.
     """
-    sweep(report=report)
+    remove_stale_dirs(report=report)
     process: subprocess.Popen[bytes] | None = None
     try:
         while process is None:
             folder = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
-            with reaper.owned(folder, wait=True) as ours:
-                if not ours:
-                    continue  # somebody's sweep saw it before it was locked, and took it away
-                folder.chmod(0o711)  # servers that run as another user pass through it to theirs
+            with reaper.lock_folder(folder, wait=True) as locked:
+                if not locked:
+                    continue  # `remove_stale_dirs` in another process removed it before it was locked
+                folder.chmod(0o711)  # servers that run as another user must be able to reach their own folders
                 process = _start_reaper(folder)
                 try:
                     yield folder
@@ -43,21 +43,21 @@ def temporary_data_dir(*, report: Reporter = silent) -> Iterator[Path]:
                     reaper.remove(folder)
     finally:
         if process is not None:
-            process.wait()  # the lock is free now: it finds nothing to do
+            process.wait()  # the lock is free now, so the reaper exits
 
 
-def sweep(*, report: Reporter = silent) -> None:
-    """Remove the folders of stacks whose owner and reaper were both killed. Never touches one that is in use."""
+def remove_stale_dirs(*, report: Reporter = silent) -> None:
+    """Remove the folders of stacks whose owner and reaper were both killed. A folder in use is locked, and is kept."""
     for folder in Path(tempfile.gettempdir()).resolve().glob(f"{PREFIX}*"):
         try:
             if folder.lstat().st_uid != os.geteuid():
                 continue
-            with reaper.owned(folder, wait=False) as ours:
-                if ours:
-                    report(f"removing what a killed stack left in {folder}")
+            with reaper.lock_folder(folder, wait=False) as locked:
+                if locked:
+                    report(f"removing {folder}, left by a killed stack")
                     reaper.remove(folder)
         except FileNotFoundError:
-            continue  # its owner or another sweep was faster
+            continue  # its owner or another process has just removed it
         except OSError as error:
             report(f"cannot remove {folder}: {error}")
 
@@ -66,9 +66,9 @@ def _start_reaper(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603
         [sys.executable, "-I", "-S", reaper.__file__, str(folder)],
         cwd="/",
-        env={},  # it belongs to nobody's folder, also when we do
+        env={},  # without the marker of a folder, which this process may have
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # neither Ctrl-C nor a kill of our process group reaches it
+        start_new_session=True,  # not reached by Ctrl-C or by a signal to the process group of its parent
     )

@@ -1,4 +1,7 @@
-"""Open-Meteo's `GET /v1/forecast`, with made-up weather, and with faults that are set while it runs."""
+"""A fake of Open-Meteo's `GET /v1/forecast`: invented weather, and faults that can be changed while it runs.
+
+The format of requests, responses and errors is that of https://open-meteo.com/en/docs.
+"""
 
 import asyncio
 import time
@@ -20,7 +23,7 @@ from gateway.devstack.fake_weather import DailyWeather
 T = TypeVar("T")
 Clock = Callable[[], datetime]
 
-_GRID = 0.0625  # degrees: the real one also answers for the nearest point of its grid
+_GRID = 0.0625  # degrees: like the real one, it uses the nearest point of a grid
 _QUARTER = timedelta(minutes=15)
 _WIND = {"kmh": ("km/h", 3.6), "ms": ("m/s", 1.0), "mph": ("mp/h", 2.23694), "kn": ("kn", 1.94384)}
 _CURRENT = ("temperature_2m", "relative_humidity_2m", "precipitation", "weather_code", "wind_speed_10m")
@@ -29,54 +32,61 @@ _PARAMETERS = {"latitude", "longitude", "current", "daily", "wind_speed_unit", "
 
 
 class Faults(BaseModel):
-    """What goes wrong with forecasts. Without any, nothing does."""
+    """The faults that are injected into forecasts. The default is none.
+
+    Attributes:
+        latency_s: delays every response by so many seconds.
+        status: respond with this error status.
+        body: respond with status 200 and a body that is not JSON, truncated JSON, or empty.
+        fail_rate: the share of the calls with `status` or `body`. With 0.25, exactly one of any four successive calls.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     latency_s: float = Field(default=0, ge=0, le=3600, allow_inf_nan=False)
-    """Seconds that every call waits for its answer."""
     status: int | None = Field(default=None, ge=400, le=599)
-    """Answer with this status."""
     body: Literal["garbage", "truncated", "empty"] | None = None
-    """Answer with status 200 and a body that is no JSON, half of it, or none."""
     fail_rate: float = Field(default=1, ge=0, le=1)
-    """The share of the calls that get `status` or `body`: of any four calls in a row, 0.25 spoils exactly one."""
 
 
-class Calls(BaseModel):
-    """How often forecasts were asked for since the start or the last reset."""
+class CallCounts(BaseModel):
+    """The calls for forecasts since the start or the last reset.
+
+    Attributes:
+        calls: their number.
+        places: the number of places in all of them; a call may have several.
+        failed: the number of calls with an injected `status` or `body`.
+    """
 
     calls: int = 0
     places: int = 0
-    """In all of these calls together: one call may ask for several."""
     failed: int = 0
-    """Calls that were spoilt by a fault."""
 
 
 class BadRequestError(Exception):
-    """What Open-Meteo refuses; the message is its reason."""
+    """A request that Open-Meteo rejects; the message is the `reason` of its response."""
 
 
 @dataclass
-class Upstream:
-    """The state of one stand-in."""
+class FakeOpenMeteo:
+    """The endpoints of the fake, and their state."""
 
     clock: Clock = lambda: datetime.now(UTC)
     faults: Faults = field(default_factory=Faults)
-    calls: Calls = field(default_factory=Calls)
-    _owed: float = 0.0
+    calls: CallCounts = field(default_factory=CallCounts)
+    _failure_credit: float = 0.0
 
     async def forecast(self, request: Request) -> Response:
         faults = self.faults
         self.calls.calls += 1
         await asyncio.sleep(faults.latency_s)
         try:
-            answer = forecast(request.query_params, now=self.clock())
+            result = forecast(request.query_params, now=self.clock())
         except BadRequestError as error:
-            return _refusal(400, str(error))
-        self.calls.places += len(answer) if isinstance(answer, list) else 1
-        response = JSONResponse(answer)
-        return self._spoilt(response, faults) if self._spoils(faults) else response
+            return _error_response(400, str(error))
+        self.calls.places += len(result) if isinstance(result, list) else 1
+        response = JSONResponse(result)
+        return self._faulty_response(response, faults) if self._should_fail(faults) else response
 
     async def show_faults(self, request: Request) -> Response:
         del request
@@ -86,8 +96,8 @@ class Upstream:
         try:
             self.faults = Faults.model_validate_json(await request.body())
         except ValidationError as error:
-            return _refusal(422, str(error))
-        self._owed = 0.0
+            return _error_response(422, str(error))
+        self._failure_credit = 0.0
         return await self.show_faults(request)
 
     async def clear_faults(self, request: Request) -> Response:
@@ -99,24 +109,24 @@ class Upstream:
         return JSONResponse(self.calls.model_dump())
 
     async def reset_calls(self, request: Request) -> Response:
-        self.calls = Calls()
+        self.calls = CallCounts()
         return await self.show_calls(request)
 
-    def _spoils(self, faults: Faults) -> bool:
-        """Whether this call is one of those to spoil: spread evenly, not by chance, so that a test can count on it."""
+    def _should_fail(self, faults: Faults) -> bool:
+        """Return whether this call fails. Failures are spread evenly, not at random, so that tests are deterministic."""
         if faults.status is None and faults.body is None:
             return False
-        self._owed += faults.fail_rate
-        if self._owed < 1:
+        self._failure_credit += faults.fail_rate
+        if self._failure_credit < 1:
             return False
-        self._owed -= 1
+        self._failure_credit -= 1
         self.calls.failed += 1
         return True
 
     @staticmethod
-    def _spoilt(response: Response, faults: Faults) -> Response:
+    def _faulty_response(response: Response, faults: Faults) -> Response:
         if faults.status is not None:
-            return _refusal(faults.status, "The stand-in was told to fail")
+            return _error_response(faults.status, "Injected fault")
         bodies = {
             "garbage": b"<html><body>\xff\xfe It works!</body></html>",
             "truncated": bytes(response.body[: len(response.body) // 2]),
@@ -125,30 +135,30 @@ class Upstream:
 
 
 def create_app(clock: Clock | None = None) -> Starlette:
-    """Make a stand-in that tells the time by `clock`, which returns an aware datetime."""
-    upstream = Upstream(clock) if clock else Upstream()
+    """Create a fake. `clock` returns its current time, an aware datetime."""
+    fake = FakeOpenMeteo(clock) if clock else FakeOpenMeteo()
     return Starlette(
         routes=[
-            Route("/v1/forecast", upstream.forecast),
-            Route("/faults", upstream.show_faults),
-            Route("/faults", upstream.set_faults, methods=["PUT"]),
-            Route("/faults", upstream.clear_faults, methods=["DELETE"]),
-            Route("/calls", upstream.show_calls),
-            Route("/calls", upstream.reset_calls, methods=["DELETE"]),
+            Route("/v1/forecast", fake.forecast),
+            Route("/faults", fake.show_faults),
+            Route("/faults", fake.set_faults, methods=["PUT"]),
+            Route("/faults", fake.clear_faults, methods=["DELETE"]),
+            Route("/calls", fake.show_calls),
+            Route("/calls", fake.reset_calls, methods=["DELETE"]),
             Route("/livez", lambda request: JSONResponse({"status": "ok"})),  # noqa: ARG005
         ]
     )
 
 
 def forecast(query: QueryParams, *, now: datetime) -> object:
-    """The answer to a query at a time: an object for one place, a list for several.
+    """Return the forecast for a query: an object for one place, a list for several.
 
     Raises:
-        BadRequestError: Open-Meteo would refuse it too, or the stand-in does not know a parameter.
+        BadRequestError: Open-Meteo would reject the query, too, or the fake does not support a parameter.
     """
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     if unknown := sorted(set(query) - _PARAMETERS):
-        raise BadRequestError(f"The stand-in does not know the parameter '{unknown[0]}'")
+        raise BadRequestError(f"This fake does not support the parameter '{unknown[0]}'")
     latitudes = _numbers(query, "latitude", limit=90)
     longitudes = _numbers(query, "longitude", limit=180)
     if len(latitudes) != len(longitudes) or not latitudes:
@@ -161,13 +171,13 @@ def forecast(query: QueryParams, *, now: datetime) -> object:
     if len(zones) not in {1, len(latitudes)}:
         raise BadRequestError("Parameter 'timezone' must have one element, or one for each coordinate")
 
-    answers: list[dict[str, object]] = []
+    forecasts: list[dict[str, object]] = []
     for index, (latitude, longitude) in enumerate(zip(latitudes, longitudes, strict=True)):
         on_grid = (round(latitude / _GRID) * _GRID, round(longitude / _GRID) * _GRID)
         name, zone = _zone(zones[index % len(zones)], longitude)
         local = now.astimezone(zone)
         offset = local.utcoffset() or timedelta()
-        answer: dict[str, object] = {
+        result: dict[str, object] = {
             "latitude": on_grid[0],
             "longitude": on_grid[1],
             "generationtime_ms": 0.0,
@@ -177,15 +187,15 @@ def forecast(query: QueryParams, *, now: datetime) -> object:
             "elevation": float(round(abs(on_grid[0] * on_grid[1])) % 600),
         }
         if current:
-            answer |= _current(current, on_grid, local, unit=unit, factor=factor)
+            result |= _current(current, on_grid, local, unit=unit, factor=factor)
         if daily:
-            answer |= _daily(daily, on_grid, local, days=days, unit=unit, factor=factor)
+            result |= _daily(daily, on_grid, local, days=days, unit=unit, factor=factor)
         if index:
-            answer["location_id"] = index
-        answers.append(answer)
-    for answer in answers:
-        answer["generationtime_ms"] = round((time.perf_counter() - began) * 1000, 4)
-    return answers if len(answers) > 1 else answers[0]
+            result["location_id"] = index
+        forecasts.append(result)
+    for result in forecasts:
+        result["generationtime_ms"] = round((time.perf_counter() - started_at) * 1000, 4)
+    return forecasts if len(forecasts) > 1 else forecasts[0]
 
 
 def _current(
@@ -228,7 +238,7 @@ def _daily(
 
 
 def _list(query: QueryParams, name: str) -> list[str]:
-    """A parameter with several values: joined by commas, or given several times."""
+    """Return the values of a parameter, joined by commas or given several times."""
     return [value for values in query.getlist(name) for value in values.split(",") if value]
 
 
@@ -268,7 +278,7 @@ def _days(value: str) -> int:
 
 
 def _zone(name: str, longitude: float) -> tuple[str, tzinfo]:
-    """The time zone of that name; `auto` is the nautical one, as we have no map of the real ones."""
+    """Return a time zone and its name. `auto` is the nautical one, which needs no map of the real ones."""
     if name == "auto":
         hours = round(longitude / 15)
         return (f"Etc/GMT{-hours:+d}" if hours else "GMT"), timezone(timedelta(hours=hours))
@@ -283,5 +293,5 @@ def _abbreviation(offset: timedelta) -> str:
     return f"GMT{hours:+g}" if hours else "GMT"
 
 
-def _refusal(status: int, reason: str) -> Response:
+def _error_response(status: int, reason: str) -> Response:
     return JSONResponse({"error": True, "reason": reason}, status)

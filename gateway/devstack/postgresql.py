@@ -14,12 +14,12 @@ from gateway.devstack.server import Server, find_program
 
 _SETTINGS = {
     "listen_addresses": ports.LOOPBACK,
-    "unix_socket_directories": "",  # none: a socket's path may have 107 characters, and a temporary folder's is long
+    "unix_socket_directories": "",  # the path of a temporary folder may exceed the 107 characters of a socket's path
     "max_connections": "200",
     "shared_buffers": "32MB",
-    "dynamic_shared_memory_type": "mmap",  # in the data folder, not in /dev/shm, where it would outlive a SIGKILL
+    "dynamic_shared_memory_type": "mmap",  # files in the data folder; those in /dev/shm would survive a SIGKILL
     "timezone": "UTC",
-    # What was committed survives a SIGKILL of the server, not the machine's loss of power: nothing outlives the stack.
+    # Committed data survives a SIGKILL of the server. It need not survive a power loss: the folder is temporary.
     "fsync": "off",
     "full_page_writes": "off",
     "wal_level": "minimal",
@@ -27,11 +27,12 @@ _SETTINGS = {
 }
 
 
-class PostgreSQL(Server):
+class PostgreSQLServer(Server):
     """A private PostgreSQL with a role `gateway` and a database of that role, also called `gateway`."""
 
     name = "PostgreSQL"
-    stop_signal = signal.SIGINT  # "fast": it does not wait for its clients
+    url_variable = "GATEWAY_DATABASE__URL"
+    stop_signal = signal.SIGINT  # a fast shutdown, which does not wait for clients
 
     def __init__(self, folder: Path, *, report: Reporter = silent) -> None:
         super().__init__(folder, report=report)
@@ -43,7 +44,7 @@ class PostgreSQL(Server):
         return self.url_of("gateway")
 
     def url_of(self, database: str) -> str:
-        """The URL of another database."""
+        """Return the URL of another database."""
         return f"postgresql+asyncpg://gateway:{self._password}@{ports.LOOPBACK}:{self.port}/{database}"
 
     def command(self) -> list[str]:
@@ -52,7 +53,7 @@ class PostgreSQL(Server):
 
     async def prepare(self) -> None:
         initdb = _program("initdb")
-        _program("postgres")  # missing: say so before anything is made
+        _program("postgres")  # raises early if it is not installed
         password = self.write("password", self._superuser_password)
         await self.run(
             initdb,
@@ -74,14 +75,14 @@ class PostgreSQL(Server):
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
 
-    async def populate(self) -> None:
+    async def initialize(self) -> None:
         async with self.superuser() as connection:
             await connection.execute(f"CREATE ROLE gateway LOGIN PASSWORD '{self._password}'")
         await self.create_database("gateway")
 
     @asynccontextmanager
     async def superuser(self, database: str = "postgres") -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-        """A connection of the superuser, for what the role `gateway` may not do."""
+        """Open a connection of the superuser, for statements that the role `gateway` may not execute."""
         connection = await asyncpg.connect(
             host=ports.LOOPBACK,
             port=self.port,
@@ -97,18 +98,18 @@ class PostgreSQL(Server):
             await connection.close(timeout=2)
 
     async def create_database(self, name: str, *, template: str = "template1") -> str:
-        """Make a database of role `gateway`, a copy of another one that nobody is connected to; return its URL."""
+        """Create a database of role `gateway` from a template without connections; return its URL."""
         async with self.superuser() as connection:
             await connection.execute(f'CREATE DATABASE "{name}" OWNER gateway TEMPLATE "{template}"')
         return self.url_of(name)
 
     async def drop_database(self, name: str) -> None:
-        """Drop a database, its connections too."""
+        """Drop a database and close its connections."""
         async with self.superuser() as connection:
             await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
     async def clients(self) -> list[str]:
-        """The `application_name` of each connection of role `gateway`."""
+        """Return the `application_name` of each connection of role `gateway`."""
         async with self.superuser() as connection:
             rows = await connection.fetch(
                 "SELECT application_name FROM pg_stat_activity WHERE usename = 'gateway' ORDER BY application_name"

@@ -15,12 +15,12 @@ from gateway.devstack import ports
 from gateway.devstack.folder import Reporter, silent
 from gateway.devstack.server import DevstackError, Server, find_program
 
-# Debian's /usr/sbin/rabbitmq-server is a wrapper that refuses every user but root and rabbitmq.
+# Not /usr/sbin/rabbitmq-server: Debian's wrapper there only works for the users root and rabbitmq.
 _FOLDERS = [Path("/usr/lib/rabbitmq/bin"), Path("/opt/rabbitmq/sbin")]
 
-_ACTOR = '<<"devstack">>'  # in the server's log
+_ACTOR = '<<"devstack">>'  # the user in the server's log
 
-# Rows of strings, in Erlang. Client properties are name, type and value; a connection that is being opened has none yet.
+# Erlang expressions for rows of strings. Client properties are (name, type, value); an opening connection has none yet.
 _CONNECTIONS = """[
     [rabbit_misc:pid_to_string(Pid), case is_list(Properties) andalso lists:keyfind(<<"connection_name">>, 1, Properties) of
         {_, _, Name} -> Name;
@@ -38,12 +38,13 @@ _CONSUMERS = """[
 ]"""
 
 
-class RabbitMQ(Server):
-    """A private RabbitMQ with a user `gateway` and a vhost `gateway`, and an epmd of its own."""
+class RabbitMQServer(Server):
+    """A private RabbitMQ with a user `gateway`, a vhost `gateway` and an epmd of its own."""
 
     name = "RabbitMQ"
-    port_taken = "eaddrinuse|dist_port_already_used|nodistribution"
-    number_of_ports = 3  # for clients, for the tools (Erlang's distribution), for epmd
+    url_variable = "GATEWAY_RABBITMQ__URL"
+    port_in_use_pattern = "eaddrinuse|dist_port_already_used|nodistribution"
+    number_of_ports = 3  # for clients, for Erlang's distribution (used by the tools), for epmd
 
     def __init__(self, folder: Path, *, report: Reporter = silent) -> None:
         super().__init__(folder, report=report)
@@ -55,7 +56,7 @@ class RabbitMQ(Server):
         return self.url_of("gateway")
 
     def url_of(self, vhost: str) -> str:
-        """The URL of another vhost."""
+        """Return the URL of another vhost."""
         return f"amqp://gateway:{self._password}@{ports.LOOPBACK}:{self.port}/{quote(vhost, safe='')}"
 
     @property
@@ -77,23 +78,23 @@ class RabbitMQ(Server):
             "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
             "RABBITMQ_LOG_BASE": str(self.folder),
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.folder / "advanced.config"),
-            "RABBITMQ_CONFIG_FILE": str(self.folder / "none.conf"),  # not the system's
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "none.conf"),  # instead of the system's file
             "RABBITMQ_CONFIG_FILES": str(self.folder / "none.d"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-            # The script becomes the server then, instead of a shell that waits for it and forwards signals.
+            # With this, the start script execs the server instead of forwarding signals to it.
             "RUNNING_UNDER_SYSTEMD": "true",
-            # Its tools reach it over loopback only; an idle server leaves the cores to those who test against it.
+            # Distribution on loopback only; no busy waiting of idle schedulers, which would slow the tests.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
                 "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none"
             ),
         }
 
     async def prepare(self) -> None:
-        _program("rabbitmq-server")  # missing: say so before anything is made
+        _program("rabbitmq-server")  # raises early if it is not installed
         self.write(".erlang.cookie", secrets.token_hex(16)).chmod(0o400)
         self.write("enabled_plugins", "[].\n")
-        # In Erlang's own terms: to translate a rabbitmq.conf into them takes RabbitMQ two seconds at every start.
+        # RabbitMQ takes two seconds at each start to translate a rabbitmq.conf into this format.
         self.write(
             "advanced.config",
             f"""\
@@ -109,15 +110,20 @@ class RabbitMQ(Server):
     async def probe(self) -> bool:
         try:
             _, writer = await asyncio.open_connection(ports.LOOPBACK, self.port)
-            writer.close()  # its client library writes a line to the log for each refusal
-            connection = await aio_pika.connect(self.url, timeout=0.9)  # cancelled, it would leak
+            writer.close()  # checked first, because aio-pika logs each refused connection
+            connection = await aio_pika.connect(self.url, timeout=0.9)  # below PROBE_TIMEOUT: cancelled, it would leak
         except (OSError, aio_pika.exceptions.AMQPError):
             return False
         await connection.close()
         return True
 
     async def add_vhost(self, name: str, *, allowed: bool = True) -> str:
-        """Make another vhost, which user `gateway` may use unless it is not `allowed` to; return its URL."""
+        """Create a vhost and return its URL.
+
+        Args:
+            name: of the vhost.
+            allowed: give user `gateway` permission to use it.
+        """
         steps = [f"ok = rabbit_vhost:add({_binary(name)}, {_ACTOR})"]
         if allowed:
             arguments = [_binary("gateway"), _binary(name), *[_binary(".*")] * 3, _ACTOR]
@@ -127,22 +133,25 @@ class RabbitMQ(Server):
         return self.url_of(name)
 
     async def sync(self) -> None:
-        """Write all definitions to disk: vhosts, exchanges, queues. RabbitMQ does so in the background; a kill may be earlier."""
-        await self._evaluate("catch mnesia:sync_log()")  # later versions may keep them elsewhere
+        """Write all definitions (vhosts, exchanges, queues) to disk, so that they survive a kill.
+
+        RabbitMQ writes them in the background.
+        """
+        await self._evaluate("catch mnesia:sync_log()")  # later versions may not use Mnesia
 
     async def delete_vhost(self, name: str, *, wait: bool = True) -> None:
-        """Delete a vhost, its connections too.
+        """Delete a vhost and close its connections.
 
         Args:
             name: of the vhost.
-            wait: return when it is gone. After a restart of the server its quorum queues may take five seconds.
+            wait: return when it is deleted. Quorum queues may take five seconds after a restart of the server.
         """
         delete = f"rabbit_vhost:delete({_binary(name)}, {_ACTOR})"
         await self._evaluate(f"ok = {delete}" if wait else f"spawn(fun() -> {delete} end)")
 
     @asynccontextmanager
-    async def alarmed(self) -> AsyncIterator[None]:
-        """Within the block it is short of memory, by its own measure: whoever publishes is blocked."""
+    async def memory_alarm(self) -> AsyncIterator[None]:
+        """Raise the memory alarm inside the block: RabbitMQ blocks connections that publish."""
         limit = "ok = vm_memory_monitor:set_vm_memory_high_watermark"
         await self._evaluate(limit + '({absolute, "1"})')
         try:
@@ -151,11 +160,11 @@ class RabbitMQ(Server):
             await self._evaluate(limit + "(0.4)")
 
     async def clients(self) -> list[str]:
-        """The `connection_name` of each connection, empty for one without."""
+        """Return the `connection_name` of each connection, "" for one without a name."""
         return sorted((await self._connections()).values())
 
-    async def census(self) -> dict[str, list[str]]:
-        """Connections, channels, and consumers of vhost `gateway`: the `connection_name` of each."""
+    async def list_client_objects(self) -> dict[str, list[str]]:
+        """List the connections, channels, and consumers of vhost `gateway` by their `connection_name`."""
         names = await self._connections()
         connections_of_channels = dict(await self._rows(_CHANNELS))
         channels = {pid: names.get(connection, "") for pid, connection in connections_of_channels.items()}
@@ -167,11 +176,11 @@ class RabbitMQ(Server):
         }
 
     async def _connections(self) -> dict[str, str]:
-        """The `connection_name` of each connection by its process."""
+        """Return the `connection_name` of each connection, by its Erlang process."""
         return dict(await self._rows(_CONNECTIONS))
 
     async def _rows(self, rows: str) -> list[list[str]]:
-        """The value of an Erlang expression that is a list of rows, each a list of strings."""
+        """Return the value of an Erlang expression for a list of rows. Each row is a list of strings."""
         path = self.folder / f"rows-{next(self._numbers)}"
         lines = f'[[lists:join("\\t", Row), "\\n"] || Row <- {rows}]'
         await self._evaluate(f"ok = file:write_file({json.dumps(str(path))}, {lines})")
@@ -180,10 +189,10 @@ class RabbitMQ(Server):
         return [line.split("\t") for line in printed.splitlines()]
 
     async def _evaluate(self, *steps: str) -> None:
-        """Evaluate Erlang expressions on the server. Takes some milliseconds; `rabbitmqctl` takes hundreds, all of them CPU.
+        """Evaluate Erlang expressions on the server with `erl_call`, which takes milliseconds; `rabbitmqctl` takes hundreds.
 
         Raises:
-            DevstackError: one of them failed.
+            DevstackError: an expression failed.
         """
         erl_call = find_program("erl_call", package="erlang-base")
         printed = await self.run(erl_call, "-n", self._node, "-e", text=", ".join(steps) + ".\n")
@@ -196,5 +205,5 @@ def _program(name: str) -> str:
 
 
 def _binary(text: str) -> str:
-    """Return the text in UTF-8 as an Erlang binary. Its numbers need no escapes, and erl_call reads Latin-1."""
+    """Return the text as an Erlang binary of UTF-8 bytes. As numbers they need no escapes; erl_call reads Latin-1."""
     return f"<<{','.join(map(str, text.encode()))}>>"

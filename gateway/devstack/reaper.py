@@ -1,8 +1,8 @@
-"""What a stack leaves behind when its owner is killed: how to find it, and how to take it away.
+"""Finds and removes the processes, files and shared memory of a stack, in particular after its owner was killed.
 
-Run as a program, `python reaper.py FOLDER`, it is the reaper of one stack: a process of its own session that waits until
-the owner of the folder is gone, however it went, and then takes away what is left. It is started by its path, so that
-it is up in a few milliseconds and needs nothing but the standard library.
+As a program, `python reaper.py FOLDER`, it is the reaper of one stack: a process in a session of its own that waits until
+the owner of the folder has exited, for any reason, and then removes the rest. It is started by its path and imports only
+the standard library, so it is running within a few milliseconds.
 """
 
 import ctypes
@@ -17,118 +17,120 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-MARKER = "GATEWAY_DEVSTACK"
-"""The environment variable that says to which folder a process belongs."""
+MARKER = "GATEWAY_DEVSTACK"  # the environment variable that assigns a process to a folder
 
-_KILL_LIMIT = 10.0  # seconds; a killed process may still have much memory to give back
+KILL_TIMEOUT = 10.0  # the kernel needs time to free a large memory
 
 
-def belonging(folder: Path) -> list[int]:
-    """The ids of the running processes that belong to a folder or to one inside it."""
+def find_processes(folder: Path) -> list[int]:
+    """Return the ids of the running processes that belong to a folder or to one inside it."""
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     return [pid for pid in pids if _belongs(pid, folder)]
 
 
 def state(pid: int) -> str:
-    """The state of a process as in /proc: R, S, D run; T is stopped; empty if there is none (any more)."""
+    """Return the state of a process as in /proc: R, S and D are running, T is stopped; "" if there is no process."""
     fields = _stat(pid)
     return fields[0] if fields else ""
 
 
-def send(signum: signal.Signals, pid: int, folder: Path) -> None:
-    """Signal a process if it (still) belongs to the folder: its id may have been given to another in the meantime."""
-    with _handle(pid) as handle:
-        if handle is not None and _belongs(pid, folder):
-            signal.pidfd_send_signal(handle, signum)
+def send_signal(signum: signal.Signals, pid: int, folder: Path) -> None:
+    """Signal a process only if it belongs to the folder: its id may have been reused for another process."""
+    with _open_pidfd(pid) as pidfd:
+        if pidfd is not None and _belongs(pid, folder):
+            signal.pidfd_send_signal(pidfd, signum)
 
 
 def kill(folder: Path) -> set[int]:
-    """SIGKILL all that belongs to a folder, and wait until it is gone.
+    """SIGKILL all processes that belong to a folder, and wait until they have exited.
 
     Returns:
-        The ids that these processes had.
+        Their process ids.
 
     Raises:
-        TimeoutError: something is still there after ten seconds.
+        TimeoutError: a process still exists after ten seconds.
     """
-    deadline = time.monotonic() + _KILL_LIMIT
+    deadline = time.monotonic() + KILL_TIMEOUT
     killed: set[int] = set()
-    while pids := belonging(folder):  # again and again: one of them may just have started another
+    while pids := find_processes(folder):  # repeated, because a process may have started another one just now
         killed.update(pids)
         with ExitStack() as stack:
-            # A dying process loses what it belongs by before it closes its ports: only its handle says when it is gone.
-            handles = [stack.enter_context(_handle(pid)) for pid in pids]
+            # An exiting process stops belonging to the folder before it closes its ports. Its pidfd reports the exit.
+            pidfds = [stack.enter_context(_open_pidfd(pid)) for pid in pids]
             for pid in pids:
-                send(signal.SIGKILL, pid, folder)
-            for pid, handle in zip(pids, handles, strict=True):
-                if handle is not None and not _gone(handle, deadline):
-                    raise TimeoutError(f"a process that survives SIGKILL: {pid}")
+                send_signal(signal.SIGKILL, pid, folder)
+            for pid, pidfd in zip(pids, pidfds, strict=True):
+                if pidfd is not None and not _wait_for_exit(pidfd, deadline):
+                    raise TimeoutError(f"process {pid} has not exited after SIGKILL")
     return killed
 
 
 def remove(folder: Path) -> None:
-    """Kill what belongs to a folder, and remove the folder. Neither needs to be there."""
+    """Kill the processes that belong to a folder, and remove the folder. Neither has to exist."""
     _remove_shared_memory(folder, kill(folder))
     with suppress(FileNotFoundError):
         shutil.rmtree(folder)
 
 
 @contextmanager
-def owned(folder: Path, *, wait: bool) -> Iterator[bool]:
-    """Own a folder: hold the lock on it, which the kernel gives back when its holder dies.
+def lock_folder(folder: Path, *, wait: bool) -> Iterator[bool]:
+    """Lock a folder for the duration of the block. The kernel releases the lock when this process exits.
+
+    Args:
+        folder: the folder; a symbolic link is not followed.
+        wait: wait for the lock if another process has it.
 
     Yields:
-        Whether we own it: false if it is gone, or somebody else's and we do not wait.
+        Whether the folder is locked. False: it does not exist, or another process has the lock and `wait` is false.
     """
     try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):
         yield False
         return
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
         else:
-            # Whoever had it before us may have removed it.
-            yield _is(folder, os.fstat(handle))
+            yield _is_same_file(folder, os.fstat(descriptor))  # the previous owner may have removed it
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
 def main() -> None:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     folder = Path(sys.argv[1])
-    with owned(folder, wait=True) as ours:
-        if ours or not folder.exists():  # whoever removes only the folder leaves its servers to us
+    with lock_folder(folder, wait=True) as locked:
+        if locked or not folder.exists():  # if only the folder was removed, its processes may still run
             remove(folder)
 
 
 @contextmanager
-def _handle(pid: int) -> Iterator[int | None]:
-    """A handle of a process, which stays its own when the id is given to another. None: there is no such process."""
+def _open_pidfd(pid: int) -> Iterator[int | None]:
+    """Open a pidfd, which still refers to the same process when its id is reused. None if there is no process."""
     try:
-        handle = os.pidfd_open(pid)
+        pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         yield None
         return
     try:
-        yield handle
+        yield pidfd
     finally:
-        os.close(handle)
+        os.close(pidfd)
 
 
-def _gone(handle: int, deadline: float) -> bool:
-    """Wait until the process has ended, and all that it held is given back; until the deadline at most."""
+def _wait_for_exit(pidfd: int, deadline: float) -> bool:
+    """Return whether the process exits before the deadline. The kernel has then released all its resources."""
     poll = select.poll()
-    poll.register(handle, select.POLLIN)
+    poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(max(0, deadline - time.monotonic()) * 1000))
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/<pid>/stat after the name: state, parent, group, session, terminal, ..."""
+    """Return the fields of /proc/<pid>/stat after the name: state, parent, group, session, terminal, ..."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -136,27 +138,29 @@ def _stat(pid: int) -> list[str]:
 
 
 def _belongs(pid: int, folder: Path) -> bool:
-    """Whether a process carries the marker of the folder, or works inside it.
+    """Return whether a process has the marker of the folder, or its working directory inside it.
 
-    Either may be missing: PostgreSQL and Redis overwrite their environment with their title, epmd leaves the folder.
-    One with a terminal may work inside the folder and is spared: that is a person who looks into a log.
+    One of the two may be missing: PostgreSQL and Redis overwrite their environment with their process title, and epmd
+    changes its working directory. A process with a terminal is spared if only its working directory is inside: it is
+    probably a shell in which a person reads a log.
     """
     fields = _stat(pid)
     if not fields or fields[0] in "ZX":
         return False
     try:
-        where = str(Path(f"/proc/{pid}/cwd").readlink()).removesuffix(" (deleted)")
+        cwd = str(Path(f"/proc/{pid}/cwd").readlink()).removesuffix(" (deleted)")
         environment = Path(f"/proc/{pid}/environ").read_bytes()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return False  # ended, or another user's and so not ours
+        return False  # it has exited, or belongs to another user and so not to a stack of this one
     prefix = f"{MARKER}=".encode()
     paths = [os.fsdecode(entry.removeprefix(prefix)) for entry in environment.split(b"\0") if entry.startswith(prefix)]
-    if fields[4] == "0":  # has no terminal
-        paths.append(where)
+    has_terminal = fields[4] != "0"
+    if not has_terminal:
+        paths.append(cwd)
     return any(Path(path).is_relative_to(folder) for path in paths)
 
 
-def _is(folder: Path, opened: os.stat_result) -> bool:
+def _is_same_file(folder: Path, opened: os.stat_result) -> bool:
     try:
         return os.path.samestat(folder.lstat(), opened)
     except FileNotFoundError:
@@ -164,16 +168,16 @@ def _is(folder: Path, opened: os.stat_result) -> bool:
 
 
 def _remove_shared_memory(folder: Path, killed: set[int]) -> None:
-    """Remove the System V segment that PostgreSQL leaves when it is killed.
+    """Remove the System V segments that a killed PostgreSQL leaves.
 
-    It was made by one of those that we killed, or by the one that wrote `postmaster.pid` (with a minus while initdb runs
-    it), and nobody uses it now.
+    Their creator is one of the killed processes, or is named in `postmaster.pid` (with a minus sign during initdb). A
+    segment that is still attached is kept.
     """
-    makers = {path.read_text().partition("\n")[0].lstrip("-") for path in folder.glob("*/data/postmaster.pid")}
-    makers |= set(map(str, killed))
+    creators = {path.read_text().partition("\n")[0].lstrip("-") for path in folder.glob("*/data/postmaster.pid")}
+    creators |= set(map(str, killed))
     for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]:
-        _key, number, _mode, _size, made_by, _last_by, attached, *_ = line.split()
-        if made_by in makers and attached == "0":
+        _key, number, _mode, _size, creator, _last_user, attached, *_ = line.split()
+        if creator in creators and attached == "0":
             ctypes.CDLL(None).shmctl(int(number), 0, None)  # IPC_RMID
 
 

@@ -12,10 +12,11 @@ from gateway.devstack.server import Server, find_program
 DATABASES = 64
 
 
-class Redis(Server):
-    """A private Redis with a user `gateway` and 64 databases; what it has stored survives a SIGKILL."""
+class RedisServer(Server):
+    """A private Redis with a user `gateway` and 64 databases. Its data survives a SIGKILL."""
 
     name = "Redis"
+    url_variable = "GATEWAY_REDIS__URL"
 
     def __init__(self, folder: Path, *, report: Reporter = silent) -> None:
         super().__init__(folder, report=report)
@@ -26,15 +27,15 @@ class Redis(Server):
         return self.url_of(0)
 
     def url_of(self, database: int) -> str:
-        """The URL of the database with a number below 64."""
+        """Return the URL of a database, 0 to 63."""
         return f"redis://gateway:{self._password}@{ports.LOOPBACK}:{self.port}/{database}"
 
     def command(self) -> list[str]:
         return [_program(), str(self.folder / "redis.conf"), "--port", str(self.port)]
 
     async def prepare(self) -> None:
-        _program()  # missing: say so before anything is made
-        # Written at once and synced by the system when it likes: as good as our being killed needs.
+        _program()  # raises early if it is not installed
+        # appendfsync no: data in the page cache survives a kill of the process, and no test cuts the power.
         self.write(
             "redis.conf",
             f"""\
@@ -57,11 +58,11 @@ user gateway on >{self._password} ~* &* +@all
             return False
 
     async def clients(self) -> list[str]:
-        """The name of each connection of user `gateway`, without the one that asks."""
+        """Return the name of each connection of user `gateway`, without that of this call."""
         async with redis.Redis.from_url(self.url, single_connection_client=True) as client:
-            me = await client.client_id()
+            own_id = await client.client_id()
             connections = await client.client_list()
-        return sorted(connection["name"] for connection in connections if int(connection["id"]) != me)
+        return sorted(connection["name"] for connection in connections if int(connection["id"]) != own_id)
 
 
 def _program() -> str:

@@ -1,4 +1,4 @@
-"""What all our servers have in common: a process in a folder of its own, on loopback ports of its own."""
+"""A server process in a folder of its own, on loopback ports of its own: the base class of all devstack servers."""
 
 import asyncio
 import os
@@ -20,28 +20,28 @@ from typing import IO, ClassVar, Self
 from gateway.devstack import ports, reaper
 from gateway.devstack.folder import Reporter, silent
 
-_START_LIMIT = 120.0  # seconds until it must answer: RabbitMQ takes 5 s on two idle cores
-_STOP_LIMIT = 10.0  # seconds from the polite signal to SIGKILL
-_ANSWER_LIMIT = 1.0  # seconds for one question whether it is up
-_PAUSE = 0.02  # seconds between two looks
-_ATTEMPTS = 5  # at free ports
-_LOG_TAIL = 15  # lines
-_LOG_WIDTH = 300  # characters
+START_TIMEOUT = 120.0  # RabbitMQ takes 5 s on two idle cores
+STOP_TIMEOUT = 10.0  # from the stop signal to SIGKILL
+PROBE_TIMEOUT = 1.0
+POLL_INTERVAL = 0.02
+MAX_PORT_ATTEMPTS = 5
+MAX_LOG_LINES = 15
+MAX_LINE_LENGTH = 300
 
 
 class DevstackError(Exception):
-    """A server cannot be had; the message says which and why, with the end of its log, or what to install."""
+    """A server is not available. The message names it and the reason: the end of its log, or the package to install."""
 
 
-class PortTakenError(DevstackError):
-    """Somebody else listens on a port of ours."""
+class PortInUseError(DevstackError):
+    """Another process listens on a port of the server."""
 
 
 def find_program(name: str, *, package: str, folders: Sequence[Path] = ()) -> str:
-    """Find a server's program in the folders, then on the PATH.
+    """Find a program in the folders, then on the PATH.
 
     Raises:
-        DevstackError: naming the Debian package to install.
+        DevstackError: the program is not installed; the message names the Debian package.
     """
     path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/bin"])
     if found := shutil.which(name, path=path):
@@ -50,19 +50,31 @@ def find_program(name: str, *, package: str, folders: Sequence[Path] = ()) -> st
 
 
 class Server(ABC):
-    """A server of ours, an async context manager: it answers when entered, and nothing of it is left when left.
+    """A private server, as an async context manager: ready inside the block, and removed without a trace after it.
 
-    Whoever tests against it may suspend, kill, stop and start it: it comes back on the same port with the same data.
+    A test may suspend, kill, stop and start the server. It comes back on the same ports with the same data.
+
+    Attributes:
+        name: its name in messages.
+        url_variable: the gateway's environment variable for the URL of this server.
+        number_of_ports: how many ports it listens on.
+        stop_signal: the signal that stops it in order.
+        port_in_use_pattern: a regular expression that its log matches when another process has one of its ports.
     """
 
     name: ClassVar[str]
+    url_variable: ClassVar[str]
     number_of_ports: ClassVar[int] = 1
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
-    port_taken: ClassVar[str] = "address already in use"
-    """What its log says, as a pattern, when somebody else has one of its ports."""
+    port_in_use_pattern: ClassVar[str] = "address already in use"
 
     def __init__(self, folder: Path, *, report: Reporter = silent) -> None:
-        """Make one that will live in `folder`, which must not exist yet. Nothing is started."""
+        """Define a server. Nothing is started.
+
+        Args:
+            folder: for its data and its log. It must not exist yet.
+            report: called with a line for each start and stop.
+        """
         self.folder = folder
         self.log = folder / "log"
         self._report = report
@@ -70,33 +82,36 @@ class Server(ABC):
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
-    # What each server says about itself.
+    # Implemented by each server.
 
     @property
     @abstractmethod
     def url(self) -> str:
-        """The URL that the gateway's settings take, with user and password."""
+        """The URL for the gateway's settings, with user and password."""
 
     @abstractmethod
     def command(self) -> list[str]:
-        """The command that runs it in the foreground, on `self.ports`."""
+        """Return the command that runs the server in the foreground, on `self.ports`."""
 
     @abstractmethod
     async def probe(self) -> bool:
-        """Whether it answers, and as ours does. May take for ever: it is cancelled after a second."""
+        """Return whether the server responds, and is this one. May hang: it is cancelled after a second."""
 
     async def prepare(self) -> None:  # noqa: B027 - not every server needs it
-        """Write what it needs into its folder, once, before the first start."""
+        """Write files to its folder, once, before the first start."""
 
-    async def populate(self) -> None:  # noqa: B027 - nor this
-        """Fill it, once, after the first start."""
+    async def initialize(self) -> None:  # noqa: B027 - not every server needs it
+        """Create users and databases, once, after the first start."""
 
     def environment(self) -> dict[str, str]:
-        """Its environment, and that of its tools: nothing of ours, whose variables may point at the system's server."""
+        """Return the environment of the server and its tools.
+
+        Inherited variables are left out: they may point at a server of the system.
+        """
         return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(self.folder)}
 
-    def account(self) -> pwd.struct_passwd | None:
-        """The user that it runs as when we are root, which servers should not run as; None is ourselves."""
+    def run_as(self) -> pwd.struct_passwd | None:
+        """Return the user that runs the server, None for the current one. A server does not run as root."""
         if os.geteuid() != 0:
             return None
         try:
@@ -104,102 +119,110 @@ class Server(ABC):
         except KeyError:
             return pwd.getpwnam("nobody")
 
-    # Its life.
+    # Start and stop.
 
     async def __aenter__(self) -> Self:
-        began = time.monotonic()
+        started_at = time.monotonic()
         try:
             self._make_folder()
             await self.prepare()
             await self._start_on_free_ports()
-            await self.populate()
+            await self.initialize()
         except BaseException:
-            self._give_up()
+            self._clean_up()
             raise
-        self._report(f"{self.name}: answers on {ports.LOOPBACK}:{self.port} after {time.monotonic() - began:.1f} s")
+        elapsed = time.monotonic() - started_at
+        self._report(f"{self.name}: ready on {ports.LOOPBACK}:{self.port} after {elapsed:.1f} s")
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        began = time.monotonic()
+        started_at = time.monotonic()
         try:
             await self.stop()
         finally:
-            self._give_up()
-        self._report(f"{self.name}: stopped after {time.monotonic() - began:.1f} s")
+            self._clean_up()
+        self._report(f"{self.name}: stopped after {time.monotonic() - started_at:.1f} s")
 
     @property
     def port(self) -> int:
-        """The port that clients connect to."""
+        """The port for clients."""
         return self.ports[0]
 
     @property
     def ports(self) -> list[int]:
-        """All its ports; the same ones for the whole of its life."""
+        """All its ports. They stay the same until the context is left."""
         return [holder.getsockname()[1] for holder in self._reserved]
 
     @property
     def running(self) -> bool:
-        """Whether its process is there, be it suspended."""
+        """Whether its main process exists. A suspended process exists, too."""
         return self._process is not None and self._process.poll() is None
 
-    async def answers(self) -> bool:
-        """Whether it answers within a second."""
+    async def is_ready(self) -> bool:
+        """Return whether the server responds within a second."""
         try:
-            async with asyncio.timeout(_ANSWER_LIMIT):
+            async with asyncio.timeout(PROBE_TIMEOUT):
                 return await self.probe()
         except TimeoutError:
             return False
 
     async def start(self) -> None:
-        """Start it on its ports, with the data it had; return when it answers.
+        """Start the server on its ports, with its existing data; return when it is ready.
 
         Raises:
-            DevstackError: it ended, or does not answer within two minutes.
+            DevstackError: it exited, or is not ready after two minutes.
         """
         if self.running:
             raise RuntimeError(f"{self.name} is running already")
-        self.kill()  # what an earlier life left, such as backends without their postmaster
+        self.kill()  # leftovers of an earlier run, such as PostgreSQL backends without their postmaster
         with self.log.open("ab") as log:
-            self._log_start = log.tell()
+            self._log_start = log.seek(0, os.SEEK_END)
             self._process = self._spawn(self.command(), log)
-        await self._until_it_answers(self._process)
+        await self._wait_until_ready(self._process)
 
     async def stop(self) -> None:
-        """Stop it as it likes to be stopped, with SIGKILL after ten seconds. It may be down already."""
+        """Stop the server with its stop signal, and with SIGKILL after ten seconds. It need not be running."""
         try:
             if self.running and self._process is not None:
-                self.resume()  # one that is suspended would not hear the signal
+                self.resume()  # a suspended process does not handle signals
                 self._process.send_signal(self.stop_signal)
-                await _ended(self._process, limit=_STOP_LIMIT)
+                await wait_for_exit(self._process, timeout=STOP_TIMEOUT)
         finally:
-            self.kill()  # also what it left, such as RabbitMQ's epmd
+            self.kill()  # also other processes that it started, such as RabbitMQ's epmd
 
     async def restart(self) -> None:
         await self.stop()
         await self.start()
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal to its main process, which has to be running."""
+        """Send a signal to the main process.
+
+        Raises:
+            RuntimeError: it is not running.
+        """
         if self._process is None:
             raise RuntimeError(f"{self.name} is not running")
         self._process.send_signal(number)
 
     def suspend(self) -> None:
-        """SIGSTOP all its processes; on return none runs. Its ports take connections, and nothing answers."""
-        while running := [pid for pid in reaper.belonging(self.folder) if reaper.state(pid) not in {"T", ""}]:
+        """SIGSTOP all its processes; return when all are stopped.
+
+        The kernel still accepts connections to its ports, and nothing responds.
+        """
+        while running := [pid for pid in reaper.find_processes(self.folder) if reaper.state(pid) not in {"T", ""}]:
             for pid in running:
-                reaper.send(signal.SIGSTOP, pid, self.folder)
+                reaper.send_signal(signal.SIGSTOP, pid, self.folder)
 
     def resume(self) -> None:
         """SIGCONT all its processes."""
-        for pid in reaper.belonging(self.folder):
-            reaper.send(signal.SIGCONT, pid, self.folder)
+        for pid in reaper.find_processes(self.folder):
+            reaper.send_signal(signal.SIGCONT, pid, self.folder)
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Suspend it for as long as the block takes."""
+        """Suspend the server inside the block."""
         self.suspend()
         try:
             yield
@@ -207,7 +230,7 @@ class Server(ABC):
             self.resume()
 
     def kill(self) -> None:
-        """SIGKILL all its processes; on return they are gone and their ports are free."""
+        """SIGKILL all its processes; return when they are gone and their ports are free."""
         reaper.kill(self.folder)
         if self._process is not None:
             self._process.wait()
@@ -215,7 +238,7 @@ class Server(ABC):
 
     @asynccontextmanager
     async def killed(self) -> AsyncIterator[None]:
-        """Kill it; after the block it is up again, with the data it had."""
+        """Kill the server; start it again after the block, with its data."""
         self.kill()
         try:
             yield
@@ -224,101 +247,106 @@ class Server(ABC):
 
     @asynccontextmanager
     async def stopped(self) -> AsyncIterator[None]:
-        """Stop it as it likes to be stopped; after the block it is up again, with the data it had."""
+        """Stop the server in order; start it again after the block, with its data."""
         await self.stop()
         try:
             yield
         finally:
             await self.start()
 
-    # For the servers' own use.
+    # For subclasses.
 
     def write(self, name: str, text: str) -> Path:
-        """Write a file that only the server may read."""
+        """Write a file that only the server can read."""
         path = self.folder / name
         path.touch(mode=0o600)
-        self._give(path)
+        self._chown(path)
         path.write_text(text)
         return path
 
-    async def run(self, *command: str, text: str = "", limit: float = 60.0) -> str:
-        """Run one of its tools to the end, in `limit` seconds, with `text` as its input; return what it printed.
+    async def run(self, *command: str, text: str = "", timeout: float = 60.0) -> str:
+        """Run a tool of the server to its end; return its output.
+
+        Args:
+            command: the program and its arguments.
+            text: for its standard input.
+            timeout: seconds until it is killed.
 
         Raises:
-            DevstackError: it failed or took too long; with the end of what it printed.
+            DevstackError: it failed or timed out; with the end of its output.
         """
-        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as output:
-            given.write(text.encode())
-            given.seek(0)
-            process = self._spawn(command, output, given)
+        with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as output:
+            stdin.write(text.encode())
+            stdin.seek(0)
+            process = self._spawn(command, output, stdin)
             try:
-                in_time = await _ended(process, limit=limit)
+                exited = await wait_for_exit(process, timeout=timeout)
             finally:
                 process.kill()
                 process.wait()
             output.seek(0)
             printed = output.read().decode(errors="replace")
         if process.returncode:
-            why = f"failed with status {process.returncode}" if in_time else f"took more than {limit:g} s"
-            raise DevstackError(f"{self.name}: {Path(command[0]).name} {why}{_tail(printed)}")
+            reason = f"failed with status {process.returncode}" if exited else f"took more than {timeout:g} s"
+            raise DevstackError(f"{self.name}: {Path(command[0]).name} {reason}{_log_tail(printed)}")
         return printed
 
     def _make_folder(self) -> None:
         self.folder.mkdir(mode=0o700)
-        self._give(self.folder)
+        self._chown(self.folder)
 
-    def _give(self, path: Path) -> None:
-        if account := self.account():
-            os.chown(path, account.pw_uid, account.pw_gid)
+    def _chown(self, path: Path) -> None:
+        if user := self.run_as():
+            os.chown(path, user.pw_uid, user.pw_gid)
 
     def _spawn(
-        self, command: Sequence[str], output: IO[bytes], given: IO[bytes] | int = subprocess.DEVNULL
+        self, command: Sequence[str], output: IO[bytes], stdin: IO[bytes] | int = subprocess.DEVNULL
     ) -> subprocess.Popen[bytes]:
-        account = self.account()
+        user = self.run_as()
         return subprocess.Popen(  # noqa: S603
             command,
             cwd=self.folder,
             env=self.environment() | {reaper.MARKER: str(self.folder)},
-            stdin=given,
+            stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C goes to our process group, and we stop it in its turn
+            start_new_session=True,  # Ctrl-C does not reach the server: it is stopped in its turn
             umask=0o077,
-            user=account.pw_uid if account else None,
-            group=account.pw_gid if account else None,
-            extra_groups=[] if account else None,
+            user=user.pw_uid if user else None,
+            group=user.pw_gid if user else None,
+            extra_groups=[] if user else None,
         )
 
     async def _start_on_free_ports(self) -> None:
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in range(1, MAX_PORT_ATTEMPTS + 1):
             self._reserved.extend(ports.reserve() for _ in range(self.number_of_ports))
             self._report(f"{self.name}: starting on {ports.LOOPBACK}:{self.port}")
             try:
                 await self.start()
-            except PortTakenError:
-                if attempt == _ATTEMPTS:
+            except PortInUseError:
+                if attempt == MAX_PORT_ATTEMPTS:
                     raise
                 self._release_ports()
             else:
                 return
 
-    async def _until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + _START_LIMIT
-        while not await self.answers():
+    async def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while not await self.is_ready():
             if process.poll() is not None:
-                raise self._failure(f"ended with status {process.returncode} while starting")
+                raise self._start_error(f"exited with status {process.returncode} while starting")
             if time.monotonic() > deadline:
-                raise self._failure(f"does not answer after {_START_LIMIT:g} s")
-            await asyncio.sleep(_PAUSE)
+                raise self._start_error(f"is not ready after {START_TIMEOUT:g} s")
+            await asyncio.sleep(POLL_INTERVAL)
 
-    def _failure(self, what: str) -> DevstackError:
+    def _start_error(self, problem: str) -> DevstackError:
         with self.log.open("rb") as log:
             log.seek(self._log_start)
-            written = log.read().decode(errors="replace")
-        taken = re.search(self.port_taken, written, re.IGNORECASE)
-        return (PortTakenError if taken else DevstackError)(f"{self.name} {what}{_tail(written)}")
+            printed = log.read().decode(errors="replace")
+        port_in_use = re.search(self.port_in_use_pattern, printed, re.IGNORECASE)
+        return (PortInUseError if port_in_use else DevstackError)(f"{self.name} {problem}{_log_tail(printed)}")
 
-    def _give_up(self) -> None:
+    def _clean_up(self) -> None:
         self.kill()
         self._release_ports()
 
@@ -327,20 +355,19 @@ class Server(ABC):
             self._reserved.pop().close()
 
 
-async def _ended(process: subprocess.Popen[bytes], *, limit: float) -> bool:
-    """Whether a process ended within `limit` seconds.
+async def wait_for_exit(process: subprocess.Popen[bytes], *, timeout: float) -> bool:
+    """Return whether a process exits within `timeout` seconds.
 
-    Looking again and again works on every event loop; asyncio's own subprocesses cost a thread each, and uvloop's
-    cannot change the user.
+    Polling works on every event loop. A subprocess of asyncio costs a thread, and uvloop's cannot run as another user.
     """
-    deadline = time.monotonic() + limit
+    deadline = time.monotonic() + timeout
     while process.poll() is None:
         if time.monotonic() > deadline:
             return False
-        await asyncio.sleep(_PAUSE)
+        await asyncio.sleep(POLL_INTERVAL)
     return True
 
 
-def _tail(text: str) -> str:
-    lines = text.strip().splitlines()[-_LOG_TAIL:]
-    return "".join(f"\n  | {line[:_LOG_WIDTH]}" for line in lines) or ", and printed nothing"
+def _log_tail(text: str) -> str:
+    lines = text.strip().splitlines()[-MAX_LOG_LINES:]
+    return "".join(f"\n  | {line[:MAX_LINE_LENGTH]}" for line in lines) or ", and printed nothing"

@@ -1,4 +1,4 @@
-"""A private weather upstream: a stand-in for Open-Meteo on machines without internet.
+"""A private weather upstream: a fake Open-Meteo for machines without internet.
 
 `python -m gateway.devstack.weather --host 127.0.0.1 --port 8080` runs it alone.
 """
@@ -15,14 +15,15 @@ import httpx
 import uvicorn
 
 from gateway.devstack import ports
-from gateway.devstack.open_meteo import Calls, Faults, create_app
+from gateway.devstack.open_meteo import CallCounts, Faults, create_app
 from gateway.devstack.server import Server
 
 
-class Weather(Server):
-    """A private weather upstream, whose faults are set while it runs."""
+class WeatherServer(Server):
+    """A private weather upstream. Its faults can be changed while it runs."""
 
     name = "Weather"
+    url_variable = "GATEWAY_HTTP__WEATHER_URL"
 
     @property
     def url(self) -> str:
@@ -32,34 +33,34 @@ class Weather(Server):
         return [sys.executable, "-m", "gateway.devstack.weather", "--host", ports.LOOPBACK, "--port", str(self.port)]
 
     def environment(self) -> dict[str, str]:
-        root = str(Path(__file__).parents[2])  # found also when the gateway is not installed
+        root = str(Path(__file__).parents[2])  # the gateway need not be installed
         return dict(os.environ) | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
 
-    def account(self) -> pwd.struct_passwd | None:
-        """Ourselves: another user may not be able to read the virtual environment."""
+    def run_as(self) -> pwd.struct_passwd | None:
+        """Return None, for the current user: another one may not be able to read the virtual environment."""
         return None
 
     async def probe(self) -> bool:
         try:
-            await self._ask("GET", "/livez")
+            await self._request("GET", "/livez")
         except httpx.HTTPError:
             return False
         return True
 
     async def set_faults(self, faults: Faults) -> None:
-        """Let calls go wrong from now on; `Faults()` ends it."""
-        await self._ask("PUT", "/faults", faults.model_dump_json())
+        """Inject faults into the calls from now on; `Faults()` has none."""
+        await self._request("PUT", "/faults", faults.model_dump_json())
 
-    async def calls(self) -> Calls:
-        """How often forecasts were asked for."""
-        return Calls.model_validate_json(await self._ask("GET", "/calls"))
+    async def calls(self) -> CallCounts:
+        """Return how many forecasts were requested."""
+        return CallCounts.model_validate_json(await self._request("GET", "/calls"))
 
     async def reset_calls(self) -> None:
-        """Count calls from zero."""
-        await self._ask("DELETE", "/calls")
+        """Reset the counts to zero."""
+        await self._request("DELETE", "/calls")
 
-    async def _ask(self, method: str, path: str, body: str | None = None) -> bytes:
-        without_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # loading the certificates would take 20 ms each time
+    async def _request(self, method: str, path: str, body: str | None = None) -> bytes:
+        without_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the default context loads certificates for 20 ms
         async with httpx.AsyncClient(base_url=self.url, verify=without_tls, trust_env=False) as client:
             response = await client.request(method, path, content=body)
         return response.raise_for_status().content
@@ -70,7 +71,7 @@ def main() -> None:
     parser.add_argument("--host", default=ports.LOOPBACK)
     parser.add_argument("--port", type=int, default=8080)
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn stops in order, and then raises it again
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn shuts down and then raises the signal again
     uvicorn.run(
         create_app(),
         host=arguments.host,
@@ -78,7 +79,7 @@ def main() -> None:
         log_level="warning",
         access_log=False,
         lifespan="off",
-        timeout_graceful_shutdown=1,  # seconds: calls that wait for their latency are not worth waiting for
+        timeout_graceful_shutdown=1,  # do not wait for calls with an injected latency
     )
 
 

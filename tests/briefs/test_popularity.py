@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 
 from gateway.briefs.kept import popularity_key
 from gateway.briefs.popularity import add_views
-from gateway.devstack.redis import Redis as RedisServer
+from gateway.devstack.redis import RedisServer
 from gateway.events.messages import BriefViewed, ViewCounts
 
 

@@ -7,7 +7,7 @@ import pytest
 from aio_pika.abc import AbstractChannel
 
 from gateway.briefs.view_publisher import MOST_WAITING, ViewPublisher
-from gateway.devstack.rabbitmq import RabbitMQ as Server
+from gateway.devstack.rabbitmq import RabbitMQServer
 from gateway.events.channels import CONNECTION_ERRORS, open_channel
 from gateway.events.messages import BriefViewed, decode
 from gateway.events.topology import VIEWS, declare
@@ -92,7 +92,7 @@ async def test_what_comes_while_one_is_published_is_flushed_in_the_end(rabbitmq:
 
 @pytest.mark.parametrize("how", ["SIGSTOP", "SIGKILL"])
 async def test_without_rabbitmq_they_are_dropped_and_counted_and_adding_takes_no_time(
-    rabbitmq: RabbitMQ, rabbitmq_server: Server, how: str
+    rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer, how: str
 ) -> None:
     views = ViewPublisher(rabbitmq.connection)
     async with views.open():
@@ -143,7 +143,7 @@ async def test_more_than_can_wait_are_dropped_and_memory_is_bounded(rabbitmq: Ra
 
 
 async def test_the_end_is_in_time_and_what_could_not_be_flushed_is_counted(
-    rabbitmq: RabbitMQ, rabbitmq_server: Server
+    rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer
 ) -> None:
     views = ViewPublisher(rabbitmq.connection)
     with rabbitmq_server.suspended():

@@ -1,4 +1,4 @@
-"""Those who read and write all the while, and remember what they were told."""
+"""Clients that read and write during the faults, and record every response."""
 
 import asyncio
 import random
@@ -10,73 +10,84 @@ from uuid import uuid4
 
 import aiohttp
 
-PATIENCE = 10.0
-"""Seconds that a client waits for an answer."""
-
-LAST_TRIES = 60.0
-"""Seconds after the end within which the last reports have to be acknowledged."""
-
-AGAIN = 0.2
-"""How many of the reports that were acknowledged are sent again."""
+CLIENT_TIMEOUT = 10.0
+FINAL_TIMEOUT = 60.0  # from the end of the run until the last observations must be acknowledged
+RESEND_PROBABILITY = 0.2  # of an acknowledged observation
 
 
 @dataclass(slots=True)
-class Seen:
-    """One answer, or its absence."""
+class Response:
+    """A response, or the lack of one.
+
+    Attributes:
+        replica: the name of the gateway that got the request.
+        sent_at: `time.monotonic()` before the request.
+        received_at: `time.monotonic()` after the response or the error.
+        status: None without a response: the connection was refused or lost, or the request timed out.
+        error: the error without a response.
+    """
 
     replica: str
-    sent: float
-    answered: float
+    sent_at: float
+    received_at: float
     status: int | None
-    """None: the connection was refused, lost, or nobody answered."""
     headers: dict[str, str] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
 
 
 @dataclass
-class Written:
-    """What was acknowledged: the id of the observation, by the note that is in it."""
+class AcknowledgedWrites:
+    """The observations that the gateway acknowledged with a 201. Each has a note of its own.
+
+    Attributes:
+        ids: the id in the acknowledgement, by note.
+        places: the place, by note.
+        responses: all responses, also those without an acknowledgement.
+    """
 
     ids: dict[str, int] = field(default_factory=dict)
     places: dict[str, int] = field(default_factory=dict)
-    answers: list[Seen] = field(default_factory=list)
+    responses: list[Response] = field(default_factory=list)
 
 
-async def ask(session: aiohttp.ClientSession, replica: str, method: str, url: str, **options: Any) -> Seen:
-    """Ask, and tell what came of it."""
-    sent = time.monotonic()
+async def request(session: aiohttp.ClientSession, replica: str, method: str, url: str, **options: Any) -> Response:
+    """Send a request; return its response, with status None if there is none."""
+    sent_at = time.monotonic()
     try:
-        async with session.request(method, url, timeout=aiohttp.ClientTimeout(PATIENCE), **options) as response:
+        async with session.request(method, url, timeout=aiohttp.ClientTimeout(CLIENT_TIMEOUT), **options) as response:
             body = await response.json(content_type=None)
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-        return Seen(replica, sent, time.monotonic(), None, error=repr(error))
+        return Response(replica, sent_at, time.monotonic(), None, error=repr(error))
     headers = {name.lower(): value for name, value in response.headers.items()}
-    return Seen(replica, sent, time.monotonic(), response.status, headers, body)
+    return Response(replica, sent_at, time.monotonic(), response.status, headers, body)
 
 
 async def read(
-    urls: dict[str, str], places: Sequence[int], chance: random.Random, until: float, seen: list[Seen]
+    urls: dict[str, str], places: Sequence[int], rng: random.Random, deadline: float, responses: list[Response]
 ) -> None:
-    """Ask for one brief after the other."""
+    """Request one brief after the other until the deadline."""
     async with aiohttp.ClientSession() as session:
-        while time.monotonic() < until:
-            replica, url = chance.choice(sorted(urls.items()))
-            seen.append(await ask(session, replica, "GET", f"{url}/v1/places/{chance.choice(places)}/brief"))
-            await asyncio.sleep(chance.uniform(0, 0.1))
+        while time.monotonic() < deadline:
+            replica, url = rng.choice(sorted(urls.items()))
+            responses.append(await request(session, replica, "GET", f"{url}/v1/places/{rng.choice(places)}/brief"))
+            await asyncio.sleep(rng.uniform(0, 0.1))
 
 
 async def write(
-    urls: dict[str, str], places: Sequence[int], chance: random.Random, until: float, written: Written
+    urls: dict[str, str], places: Sequence[int], rng: random.Random, deadline: float, writes: AcknowledgedWrites
 ) -> None:
-    """Report one thing after the other, each until it is acknowledged; some again, as if the answer had been lost."""
+    """Send one observation after the other until the deadline, each until it is acknowledged.
+
+    Some are sent again after that, as a client does that did not receive the response.
+    """
     async with aiohttp.ClientSession() as session:
-        while time.monotonic() < until:
-            note, place = str(uuid4()), chance.choice(places)
-            acknowledged = 0
-            while acknowledged < 1 or (acknowledged < 2 and chance.random() < AGAIN):
-                replica, url = chance.choice(sorted(urls.items()))
-                answer = await ask(
+        while time.monotonic() < deadline:
+            note, place = str(uuid4()), rng.choice(places)
+            acknowledgements = 0
+            while acknowledgements < 1 or (acknowledgements < 2 and rng.random() < RESEND_PROBABILITY):
+                replica, url = rng.choice(sorted(urls.items()))
+                response = await request(
                     session,
                     replica,
                     "POST",
@@ -84,12 +95,13 @@ async def write(
                     json={"temperature_c": 12.5, "condition": "rain", "note": note},
                     headers={"Idempotency-Key": note},
                 )
-                written.answers.append(answer)
-                if answer.status == 201:
-                    acknowledged += 1
-                    assert written.ids.setdefault(note, answer.body["id"]) == answer.body["id"], "another row"
-                    written.places[note] = place
+                writes.responses.append(response)
+                if response.status == 201:
+                    acknowledgements += 1
+                    first_id = writes.ids.setdefault(note, response.body["id"])
+                    assert first_id == response.body["id"], "a repeated request created another observation"
+                    writes.places[note] = place
                 else:
-                    assert time.monotonic() < until + LAST_TRIES, f"it is not taken: {answer}"
-                    await asyncio.sleep(chance.uniform(0.05, 0.2))
-            await asyncio.sleep(chance.uniform(0, 0.1))
+                    assert time.monotonic() < deadline + FINAL_TIMEOUT, f"not acknowledged: {response}"
+                    await asyncio.sleep(rng.uniform(0.05, 0.2))
+            await asyncio.sleep(rng.uniform(0, 0.1))

@@ -1,4 +1,4 @@
-"""The fixtures that run a gateway are those of the end-to-end tests."""
+"""The gateway's processes run with the fixtures of the end-to-end tests, and with longer timeouts."""
 
 import pytest
 
@@ -9,7 +9,7 @@ __all__ = ["environment", "instance", "run", "start"]
 
 @pytest.fixture
 def timeout_variables() -> dict[str, str]:
-    """Timeouts for a busy machine: a broker that boots takes many seconds, and slows healthy backends down meanwhile."""
+    """Timeouts for a busy machine: a starting RabbitMQ takes many seconds and slows healthy backends down."""
     return {
         "GATEWAY_BRIEF_TIMEOUT": "3",
         "GATEWAY_RABBITMQ__START_TIMEOUT": "60",

@@ -1,4 +1,4 @@
-"""What PostgreSQL and RabbitMQ say in the end, held against what was acknowledged."""
+"""The state of PostgreSQL and RabbitMQ after a run, for comparison with the acknowledgements."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,46 +6,47 @@ from collections.abc import Sequence
 import aio_pika
 
 from gateway.devstack.stack import Devstack
-from tests.chaos.clients import Written
+from tests.chaos.clients import AcknowledgedWrites
 
 DEAD_LETTERS = "gateway.dead-letters"
 
 
-async def counts(servers: Devstack, places: Sequence[int]) -> Counter[int]:
-    """How many observations the worker has counted, by place."""
+async def observation_counts(servers: Devstack, places: Sequence[int]) -> Counter[int]:
+    """Return the number of observations that the worker has counted, by place."""
     async with servers.postgresql.superuser("gateway") as connection:
         rows = await connection.fetch("SELECT id, observation_count FROM places WHERE id = ANY($1)", places)
     return Counter({row["id"]: row["observation_count"] for row in rows})
 
 
-async def any_places(servers: Devstack, number: int) -> list[int]:
+async def first_places(servers: Devstack, number: int) -> list[int]:
+    """Return the ids of so many places."""
     async with servers.postgresql.superuser("gateway") as connection:
         return [row["id"] for row in await connection.fetch("SELECT id FROM places ORDER BY id LIMIT $1", number)]
 
 
-async def outbox(servers: Devstack) -> int:
-    """How many events wait to be published."""
+async def outbox_depth(servers: Devstack) -> int:
+    """Return the number of events that are not published yet."""
     async with servers.postgresql.superuser("gateway") as connection:
         return int(await connection.fetchval("SELECT count(*) FROM outbox"))
 
 
-async def dead_letters(servers: Devstack) -> int:
+async def dead_letter_count(servers: Devstack) -> int:
     async with await aio_pika.connect(servers.rabbitmq.url) as connection:
         queue = await (await connection.channel()).declare_queue(DEAD_LETTERS, passive=True)
         return queue.declaration_result.message_count or 0
 
 
-async def misfiled(servers: Devstack, written: Written) -> list[str]:
-    """What was acknowledged and is not in the database once, as it was acknowledged."""
+async def wrong_or_missing(servers: Devstack, writes: AcknowledgedWrites) -> list[str]:
+    """Return a line for each acknowledged observation that is not stored exactly once with its id and place."""
     async with servers.postgresql.superuser("gateway") as connection:
         rows = await connection.fetch(
-            "SELECT id, place_id, note FROM observations WHERE note = ANY($1)", list(written.ids)
+            "SELECT id, place_id, note FROM observations WHERE note = ANY($1)", list(writes.ids)
         )
-    there: dict[str, list[tuple[int, int]]] = {}
+    stored: dict[str, list[tuple[int, int]]] = {}
     for row in rows:
-        there.setdefault(row["note"], []).append((row["id"], row["place_id"]))
+        stored.setdefault(row["note"], []).append((row["id"], row["place_id"]))
     return [
-        f"{note}: acknowledged as {number}, there are {there.get(note, [])}"
-        for note, number in written.ids.items()
-        if there.get(note) != [(number, written.places[note])]
+        f"{note}: acknowledged as {number}, stored as {stored.get(note, [])}"
+        for note, number in writes.ids.items()
+        if stored.get(note) != [(number, writes.places[note])]
     ]

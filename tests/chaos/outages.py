@@ -1,4 +1,4 @@
-"""What is broken, and when: the one place that knows what the clients are to be told."""
+"""Injects outages, and records when each server was down."""
 
 import asyncio
 import random
@@ -8,63 +8,75 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
-from gateway.devstack.postgresql import PostgreSQL
+from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.devstack.server import Server
 from tests.end_to_end.harness import Process
 
-HEALTHY_AFTER = 2.0
-"""Seconds after its return by which everybody has to know that a backend is back."""
-
-BROKEN_FOR = 2.5
-"""The most seconds that something stays broken."""
+RECOVERY_TIMEOUT = 2.0  # from the end of an outage until the gateway must use the backend again
+MAX_OUTAGE = 2.5
+HANG_DURATION = 0.5  # before a kill; long enough that a client has sent data meanwhile
 
 
 @dataclass(slots=True)
 class Outage:
-    """One backend that was not healthy, from the moment before it was broken to the moment after it was back."""
+    """A period in which one server was not healthy. Times are those of `time.monotonic()`.
+
+    Attributes:
+        name: of the server, replica or worker.
+        how: the kind of the fault.
+        started_at: immediately before the fault was injected.
+        down_at: it was certainly down from this time on ...
+        recovering_at: ... until this time.
+        ended_at: it was up again.
+    """
 
     name: str
     how: str
-    began: float
-    broken: float = float("inf")
-    """From when on it was certainly down."""
-    mending: float = float("inf")
-    """Until when it was certainly down."""
-    ended: float = float("inf")
+    started_at: float
+    down_at: float = float("inf")
+    recovering_at: float = float("inf")
+    ended_at: float = float("inf")
 
 
 @dataclass
 class Outages:
-    """All of them, in order."""
+    """All outages of a run, in order."""
 
     all: list[Outage] = field(default_factory=list)
 
     @contextmanager
-    def of(self, name: str, how: str) -> Iterator[Outage]:
-        outage = Outage(name, how, began=time.monotonic())
+    def recording(self, name: str, how: str) -> Iterator[Outage]:
+        """Record the block as an outage."""
+        outage = Outage(name, how, started_at=time.monotonic())
         self.all.append(outage)
         try:
             yield outage
         finally:
-            outage.ended = time.monotonic()
+            outage.ended_at = time.monotonic()
 
     def names(self) -> set[str]:
         return {outage.name for outage in self.all}
 
     def may_explain(self, name: str, since: float, until: float) -> bool:
-        """Whether a backend was not healthy for two seconds at some time within a span."""
-        return any(it.name == name and it.began <= until and since <= it.ended + HEALTHY_AFTER for it in self.all)
+        """Return whether the server had an outage, or was in the two seconds after one, at any time of a span."""
+        return any(
+            outage.name == name and outage.started_at <= until and since <= outage.ended_at + RECOVERY_TIMEOUT
+            for outage in self.all
+        )
 
     def down_throughout(self, name: str, since: float, until: float) -> bool:
-        """Whether a backend was certainly down for the whole of a span."""
-        return any(it.name == name and it.broken <= since and until <= it.mending for it in self.all)
+        """Return whether the server was certainly down for the whole of a span."""
+        return any(
+            outage.name == name and outage.down_at <= since and until <= outage.recovering_at for outage in self.all
+        )
 
 
-Breaking = Callable[[], AbstractAsyncContextManager[object]]
-"""Breaks something; after the block it is as it was."""
+FaultFactory = Callable[[], AbstractAsyncContextManager[object]]  # the fault lasts as long as the block
 
 
-def ways_to_break(server: Server) -> dict[str, Breaking]:
+def server_faults(server: Server) -> dict[str, FaultFactory]:
+    """Return the faults for any server, by name."""
+
     @asynccontextmanager
     async def suspended() -> AsyncIterator[None]:
         with server.suspended():
@@ -73,25 +85,24 @@ def ways_to_break(server: Server) -> dict[str, Breaking]:
     return {"killed": server.killed, "stopped and started": server.stopped, "suspended": suspended}
 
 
-HANGS_FOR = 0.5
-"""Seconds that a server hangs before it is killed: long enough for somebody to have sent it something."""
+def killed_while_suspended(server: Server) -> FaultFactory:
+    """Return a fault that loses all data that was sent to the server and not read yet.
 
-
-def killed_while_it_hangs(server: Server) -> Breaking:
-    """What it was sent and had not read is lost with it: whoever took sending for having is found out."""
+    It detects a client that treats sent messages as received.
+    """
 
     @asynccontextmanager
     async def killed() -> AsyncIterator[None]:
         server.suspend()
-        await asyncio.sleep(HANGS_FOR)
+        await asyncio.sleep(HANG_DURATION)
         async with server.killed():
             yield
 
     return killed
 
 
-def observations_locked(server: PostgreSQL) -> Breaking:
-    """It answers, but for what was reported: a brief still has its place, and no observations."""
+def observations_locked(server: PostgreSQLServer) -> FaultFactory:
+    """Return a fault that locks the table of observations. A brief then has its place and no observations."""
 
     @asynccontextmanager
     async def locked() -> AsyncIterator[None]:
@@ -103,12 +114,17 @@ def observations_locked(server: PostgreSQL) -> Breaking:
 
 
 @dataclass
-class Program:
-    """A gateway or a worker, started again when it was killed, as whatever runs it in earnest would."""
+class ManagedProcess:
+    """A gateway or a worker. It is started again after each kill and stop, as by a service manager.
+
+    Attributes:
+        start: starts a process.
+        serving: its output once it serves.
+        process: the current process.
+    """
 
     start: Callable[[], Process]
     serving: str
-    """What it prints when it is up."""
     process: Process = field(init=False)
 
     async def up(self) -> None:
@@ -116,10 +132,10 @@ class Program:
         await self.process.said(self.serving)
 
     def assert_running(self) -> None:
-        """It has not ended by itself."""
-        assert self.process.running, f"it has ended by itself:\n{self.process.output[-4000:]}"
+        """Assert that it has not exited unexpectedly."""
+        assert self.process.running, f"exited unexpectedly:\n{self.process.output[-4000:]}"
 
-    def ways_to_break(self) -> dict[str, Breaking]:
+    def faults(self) -> dict[str, FaultFactory]:
         return {"killed": self._killed, "stopped and started": self._stopped, "suspended": self._suspended}
 
     @asynccontextmanager
@@ -139,7 +155,7 @@ class Program:
             yield
         finally:
             status = await self.process.status(limit=60)
-            assert status in {0, 4}, f"it stopped with {status}:\n{self.process.output[-4000:]}"
+            assert status in {0, 4}, f"stopped with status {status}:\n{self.process.output[-4000:]}"
             await self.up()
 
     @asynccontextmanager
@@ -152,19 +168,19 @@ class Program:
             self.process.send(signal.SIGCONT)
 
 
-async def break_one_after_another(
-    targets: dict[str, dict[str, Breaking]], outages: Outages, chance: random.Random, until: float
+async def inject_faults(
+    targets: dict[str, dict[str, FaultFactory]], outages: Outages, rng: random.Random, deadline: float
 ) -> None:
-    """Break the targets in every way, in random order, again and again until `until` (`time.monotonic()`)."""
-    ways = [(name, how) for name in targets for how in targets[name]]
-    while time.monotonic() < until:
-        chance.shuffle(ways)
-        for name, how in ways:
-            await asyncio.sleep(HEALTHY_AFTER * chance.uniform(1.1, 1.8))
-            if time.monotonic() > until:
+    """Inject all faults of all targets, one after the other in random order, again and again until the deadline."""
+    faults = [(name, how) for name in targets for how in targets[name]]
+    while time.monotonic() < deadline:
+        rng.shuffle(faults)
+        for name, how in faults:
+            await asyncio.sleep(RECOVERY_TIMEOUT * rng.uniform(1.1, 1.8))
+            if time.monotonic() > deadline:
                 break
-            with outages.of(name, how) as outage:
+            with outages.recording(name, how) as outage:
                 async with targets[name][how]():
-                    outage.broken = time.monotonic()
-                    await asyncio.sleep(BROKEN_FOR * chance.uniform(0.2, 1))
-                    outage.mending = time.monotonic()
+                    outage.down_at = time.monotonic()
+                    await asyncio.sleep(MAX_OUTAGE * rng.uniform(0.2, 1))
+                    outage.recovering_at = time.monotonic()

@@ -1,64 +1,68 @@
-"""What a bad day was like: what was broken, what the clients saw, and how long it took until all was well again."""
+"""Describes a run: the outages, the responses, and the time from the end of each outage to the next good response."""
 
 from collections import Counter
 from collections.abc import Iterable
 from statistics import median
 
-from tests.chaos.clients import Seen
-from tests.chaos.oracle import SOURCES
+from tests.chaos.clients import Response
+from tests.chaos.oracle import BACKENDS
 from tests.chaos.outages import Outage, Outages
 
 
-def report(outages: Outages, seen: list[Seen], written: list[Seen]) -> str:
-    """As Markdown."""
-    return "\n\n".join([_of_outages(outages, seen, written), _of_reads(seen), _of_writes(written)])
+def report(outages: Outages, reads: list[Response], writes: list[Response]) -> str:
+    """Return the report as Markdown."""
+    return "\n\n".join(
+        [
+            _table_of_outages(outages, reads, writes),
+            f"{len(reads)} briefs were requested: {_durations(reads)}.",
+            _table_of_counts(Counter(map(_status, reads)), _section_counts(reads)),
+            f"{len(writes)} observations were sent: {_durations(writes)}.",
+            _table_of_counts(Counter(map(_status, writes))),
+        ]
+    )
 
 
-def _of_outages(outages: Outages, seen: list[Seen], written: list[Seen]) -> str:
+def _table_of_outages(outages: Outages, reads: list[Response], writes: list[Response]) -> str:
     rows = []
     for name, how in sorted({(outage.name, outage.how) for outage in outages.all}):
-        these = [outage for outage in outages.all if (outage.name, outage.how) == (name, how)]
-        down = [outage.ended - outage.began for outage in these]
-        back = [after for outage in these if (after := _well_after(outage, seen, written)) is not None]
-        recovery = f"{median(back):.2f} / {max(back):.2f}" if back else "not felt by clients"
-        rows.append(f"| {name} | {how} | {len(these)} | {median(down):.1f} | {recovery} |")
-    head = "| what | how | times | away, s (median) | first good answer after its return, s (median / most) |"
+        same_kind = [outage for outage in outages.all if (outage.name, outage.how) == (name, how)]
+        durations = [outage.ended_at - outage.started_at for outage in same_kind]
+        recoveries = [it for outage in same_kind if (it := _recovery(outage, reads, writes)) is not None]
+        recovery = f"{median(recoveries):.2f} / {max(recoveries):.2f}" if recoveries else "not visible to clients"
+        rows.append(f"| {name} | {how} | {len(same_kind)} | {median(durations):.1f} | {recovery} |")
+    head = (
+        "| server | fault | outages | duration, s (median) | first good response after the outage, s (median / max) |"
+    )
     return "\n".join([head, "| --- | --- | --- | --- | --- |", *rows])
 
 
-def _well_after(outage: Outage, seen: list[Seen], written: list[Seen]) -> float | None:
-    """Seconds from the return of what was broken to the first answer that needed it and was good."""
-    sections = [section for section, source in SOURCES.items() if source == outage.name]
+def _recovery(outage: Outage, reads: list[Response], writes: list[Response]) -> float | None:
+    """Return the seconds from the end of an outage to the first good response that needed the server."""
+    sections = [section for section, backend in BACKENDS.items() if backend == outage.name]
     if sections:
-        good = (it for it in seen if it.status == 200 and it.body["sections"][sections[0]]["status"] == "ok")
+        good = (it for it in reads if it.status == 200 and it.body["sections"][sections[0]]["status"] == "ok")
     elif outage.name.startswith("gateway"):
-        good = (it for it in [*seen, *written] if it.replica == outage.name and it.status in {200, 201})
+        good = (it for it in [*reads, *writes] if it.replica == outage.name and it.status in {200, 201})
     else:
-        return None  # RabbitMQ and the worker: no client waits for them
-    return next((max(0.0, it.answered - outage.ended) for it in good if it.answered >= outage.ended), None)
+        return None  # no request waits for RabbitMQ or the worker
+    return next((it.received_at - outage.ended_at for it in good if it.received_at >= outage.ended_at), None)
 
 
-def _of_reads(seen: list[Seen]) -> str:
-    statuses = Counter(_status(answer) for answer in seen)
-    sections: Counter[str] = Counter()
-    for answer in seen:
-        if answer.status == 200:
-            sections.update(_section(name, it) for name, it in answer.body["sections"].items())
-    rows = [f"| {what} | {times} |" for counter in (statuses, sections) for what, times in sorted(counter.items())]
-    return "\n".join(
-        [f"{len(seen)} briefs were asked for; {_times(seen)}.", "", "| answer | times |", "| --- | --- |", *rows]
-    )
+def _section_counts(reads: list[Response]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for response in reads:
+        if response.status == 200:
+            counts.update(_section(name, section) for name, section in response.body["sections"].items())
+    return counts
 
 
-def _of_writes(written: list[Seen]) -> str:
-    rows = [f"| {what} | {times} |" for what, times in sorted(Counter(map(_status, written)).items())]
-    return "\n".join(
-        [f"{len(written)} reports were sent; {_times(written)}.", "", "| answer | times |", "| --- | --- |", *rows]
-    )
+def _table_of_counts(*counters: Counter[str]) -> str:
+    rows = [f"| {response} | {count} |" for counter in counters for response, count in sorted(counter.items())]
+    return "\n".join(["| response | count |", "| --- | --- |", *rows])
 
 
-def _status(answer: Seen) -> str:
-    return "no answer" if answer.status is None else str(answer.status)
+def _status(response: Response) -> str:
+    return "no response" if response.status is None else str(response.status)
 
 
 def _section(name: str, section: dict[str, object]) -> str:
@@ -66,10 +70,10 @@ def _section(name: str, section: dict[str, object]) -> str:
     return f"{name}: {section['status']}{reason}"
 
 
-def _times(answers: Iterable[Seen]) -> str:
-    times = sorted(answer.answered - answer.sent for answer in answers if answer.status is not None)
-    return f"p50 {_ms(times, 0.5)}, p99 {_ms(times, 0.99)}, the slowest {_ms(times, 1)}"
+def _durations(responses: Iterable[Response]) -> str:
+    durations = sorted(it.received_at - it.sent_at for it in responses if it.status is not None)
+    return f"p50 {_ms(durations, 0.5)}, p99 {_ms(durations, 0.99)}, max {_ms(durations, 1)}"
 
 
-def _ms(times: list[float], share: float) -> str:
-    return f"{times[min(len(times) - 1, int(len(times) * share))] * 1000:.0f} ms"
+def _ms(durations: list[float], share: float) -> str:
+    return f"{durations[min(len(durations) - 1, int(len(durations) * share))] * 1000:.0f} ms"

@@ -1,4 +1,4 @@
-"""A minute of a bad day: everything that the gateway uses, and it itself, is broken under load, one after the other."""
+"""A minute of chaos: each server, a gateway and the worker have outages under load, one after the other."""
 
 import asyncio
 import json
@@ -17,16 +17,22 @@ from redis.asyncio import Redis
 
 from gateway.devstack import ports
 from gateway.devstack.stack import Devstack
-from tests.chaos.clients import Seen, Written, ask, read, write
-from tests.chaos.consistency_queries import any_places, counts, dead_letters, misfiled, outbox
-from tests.chaos.oracle import lies
+from tests.chaos.clients import AcknowledgedWrites, Response, read, request, write
+from tests.chaos.consistency_queries import (
+    dead_letter_count,
+    first_places,
+    observation_counts,
+    outbox_depth,
+    wrong_or_missing,
+)
+from tests.chaos.oracle import violations
 from tests.chaos.outages import (
+    ManagedProcess,
     Outages,
-    Program,
-    break_one_after_another,
-    killed_while_it_hangs,
+    inject_faults,
+    killed_while_suspended,
     observations_locked,
-    ways_to_break,
+    server_faults,
 )
 from tests.chaos.report import report
 from tests.end_to_end.conftest import Start
@@ -36,116 +42,120 @@ READERS = 4
 WRITERS = 4
 REPLICAS = ("gateway-1", "gateway-2")
 
-CALM = 4.0
-"""Seconds at the end in which all is well, and has to look so."""
+CALM_SECONDS = 4.0  # at the end, without faults: all responses must be good then
 
 SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
 SOAK_SEED = int(os.environ.get("SOAK_SEED", "2"))
 SOAK_REPORT = os.environ.get("SOAK_REPORT")
 
+# Berlin, Paris, Madrid, Rome, Vienna, Stockholm, Oslo, Helsinki, Copenhagen, London. No other test writes about them.
 PLACES = [2950159, 2988507, 3117735, 3169070, 2761369, 2673730, 3143244, 658225, 2618425, 2643743]
-"""Berlin, Paris, Madrid, Rome, Vienna, Stockholm, Oslo, Helsinki, Copenhagen, London: no other test writes about them."""
 
 
 @pytest.fixture
-async def programs(start: Start) -> AsyncIterator[dict[str, Program]]:
+async def processes(start: Start) -> AsyncIterator[dict[str, ManagedProcess]]:
     """Two replicas of the gateway and a worker."""
     with ExitStack() as stack:
-        programs = {"worker": Program(partial(start, "worker"), '"event": "working"')}
+        processes = {"worker": ManagedProcess(partial(start, "worker"), '"event": "working"')}
         for name in REPLICAS:
             port = stack.enter_context(ports.reserve()).getsockname()[1]
-            programs[name] = Program(partial(start, "serve", "--port", str(port)), '"event": "serving"')
-        await asyncio.gather(*(program.up() for program in programs.values()))
-        yield programs
+            processes[name] = ManagedProcess(partial(start, "serve", "--port", str(port)), '"event": "serving"')
+        await asyncio.gather(*(process.up() for process in processes.values()))
+        yield processes
 
 
-async def test_on_a_bad_minute_nothing_acknowledged_is_lost_and_every_answer_is_true(
-    servers: Devstack, programs: dict[str, Program]
-) -> None:
-    await bad_day(servers, programs, seconds=60, seed=1)
+async def test_minute_of_chaos(servers: Devstack, processes: dict[str, ManagedProcess]) -> None:
+    """During a minute of outages no acknowledged observation is lost or counted twice, every brief is correct about what
+    it lacks, and every error has an outage that explains it.
+    """
+    await run_chaos(servers, processes, seconds=60, seed=1)
 
 
 @pytest.mark.soak
-async def test_on_a_bad_day_nothing_acknowledged_is_lost_and_every_answer_is_true(
-    servers: Devstack, programs: dict[str, Program]
-) -> None:
-    text = await bad_day(servers, programs, seconds=SOAK_SECONDS, seed=SOAK_SEED)
+async def test_soak(servers: Devstack, processes: dict[str, ManagedProcess]) -> None:
+    """The claims of the minute of chaos hold for SOAK_SECONDS, ten minutes by default."""
+    text = await run_chaos(servers, processes, seconds=SOAK_SECONDS, seed=SOAK_SEED)
+
     if SOAK_REPORT:
-        keep(text, Path(SOAK_REPORT))
+        save(text, Path(SOAK_REPORT))
 
 
-def keep(text: str, path: Path) -> None:
+def save(text: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text + "\n")
 
 
-async def bad_day(servers: Devstack, programs: dict[str, Program], *, seconds: float, seed: int) -> str:
-    """Break everything under load for a while, and then look into the books. Return what it was like."""
-    chance, outages = random.Random(seed), Outages()  # noqa: S311 - the same day each time
-    seen: list[Seen] = []
-    written = Written()
-    before = await counts(servers, PLACES)
-    everywhere = [*PLACES, *await any_places(servers, 3000)]  # too many for their weather to be there already
-    urls = {name: await programs[name].process.url() for name in REPLICAS}
-    await give_old_weather(servers, urls[REPLICAS[0]], everywhere[::2])  # so that there is some to be stale
+async def run_chaos(servers: Devstack, processes: dict[str, ManagedProcess], *, seconds: float, seed: int) -> str:
+    """Inject outages under load, then check all claims. Return the report."""
+    rng, outages = random.Random(seed), Outages()  # noqa: S311 - the same run each time
+    reads: list[Response] = []
+    writes = AcknowledgedWrites()
+    counts_before = await observation_counts(servers, PLACES)
+    read_places = [*PLACES, *await first_places(servers, 3000)]  # so many that not all have cached weather
+    urls = {name: await processes[name].process.url() for name in REPLICAS}
+    await cache_old_weather(servers, urls[REPLICAS[0]], read_places[::2])  # so that some weather is stale
     end = time.monotonic() + seconds
-    backends = {
-        "postgresql": ways_to_break(servers.postgresql) | {"locked": observations_locked(servers.postgresql)},
-        "redis": ways_to_break(servers.redis),
-        "rabbitmq": ways_to_break(servers.rabbitmq) | {"killed": killed_while_it_hangs(servers.rabbitmq)},
-        "weather": ways_to_break(servers.weather),
+    server_targets = {
+        "postgresql": server_faults(servers.postgresql) | {"locked": observations_locked(servers.postgresql)},
+        "redis": server_faults(servers.redis),
+        "rabbitmq": server_faults(servers.rabbitmq) | {"killed": killed_while_suspended(servers.rabbitmq)},
+        "weather": server_faults(servers.weather),
     }
-    ours = {name: programs[name].ways_to_break() for name in ("worker", REPLICAS[0])}
+    process_targets = {name: processes[name].faults() for name in ("worker", REPLICAS[0])}
     async with asyncio.TaskGroup() as group:
-        for targets in (backends, ours):
-            group.create_task(break_one_after_another(targets, outages, chance, end))
+        for targets in (server_targets, process_targets):
+            group.create_task(inject_faults(targets, outages, rng, end))
         for _ in range(READERS):
-            group.create_task(read(urls, everywhere, chance, end + CALM, seen))
+            group.create_task(read(urls, read_places, rng, end + CALM_SECONDS, reads))
         for _ in range(WRITERS):
-            group.create_task(write(urls, PLACES, chance, end + CALM, written))
+            group.create_task(write(urls, PLACES, rng, end + CALM_SECONDS, writes))
     try:
-        await all_is_counted(servers, before, written)
+        await wait_until_all_are_counted(servers, counts_before, writes)
     finally:
-        text = report(outages, seen, written.answers)
-        print(text)  # noqa: T201 - what it was like, for whoever looks into a failure
+        text = report(outages, reads, writes.responses)
+        print(text)  # noqa: T201 - pytest shows it with a failure
 
-    assert await misfiled(servers, written) == []
-    assert lies(seen, outages) == []
-    assert [answer for answer in written.answers if answer.status not in {201, 503, None}] == []
-    assert await dead_letters(servers) == 0
-    for program in programs.values():
-        program.assert_running()
+    assert await wrong_or_missing(servers, writes) == []
+    assert violations(reads, outages) == []
+    assert [response for response in writes.responses if response.status not in {201, 503, None}] == []
+    assert await dead_letter_count(servers) == 0
+    for process in processes.values():
+        process.assert_running()
     return text
 
 
-async def give_old_weather(servers: Devstack, url: str, place_ids: Sequence[int]) -> None:
-    """Let Redis have weather of two hours ago: that which the first of the places has now."""
+async def cache_old_weather(servers: Devstack, url: str, place_ids: Sequence[int]) -> None:
+    """Write weather of two hours ago for all places to Redis: a copy of the current weather of the first one."""
     first = f"weather:{place_ids[0]}"
     async with Redis.from_url(servers.redis.url) as redis, aiohttp.ClientSession() as session:
 
-        async def is_kept() -> object:
-            await ask(session, url, "GET", f"{url}/v1/places/{place_ids[0]}/brief")
+        async def is_cached() -> object:
+            await request(session, url, "GET", f"{url}/v1/places/{place_ids[0]}/brief")
             return await redis.exists(first)
 
-        await wait_until(is_kept, "there is weather")
-        forecast = json.loads(await redis.get(first) or b"")
-        old = json.dumps(forecast | {"fetched_at": forecast["fetched_at"] - 7200})
+        await wait_until(is_cached, "the weather of the first place is cached")
+        weather = json.loads(await redis.get(first) or b"")
+        old = json.dumps(weather | {"fetched_at": weather["fetched_at"] - 7200})
         await redis.mset({f"weather:{place_id}": old for place_id in place_ids})
 
 
-async def all_is_counted(servers: Devstack, before: Counter[int], written: Written) -> None:
-    """Wait until the outbox is empty, and the worker has counted what was acknowledged: each once."""
-    expected = before + Counter(written.places.values())
+async def wait_until_all_are_counted(
+    servers: Devstack, counts_before: Counter[int], writes: AcknowledgedWrites
+) -> None:
+    """Wait until the outbox is empty and the worker has counted each acknowledged observation exactly once."""
+    expected = counts_before + Counter(writes.places.values())
 
-    async def so() -> bool:
-        return await outbox(servers) == 0 and await counts(servers, PLACES) == expected
+    async def all_are_counted() -> bool:
+        return await outbox_depth(servers) == 0 and await observation_counts(servers, PLACES) == expected
 
     try:
-        await wait_until(so, "the outbox is empty and each observation is counted once", timeout=2 * TIMEOUT)
+        await wait_until(
+            all_are_counted, "the outbox is empty and each observation is counted once", timeout=2 * TIMEOUT
+        )
     except AssertionError as error:
-        counted, waiting = await counts(servers, PLACES), await outbox(servers)
+        counts, depth = await observation_counts(servers, PLACES), await outbox_depth(servers)
         raise AssertionError(
-            f"in the end {waiting} wait in the outbox; too few are counted of {dict(expected - counted)}, "
-            f"too many of {dict(counted - expected)}"
+            f"in the end, {depth} events are in the outbox; counted too little: {dict(expected - counts)}, "
+            f"too much: {dict(counts - expected)}"
         ) from error
-    assert await counts(servers, PLACES) == expected, "and not once more"
+    assert await observation_counts(servers, PLACES) == expected, "an observation was counted again"

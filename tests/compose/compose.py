@@ -1,8 +1,8 @@
-"""Bringing the stack up and down as people do: with `docker compose`, or with what GATEWAY_COMPOSE names.
+"""Starts and stops the compose stack with `docker compose`, or with the command in GATEWAY_COMPOSE.
 
-A command whose last word ends with `compose` takes what `docker compose` takes, and runs in the folder of compose.yaml.
-Any other takes that folder after its verb: `up FOLDER OPTION...` builds, starts and waits for health, `down FOLDER
-OPTION...` ends it, and `exec FOLDER VERB ARGUMENT...` is for all other verbs.
+A command whose last word ends with `compose` takes the arguments of `docker compose`, and runs in the folder of
+compose.yaml. Any other command takes that folder after its verb: `up FOLDER OPTION...` builds, starts and waits until all
+services are healthy, `down FOLDER OPTION...` stops and removes them, and `exec FOLDER VERB ARGUMENT...` runs any other verb.
 """
 
 import os
@@ -15,14 +15,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-BUILD_WITHIN = 1800
-"""Seconds for bringing the stack up, images included: a first time downloads all of them."""
-RUN_WITHIN = 180
-"""Seconds for anything else."""
+UP_TIMEOUT = 1800.0  # the first start downloads and builds all images
+RUN_TIMEOUT = 180.0
 
 
 class Compose:
-    """One stack, of a name and on ports of its own, so that one that is up already is left alone."""
+    """A stack with a name and ports of its own, so that it does not affect a running stack."""
 
     def __init__(self) -> None:
         self._command = shlex.split(os.environ.get("GATEWAY_COMPOSE", "docker compose"))
@@ -35,22 +33,22 @@ class Compose:
         }
 
     def up(self, *options: str) -> None:
-        """Build, start, and wait until all is healthy."""
-        ours = ["up", "--build", "--wait"] if self._is_compose else ["up", str(ROOT)]
-        self._run([*ours, *options], within=BUILD_WITHIN)
+        """Build and start the stack; return when all services are healthy."""
+        verb = ["up", "--build", "--wait"] if self._is_compose else ["up", str(ROOT)]
+        self._run([*verb, *options], timeout=UP_TIMEOUT)
 
     def down(self) -> None:
-        """End it all, volumes included."""
-        ours = ["down"] if self._is_compose else ["down", str(ROOT)]
-        self._run([*ours, "--volumes", "--remove-orphans"], within=RUN_WITHIN)
+        """Stop and remove the stack with its volumes."""
+        verb = ["down"] if self._is_compose else ["down", str(ROOT)]
+        self._run([*verb, "--volumes", "--remove-orphans"], timeout=RUN_TIMEOUT)
 
     def run(self, verb: str, *arguments: str) -> str:
-        """Any other verb of compose. Return what it printed."""
-        ours = [] if self._is_compose else ["exec", str(ROOT)]
-        return self._run([*ours, verb, *arguments], within=RUN_WITHIN)
+        """Run any other verb of compose; return its output."""
+        prefix = [] if self._is_compose else ["exec", str(ROOT)]
+        return self._run([*prefix, verb, *arguments], timeout=RUN_TIMEOUT)
 
-    def _run(self, arguments: list[str], *, within: float) -> str:
-        process = subprocess.Popen(  # noqa: S603 - the command is the developer's own
+    def _run(self, arguments: list[str], *, timeout: float) -> str:
+        process = subprocess.Popen(  # noqa: S603 - the developer's own command
             [*self._command, *arguments],
             cwd=ROOT,
             env=self._environment,
@@ -62,16 +60,16 @@ class Compose:
         )
         with process:
             try:
-                printed, _ = process.communicate(timeout=within)
+                output, _ = process.communicate(timeout=timeout)
             except BaseException:
-                # With all that it started: what still brings the stack up must not do so while it is taken down.
+                # Kill its children, too: they must not start services while the stack is taken down.
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
-        assert process.returncode == 0, f"{arguments} ended with {process.returncode}:\n{printed[-8000:]}"
-        return printed
+        assert process.returncode == 0, f"{arguments} exited with {process.returncode}:\n{output[-8000:]}"
+        return output
 
 
 def _free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in sockets]
+        return [sock.getsockname()[1] for sock in sockets]

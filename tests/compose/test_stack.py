@@ -1,4 +1,4 @@
-"""The stack as people run it: what they see through HAProxy while a backend or a replica goes away and comes back."""
+"""The compose stack through HAProxy, while a backend or a replica is unavailable and after it is back."""
 
 import faulthandler
 import json
@@ -17,6 +17,7 @@ from tests.support.waiting import wait_until_equal
 pytestmark = pytest.mark.compose
 
 REPLICAS = 2
+CLIENTS = 4
 SECTIONS = {"weather", "outlook", "observations", "popularity"}
 DAY = {
     "precipitation_mm": 0,
@@ -29,7 +30,7 @@ DAY = {
 
 
 class Stack:
-    """A stack that is up, seen through HAProxy."""
+    """A running stack, as seen through HAProxy."""
 
     def __init__(self, compose: Compose, client: httpx.Client) -> None:
         self.compose = compose
@@ -43,8 +44,8 @@ class Stack:
         count: int = self.client.get(f"/v1/places/{self.place}").json()["observation_count"]
         return count
 
-    def unavailable(self) -> set[str]:
-        """The sections that are missing from any of several briefs: each replica is asked."""
+    def unavailable_sections(self) -> set[str]:
+        """Return the sections that are missing in any of several briefs. HAProxy spreads the requests to all replicas."""
         briefs = [self.brief().raise_for_status().json() for _ in range(2 * REPLICAS)]
         return {
             name
@@ -54,57 +55,57 @@ class Stack:
         }
 
     def readiness(self) -> tuple[int, str, list[str]]:
-        """What /readyz says: the status, of the answer and in it, and the resources that are away."""
-        answer = self.client.get("/readyz")
-        report = answer.json()
-        away = [name for name, check in report.get("checks", {}).items() if check["status"] != "ok"]
-        if away:
-            print(answer.text)  # noqa: T201 - pytest shows it with a failure: it says why
-        return answer.status_code, report["status"], away
+        """Return the HTTP status of /readyz, the status in its body, and the names of the failed checks."""
+        response = self.client.get("/readyz")
+        report = response.json()
+        failed = [name for name, check in report.get("checks", {}).items() if check["status"] != "ok"]
+        if failed:
+            print(response.text)  # noqa: T201 - pytest shows the reason with a failure
+        return response.status_code, report["status"], failed
 
     def replicas(self) -> set[str]:
-        """Those that answer, told apart by when they began."""
-        answers = [self.client.get("/lifecycle") for _ in range(5 * REPLICAS)]
-        return {answer.json()["began_at"] for answer in answers if answer.is_success}
+        """Return the replicas that respond, each by the time of its start."""
+        responses = [self.client.get("/lifecycle") for _ in range(5 * REPLICAS)]
+        return {response.json()["began_at"] for response in responses if response.is_success}
 
     @contextmanager
-    def asked_all_the_time(self) -> Iterator["Counter[str]"]:
-        """Let predictions be asked for while this is entered. Count how they ended: by status, or by what was raised.
+    def continuous_predictions(self) -> Iterator["Counter[str]"]:
+        """Request predictions all the time inside the block. Count the outcomes: the status, or the error.
 
-        They are POSTs, which HAProxy never asks twice, and they need no backend: one that fails was lost with its replica.
+        HAProxy does not retry a POST, and a prediction needs no backend: a request that fails was lost with its replica.
         """
-        ends: Counter[str] = Counter()
-        enough = threading.Event()
+        outcomes: Counter[str] = Counter()
+        stopping = threading.Event()
 
-        def ask() -> None:
+        def request_predictions() -> None:
             with httpx.Client(base_url=self.client.base_url, trust_env=False, timeout=10) as client:
-                while not enough.wait(0.02):
+                while not stopping.wait(0.02):
                     try:
-                        end = str(client.post("/v1/predictions", json={"days": [DAY]}).status_code)
+                        outcome = str(client.post("/v1/predictions", json={"days": [DAY]}).status_code)
                     except httpx.HTTPError as error:
-                        end = repr(error)
-                    ends[end] += 1
+                        outcome = repr(error)
+                    outcomes[outcome] += 1
 
         with ThreadPoolExecutor() as threads:
-            asking = [threads.submit(ask) for _ in range(4)]
+            clients = [threads.submit(request_predictions) for _ in range(CLIENTS)]
             try:
-                yield ends
+                yield outcomes
             finally:
-                enough.set()
-        for each in asking:
-            each.result()
+                stopping.set()
+        for client in clients:
+            client.result()
 
 
 @pytest.fixture(autouse=True)
 def no_limit() -> None:
-    """Do without pytest's limit on a test, which ends the process and would leave the stack up: every wait has its own."""
+    """Disable pytest's timeout, which ends the process and would leave the stack running. Each wait has its own."""
     faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="module")
 def stack(anyio_backend: str) -> Iterator[Stack]:
     del anyio_backend
-    faulthandler.cancel_dump_traceback_later()  # this comes before the fixture above
+    faulthandler.cancel_dump_traceback_later()  # this fixture runs before the one above
     compose = Compose()
     try:
         try:
@@ -118,22 +119,24 @@ def stack(anyio_backend: str) -> Iterator[Stack]:
         compose.down()
 
 
-def test_every_replica_is_ready_and_answers_with_a_complete_brief(stack: Stack) -> None:
+def test_all_replicas_are_ready(stack: Stack) -> None:
+    """Each replica is ready and returns a complete brief."""
     brief = stack.brief()
 
     assert stack.readiness() == (200, "ok", [])
     assert brief.json()["complete"] is True
     assert brief.headers["Gateway-Complete"] == "true"
     assert set(brief.json()["sections"]) == SECTIONS
-    assert stack.unavailable() == set()
+    assert stack.unavailable_sections() == set()
     assert len(stack.replicas()) == REPLICAS
 
 
-def test_without_redis_only_popularity_is_unavailable_until_it_is_back(stack: Stack) -> None:
+def test_without_redis_only_popularity_is_missing(stack: Stack) -> None:
+    """Without Redis, briefs lack popularity only, their headers say so, and readiness is degraded, until Redis is back."""
     stack.compose.run("stop", "redis")
     try:
         brief = stack.brief()
-        missing = stack.unavailable()
+        missing = stack.unavailable_sections()
         wait_until_equal(stack.readiness, (200, "degraded", ["redis"]), timeout=5)
     finally:
         stack.compose.run("start", "redis")
@@ -142,48 +145,52 @@ def test_without_redis_only_popularity_is_unavailable_until_it_is_back(stack: St
     assert brief.headers["Gateway-Complete"] == "false"
     assert brief.headers["Gateway-Incomplete"].startswith("popularity;reason=")
     assert missing == {"popularity"}
-    wait_until_equal(stack.unavailable, set(), timeout=30)
+    wait_until_equal(stack.unavailable_sections, set(), timeout=30)
     wait_until_equal(stack.readiness, (200, "ok", []), timeout=5)
 
 
-def test_a_report_is_counted_and_accepted_without_rabbitmq(stack: Stack) -> None:
+def test_observation_without_rabbitmq_is_counted(stack: Stack) -> None:
+    """Without RabbitMQ, an observation with a valid key is accepted. It is counted once RabbitMQ is back."""
     (key,) = json.loads((ROOT / "deploy" / "secrets" / "GATEWAY_API_KEYS").read_text())
-    before = stack.observation_count()
+    count_before = stack.observation_count()
 
-    def report(authorization: str) -> int:
+    def send_observation(authorization: str) -> int:
         path = f"/v1/places/{stack.place}/observations"
         body = {"temperature_c": 12.5, "condition": "rain"}
         return stack.client.post(path, json=body, headers={"Authorization": authorization}).status_code
 
-    assert report("Bearer of nothing") == 401
+    assert send_observation("Bearer of nothing") == 401
     stack.compose.run("stop", "rabbitmq")
     try:
-        assert report(f"Bearer {key}") == 201
+        assert send_observation(f"Bearer {key}") == 201
     finally:
         stack.compose.run("start", "rabbitmq")
-    wait_until_equal(stack.observation_count, before + 1, timeout=60)
+    wait_until_equal(stack.observation_count, count_before + 1, timeout=60)
     wait_until_equal(stack.readiness, (200, "ok", []), timeout=5)
 
 
-def test_a_replica_that_is_told_to_stop_leaves_and_comes_back_unnoticed(stack: Stack) -> None:
-    before = stack.replicas()
+def test_restart_of_a_replica_loses_no_request(stack: Stack) -> None:
+    """A replica that gets SIGTERM leaves the service and is started again, and no request fails meanwhile."""
+    replicas_before = stack.replicas()
 
-    def have_left() -> int:
-        return len(before - stack.replicas())
+    def stopped_replicas() -> int:
+        return len(replicas_before - stack.replicas())
 
-    def answer() -> int:
+    def responding_replicas() -> int:
         return len(stack.replicas())
 
-    with stack.asked_all_the_time() as ends:
+    with stack.continuous_predictions() as outcomes:
         stack.compose.run("exec", "-T", "--index", "1", "gateway", "sh", "-c", "kill -TERM 1")
-        wait_until_equal(have_left, 1, timeout=10)
-        wait_until_equal(answer, REPLICAS, timeout=90)
+        wait_until_equal(stopped_replicas, 1, timeout=10)
+        wait_until_equal(responding_replicas, REPLICAS, timeout=90)
 
-    assert set(ends) == {"200"}, ends
+    assert set(outcomes) == {"200"}, outcomes
 
 
 def test_no_log_has_a_password(stack: Stack) -> None:
+    """No log line of any service contains a password."""
     passwords = {path.read_text().strip() for path in (ROOT / "deploy" / "secrets").glob("*_password")}
+
     logs = stack.compose.run("logs")
 
     assert "serving" in logs

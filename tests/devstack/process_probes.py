@@ -1,4 +1,4 @@
-"""What tests look at to see what is there and what is gone."""
+"""Starts processes for tests, and observes processes, ports and shared memory."""
 
 import socket
 import subprocess
@@ -11,9 +11,9 @@ from tests.support.waiting import wait_until_equal
 def start(
     *command: str, cwd: Path = Path("/"), env: Mapping[str, str] | None = None, pass_fds: Collection[int] = ()
 ) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own; without a command, one that does nothing.
+    """Start a process in a session of its own; without a command, one that sleeps.
 
-    Its environment can be read: for a moment after `exec` that of a new program is empty.
+    Returns only when its environment can be read: that of a new program is empty for a moment after `exec`.
     """
     process = subprocess.Popen(  # noqa: S603
         command or ["sleep", "60"], cwd=cwd, env=env or {}, pass_fds=pass_fds, start_new_session=True
@@ -25,7 +25,7 @@ def start(
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there and more than an entry that its parent has not collected yet."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -33,7 +33,7 @@ def alive(pid: int) -> bool:
 
 
 def program(pid: int) -> str:
-    """The name of the program that a process runs, empty if it has ended."""
+    """Return the name of the program of a process, "" if it has exited."""
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except (FileNotFoundError, ProcessLookupError):
@@ -41,12 +41,12 @@ def program(pid: int) -> str:
 
 
 def command(pid: int) -> list[str]:
-    """The words with which a process was started."""
+    """Return the command line of a process."""
     return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
 
 
-def takes_connections(port: int) -> bool:
-    """Whether somebody listens on a loopback port."""
+def accepts_connections(port: int) -> bool:
+    """Return whether a process listens on a loopback port."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except ConnectionRefusedError:
@@ -55,6 +55,6 @@ def takes_connections(port: int) -> bool:
 
 
 def shared_memory_of(pids: set[int]) -> list[str]:
-    """The System V segments that these processes made."""
+    """Return the System V segments that these processes created."""
     lines = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
     return [line for line in lines if int(line.split()[4]) in pids]

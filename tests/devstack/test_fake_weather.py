@@ -1,4 +1,4 @@
-"""Made-up weather is plausible everywhere and always, and always the same."""
+"""The fake weather is plausible for every place and day, and deterministic."""
 
 from datetime import date
 
@@ -18,7 +18,8 @@ ZURICH = (47.375, 8.5625)
 
 
 @given(days, hours)
-def test_it_is_plausible(day: DailyWeather, hour: float) -> None:
+def test_values_are_in_plausible_ranges(day: DailyWeather, hour: float) -> None:
+    """Temperature, precipitation, humidity and wind are in plausible ranges, and an hour within those of its day."""
     assert -75 <= day.temperature_min < day.temperature_max <= 50
     assert 0 <= day.precipitation < 30
     assert day.temperature_min <= day.temperature(hour) <= day.temperature_max
@@ -28,9 +29,12 @@ def test_it_is_plausible(day: DailyWeather, hour: float) -> None:
 
 
 @given(days, hours)
-def test_the_code_says_what_falls(day: DailyWeather, hour: float) -> None:
+def test_code_matches_the_weather(day: DailyWeather, hour: float) -> None:
+    """The weather code is one of clouds without precipitation, of snow below 1 °C, and of rain otherwise."""
     rain, temperature = day.rain(hour), day.temperature(hour)
+
     code = day.code(rain, temperature)
+
     if rain == 0:
         assert code in {0, 1, 2, 3}
     elif temperature < 1:
@@ -40,12 +44,15 @@ def test_the_code_says_what_falls(day: DailyWeather, hour: float) -> None:
 
 
 @given(days)
-def test_what_falls_in_a_day_is_its_sum(day: DailyWeather) -> None:
+def test_quarters_add_up_to_the_day(day: DailyWeather) -> None:
+    """The precipitation of all quarters of an hour adds up to that of the day, but for rounding."""
     total = sum(day.rain(quarter / 4) for quarter in range(96))
+
     assert abs(total - day.precipitation) <= 32 * 0.005 + 0.001
 
 
-def test_the_same_place_and_day_have_the_same_weather() -> None:
+def test_same_place_and_day_are_the_same() -> None:
+    """A place has the same weather on a day each time, and in each version of this package."""
     assert DailyWeather.at(*ZURICH, date(2026, 11, 24)) == DailyWeather(
         temperature_max=11.2,
         temperature_min=-0.4,
@@ -57,13 +64,17 @@ def test_the_same_place_and_day_have_the_same_weather() -> None:
 
 
 def test_days_and_places_differ() -> None:
+    """No two days of a year are the same, some 40 % of them are wet, and a place nearby has other weather."""
     year = [DailyWeather.at(*ZURICH, date.fromordinal(date(2026, 1, 1).toordinal() + offset)) for offset in range(365)]
+
     assert len(set(year)) == 365
     assert 120 <= sum(day.precipitation > 0 for day in year) <= 180
     assert DailyWeather.at(47.375, 8.625, date(2026, 1, 1)) != year[0]
 
 
-def test_summer_is_in_july_in_the_north_and_in_january_in_the_south() -> None:
+def test_summer_is_opposite_in_the_south() -> None:
+    """July is warmer than January in the north, and January warmer than July in the south."""
+
     def mean(latitude: float, month: int) -> float:
         return sum(DailyWeather.at(latitude, 0, date(2026, month, day)).temperature_max for day in range(1, 29)) / 28
 

@@ -1,4 +1,4 @@
-"""The stand-in keeps Open-Meteo's contract, and fails as it is told to."""
+"""The fake has the interface of Open-Meteo, and injects the faults that are set."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 
 from gateway.devstack.open_meteo import create_app
 
-GATEWAYS_QUERY = {
+GATEWAY_QUERY = {
     "current": "temperature_2m,relative_humidity_2m,precipitation,weather_code,wind_speed_10m",
     "daily": "precipitation_sum,temperature_2m_max,temperature_2m_min,wind_speed_10m_max",
     "wind_speed_unit": "ms",
@@ -20,7 +20,7 @@ ZURICH = {"latitude": "47.36667", "longitude": "8.55"}
 
 @pytest.fixture
 def client() -> httpx.AsyncClient:
-    """Asks a stand-in for which it is a fixed moment."""
+    """A client of a fake whose clock stands still."""
     app = create_app(lambda: datetime(2026, 11, 24, 23, 40, tzinfo=UTC))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://weather")
 
@@ -31,11 +31,12 @@ async def forecast(client: httpx.AsyncClient, **query: str) -> Any:
     return response.json()
 
 
-class TestTheContract:
-    async def test_the_answer_for_one_place_is_an_object(self, client: httpx.AsyncClient) -> None:
-        answer = await forecast(client, **ZURICH, **GATEWAYS_QUERY)
-        assert answer.pop("generationtime_ms") > 0
-        assert answer == {
+class TestForecast:
+    async def test_one_place_is_an_object(self, client: httpx.AsyncClient) -> None:
+        """The forecast for one place is an object, with the fields, units and local time of Open-Meteo."""
+        result = await forecast(client, **ZURICH, **GATEWAY_QUERY)
+        assert result.pop("generationtime_ms") > 0
+        assert result == {
             "latitude": 47.375,
             "longitude": 8.5625,
             "utc_offset_seconds": 3600,
@@ -76,40 +77,47 @@ class TestTheContract:
             },
         }
 
-    async def test_the_answer_for_several_is_a_list_in_their_order(self, client: httpx.AsyncClient) -> None:
-        answer = await forecast(client, latitude="47.36667,-33.86785", longitude="8.55,151.20732", **GATEWAYS_QUERY)
-        assert [place["latitude"] for place in answer] == [47.375, -33.875]
-        assert [place["timezone"] for place in answer] == ["Etc/GMT-1", "Etc/GMT-10"]
-        assert [place["daily"]["time"] for place in answer] == [["2026-11-25"], ["2026-11-25"]]
-        assert [place.get("location_id") for place in answer] == [None, 1]
-        alone = await forecast(client, **ZURICH, **GATEWAYS_QUERY)
-        assert answer[0] | {"generationtime_ms": 0} == alone | {"generationtime_ms": 0}
+    async def test_several_places_are_a_list(self, client: httpx.AsyncClient) -> None:
+        """The forecast for several places is a list in their order, each with its time zone and all but the first with a
+        `location_id`. A place has the same forecast as in a call of its own.
+        """
+        result = await forecast(client, latitude="47.36667,-33.86785", longitude="8.55,151.20732", **GATEWAY_QUERY)
+        assert [place["latitude"] for place in result] == [47.375, -33.875]
+        assert [place["timezone"] for place in result] == ["Etc/GMT-1", "Etc/GMT-10"]
+        assert [place["daily"]["time"] for place in result] == [["2026-11-25"], ["2026-11-25"]]
+        assert [place.get("location_id") for place in result] == [None, 1]
+        alone = await forecast(client, **ZURICH, **GATEWAY_QUERY)
+        assert result[0] | {"generationtime_ms": 0} == alone | {"generationtime_ms": 0}
 
-    async def test_what_is_not_asked_for_is_not_answered(self, client: httpx.AsyncClient) -> None:
-        answer = await forecast(client, **ZURICH)
-        assert "current" not in answer
-        assert "daily" not in answer
-        answer = await forecast(client, **ZURICH, current="temperature_2m")
-        assert list(answer["current"]) == ["time", "interval", "temperature_2m"]
+    async def test_only_requested_fields(self, client: httpx.AsyncClient) -> None:
+        """The forecast has only the requested parts, and in them only the requested fields."""
+        result = await forecast(client, **ZURICH)
+        assert "current" not in result
+        assert "daily" not in result
+        result = await forecast(client, **ZURICH, current="temperature_2m")
+        assert list(result["current"]) == ["time", "interval", "temperature_2m"]
 
-    async def test_the_defaults_are_its_own(self, client: httpx.AsyncClient) -> None:
-        answer = await forecast(client, **ZURICH, daily="wind_speed_10m_max")
-        assert answer["timezone"] == "GMT"
-        assert answer["daily_units"]["wind_speed_10m_max"] == "km/h"
-        assert len(answer["daily"]["time"]) == 7
-        assert answer["daily"]["time"][0] == "2026-11-24"
+    async def test_defaults(self, client: httpx.AsyncClient) -> None:
+        """The defaults are those of Open-Meteo: GMT, km/h, seven days from today."""
+        result = await forecast(client, **ZURICH, daily="wind_speed_10m_max")
+        assert result["timezone"] == "GMT"
+        assert result["daily_units"]["wind_speed_10m_max"] == "km/h"
+        assert len(result["daily"]["time"]) == 7
+        assert result["daily"]["time"][0] == "2026-11-24"
 
-    async def test_units_are_converted(self, client: httpx.AsyncClient) -> None:
+    async def test_wind_speed_unit(self, client: httpx.AsyncClient) -> None:
+        """Wind speeds are converted to the requested unit."""
         metres = await forecast(client, **ZURICH, daily="wind_speed_10m_max", wind_speed_unit="ms")
         knots = await forecast(client, **ZURICH, daily="wind_speed_10m_max", wind_speed_unit="kn")
         ratio = knots["daily"]["wind_speed_10m_max"][0] / metres["daily"]["wind_speed_10m_max"][0]
         assert ratio == pytest.approx(1.94384, rel=0.01)
 
-    async def test_a_named_time_zone_is_taken(self, client: httpx.AsyncClient) -> None:
-        answer = await forecast(client, **ZURICH, timezone="America/St_Johns", current="precipitation")
-        assert answer["timezone"] == "America/St_Johns"
-        assert answer["timezone_abbreviation"] == "GMT-3.5"
-        assert answer["current"]["time"] == "2026-11-24T20:00"
+    async def test_named_time_zone(self, client: httpx.AsyncClient) -> None:
+        """With the name of a time zone, times are in that zone."""
+        result = await forecast(client, **ZURICH, timezone="America/St_Johns", current="precipitation")
+        assert result["timezone"] == "America/St_Johns"
+        assert result["timezone_abbreviation"] == "GMT-3.5"
+        assert result["current"]["time"] == "2026-11-24T20:00"
 
     @pytest.mark.parametrize(
         ("query", "reason"),
@@ -128,12 +136,11 @@ class TestTheContract:
             (ZURICH | {"timezone": "../etc"}, "Invalid timezone"),
             (ZURICH | {"forecast_days": "17"}, "Forecast days is invalid"),
             (ZURICH | {"forecast_days": "-1"}, "Forecast days is invalid"),
-            (ZURICH | {"hourly": "rain"}, "does not know the parameter 'hourly'"),
+            (ZURICH | {"hourly": "rain"}, "does not support the parameter 'hourly'"),
         ],
     )
-    async def test_what_it_refuses_has_a_reason(
-        self, client: httpx.AsyncClient, query: dict[str, str], reason: str
-    ) -> None:
+    async def test_invalid_query(self, client: httpx.AsyncClient, query: dict[str, str], reason: str) -> None:
+        """An invalid query is a 400 with the reason, as from Open-Meteo; an unsupported parameter is one, too."""
         response = await client.get("/v1/forecast", params=query)
         assert response.status_code == 400
         assert response.json()["error"] is True
@@ -141,44 +148,48 @@ class TestTheContract:
 
 
 class TestFaults:
-    async def ask(self, client: httpx.AsyncClient) -> httpx.Response:
+    async def get_forecast(self, client: httpx.AsyncClient) -> httpx.Response:
         return await client.get("/v1/forecast", params=ZURICH)
 
-    async def test_a_status(self, client: httpx.AsyncClient) -> None:
+    async def test_status(self, client: httpx.AsyncClient) -> None:
+        """With a status, calls get that status and an error body of Open-Meteo's format."""
         await client.put("/faults", json={"status": 503})
-        response = await self.ask(client)
+        response = await self.get_forecast(client)
         assert response.status_code == 503
-        assert response.json() == {"error": True, "reason": "The stand-in was told to fail"}
+        assert response.json() == {"error": True, "reason": "Injected fault"}
 
-    async def test_a_share_of_the_calls(self, client: httpx.AsyncClient) -> None:
+    async def test_fail_rate(self, client: httpx.AsyncClient) -> None:
+        """With a fail rate of 0.25, every fourth call fails."""
         await client.put("/faults", json={"status": 503, "fail_rate": 0.25})
-        assert [(await self.ask(client)).status_code for _ in range(8)] == [200, 200, 200, 503] * 2
+        assert [(await self.get_forecast(client)).status_code for _ in range(8)] == [200, 200, 200, 503] * 2
 
     @pytest.mark.parametrize("body", ["garbage", "truncated", "empty"])
-    async def test_a_body_that_is_no_json(self, client: httpx.AsyncClient, body: str) -> None:
+    async def test_invalid_body(self, client: httpx.AsyncClient, body: str) -> None:
+        """With a faulty body, calls get status 200 and a body that is not JSON."""
         await client.put("/faults", json={"body": body})
-        response = await self.ask(client)
+        response = await self.get_forecast(client)
         assert response.status_code == 200
         with pytest.raises(ValueError):  # noqa: PT011 - a bad encoding or bad JSON
             response.json()
 
-    async def test_they_are_shown_and_end_when_cleared(self, client: httpx.AsyncClient) -> None:
+    async def test_show_and_clear(self, client: httpx.AsyncClient) -> None:
+        """The faults can be read; after a DELETE there are none."""
         await client.put("/faults", json={"status": 429})
         assert (await client.get("/faults")).json()["status"] == 429
         await client.delete("/faults")
         assert (await client.get("/faults")).json() == {"latency_s": 0, "status": None, "body": None, "fail_rate": 1}
-        assert (await self.ask(client)).status_code == 200
+        assert (await self.get_forecast(client)).status_code == 200
 
     @pytest.mark.parametrize("faults", [{"statsu": 503}, {"status": 200}, {"fail_rate": 2}, {"latency_s": -1}])
-    async def test_one_that_it_does_not_know_changes_nothing(
-        self, client: httpx.AsyncClient, faults: dict[str, float]
-    ) -> None:
+    async def test_invalid_faults_change_nothing(self, client: httpx.AsyncClient, faults: dict[str, float]) -> None:
+        """Unknown names and values out of range are rejected with 422, and no fault is set."""
         assert (await client.put("/faults", json=faults)).status_code == 422
-        assert (await self.ask(client)).status_code == 200
+        assert (await self.get_forecast(client)).status_code == 200
 
 
-class TestCalls:
-    async def test_they_are_counted_with_their_places_until_reset(self, client: httpx.AsyncClient) -> None:
+class TestCallCounts:
+    async def test_counted_until_reset(self, client: httpx.AsyncClient) -> None:
+        """Calls for forecasts, their places and the failures are counted until a DELETE; other calls are not."""
         await client.get("/v1/forecast", params=ZURICH)
         await client.get("/v1/forecast", params={"latitude": "1,2", "longitude": "1,2"})
         await client.put("/faults", json={"status": 503})

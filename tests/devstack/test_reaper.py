@@ -1,4 +1,4 @@
-"""Which processes belong to a folder, and what happens to them."""
+"""Which processes belong to a folder, how they are signalled and killed, and the lock on a folder."""
 
 import fcntl
 import os
@@ -23,7 +23,7 @@ Started = Callable[[subprocess.Popen[bytes]], subprocess.Popen[bytes]]
 
 @pytest.fixture
 def started() -> Iterator[Started]:
-    """Take a process that was started for the test, and end it with the test."""
+    """A function that takes a process and kills it at the end of the test."""
     with ExitStack() as stack:
 
         def started(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
@@ -41,148 +41,177 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-class TestBelonging:
-    def test_a_process_that_works_inside_belongs(self, folder: Path, started: Started) -> None:
+class TestFindProcesses:
+    def test_working_directory_inside(self, folder: Path, started: Started) -> None:
+        """A process whose working directory is inside the folder belongs to it."""
         process = started(start(cwd=folder / "redis"))
-        assert reaper.belonging(folder) == [process.pid]
 
-    def test_a_process_with_the_marker_belongs_wherever_it_works(self, folder: Path, started: Started) -> None:
+        assert reaper.find_processes(folder) == [process.pid]
+
+    def test_marker_in_environment(self, folder: Path, started: Started) -> None:
+        """A process with the marker belongs to the folder, whatever its working directory."""
         process = started(start(env={reaper.MARKER: str(folder / "rabbitmq")}))
-        assert reaper.belonging(folder) == [process.pid]
 
-    def test_a_process_of_a_folder_with_a_longer_name_does_not(self, folder: Path, started: Started) -> None:
+        assert reaper.find_processes(folder) == [process.pid]
+
+    def test_folder_with_the_same_prefix(self, folder: Path, started: Started) -> None:
+        """A process of a folder whose name only begins with that of this folder does not belong to it."""
         longer = folder.with_name("stack2")
         longer.mkdir()
         started(start(cwd=longer))
         started(start(env={reaper.MARKER: str(longer)}))
-        assert reaper.belonging(folder) == []
 
-    async def test_a_shell_in_a_terminal_that_looks_into_the_folder_does_not(
-        self, folder: Path, started: Started
-    ) -> None:
-        ours, theirs = os.openpty()
-        terminal = os.ttyname(theirs)
+        assert reaper.find_processes(folder) == []
+
+    async def test_shell_in_a_terminal(self, folder: Path, started: Started) -> None:
+        """A shell in a terminal does not belong to its working directory: a person uses it to look around."""
+        controller, terminal = os.openpty()
         # The leader of a session gets the first terminal that it opens.
-        command = f"exec 3<>{terminal}; : > {folder}/ready; exec sleep 60"
+        command = f"exec 3<>{os.ttyname(terminal)}; : > {folder}/ready; exec sleep 60"
         shell = started(start("sh", "-c", command, cwd=folder))
         await wait_until((folder / "ready").exists, "the shell has its terminal")
-        assert reaper.belonging(folder) == []
-        assert alive(shell.pid)
-        os.close(ours)
-        os.close(theirs)
 
-    def test_a_process_that_has_ended_does_not(self, folder: Path, started: Started) -> None:
+        assert reaper.find_processes(folder) == []
+        assert alive(shell.pid)
+        os.close(controller)
+        os.close(terminal)
+
+    def test_zombie(self, folder: Path, started: Started) -> None:
+        """A process that has exited does not belong to the folder, even if its parent has not waited for it."""
         process = started(start(cwd=folder))
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
-        assert reaper.belonging(folder) == []
+
+        assert reaper.find_processes(folder) == []
 
 
-class TestSend:
-    def test_a_process_that_does_not_belong_gets_no_signal(self, folder: Path, started: Started) -> None:
-        stranger = started(start())
-        reaper.send(signal.SIGKILL, stranger.pid, folder)
-        stranger.terminate()
-        assert stranger.wait() == -signal.SIGTERM
+class TestSendSignal:
+    def test_unrelated_process_gets_no_signal(self, folder: Path, started: Started) -> None:
+        """A process that does not belong to the folder gets no signal."""
+        unrelated = started(start())
 
-    def test_no_process_is_no_error(self, folder: Path, started: Started) -> None:
+        reaper.send_signal(signal.SIGKILL, unrelated.pid, folder)
+
+        unrelated.terminate()
+        assert unrelated.wait() == -signal.SIGTERM
+
+    def test_missing_process_is_no_error(self, folder: Path, started: Started) -> None:
+        """A signal to a process that has exited is ignored."""
         process = started(start(cwd=folder))
         process.kill()
         process.wait()
-        reaper.send(signal.SIGKILL, process.pid, folder)
+
+        reaper.send_signal(signal.SIGKILL, process.pid, folder)
 
 
 class TestRemove:
-    def test_the_folder_and_all_that_belongs_to_it_is_gone(self, folder: Path, started: Started) -> None:
-        inside, marked, stranger = (
-            started(start(cwd=folder)),
-            started(start(env={reaper.MARKER: str(folder)})),
-            started(start()),
-        )
+    def test_folder_and_processes_are_gone(self, folder: Path, started: Started) -> None:
+        """The folder is removed and its processes are killed; an unrelated process keeps running."""
+        inside = started(start(cwd=folder))
+        marked = started(start(env={reaper.MARKER: str(folder)}))
+        unrelated = started(start())
+
         reaper.remove(folder)
+
         assert not alive(inside.pid)
         assert not alive(marked.pid)
-        assert alive(stranger.pid)
+        assert alive(unrelated.pid)
         assert not folder.exists()
 
-    def test_a_suspended_process_is_gone_too(self, folder: Path, started: Started) -> None:
+    def test_suspended_process_is_killed(self, folder: Path, started: Started) -> None:
+        """A process that is stopped by SIGSTOP is killed, too."""
         process = started(start(cwd=folder))
         process.send_signal(signal.SIGSTOP)
+
         reaper.remove(folder)
+
         assert not alive(process.pid)
 
-    async def test_one_that_starts_others_all_the_time_does_not_outrun_it(self, folder: Path, started: Started) -> None:
-        breed = "import os, signal\nwhile os.fork() or signal.pause(): pass"
-        last_one_ends, inherited = os.pipe()
+    async def test_forking_process_is_killed(self, folder: Path, started: Started) -> None:
+        """All processes are killed, even if they start new ones all the time."""
+        fork_forever = "import os, signal\nwhile os.fork() or signal.pause(): pass"
+        last_exit, inherited = os.pipe()
         os.set_inheritable(inherited, True)
-        started(start(sys.executable, "-I", "-S", "-c", breed, cwd=folder, pass_fds=[inherited]))
+        started(start(sys.executable, "-I", "-S", "-c", fork_forever, cwd=folder, pass_fds=[inherited]))
         os.close(inherited)
-        await wait_until(lambda: len(reaper.belonging(folder)) > 10, "there are more than ten processes")
+        await wait_until(lambda: len(reaper.find_processes(folder)) > 10, "there are more than ten processes")
+
         reaper.remove(folder)
+
         try:
-            assert select.select([last_one_ends], [], [], TIMEOUT)[0]
-            assert os.read(last_one_ends, 1) == b""  # nobody holds the other end any more
+            assert select.select([last_exit], [], [], TIMEOUT)[0]
+            assert os.read(last_exit, 1) == b""  # end of file: no process has the other end open
         finally:
             reaper.kill(folder)
-            os.close(last_one_ends)
+            os.close(last_exit)
 
     @pytest.mark.parametrize("sign", ["", "-"])
-    def test_the_shared_memory_of_a_killed_postgresql_is_gone(self, folder: Path, started: Started, sign: str) -> None:
+    def test_shared_memory_is_removed(self, folder: Path, started: Started, sign: str) -> None:
+        """The shared memory of the process in `postmaster.pid` is removed, also with the minus sign of initdb."""
         data = folder / "postgresql" / "data"
         data.mkdir(parents=True)
-        make_and_end = "import ctypes; assert ctypes.CDLL(None).shmget(0, 56, 0o600) >= 0"
-        maker = started(start(sys.executable, "-I", "-S", "-c", make_and_end))
-        assert maker.wait() == 0
-        assert shared_memory_of({maker.pid})
-        (data / "postmaster.pid").write_text(f"{sign}{maker.pid}\n{data}\n")
-        reaper.remove(folder)
-        assert not shared_memory_of({maker.pid})
+        create_and_exit = "import ctypes; assert ctypes.CDLL(None).shmget(0, 56, 0o600) >= 0"
+        creator = started(start(sys.executable, "-I", "-S", "-c", create_and_exit))
+        assert creator.wait() == 0
+        assert shared_memory_of({creator.pid})
+        (data / "postmaster.pid").write_text(f"{sign}{creator.pid}\n{data}\n")
 
-    def test_a_folder_that_is_gone_is_no_error(self, folder: Path) -> None:
-        reaper.remove(folder)
         reaper.remove(folder)
 
+        assert not shared_memory_of({creator.pid})
 
-class TestOwned:
-    def test_one_owns_it_and_no_other(self, folder: Path) -> None:
-        with reaper.owned(folder, wait=False) as ours, reaper.owned(folder, wait=False) as theirs:
-            assert (ours, theirs) == (True, False)
+    def test_missing_folder_is_no_error(self, folder: Path) -> None:
+        """A folder that does not exist is no error."""
+        reaper.remove(folder)
 
-    def test_it_is_free_again_afterwards(self, folder: Path) -> None:
-        with reaper.owned(folder, wait=False):
+        reaper.remove(folder)
+
+
+class TestLockFolder:
+    def test_second_lock_fails(self, folder: Path) -> None:
+        """Only one of two owners gets the lock."""
+        with reaper.lock_folder(folder, wait=False) as first, reaper.lock_folder(folder, wait=False) as second:
+            assert (first, second) == (True, False)
+
+    def test_lock_is_released(self, folder: Path) -> None:
+        """After the block, the folder can be locked again."""
+        with reaper.lock_folder(folder, wait=False):
             pass
-        with reaper.owned(folder, wait=False) as ours:
-            assert ours
 
-    def test_nobody_owns_what_was_removed_while_they_waited(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        waits = threading.Event()
+        with reaper.lock_folder(folder, wait=False) as locked:
+            assert locked
+
+    def test_folder_removed_while_waiting(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If the folder is removed while a second owner waits for the lock, that owner does not get it."""
+        waiting = threading.Event()
         flock = fcntl.flock
 
-        def wait_for_lock(handle: int, operation: int) -> None:
+        def flock_and_signal(descriptor: int, operation: int) -> None:
             if operation == fcntl.LOCK_EX:
-                waits.set()
-            flock(handle, operation)
+                waiting.set()
+            flock(descriptor, operation)
 
-        def own() -> bool:
-            with reaper.owned(folder, wait=True) as ours:
-                return ours
+        def wait_for_lock() -> bool:
+            with reaper.lock_folder(folder, wait=True) as locked:
+                return locked
 
-        monkeypatch.setattr(fcntl, "flock", wait_for_lock)
+        monkeypatch.setattr(fcntl, "flock", flock_and_signal)
         with ThreadPoolExecutor() as pool:
-            with reaper.owned(folder, wait=False):
-                owned = pool.submit(own)
-                assert waits.wait(timeout=TIMEOUT)
+            with reaper.lock_folder(folder, wait=False):
+                locked = pool.submit(wait_for_lock)
+                assert waiting.wait(timeout=TIMEOUT)
                 reaper.remove(folder)
-            assert owned.result() is False
+            assert locked.result() is False
 
-    def test_nobody_owns_what_is_not_there(self, folder: Path) -> None:
-        with reaper.owned(folder / "gone", wait=True) as ours:
-            assert not ours
+    def test_missing_folder(self, folder: Path) -> None:
+        """A folder that does not exist cannot be locked."""
+        with reaper.lock_folder(folder / "gone", wait=True) as locked:
+            assert not locked
 
-    def test_nobody_owns_a_link_to_it(self, folder: Path) -> None:
+    def test_symbolic_link(self, folder: Path) -> None:
+        """A symbolic link to a folder cannot be locked."""
         link = folder.with_name("link")
         link.symlink_to(folder)
-        with reaper.owned(link, wait=True) as ours:
-            assert not ours
+
+        with reaper.lock_folder(link, wait=True) as locked:
+            assert not locked

@@ -10,7 +10,7 @@ import redis.asyncio as redis
 from gateway.devstack.open_meteo import Faults
 from gateway.devstack.server import Server
 from gateway.devstack.stack import Devstack
-from gateway.devstack.weather import Weather
+from gateway.devstack.weather import WeatherServer
 from gateway.settings import Settings
 from tests.end_to_end.conftest import BRIEF_TIMEOUT, LATE
 from tests.end_to_end.harness import ZURICH, Running, forget, running
@@ -145,7 +145,7 @@ WEATHER_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", WEATHER_FAULTS)
-async def test_failed_weather_response(settings: Settings, weather: Weather, fault: str) -> None:
+async def test_failed_weather_response(settings: Settings, weather: WeatherServer, fault: str) -> None:
     """Without a valid forecast, only the weather and the outlook are missing; with the next one the brief is complete."""
     faults, reason = WEATHER_FAULTS[fault]
     async with running(settings.model_copy(update={"brief_timeout": BRIEF_TIMEOUT})) as gateway:

@@ -60,5 +60,5 @@ async def test_a_gateway_of_a_test_belongs_to_the_stack(start: Start, devstack_f
 
     # Between its old program and its new one a process has no environment, for a moment.
     await wait_until(
-        lambda: process.pid in reaper.belonging(devstack_folder), "the process is found by the folder of the stack"
+        lambda: process.pid in reaper.find_processes(devstack_folder), "the process is found by the folder of the stack"
     )

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 from gateway.devstack.open_meteo import Faults
 from gateway.devstack.stack import Devstack
-from gateway.devstack.weather import Weather
+from gateway.devstack.weather import WeatherServer
 from gateway.settings import DatabaseSettings, RedisSettings, Settings
 from tests.end_to_end.conftest import LATE
 from tests.end_to_end.harness import ZURICH, Running, running
@@ -153,7 +153,7 @@ async def test_briefs_without_database(gateway_with_deadline: Running, servers: 
     assert (await gateway.client.get("/v1/briefs", params={"place": PLACES})).status_code == 200
 
 
-async def test_briefs_without_weather(gateway: Running, weather: Weather) -> None:
+async def test_briefs_without_weather(gateway: Running, weather: WeatherServer) -> None:
     """If upstream fails, it is called once for each place, and the headers have the missing sections with their reasons."""
     await weather.set_faults(Faults(status=500))
     response = await gateway.client.get("/v1/briefs", params={"place": PLACES})
@@ -178,7 +178,7 @@ async def test_locked_observations(gateway_with_deadline: Running, servers: Devs
 
 
 async def test_disconnect_cancels_one_request_only(
-    settings: Settings, weather: Weather, release_forecasts: asyncio.Event
+    settings: Settings, weather: WeatherServer, release_forecasts: asyncio.Event
 ) -> None:
     """If one of two clients that wait for the same forecast disconnects, the other one still receives it."""
     async with running(settings.model_copy(update={"brief_timeout": 3 * TIMEOUT})) as gateway:

@@ -14,9 +14,9 @@ from gateway.briefs.circuit_breaker import FAILURES, PROBE_EVERY
 from gateway.briefs.service import CALL_WITHIN
 from gateway.briefs.weather_cache import FRESH_FOR, WeatherCache
 from gateway.devstack.open_meteo import Faults
-from gateway.devstack.redis import Redis as RedisServer
+from gateway.devstack.redis import RedisServer
 from gateway.devstack.stack import Devstack
-from gateway.devstack.weather import Weather
+from gateway.devstack.weather import WeatherServer
 from gateway.settings import Settings
 from tests.end_to_end.conftest import CALL_TIMEOUT, LATE
 from tests.end_to_end.harness import ZURICH, Running, running
@@ -42,7 +42,7 @@ def no_write_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-async def upstream(weather: Weather) -> Weather:
+async def upstream(weather: WeatherServer) -> WeatherServer:
     """The upstream without faults (see the fixture `weather`), with its calls counted from zero."""
     await weather.reset_calls()
     return weather
@@ -73,7 +73,7 @@ async def age_forecast(redis: Redis, seconds: float) -> None:
     await redis.set(CACHE_KEY, json.dumps(forecast | {"fetched_at": forecast["fetched_at"] - seconds}))
 
 
-async def test_fresh_weather_is_cached(gateway: Running, upstream: Weather, redis: Redis) -> None:
+async def test_fresh_weather_is_cached(gateway: Running, upstream: WeatherServer, redis: Redis) -> None:
     """Within a minute, a second brief has the cached weather, and upstream is not called again."""
     first = await request_weather(gateway)
     await cached_forecast(redis)
@@ -97,7 +97,7 @@ async def test_forecast_is_cached_for_a_day(gateway: Running, redis: Redis) -> N
 
 
 async def test_one_request_revalidates(
-    gateway: Running, upstream: Weather, redis: Redis, release_forecasts: asyncio.Event
+    gateway: Running, upstream: WeatherServer, redis: Redis, release_forecasts: asyncio.Event
 ) -> None:
     """After a minute, one request waits for a new forecast; the others receive the stale one without waiting."""
     release_forecasts.set()
@@ -122,7 +122,7 @@ async def test_one_request_revalidates(
     assert (await upstream.calls()).calls == 2
 
 
-async def test_concurrent_requests_share_a_call(gateway: Running, upstream: Weather) -> None:
+async def test_concurrent_requests_share_a_call(gateway: Running, upstream: WeatherServer) -> None:
     """50 concurrent requests for the weather of one place cause one call of upstream."""
     await upstream.set_faults(Faults(latency_s=1))
     sections = await asyncio.gather(*(request_weather(gateway) for _ in range(50)))
@@ -140,7 +140,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_stale_weather_if_upstream_fails(
-    gateway_with_deadline: Running, upstream: Weather, redis: Redis, fault: str
+    gateway_with_deadline: Running, upstream: WeatherServer, redis: Redis, fault: str
 ) -> None:
     """If upstream fails or is slow, weather and outlook are stale by the deadline, with their age and the reason."""
     gateway = gateway_with_deadline
@@ -161,7 +161,7 @@ async def test_stale_weather_if_upstream_fails(
     assert outlook["age_s"] >= 80_000
 
 
-async def test_forecast_expires_after_a_day(gateway: Running, upstream: Weather, redis: Redis) -> None:
+async def test_forecast_expires_after_a_day(gateway: Running, upstream: WeatherServer, redis: Redis) -> None:
     """A forecast that is older than a day is not used, also if upstream fails."""
     await request_weather(gateway)
     await age_forecast(redis, DAY + 1)
@@ -192,7 +192,7 @@ INVALID: dict[str, Callable[[dict[str, Any]], bytes]] = {
 
 @pytest.mark.parametrize("content", INVALID)
 async def test_invalid_forecast_is_a_cache_miss(
-    gateway: Running, upstream: Weather, redis: Redis, content: str
+    gateway: Running, upstream: WeatherServer, redis: Redis, content: str
 ) -> None:
     """Content of the cache that is not a valid forecast is ignored, and upstream is called."""
     await request_weather(gateway)
@@ -205,7 +205,7 @@ async def test_invalid_forecast_is_a_cache_miss(
     assert (await upstream.calls()).calls == 2
 
 
-async def test_key_of_another_type_is_a_cache_miss(gateway: Running, upstream: Weather, redis: Redis) -> None:
+async def test_key_of_another_type_is_a_cache_miss(gateway: Running, upstream: WeatherServer, redis: Redis) -> None:
     """If the key of the cached forecast has a list, it is ignored, and upstream is called."""
     await request_weather(gateway)
     await cached_forecast(redis)
@@ -246,14 +246,14 @@ async def test_weather_without_redis(
     assert elapsed < LATE
 
 
-async def open_circuit(gateway: Running, upstream: Weather) -> None:
+async def open_circuit(gateway: Running, upstream: WeatherServer) -> None:
     """Let upstream fail until the circuit breaker is open."""
     await upstream.set_faults(Faults(status=500))
     for _ in range(FAILURES):
         assert (await request_weather(gateway))["reason"] == "error"
 
 
-async def wait_for_probes(upstream: Weather, count: int) -> None:
+async def wait_for_probes(upstream: WeatherServer, count: int) -> None:
     """Wait until the circuit breaker has probed upstream again."""
     calls = (await upstream.calls()).calls
 
@@ -263,7 +263,7 @@ async def wait_for_probes(upstream: Weather, count: int) -> None:
     await wait_until(is_probed, f"upstream is probed {count} times")
 
 
-async def test_open_circuit_only_probes(gateway: Running, upstream: Weather) -> None:
+async def test_open_circuit_only_probes(gateway: Running, upstream: WeatherServer) -> None:
     """After several failures, no brief calls upstream; the circuit breaker probes it in the background."""
     await open_circuit(gateway, upstream)
     started_at = time.monotonic()
@@ -277,7 +277,7 @@ async def test_open_circuit_only_probes(gateway: Running, upstream: Weather) -> 
     await wait_for_probes(upstream, 2)
 
 
-async def test_successful_probe_closes_the_circuit(gateway: Running, upstream: Weather) -> None:
+async def test_successful_probe_closes_the_circuit(gateway: Running, upstream: WeatherServer) -> None:
     """The first probe that succeeds closes the circuit breaker, and the next brief calls upstream."""
     await open_circuit(gateway, upstream)
     await wait_for_probes(upstream, 2)
@@ -297,7 +297,7 @@ def test_circuit_closes_within_two_seconds() -> None:
     assert CALL_WITHIN + PROBE_EVERY < 2
 
 
-async def test_open_circuit_fails_fast(settings: Settings, upstream: Weather) -> None:
+async def test_open_circuit_fails_fast(settings: Settings, upstream: WeatherServer) -> None:
     """While the circuit breaker is open, briefs do not wait for an upstream that does not respond.
 
     Without it, each of the ten briefs would wait until its deadline.
@@ -320,7 +320,7 @@ async def test_open_circuit_fails_fast(settings: Settings, upstream: Weather) ->
 
 
 async def test_queued_calls_are_not_failures(
-    settings: Settings, upstream: Weather, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, upstream: WeatherServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call that waits for its turn in the gateway is not a failure of upstream, and does not open the circuit breaker.
 
@@ -346,7 +346,7 @@ async def test_queued_calls_are_not_failures(
         await wait_until(all_are_complete, "all briefs are complete")
 
 
-async def test_unavailable_upstream_is_retried(gateway: Running, upstream: Weather) -> None:
+async def test_unavailable_upstream_is_retried(gateway: Running, upstream: WeatherServer) -> None:
     """A call that fails with 503 is retried: proxies respond with it while the server behind them restarts."""
     await upstream.set_faults(Faults(status=503, fail_rate=0.5))
     for place in PLACES:
@@ -355,7 +355,7 @@ async def test_unavailable_upstream_is_retried(gateway: Running, upstream: Weath
 
 
 async def test_response_does_not_wait_for_the_cache(
-    gateway: Running, upstream: Weather, monkeypatch: pytest.MonkeyPatch
+    gateway: Running, upstream: WeatherServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The response does not wait for the write to Redis; requests during the write share the forecast that was fetched."""
     writing = asyncio.Event()

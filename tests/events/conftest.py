@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 import pytest
 from aio_pika.abc import AbstractChannel
 
-from gateway.devstack.rabbitmq import RabbitMQ as Server
+from gateway.devstack.rabbitmq import RabbitMQServer
 from gateway.events.channels import open_channel
 from gateway.resources.rabbitmq import RabbitMQ, RabbitMQConnection
 from gateway.settings import RabbitMQSettings
 
 
 @pytest.fixture
-async def vhost(rabbitmq_server: Server) -> AsyncIterator[str]:
+async def vhost(rabbitmq_server: RabbitMQServer) -> AsyncIterator[str]:
     """The URL of a virtual host of this test's own."""
     name = f"test-{secrets.token_hex(4)}"
     yield await rabbitmq_server.add_vhost(name)

@@ -12,7 +12,7 @@ from aio_pika import Message
 from aio_pika.abc import AbstractChannel, AbstractExchange
 from aio_pika.exceptions import ChannelNotFoundEntity
 
-from gateway.devstack.rabbitmq import RabbitMQ as Server
+from gateway.devstack.rabbitmq import RabbitMQServer
 from gateway.events.channels import open_channel
 from gateway.events.consumer import Consumer, HandlerError
 from gateway.events.messages import ObservationRef, ObservationReported, encode
@@ -176,32 +176,32 @@ async def _settled(rabbitmq: RabbitMQ) -> None:
     await wait_until(it_is, "it is in a queue")
 
 
-Trouble = Callable[[RabbitMQ, Server, AbstractChannel], Awaitable[None]]
+Trouble = Callable[[RabbitMQ, RabbitMQServer, AbstractChannel], Awaitable[None]]
 
 
-async def is_killed(_rabbitmq: RabbitMQ, server: Server, _channel: AbstractChannel) -> None:
+async def is_killed(_rabbitmq: RabbitMQ, server: RabbitMQServer, _channel: AbstractChannel) -> None:
     await server.sync()
     server.kill()
     await server.start()
 
 
-async def is_restarted(_rabbitmq: RabbitMQ, server: Server, _channel: AbstractChannel) -> None:
+async def is_restarted(_rabbitmq: RabbitMQ, server: RabbitMQServer, _channel: AbstractChannel) -> None:
     await server.restart()
 
 
-async def stalls(rabbitmq: RabbitMQ, server: Server, _channel: AbstractChannel) -> None:
+async def stalls(rabbitmq: RabbitMQ, server: RabbitMQServer, _channel: AbstractChannel) -> None:
     with server.suspended():
         ping = asyncio.create_task(open_channel(rabbitmq.connection, confirms=False))
         await asyncio.wait({ping}, timeout=1)
     await (await ping).close()
 
 
-async def loses_its_queue(rabbitmq: RabbitMQ, _server: Server, channel: AbstractChannel) -> None:
+async def loses_its_queue(rabbitmq: RabbitMQ, _server: RabbitMQServer, channel: AbstractChannel) -> None:
     await channel.queue_delete(OBSERVATIONS.name)
     await _declared_again(rabbitmq)
 
 
-async def loses_everything(rabbitmq: RabbitMQ, _server: Server, channel: AbstractChannel) -> None:
+async def loses_everything(rabbitmq: RabbitMQ, _server: RabbitMQServer, channel: AbstractChannel) -> None:
     for exchange in (EXCHANGE, DEAD_LETTERS):
         await channel.exchange_delete(exchange)
     for queue in (DEAD_LETTERS, OBSERVATIONS.name):
@@ -226,7 +226,7 @@ async def _declared_again(rabbitmq: RabbitMQ) -> None:
     await wait_until(it_is, "the queue is there again")
 
 
-async def loses_the_connection(rabbitmq: RabbitMQ, _server: Server, _channel: AbstractChannel) -> None:
+async def loses_the_connection(rabbitmq: RabbitMQ, _server: RabbitMQServer, _channel: AbstractChannel) -> None:
     transport = rabbitmq.connection.transport
     assert transport is not None
     await transport.connection.close(asyncio.CancelledError())  # as the library does when the heartbeat is lost
@@ -236,7 +236,7 @@ async def loses_the_connection(rabbitmq: RabbitMQ, _server: Server, _channel: Ab
     "trouble", [is_killed, is_restarted, stalls, loses_its_queue, loses_everything, loses_the_connection]
 )
 async def test_it_consumes_again_when_the_broker(
-    rabbitmq: RabbitMQ, rabbitmq_server: Server, channel: AbstractChannel, trouble: Trouble
+    rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer, channel: AbstractChannel, trouble: Trouble
 ) -> None:
     handler = Handler()
     async with consumer_of(rabbitmq, handler).open():
@@ -257,7 +257,7 @@ async def test_it_consumes_again_when_the_broker(
 
 
 async def test_what_was_being_handled_when_the_channel_was_lost_comes_again(
-    rabbitmq: RabbitMQ, rabbitmq_server: Server
+    rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer
 ) -> None:
     begun: Counter[UUID] = Counter()
 

@@ -8,7 +8,7 @@ import aiormq
 import pytest
 from aio_pika.abc import AbstractChannel
 
-from gateway.devstack.rabbitmq import RabbitMQ as Server
+from gateway.devstack.rabbitmq import RabbitMQServer
 from gateway.events.publisher import Publisher, PublishError
 from gateway.events.topology import DEAD_LETTERS, EXCHANGE, OBSERVATIONS, VIEWS, Queue, declare
 from gateway.resources.rabbitmq import RabbitMQ
@@ -89,7 +89,9 @@ async def test_what_no_queue_takes_is_not_published(rabbitmq: RabbitMQ) -> None:
     await publish(publisher)
 
 
-async def test_a_broker_that_stalls_costs_the_deadline_and_no_more(rabbitmq: RabbitMQ, rabbitmq_server: Server) -> None:
+async def test_a_broker_that_stalls_costs_the_deadline_and_no_more(
+    rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer
+) -> None:
     publisher = Publisher(rabbitmq.connection)
     await publish(publisher)
     with rabbitmq_server.suspended():
@@ -100,7 +102,7 @@ async def test_a_broker_that_stalls_costs_the_deadline_and_no_more(rabbitmq: Rab
     await publish_again(publisher)
 
 
-async def test_a_broker_that_is_away_is_known_at_once(rabbitmq: RabbitMQ, rabbitmq_server: Server) -> None:
+async def test_a_broker_that_is_away_is_known_at_once(rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer) -> None:
     publisher = Publisher(rabbitmq.connection)
     await publish(publisher)
     rabbitmq_server.kill()
@@ -130,7 +132,7 @@ async def test_what_was_deleted_meanwhile_is_declared_again(rabbitmq: RabbitMQ, 
     assert await depth(channel, OBSERVATIONS.name) == 2
 
 
-async def test_a_lost_heartbeat_is_no_cancellation(rabbitmq: RabbitMQ, rabbitmq_server: Server) -> None:
+async def test_a_lost_heartbeat_is_no_cancellation(rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer) -> None:
     """aio-pika cancels what waits for a confirmation then: tests/pitfalls/test_aio_pika_lost_heartbeat.py."""
     publisher = Publisher(rabbitmq.connection)
     await publish(publisher)
@@ -147,7 +149,7 @@ async def test_a_lost_heartbeat_is_no_cancellation(rabbitmq: RabbitMQ, rabbitmq_
     assert isinstance(publishing.exception(), PublishError)
 
 
-async def test_a_true_cancellation_passes(rabbitmq: RabbitMQ, rabbitmq_server: Server) -> None:
+async def test_a_true_cancellation_passes(rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer) -> None:
     publisher = Publisher(rabbitmq.connection)
     await publish(publisher)
     with rabbitmq_server.suspended():

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from faultlab.__main__ import _null_stream, main
-from gateway.devstack.postgresql import PostgreSQL
-from gateway.devstack.rabbitmq import RabbitMQ
-from gateway.devstack.redis import Redis
+from gateway.devstack.postgresql import PostgreSQLServer
+from gateway.devstack.rabbitmq import RabbitMQServer
+from gateway.devstack.redis import RedisServer
 from tests.faultlab.cli_result import Check, CliResult
 
 
@@ -46,7 +46,10 @@ def check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.fixture
 def urls(
-    monkeypatch: pytest.MonkeyPatch, postgresql_server: PostgreSQL, redis_server: Redis, rabbitmq_server: RabbitMQ
+    monkeypatch: pytest.MonkeyPatch,
+    postgresql_server: PostgreSQLServer,
+    redis_server: RedisServer,
+    rabbitmq_server: RabbitMQServer,
 ) -> dict[str, str]:
     """Return the URLs of the servers, which are also in the environment, where the broken apps read them."""
     found = {

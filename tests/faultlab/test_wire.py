@@ -15,10 +15,10 @@ import redis.asyncio as redis
 
 from faultlab import ResourceSnapshot
 from faultlab.wire import GARBAGE, Closed, Opened, Proxy, WireFault, WireLog
-from gateway.devstack.postgresql import PostgreSQL
-from gateway.devstack.rabbitmq import RabbitMQ
-from gateway.devstack.redis import Redis
-from gateway.devstack.weather import Weather
+from gateway.devstack.postgresql import PostgreSQLServer
+from gateway.devstack.rabbitmq import RabbitMQServer
+from gateway.devstack.redis import RedisServer
+from gateway.devstack.weather import WeatherServer
 from tests.support.waiting import wait_until
 
 PING = b"*1\r\n$4\r\nPING\r\n"
@@ -436,7 +436,7 @@ async def test_exit_closes_everything() -> None:
 # Real clients and real servers
 
 
-async def test_postgresql_messages_are_named(postgresql_server: PostgreSQL) -> None:
+async def test_postgresql_messages_are_named(postgresql_server: PostgreSQLServer) -> None:
     """The messages of a connection by asyncpg have the names of PostgreSQL's documentation."""
     async with Proxy("database", "postgresql", "127.0.0.1", postgresql_server.port, log=(log := WireLog())) as proxy:
         url = postgresql_server.url.replace("+asyncpg", "").replace(f":{postgresql_server.port}/", f":{proxy.port}/")
@@ -466,7 +466,7 @@ async def test_postgresql_messages_are_named(postgresql_server: PostgreSQL) -> N
     assert records == ["database 1 closed by the server after Terminate"], "asyncpg waits for the server to close"
 
 
-async def test_redis_messages_are_named(redis_server: Redis) -> None:
+async def test_redis_messages_are_named(redis_server: RedisServer) -> None:
     """The messages of a connection by redis-py are named after their commands."""
     async with Proxy("redis", "redis", "127.0.0.1", redis_server.port, log=(log := WireLog())) as proxy:
         url = redis_server.url.replace(f":{redis_server.port}/", f":{proxy.port}/")
@@ -481,7 +481,7 @@ async def test_redis_messages_are_named(redis_server: Redis) -> None:
     assert records == ["redis 1 closed by the client after PING"]
 
 
-async def test_amqp_messages_are_named(rabbitmq_server: RabbitMQ) -> None:
+async def test_amqp_messages_are_named(rabbitmq_server: RabbitMQServer) -> None:
     """The messages of a connection by aio-pika have the names of the AMQP specification."""
     async with Proxy("rabbitmq", "amqp", "127.0.0.1", rabbitmq_server.port, log=(log := WireLog())) as proxy:
         url = rabbitmq_server.url.replace(f":{rabbitmq_server.port}/", f":{proxy.port}/")
@@ -513,7 +513,7 @@ async def test_amqp_messages_are_named(rabbitmq_server: RabbitMQ) -> None:
     assert records == ["rabbitmq 1 closed by the client after Connection.Close"]
 
 
-async def test_http_messages_are_named(weather_server: Weather) -> None:
+async def test_http_messages_are_named(weather_server: WeatherServer) -> None:
     """The messages of two requests by httpx are heads and bodies."""
     async with Proxy("weather", "http", "127.0.0.1", weather_server.port, log=(log := WireLog())) as proxy:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{proxy.port}", verify=False) as client:  # noqa: S501 - no TLS

@@ -37,7 +37,7 @@ async def no_broker_leaks(servers: Devstack) -> AsyncIterator[None]:
     yield
 
     async def lists_nothing() -> bool:
-        return not any((await servers.rabbitmq.census()).values())
+        return not any((await servers.rabbitmq.list_client_objects()).values())
 
     await wait_until(lists_nothing, "RabbitMQ lists no connection, channel or consumer")
 

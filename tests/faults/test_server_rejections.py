@@ -14,8 +14,8 @@ from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, ChannelNotF
 from redis.asyncio import Redis as RedisClient
 from redis.exceptions import ReadOnlyError
 
-from gateway.devstack.postgresql import PostgreSQL
-from gateway.devstack.redis import Redis
+from gateway.devstack.postgresql import PostgreSQLServer
+from gateway.devstack.redis import RedisServer
 from gateway.lifecycle import StartTimeoutError
 from gateway.resources.base import PermanentError
 from gateway.schema.migrate import migrate
@@ -111,7 +111,7 @@ async def start_during(
     return await starting
 
 
-async def assert_disconnected(server: PostgreSQL | Redis, instance: str) -> None:
+async def assert_disconnected(server: PostgreSQLServer | RedisServer, instance: str) -> None:
     """A server of the tests' own has no connection of the instance left."""
 
     async def disconnected() -> bool:
@@ -120,7 +120,7 @@ async def assert_disconnected(server: PostgreSQL | Redis, instance: str) -> None
     await wait_until(disconnected, f"{server.name} has no connection of {instance}")
 
 
-class SmallPostgreSQL(PostgreSQL):
+class SmallPostgreSQL(PostgreSQLServer):
     """A PostgreSQL with few connections, which can be kept in its recovery."""
 
     def command(self) -> list[str]:
@@ -160,7 +160,7 @@ async def small_postgresql(devstack_folder: Path) -> AsyncIterator[SmallPostgreS
 
 
 @asynccontextmanager
-async def shutting_down(server: PostgreSQL) -> AsyncIterator[None]:
+async def shutting_down(server: PostgreSQLServer) -> AsyncIterator[None]:
     """Inside the block, the server shuts down: it waits for one open connection and rejects new ones."""
 
     async def rejects() -> bool:
@@ -224,7 +224,7 @@ class TestPostgreSQL:
         assert await lab.leaks() == []
 
 
-class SlowRedis(Redis):
+class SlowRedis(RedisServer):
     """A Redis that takes 20 ms to load a key, and answers in between."""
 
     def command(self) -> list[str]:
@@ -323,7 +323,7 @@ class TestRabbitMQ:
 
     async def test_blocked_publishers(self, lab: FaultLab) -> None:
         """A broker that blocks publishers (memory alarm) fails no startup, and a blocked publish delays no teardown."""
-        async with lab.servers.rabbitmq.alarmed():
+        async with lab.servers.rabbitmq.memory_alarm():
             async with lab.running() as run:
                 exchange = run.services.rabbitmq.channel.default_exchange
                 publishing = asyncio.create_task(exchange.publish(Message(b"x"), "nowhere"))

@@ -12,7 +12,7 @@ import pytest
 
 from faultlab.wire import Closed, ClosedBy, WireFault
 from gateway.devstack.open_meteo import Faults
-from gateway.devstack.weather import Weather
+from gateway.devstack.weather import WeatherServer
 from gateway.lifecycle import EventType, StartTimeoutError
 from gateway.lifecycle.entry import ABORT_GRACE
 from tests.end_to_end.harness import ZURICH, forget
@@ -226,7 +226,7 @@ async def test_stop_with_wire_fault(
 @pytest.mark.entry("http")
 @each_fault
 async def test_request_in_flight_with_wire_fault(
-    lab: FaultLab, proxies: ProxiedServers, weather: Weather, fault: WireFault
+    lab: FaultLab, proxies: ProxiedServers, weather: WeatherServer, fault: WireFault
 ) -> None:
     """When the connection of a call to the upstream breaks, the teardown that follows releases everything and nothing leaks."""
     await forget(lab.servers)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.devstack.postgresql import PostgreSQL
+from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.places.seed import SHIPPED_TABLE, load, read
 from gateway.resources.database import DatabaseEngine
 from gateway.schema.migrate import migrate
@@ -20,7 +20,7 @@ PLACES = list(read(SHIPPED_TABLE))[:3]
 
 
 @pytest.fixture(scope="session")
-async def written_template(postgresql_server: PostgreSQL) -> str:
+async def written_template(postgresql_server: PostgreSQLServer) -> str:
     """The name of a migrated database with three places; a copy takes a fifth of the time."""
     name = f"written_{secrets.token_hex(4)}"
     url = await postgresql_server.create_database(name)
@@ -31,7 +31,7 @@ async def written_template(postgresql_server: PostgreSQL) -> str:
 
 
 @pytest.fixture
-async def written_database(postgresql_server: PostgreSQL, written_template: str) -> str:
+async def written_database(postgresql_server: PostgreSQLServer, written_template: str) -> str:
     """The URL of a database of this test's own, with three places."""
     return await postgresql_server.create_database(f"written_{secrets.token_hex(4)}", template=written_template)
 

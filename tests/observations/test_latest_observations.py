@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.devstack.postgresql import PostgreSQL
+from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.observations.queries import _LATEST, Observation, latest_observations
 from gateway.places.seed import SHIPPED_TABLE, load, read
 from gateway.schema.migrate import migrate
@@ -20,7 +20,7 @@ HERE, THERE, NOWHERE = (place[0] for place in PLACES)
 
 
 @pytest.fixture(scope="module")
-async def database(postgresql_server: PostgreSQL) -> str:
+async def database(postgresql_server: PostgreSQLServer) -> str:
     url = await postgresql_server.create_database("observations_read")
     await migrate(url)
     return url

@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 
-from gateway.devstack.postgresql import PostgreSQL
-from gateway.devstack.rabbitmq import RabbitMQ as Server
+from gateway.devstack.postgresql import PostgreSQLServer
+from gateway.devstack.rabbitmq import RabbitMQServer
 from gateway.events.channels import open_channel
 from gateway.events.topology import EXCHANGE, OBSERVATIONS, declare
 from gateway.observations.relay import BATCH, OutboxRelay
@@ -146,7 +146,7 @@ def _count_what_it_publishes(
 
 
 async def test_without_rabbitmq_the_outbox_grows_and_empties_once_it_is_back(
-    database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ, rabbitmq_server: Server
+    database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer
 ) -> None:
     ids = await enqueue(database)
     await emptied(database)
@@ -176,7 +176,7 @@ async def test_a_rabbitmq_that_stalls_makes_it_wait_and_nothing_is_lost(
     database: AsyncEngine,
     relay: OutboxRelay,
     rabbitmq: RabbitMQ,
-    rabbitmq_server: Server,
+    rabbitmq_server: RabbitMQServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("gateway.observations.relay.PUBLISH_WITHIN", 0.3)
@@ -211,7 +211,7 @@ async def test_a_rabbitmq_that_comes_back_empty_has_everything_declared_again(
 
 
 async def test_a_database_that_was_killed_is_worked_in_again_once_it_is_back(
-    database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ, postgresql_server: PostgreSQL
+    database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ, postgresql_server: PostgreSQLServer
 ) -> None:
     await enqueue(database)
     await emptied(database)
@@ -309,8 +309,8 @@ class TestItsEnd:
         database: AsyncEngine,
         rabbitmq: RabbitMQ,
         stalls: str,
-        rabbitmq_server: Server,
-        postgresql_server: PostgreSQL,
+        rabbitmq_server: RabbitMQServer,
+        postgresql_server: PostgreSQLServer,
     ) -> None:
         async with OutboxRelay(database, rabbitmq.connection).open():
             await enqueue(database)

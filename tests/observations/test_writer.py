@@ -9,7 +9,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.devstack.postgresql import PostgreSQL
+from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.events.messages import ObservationReported, decode
 from gateway.observations.queries import Observation
 from gateway.observations.store import (
@@ -171,7 +171,7 @@ class TestWhoeverReports:
         assert await counts(database) == (0, 0)
 
     async def test_is_told_that_it_may_be_stored_while_the_database_is_away(
-        self, database: AsyncEngine, postgresql_server: PostgreSQL
+        self, database: AsyncEngine, postgresql_server: PostgreSQLServer
     ) -> None:
         reports = ObservationWriter(database, on_stored=lambda: None)
         async with reports.open():

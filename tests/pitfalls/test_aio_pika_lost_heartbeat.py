@@ -9,7 +9,7 @@ import aiormq
 import pytest
 from aio_pika.abc import AbstractExchange
 
-from gateway.devstack.rabbitmq import RabbitMQ
+from gateway.devstack.rabbitmq import RabbitMQServer
 
 
 async def broken(exchange: AbstractExchange) -> str:
@@ -34,7 +34,7 @@ async def fixed(exchange: AbstractExchange) -> str:
 
 
 @pytest.fixture
-async def exchange(rabbitmq_server: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AbstractExchange]:
+async def exchange(rabbitmq_server: RabbitMQServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AbstractExchange]:
     """An exchange on a connection that is lost after one or two silent seconds; by default that takes three minutes."""
     assert aiormq.Connection.HEARTBEAT_GRACE_MULTIPLIER == 3
     monkeypatch.setattr(aiormq.Connection, "HEARTBEAT_GRACE_MULTIPLIER", 0.5)
@@ -43,7 +43,7 @@ async def exchange(rabbitmq_server: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -
 
 
 async def publish_to_suspended_server(
-    publish: Callable[[AbstractExchange], Awaitable[str]], exchange: AbstractExchange, server: RabbitMQ
+    publish: Callable[[AbstractExchange], Awaitable[str]], exchange: AbstractExchange, server: RabbitMQServer
 ) -> "asyncio.Task[str]":
     """Publish while the server is suspended. Return the task once it is done."""
     with server.suspended():
@@ -54,7 +54,7 @@ async def publish_to_suspended_server(
     return publishing
 
 
-async def test_lost_heartbeat_cancels_publish(exchange: AbstractExchange, rabbitmq_server: RabbitMQ) -> None:
+async def test_lost_heartbeat_cancels_publish(exchange: AbstractExchange, rabbitmq_server: RabbitMQServer) -> None:
     """The task ends as cancelled, although `cancel()` was not called, after the multiple of the heartbeat."""
     started = time.monotonic()
     publishing = await publish_to_suspended_server(broken, exchange, rabbitmq_server)
@@ -64,7 +64,9 @@ async def test_lost_heartbeat_cancels_publish(exchange: AbstractExchange, rabbit
     assert publishing.cancelling() == 0
 
 
-async def test_cancelling_count_reveals_lost_heartbeat(exchange: AbstractExchange, rabbitmq_server: RabbitMQ) -> None:
+async def test_cancelling_count_reveals_lost_heartbeat(
+    exchange: AbstractExchange, rabbitmq_server: RabbitMQServer
+) -> None:
     """A task whose `cancelling()` is 0 was not cancelled: the publish is reported as failed."""
     publishing = await publish_to_suspended_server(fixed, exchange, rabbitmq_server)
 
@@ -72,7 +74,7 @@ async def test_cancelling_count_reveals_lost_heartbeat(exchange: AbstractExchang
     assert publishing.result().startswith("not sent")
 
 
-async def test_real_cancellation_still_propagates(exchange: AbstractExchange, rabbitmq_server: RabbitMQ) -> None:
+async def test_real_cancellation_still_propagates(exchange: AbstractExchange, rabbitmq_server: RabbitMQServer) -> None:
     """The fixed code does not swallow the cancellation of its own task."""
     with rabbitmq_server.suspended():
         publishing = asyncio.create_task(fixed(exchange))

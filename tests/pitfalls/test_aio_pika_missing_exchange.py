@@ -7,7 +7,7 @@ import pytest
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import ChannelInvalidStateError, ChannelNotFoundEntity
 
-from gateway.devstack.rabbitmq import RabbitMQ
+from gateway.devstack.rabbitmq import RabbitMQServer
 from tests.support.waiting import wait_until
 
 QUEUE = "pitfall-missing-exchange"
@@ -34,7 +34,7 @@ async def can_publish(channel: AbstractChannel) -> bool:
     return True
 
 
-async def test_missing_exchange_closes_channel(rabbitmq_server: RabbitMQ) -> None:
+async def test_missing_exchange_closes_channel(rabbitmq_server: RabbitMQServer) -> None:
     """The next publish fails. A robust connection restores the channel after a moment, a plain one never does."""
     url = rabbitmq_server.url
     async with await aio_pika.connect(url) as plain, await aio_pika.connect_robust(url) as robust:
@@ -47,7 +47,7 @@ async def test_missing_exchange_closes_channel(rabbitmq_server: RabbitMQ) -> Non
         assert not await can_publish(plain_channel)
 
 
-async def test_separate_channel_protects_others(rabbitmq_server: RabbitMQ) -> None:
+async def test_separate_channel_protects_others(rabbitmq_server: RabbitMQServer) -> None:
     """A lookup on a channel of its own leaves the publishing channel open."""
     async with await aio_pika.connect_robust(rabbitmq_server.url) as connection:
         channel = await connection.channel()

@@ -8,7 +8,7 @@ from aio_pika import RobustConnection
 from aio_pika.connection import make_url
 
 from faultlab import ResourceSnapshot
-from gateway.devstack.rabbitmq import RabbitMQ
+from gateway.devstack.rabbitmq import RabbitMQServer
 from tests.pitfalls.orphaned_connections import orphaned_connections
 from tests.support.waiting import wait_until
 
@@ -32,7 +32,7 @@ async def fixed(url: str) -> RobustConnection:
 
 
 @pytest.mark.usefixtures("gc_disabled")
-async def test_connects_after_timeout(rabbitmq_server: RabbitMQ) -> None:
+async def test_connects_after_timeout(rabbitmq_server: RabbitMQServer) -> None:
     """When the broker continues, it has a connection that the program has given up."""
     with rabbitmq_server.suspended(), pytest.raises(TimeoutError):
         await broken(f"{rabbitmq_server.url}?name=orphan")
@@ -60,7 +60,7 @@ async def test_orphaned_task_ignores_cancellation(silent_port: int) -> None:
     await connection.close()
 
 
-async def test_connection_made_first_can_be_closed(rabbitmq_server: RabbitMQ) -> None:
+async def test_connection_made_first_can_be_closed(rabbitmq_server: RabbitMQServer) -> None:
     """A program that has the connection object before it connects can close it: no task and no socket is left."""
     before = ResourceSnapshot.take()
     with rabbitmq_server.suspended():

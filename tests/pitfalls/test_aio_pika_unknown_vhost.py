@@ -4,7 +4,7 @@ import aio_pika
 import pytest
 from aio_pika.exceptions import AMQPConnectionError, InvalidFrameError
 
-from gateway.devstack.rabbitmq import RabbitMQ
+from gateway.devstack.rabbitmq import RabbitMQServer
 
 
 async def broken(url: str) -> str:
@@ -29,7 +29,7 @@ async def fixed(url: str) -> str:
     return "connected"
 
 
-async def test_unknown_vhost_is_no_connection_error(rabbitmq_server: RabbitMQ) -> None:
+async def test_unknown_vhost_is_no_connection_error(rabbitmq_server: RabbitMQServer) -> None:
     """An `InvalidFrameError` passes the handler of `AMQPConnectionError`."""
     with pytest.raises(
         InvalidFrameError, match=r"Connection\.OpenOk"
@@ -37,7 +37,7 @@ async def test_unknown_vhost_is_no_connection_error(rabbitmq_server: RabbitMQ) -
         await broken(rabbitmq_server.url_of("nowhere"))
 
 
-async def test_expected_frame_identifies_vhost_error(rabbitmq_server: RabbitMQ) -> None:
+async def test_expected_frame_identifies_vhost_error(rabbitmq_server: RabbitMQServer) -> None:
     """The frame that aiormq expected, `Connection.OpenOk`, identifies the failed step."""
     message = "cannot connect: the virtual host does not exist, or this user may not use it"
     assert await fixed(rabbitmq_server.url_of("nowhere")) == message

@@ -8,7 +8,7 @@ from contextlib import suppress
 import asyncpg
 
 from faultlab import Run, sweep
-from gateway.devstack.postgresql import PostgreSQL
+from gateway.devstack.postgresql import PostgreSQLServer
 
 
 async def broken(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":
@@ -20,7 +20,7 @@ async def fixed(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":
 
 
 def leaks_of(
-    connect: "Callable[[str], Awaitable[asyncpg.Connection[asyncpg.Record]]]", server: PostgreSQL
+    connect: "Callable[[str], Awaitable[asyncpg.Connection[asyncpg.Record]]]", server: PostgreSQLServer
 ) -> list[str]:
     """Cancel the connect at each loop iteration. Return all leaks, including errors that were never retrieved."""
 
@@ -36,7 +36,7 @@ def leaks_of(
     return [line for outcome in sweep(run) for line in outcome.leaked]
 
 
-def test_cancelled_tls_request_leaves_error(postgresql_server: PostgreSQL) -> None:
+def test_cancelled_tls_request_leaves_error(postgresql_server: PostgreSQLServer) -> None:
     """A connect with the default ssl mode leaves `ConnectionError`s that are never retrieved."""
     leaks = leaks_of(broken, postgresql_server)
 
@@ -44,6 +44,6 @@ def test_cancelled_tls_request_leaves_error(postgresql_server: PostgreSQL) -> No
     assert all(line.startswith("Future exception was never retrieved (ConnectionError") for line in leaks)
 
 
-def test_explicit_ssl_mode_leaves_no_error(postgresql_server: PostgreSQL) -> None:
+def test_explicit_ssl_mode_leaves_no_error(postgresql_server: PostgreSQLServer) -> None:
     """A connect with `ssl=False` leaves nothing, at whatever loop iteration it is cancelled."""
     assert leaks_of(fixed, postgresql_server) == []

@@ -6,7 +6,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from gateway.devstack.redis import Redis as RedisServer
+from gateway.devstack.redis import RedisServer
 from tests.support.waiting import wait_until
 
 

@@ -2,7 +2,7 @@
 
 from redis.asyncio import ConnectionPool, Redis
 
-from gateway.devstack.redis import Redis as RedisServer
+from gateway.devstack.redis import RedisServer
 from tests.support.waiting import wait_until
 
 

@@ -5,7 +5,7 @@ import sys
 
 from redis.asyncio import Redis
 
-from gateway.devstack.redis import Redis as RedisServer
+from gateway.devstack.redis import RedisServer
 
 
 def broken(url: str) -> Redis:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from redis.asyncio import ConnectionPool, Redis
 
-from gateway.devstack.redis import Redis as RedisServer
+from gateway.devstack.redis import RedisServer
 
 
 async def broken(url: str) -> Redis:

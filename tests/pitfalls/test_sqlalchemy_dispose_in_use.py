@@ -3,7 +3,7 @@
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from gateway.devstack.postgresql import PostgreSQL
+from gateway.devstack.postgresql import PostgreSQLServer
 
 
 async def broken(engine: AsyncEngine, in_use: AsyncConnection) -> None:
@@ -24,7 +24,7 @@ async def connect(engine: AsyncEngine) -> "tuple[AsyncConnection, asyncpg.Connec
     return connection, raw
 
 
-async def test_connection_in_use_stays_open(postgresql_server: PostgreSQL) -> None:
+async def test_connection_in_use_stays_open(postgresql_server: PostgreSQLServer) -> None:
     """The connection stays open after its close, and a second `dispose()` does not find it."""
     engine = create_async_engine(postgresql_server.url)
     connection, raw = await connect(engine)
@@ -36,7 +36,7 @@ async def test_connection_in_use_stays_open(postgresql_server: PostgreSQL) -> No
     raw.terminate()
 
 
-async def test_dispose_after_last_request(postgresql_server: PostgreSQL) -> None:
+async def test_dispose_after_last_request(postgresql_server: PostgreSQLServer) -> None:
     """If the request ends first, `dispose()` closes its connection."""
     engine = create_async_engine(postgresql_server.url)
     connection, raw = await connect(engine)

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from gateway.devstack.postgresql import PostgreSQL
+from gateway.devstack.postgresql import PostgreSQLServer
 from tests.pitfalls.idle_connections import open_idle_connections
 from tests.support.waiting import wait_until
 
@@ -38,7 +38,7 @@ async def fixed_dispose(engine: AsyncEngine, raw: RawConnections) -> None:
                 connection.terminate()
 
 
-async def test_dispose_timeout_leaves_two_of_three(postgresql_server: PostgreSQL) -> None:
+async def test_dispose_timeout_leaves_two_of_three(postgresql_server: PostgreSQLServer) -> None:
     """With a suspended server, one of three connections is closed. The server has the other two when it continues."""
     engine = create_async_engine(
         postgresql_server.url, connect_args={"server_settings": {"application_name": "left-open"}}
@@ -59,7 +59,7 @@ async def test_dispose_timeout_leaves_two_of_three(postgresql_server: PostgreSQL
         connection.terminate()
 
 
-async def test_tracked_connections_are_terminated(postgresql_server: PostgreSQL) -> None:
+async def test_tracked_connections_are_terminated(postgresql_server: PostgreSQLServer) -> None:
     """A program that keeps track of the raw connections terminates those that `dispose()` has left open."""
     tracked = RawConnections()
     engine = fixed_engine(postgresql_server.url.replace("+asyncpg", "") + "?application_name=tracked", tracked)

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from gateway.devstack.postgresql import PostgreSQL
+from gateway.devstack.postgresql import PostgreSQLServer
 
 
 def broken(url: str) -> AsyncEngine:
@@ -34,7 +34,7 @@ async def connect(engine: AsyncEngine) -> None:
         pass
 
 
-async def test_timeout_does_not_end_pre_ping(postgresql_server: PostgreSQL) -> None:
+async def test_timeout_does_not_end_pre_ping(postgresql_server: PostgreSQLServer) -> None:
     """A second after a checkout with a timeout of 0.2 s began, it still waits for a suspended server."""
     engine = broken(postgresql_server.url)
     await connect(engine)
@@ -48,7 +48,7 @@ async def test_timeout_does_not_end_pre_ping(postgresql_server: PostgreSQL) -> N
     await engine.dispose()
 
 
-async def test_local_check_is_fast_and_finds_closed(postgresql_server: PostgreSQL) -> None:
+async def test_local_check_is_fast_and_finds_closed(postgresql_server: PostgreSQLServer) -> None:
     """A check of the driver's own state needs no server, and replaces a connection that the server has closed."""
     engine = fixed(postgresql_server.url)
     async with engine.connect() as connection:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from gateway.devstack.postgresql import PostgreSQL
+from gateway.devstack.postgresql import PostgreSQLServer
 
 
 async def broken(engine: AsyncEngine, suspend_server: Callable[[], None]) -> None:
@@ -21,7 +21,7 @@ def fixed(url: str) -> AsyncEngine:
     return create_async_engine(url, connect_args={"command_timeout": 0.2})
 
 
-async def test_shield_ignores_timeout_and_cancel(postgresql_server: PostgreSQL) -> None:
+async def test_shield_ignores_timeout_and_cancel(postgresql_server: PostgreSQLServer) -> None:
     """The exit ignores a timeout and a second cancellation until the server continues."""
     engine = create_async_engine(postgresql_server.url)
     try:
@@ -38,7 +38,7 @@ async def test_shield_ignores_timeout_and_cancel(postgresql_server: PostgreSQL) 
     await engine.dispose()
 
 
-async def test_command_timeout_ends_exit(postgresql_server: PostgreSQL) -> None:
+async def test_command_timeout_ends_exit(postgresql_server: PostgreSQLServer) -> None:
     """The `command_timeout` of asyncpg limits the rollback and the close of the exit."""
     engine = fixed(postgresql_server.url)
     try:

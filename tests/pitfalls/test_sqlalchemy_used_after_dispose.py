@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from gateway.devstack.postgresql import PostgreSQL
+from gateway.devstack.postgresql import PostgreSQLServer
 
 
 async def broken(url: str) -> AsyncEngine:
@@ -29,7 +29,7 @@ async def fixed(dsn: str) -> AsyncEngine:
     return engine
 
 
-async def test_disposed_engine_reconnects(postgresql_server: PostgreSQL) -> None:
+async def test_disposed_engine_reconnects(postgresql_server: PostgreSQLServer) -> None:
     """`connect()` on a disposed engine succeeds, and the connection stays open in the pool."""
     engine = await broken(postgresql_server.url + "?ssl=disable")
 
@@ -41,7 +41,7 @@ async def test_disposed_engine_reconnects(postgresql_server: PostgreSQL) -> None
     raw.terminate()
 
 
-async def test_async_creator_can_refuse(postgresql_server: PostgreSQL) -> None:
+async def test_async_creator_can_refuse(postgresql_server: PostgreSQLServer) -> None:
     """An `async_creator` that checks whether the engine is closed raises instead of connecting again."""
     engine = await fixed(postgresql_server.url.replace("+asyncpg", ""))
 

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.devstack.postgresql import PostgreSQL
+from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.places.seed import seed
 from gateway.schema.migrate import migrate
 from gateway.schema.transaction import transaction
 
 
 @pytest.fixture
-async def database(postgresql_server: PostgreSQL) -> str:
+async def database(postgresql_server: PostgreSQLServer) -> str:
     """The URL of a migrated database of this test's own, without places."""
     url = await postgresql_server.create_database(f"places_{secrets.token_hex(4)}")
     await migrate(url)
@@ -21,7 +21,7 @@ async def database(postgresql_server: PostgreSQL) -> str:
 
 
 @pytest.fixture(scope="session")
-async def full_database(postgresql_server: PostgreSQL) -> str:
+async def full_database(postgresql_server: PostgreSQLServer) -> str:
     """The URL of a database with all places that tests share."""
     url = await postgresql_server.create_database("places_full")
     await migrate(url)

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.devstack.postgresql import PostgreSQL
+from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.places.folding import fold
 from gateway.places.queries import get
 from gateway.places.seed import SHIPPED_TABLE, Seeded, load, read, seed
@@ -74,7 +74,7 @@ class TestSeed:
             assert await other.scalar(COUNT) == 0
         assert sorted(task.result().inserted for task in done) == [0, len(SHIPPED)]
 
-    async def test_a_database_that_was_not_migrated_is_told_so(self, postgresql_server: PostgreSQL) -> None:
+    async def test_a_database_that_was_not_migrated_is_told_so(self, postgresql_server: PostgreSQLServer) -> None:
         with pytest.raises(SchemaMismatchError, match="run `gateway migrate`"):
             await seed(await postgresql_server.create_database("places_not_migrated"))
 

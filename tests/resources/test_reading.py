@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 from sqlalchemy import QueuePool, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.devstack.redis import Redis as RedisServer
+from gateway.devstack.redis import RedisServer
 from gateway.devstack.stack import Devstack
 from gateway.resources.database import POOL_SIZE, DatabaseEngine
 from gateway.resources.reading import KEPT, DatabaseReader, RedisReader

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.devstack.redis import Redis as RedisServer
+from gateway.devstack.redis import RedisServer
 from gateway.resources.reading import KEPT
 from gateway.resources.redis import CONNECTIONS, RedisPool
 from gateway.settings import RedisSettings

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, EmulatedDBAPIException
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from gateway.devstack.postgresql import PostgreSQL
+from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.resources.base import PermanentError
 from gateway.resources.database import DatabaseEngine, is_transient, is_unavailable
 from gateway.schema.migrate import migrate
@@ -25,7 +25,7 @@ _OF_NO_PLACE = "INSERT INTO observations (place_id, temperature_c, condition) VA
 
 
 @pytest.fixture(scope="module")
-async def url(postgresql_server: PostgreSQL) -> AsyncIterator[str]:
+async def url(postgresql_server: PostgreSQLServer) -> AsyncIterator[str]:
     """The URL of a migrated database of these tests' own."""
     name = f"transient_{secrets.token_hex(4)}"
     url = await postgresql_server.create_database(name)
@@ -62,7 +62,7 @@ async def _pid(connection: AsyncConnection) -> int:
     return int(await connection.scalar(text("SELECT pg_backend_pid()")) or 0)
 
 
-async def deadlock(database: AsyncEngine, server: PostgreSQL) -> Exception:
+async def deadlock(database: AsyncEngine, server: PostgreSQLServer) -> Exception:
     """Two wait for each other; the server lets one of them fail."""
     del server
 
@@ -79,7 +79,7 @@ async def deadlock(database: AsyncEngine, server: PostgreSQL) -> Exception:
     return error
 
 
-async def not_serializable(database: AsyncEngine, server: PostgreSQL) -> Exception:
+async def not_serializable(database: AsyncEngine, server: PostgreSQLServer) -> Exception:
     """Another one has changed what this one has seen."""
     del server
     await _run(database, "CREATE TABLE numbers (it integer)", "INSERT INTO numbers VALUES (1)")
@@ -89,7 +89,7 @@ async def not_serializable(database: AsyncEngine, server: PostgreSQL) -> Excepti
         return await failure(connection.execute(text("UPDATE numbers SET it = 3")))
 
 
-async def lock_not_had(database: AsyncEngine, server: PostgreSQL) -> Exception:
+async def lock_not_had(database: AsyncEngine, server: PostgreSQLServer) -> Exception:
     """Somebody has locked it, and the server's `lock_timeout` is short."""
     del server
     async with database.begin() as connection:
@@ -97,12 +97,12 @@ async def lock_not_had(database: AsyncEngine, server: PostgreSQL) -> Exception:
         return await failure(_run(database, "SET LOCAL lock_timeout = '10ms'", "SELECT * FROM outbox"))
 
 
-async def too_slow_for_the_server(database: AsyncEngine, server: PostgreSQL) -> Exception:
+async def too_slow_for_the_server(database: AsyncEngine, server: PostgreSQLServer) -> Exception:
     del server
     return await failure(_run(database, "SET LOCAL statement_timeout = '10ms'", "SELECT pg_sleep(60)"))
 
 
-async def _while_it_sleeps(database: AsyncEngine, server: PostgreSQL, function: str) -> Exception:
+async def _while_it_sleeps(database: AsyncEngine, server: PostgreSQLServer, function: str) -> Exception:
     """What comes of a statement to whose backend somebody does that."""
     async with database.connect() as connection, server.superuser() as superuser:
         pid = await _pid(connection)
@@ -122,15 +122,15 @@ async def _sleeps(superuser: "asyncpg.Connection[asyncpg.Record]", pid: int) -> 
     await wait_until(is_asleep, "the statement is under way")
 
 
-async def cancelled(database: AsyncEngine, server: PostgreSQL) -> Exception:
+async def cancelled(database: AsyncEngine, server: PostgreSQLServer) -> Exception:
     return await _while_it_sleeps(database, server, "pg_cancel_backend")
 
 
-async def terminated(database: AsyncEngine, server: PostgreSQL) -> Exception:
+async def terminated(database: AsyncEngine, server: PostgreSQLServer) -> Exception:
     return await _while_it_sleeps(database, server, "pg_terminate_backend")
 
 
-async def _ended_in_between(database: AsyncEngine, server: PostgreSQL, *, first: str, function: str) -> Exception:
+async def _ended_in_between(database: AsyncEngine, server: PostgreSQLServer, *, first: str, function: str) -> Exception:
     """What comes of the next statement of a transaction whose backend has ended since the first."""
     async with database.connect() as connection, server.superuser() as superuser:
         pid = await _pid(connection)
@@ -144,22 +144,22 @@ async def _ended_in_between(database: AsyncEngine, server: PostgreSQL, *, first:
         return await failure(connection.execute(text("SELECT 1")))
 
 
-async def idle_for_too_long(database: AsyncEngine, server: PostgreSQL) -> Exception:
+async def idle_for_too_long(database: AsyncEngine, server: PostgreSQLServer) -> Exception:
     first = "SET idle_in_transaction_session_timeout = '10ms'"
     return await _ended_in_between(database, server, first=first, function="pg_blocking_pids")  # any that does nothing
 
 
-async def terminated_in_between(database: AsyncEngine, server: PostgreSQL) -> Exception:
+async def terminated_in_between(database: AsyncEngine, server: PostgreSQLServer) -> Exception:
     return await _ended_in_between(database, server, first="SELECT 1", function="pg_terminate_backend")
 
 
-async def read_only(database: AsyncEngine, server: PostgreSQL) -> Exception:
+async def read_only(database: AsyncEngine, server: PostgreSQLServer) -> Exception:
     """As a replica is, until it is promoted."""
     del server
     return await failure(_run(database, "SET TRANSACTION READ ONLY", "DELETE FROM outbox"))
 
 
-async def full(database: AsyncEngine, server: PostgreSQL) -> Exception:
+async def full(database: AsyncEngine, server: PostgreSQLServer) -> Exception:
     """It has as many connections as it takes."""
     limit = f"ALTER DATABASE {database.url.database} CONNECTION LIMIT"
     async with database.connect() as connection, server.superuser() as superuser:
@@ -171,7 +171,7 @@ async def full(database: AsyncEngine, server: PostgreSQL) -> Exception:
             await superuser.execute(f"{limit} -1")
 
 
-async def killed_meanwhile(database: AsyncEngine, server: PostgreSQL) -> Exception:
+async def killed_meanwhile(database: AsyncEngine, server: PostgreSQLServer) -> Exception:
     """The server, while it was asked."""
     async with database.connect() as connection:
         pid = await _pid(connection)
@@ -182,19 +182,19 @@ async def killed_meanwhile(database: AsyncEngine, server: PostgreSQL) -> Excepti
             return await sleeping
 
 
-async def killed_in_between(database: AsyncEngine, server: PostgreSQL) -> Exception:
+async def killed_in_between(database: AsyncEngine, server: PostgreSQLServer) -> Exception:
     """The server, so suddenly that the pool does not know it yet."""
     async with server.killed():
         return await failure(_run(database, "SELECT 1"))
 
 
-async def refused(database: AsyncEngine, server: PostgreSQL) -> Exception:
+async def refused(database: AsyncEngine, server: PostgreSQLServer) -> Exception:
     async with server.killed():
         await database.dispose()
         return await failure(_run(database, "SELECT 1"))
 
 
-Cause = Callable[[AsyncEngine, PostgreSQL], Awaitable[Exception]]
+Cause = Callable[[AsyncEngine, PostgreSQLServer], Awaitable[Exception]]
 PASS: dict[Cause, type[Exception]] = {
     cancelled: asyncpg.QueryCanceledError,
     deadlock: asyncpg.DeadlockDetectedError,
@@ -213,7 +213,7 @@ PASS: dict[Cause, type[Exception]] = {
 
 @pytest.mark.parametrize(("cause", "kind"), PASS.items(), ids=lambda it: it.__name__)
 async def test_it_passes_by_itself_when_it_is(
-    database: AsyncEngine, postgresql_server: PostgreSQL, cause: Cause, kind: type[Exception]
+    database: AsyncEngine, postgresql_server: PostgreSQLServer, cause: Cause, kind: type[Exception]
 ) -> None:
     error = await cause(database, postgresql_server)
 
@@ -224,7 +224,7 @@ async def test_it_passes_by_itself_when_it_is(
 
 @pytest.mark.parametrize("cause", [idle_for_too_long, terminated_in_between], ids=lambda it: it.__name__)
 async def test_it_passes_by_itself_that_it_has_ended_between_two_statements(
-    database: AsyncEngine, postgresql_server: PostgreSQL, cause: Cause
+    database: AsyncEngine, postgresql_server: PostgreSQLServer, cause: Cause
 ) -> None:
     """What the driver says of it depends on how far the server's last words have come."""
     error = await cause(database, postgresql_server)
@@ -315,7 +315,9 @@ async def test_what_the_driver_cannot_encode_stays(database: AsyncEngine) -> Non
     assert not is_unavailable(error)
 
 
-async def test_a_database_that_is_gone_waits_for_a_person(database: AsyncEngine, postgresql_server: PostgreSQL) -> None:
+async def test_a_database_that_is_gone_waits_for_a_person(
+    database: AsyncEngine, postgresql_server: PostgreSQLServer
+) -> None:
     """It does not pass by itself; but who uses it tries again, until somebody has mended it."""
     name = database.url.database
     await database.dispose()

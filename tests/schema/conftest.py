@@ -7,13 +7,13 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from gateway.devstack.postgresql import PostgreSQL
+from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.schema.migrate import migrate
 from gateway.schema.transaction import transaction
 
 
 @pytest.fixture
-async def empty_database(postgresql_server: PostgreSQL) -> str:
+async def empty_database(postgresql_server: PostgreSQLServer) -> str:
     """The URL of a database of this test's own, with nothing in it."""
     return await postgresql_server.create_database(f"schema_{secrets.token_hex(4)}")
 
@@ -34,7 +34,7 @@ async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 @pytest.fixture(scope="session")
-async def migrated_database(postgresql_server: PostgreSQL) -> str:
+async def migrated_database(postgresql_server: PostgreSQLServer) -> str:
     """The URL of a migrated database that tests share."""
     url = await postgresql_server.create_database("schema_migrated")
     await migrate(url)

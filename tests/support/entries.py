@@ -18,7 +18,7 @@ class EntrySpec:
 
     Attributes:
         name: its name in settings, journal and errors.
-        server: the attribute of `Devstack`, or "" without a server.
+        server: its name in `Devstack`, or "" without a server.
         protocol: the name of the server's protocol in `faultlab.wire`.
         url_setting: the setting that has the server's URL.
         close_message: the client's last message before it closes a connection gracefully, if the protocol has one.
@@ -101,5 +101,4 @@ def entries_before(name: str) -> list[str]:
 
 def server_for(entry: str, servers: Devstack) -> Server:
     """Return the server of a resource."""
-    server: Server = getattr(servers, BY_NAME[entry].server)
-    return server
+    return servers.by_name[BY_NAME[entry].server]
