@@ -96,11 +96,13 @@ def test_clause_as_opening_is_reported(tmp_path: Path, place: Place, opening: st
     assert found[0].startswith(f"{path}:{place.line}: a sentence that begins with `{opening}` should")
 
 
-def test_property_may_begin_with_whether(tmp_path: Path) -> None:
-    """The docstring of a property describes a value, while that of a function begins with a verb."""
+def test_value_may_begin_with_whether(tmp_path: Path) -> None:
+    """The description of a property or a field is about a value, while the docstring of a function begins with a verb."""
     code = 'class Pool:\n    {}def closed(self) -> bool:\n        """Whether it is closed."""\n'
+    field = 'closed: bool = Field(description="Whether it is closed")\n'
 
     assert run_checks(write(tmp_path, "pool.py", code.format("@property\n    "))) == ""
+    assert run_checks(write(tmp_path, "pool.py", field)) == ""
     assert "`Return whether`" in run_checks(write(tmp_path, "pool.py", code.format("")))
 
 

@@ -39,7 +39,7 @@ class Passage(NamedTuple):
 
     line: int
     text: str
-    is_property: bool = False  # a docstring of a property is a noun phrase and may begin with "Whether"
+    describes_value: bool = False  # such as the docstring of a property, which may begin with "Whether"
 
 
 class UncheckableError(Exception):
@@ -123,7 +123,7 @@ def _phrases(passage: Passage) -> Iterator[tuple[int, str]]:
             yield _line(passage, found), f"`{' '.join(found[1].split())}` should be `{plain}`"
     for pattern, plain in _OPENINGS.items():
         for found in pattern.finditer(passage.text):
-            if not (passage.is_property and found[1] == "Whether"):
+            if not (passage.describes_value and found[1] == "Whether"):
                 yield _line(passage, found), f"a sentence that begins with `{found[1]}` should begin with {plain}"
 
 
@@ -200,16 +200,19 @@ def _joined(comments: Iterable[tuple[int, str, str]]) -> Iterator[Passage]:
 
 def _strings(tree: ast.AST) -> Iterator[Passage]:
     """Yield all strings: docstrings, messages and the constant parts of f-strings."""
-    of_properties = {
-        id(statement.value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and any(ast.unparse(d).endswith("property") for d in node.decorator_list)
-        for statement in node.body[:1]
-        if isinstance(statement, ast.Expr)
-    }
+    of_values = {id(node) for node in _descriptions(tree)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield Passage(node.lineno, node.value, id(node) in of_properties)
+            yield Passage(node.lineno, node.value, id(node) in of_values)
+
+
+def _descriptions(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield the docstrings of properties and the arguments `description`, as of a pydantic field."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and any(ast.unparse(d).endswith("property") for d in node.decorator_list):
+            yield from (statement.value for statement in node.body[:1] if isinstance(statement, ast.Expr))
+        elif isinstance(node, ast.keyword) and node.arg == "description":
+            yield node.value
 
 
 def _test_names(tree: ast.AST) -> Iterator[Passage]:
