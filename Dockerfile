@@ -1,4 +1,5 @@
-# The gateway's image: the locked dependencies, then the code, on a slim Python. It needs no compiler: all have wheels.
+# The gateway's image: the locked dependencies, then the code, on a slim Python. All dependencies have wheels, so it needs
+# no compiler.
 
 FROM python:3.13-slim AS dependencies
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
@@ -17,7 +18,7 @@ STOPSIGNAL SIGTERM
 CMD ["gateway", "serve", "--host", "0.0.0.0", "--port", "8000"]
 RUN groupadd --gid 10001 gateway \
  && useradd --uid 10001 --gid gateway --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin gateway
-# Two layers, so that a change of the code moves the small one only.
+# Two layers, so that a change of the code replaces only the small one.
 COPY --from=dependencies /opt/gateway /opt/gateway
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     pip install --no-cache-dir --no-index --no-deps /wheel/*.whl

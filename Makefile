@@ -10,10 +10,10 @@ export PYTHON
 help:  ## Show this
 	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile
 
-install:  ## Make .venv with the gateway command in it
+install:  ## Create .venv with the gateway command
 	@tools/install runtime
 
-dev: install  ## Serve from private servers on http://127.0.0.1:8000 (PORT=8001 for another); Ctrl-C ends it all
+dev: install  ## Serve from private servers on http://127.0.0.1:8000 (PORT=8001 for another); Ctrl-C stops everything
 	@tools/install-servers
 	@exec .venv/bin/gateway dev --host $(HOST) --port $(PORT)
 
@@ -27,17 +27,17 @@ faults:  ## Run all fault tests, the long sweeps included, and write docs/faults
 	@tools/install-servers
 	.venv/bin/pytest -m "not compose and not soak" tests/faultlab tests/faults --report docs/faults $(ARGS)
 
-soak:  ## Break everything under load for ten minutes (SOAK_SECONDS, SOAK_SEED), and write what that was like
+soak:  ## Break all servers under load for ten minutes (SOAK_SECONDS, SOAK_SEED) and write a report
 	@tools/install dev
 	@tools/install-servers
 	SOAK_REPORT=$${SOAK_REPORT-build/soak.md} .venv/bin/pytest -m soak -o faulthandler_timeout=7200 tests/chaos $(ARGS)
 
-bench:  ## Measure against others in one run, in less than ten minutes, and write docs/benchmarks.md (ARGS=--help says more)
+bench:  ## Compare with other implementations, in less than ten minutes, and write docs/benchmarks.md (ARGS=--help for options)
 	@tools/install dev
 	@tools/install-servers
 	.venv/bin/python -m benchmarks --write docs/benchmarks.md $(ARGS)
 
-lint:  ## Check format, style, types, imports and the words of the prose
+lint:  ## Check format, style, types, imports and wording
 	@tools/install dev
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
@@ -45,15 +45,15 @@ lint:  ## Check format, style, types, imports and the words of the prose
 	.venv/bin/lint-imports
 	.venv/bin/typos --format brief $(PROSE)
 	.venv/bin/python tools/check_prose.py $(PROSE)
-# Where words, phrases and the names of tests are checked (see [tool.typos] and [tool.prose] in pyproject.toml).
-PROSE := gateway/lifecycle faultlab tests/lifecycle tests/faultlab tests/faults tests/pitfalls tests/support \
-	docs/lifecycle.md docs/pitfalls.md docs/check_your_own_app.md docs/faults.md $(wildcard docs/faults docs/glossary.md)
+# Everything that is written by hand (see [tool.typos] and [tool.prose] in pyproject.toml).
+PROSE := gateway faultlab benchmarks tests tools docs deploy .ci \
+	README.md CONTRIBUTING.md CHANGELOG.md Makefile Dockerfile compose.yaml pyproject.toml
 
-test-compose:  ## Bring the whole compose stack up and test it; GATEWAY_COMPOSE may name another command
+test-compose:  ## Start the compose stack and test it; GATEWAY_COMPOSE may name another command
 	@tools/install dev
 	.venv/bin/pytest -m compose tests/compose
 
-lock:  ## Write the locked, hashed requirements anew
+lock:  ## Update the locked, hashed requirements
 	@tools/install dev
 	.venv/bin/pip-compile $(LOCK) -o requirements/runtime.txt pyproject.toml
 	.venv/bin/pip-compile $(LOCK) -o requirements/build.txt requirements/build.in
@@ -65,7 +65,7 @@ LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-header \
 model: .venv-training  ## Train the model that the package ships
 	.venv-training/bin/python -m tools.train_model
 
-places: .venv-training  ## Make the table of places that the package ships
+places: .venv-training  ## Create the table of places that the package ships
 	.venv-training/bin/python tools/make_places.py
 
 .venv-training: requirements/training.txt
@@ -73,5 +73,5 @@ places: .venv-training  ## Make the table of places that the package ships
 	$@/bin/pip install --quiet --no-deps --require-hashes -r requirements/training.txt
 	touch $@
 
-clean:  ## Remove what the other targets have made
+clean:  ## Remove everything that the other targets create
 	rm -rf .venv .venv-training .install.lock .servers.lock .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis benchmarks/contenders/node/node_modules

@@ -286,7 +286,7 @@ def _error(outcome: Outcome, fault: Fault | None) -> str | None:
     if outcome.error is None:
         return None
     if isinstance(fault, NetworkPartition) and not isinstance(outcome.error, RunTimeoutError):
-        return None  # without an answer from its servers, an app may report that its stop failed
+        return None  # while its servers do not respond, an app may report that its stop failed
     return _normalize(str(outcome.error))
 
 

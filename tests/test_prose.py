@@ -1,4 +1,4 @@
-"""The prose checks of `make lint`: the words that they report, and the parts of a file that they check."""
+"""The prose checks of `make lint`: which words they replace, and where they look for them."""
 
 import subprocess
 import sys
@@ -51,7 +51,8 @@ def write(folder: Path, name: str, text: str) -> Path:
     ("sentence", "finding"),
     [
         ("The lock is free, whoever has it.", "`whoever` should be `the caller`"),
-        ("Redis is told to close.", "`told` should be `reported`"),
+        ("Redis is told to close.", "`told` should be `reported or distinguished`"),
+        ("The pool is asked for a connection.", "`asked for` should be `call, query or request`"),
         ("All connections are given back.", "`given back` should be `release`"),
         ("It has no end, for it ignores the deadline.", "`, for it` should be `because`"),
         ("The close hangs, were it not cancelled.", "`, were it` should be `if it is`"),
@@ -95,11 +96,13 @@ def test_clause_as_opening_is_reported(tmp_path: Path, place: Place, opening: st
     assert found[0].startswith(f"{path}:{place.line}: a sentence that begins with `{opening}` should")
 
 
-def test_property_may_begin_with_whether(tmp_path: Path) -> None:
-    """The docstring of a property describes a value, while that of a function begins with a verb."""
+def test_value_may_begin_with_whether(tmp_path: Path) -> None:
+    """The description of a property or a field is about a value, while the docstring of a function begins with a verb."""
     code = 'class Pool:\n    {}def closed(self) -> bool:\n        """Whether it is closed."""\n'
+    field = 'closed: bool = Field(description="Whether it is closed")\n'
 
     assert run_checks(write(tmp_path, "pool.py", code.format("@property\n    "))) == ""
+    assert run_checks(write(tmp_path, "pool.py", field)) == ""
     assert "`Return whether`" in run_checks(write(tmp_path, "pool.py", code.format("")))
 
 
@@ -117,14 +120,93 @@ def test_code_block_is_not_prose(tmp_path: Path) -> None:
     assert run_checks(path) == f"{path}:5: `given back` should be `release`\n"
 
 
-def test_missing_path_is_an_error() -> None:
-    """A path of the list in the Makefile cannot go unchecked after a rename."""
-    command = [sys.executable, "tools/check_prose.py", "docs/none.md"]
+@pytest.mark.parametrize(
+    ("file_name", "text"),
+    [
+        ("Makefile", "open:  ## All connections are given back\n"),
+        ("stack.yaml", "name: stack  # All connections are given back\n"),
+        ("load.mjs", "// All connections are given back\n"),
+    ],
+)
+def test_comment_of_another_file_is_checked(tmp_path: Path, file_name: str, text: str) -> None:
+    """Comments are checked in build files, configuration and JavaScript, too."""
+    path = write(tmp_path, file_name, text)
 
+    assert run_checks(path) == f"{path}:1: `given back` should be `release`\n"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "asked = True\n",
+        "def load(asked: bool) -> None: ...\n",
+        "class Asked: ...\n",
+        "import requests as asked\n",
+        "pool.asked = True\n",
+    ],
+)
+def test_defined_name_is_checked(tmp_path: Path, code: str) -> None:
+    """A name that a file defines is checked word by word, whatever kind of name it is."""
+    found = run_checks(write(tmp_path, "pool.py", code))
+
+    assert "should be `call, query, request or submit`" in found
+    assert found.count("\n") == 1
+
+
+def test_used_name_is_not_checked(tmp_path: Path) -> None:
+    """The names of other libraries are accepted where they are used."""
+    code = "from survey import asked\n\nprint(asked.within, asked(within=1))\n"
+
+    assert run_checks(write(tmp_path, "pool.py", code)) == ""
+
+
+def test_module_name_is_checked(tmp_path: Path) -> None:
+    """The name of a Python file is a name that it defines."""
+    path = write(tmp_path, "asked.py", "limit = 1\n")
+
+    assert run_checks(path).startswith(f"{path}:1: `asked` in the name `asked` should be")
+
+
+def test_test_name_is_a_sentence(tmp_path: Path) -> None:
+    """Phrases and openings are found in the name of a test, whose underscores are spaces."""
+    code = 'def test_what_is_given_back() -> None:\n    """It closes."""\n'
+    path = write(tmp_path, "test_pool.py", code)
+
+    assert run_checks(path).splitlines() == [
+        f"{path}:1: `given back` should be `release`",
+        f"{path}:1: a sentence that begins with `What` should begin with a noun",
+    ]
+
+
+@pytest.mark.parametrize("subject", ["The documentation", "[The page](page.md)", "RFC 9110", "The message"])
+def test_document_may_say_something(tmp_path: Path, subject: str) -> None:
+    """Documents say something, while a server reports it."""
+    assert run_checks(write(tmp_path, "page.md", f"{subject} says so.\n")) == ""
+    assert "`server says` should be `reports`" in run_checks(write(tmp_path, "page.md", "The server says so.\n"))
+
+
+def test_uncheckable_path_is_an_error(tmp_path: Path) -> None:
+    """No path of the list in the Makefile goes unchecked: missing, without text, not UTF-8, not Python."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "plot.svg").touch()
+    binary = tmp_path / "page.md"
+    binary.write_bytes(b"\xff\xfe\x00")
+    broken = write(tmp_path, "broken.py", "def open(:\n")
+
+    assert "docs/none.md does not exist" in checking_error(Path("docs/none.md"))
+    assert f"{tmp_path / 'empty'} has no text to check" in checking_error(tmp_path / "empty")
+    assert f"{tmp_path / 'images'} has no text to check" in checking_error(tmp_path / "images")
+    assert f"{binary} is not UTF-8 text" in checking_error(binary)
+    assert f"{broken} is not Python: " in checking_error(broken)
+
+
+def checking_error(path: Path) -> str:
+    """Check a path that cannot be checked; return the message, which is one line."""
+    command = [sys.executable, "tools/check_prose.py", str(path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
-
-    assert done.returncode == 1
-    assert done.stderr == "docs/none.md does not exist: correct the list in the Makefile\n"
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    return done.stderr
 
 
 @pytest.mark.parametrize(

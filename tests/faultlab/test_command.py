@@ -221,7 +221,7 @@ NOT_LEAKS = {
 
 
 @pytest.mark.parametrize("lifespan", NOT_LEAKS.values(), ids=NOT_LEAKS)
-def test_what_is_not_a_leak_is_not_reported(tmp_path: Path, lifespan: str) -> None:
+def test_no_leak_is_reported(tmp_path: Path, lifespan: str) -> None:
     """Resources that belong to the event loop or to a library, and unusual environments, are not reported."""
     write_app(tmp_path, lifespan)
     done = run(tmp_path, "service:app")

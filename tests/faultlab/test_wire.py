@@ -264,11 +264,11 @@ AT_REQUEST: dict[WireFault, tuple[bytes, bytes, list[str]]] = {
 @pytest.mark.parametrize("fault", WireFault)
 async def test_fault_at_a_request(fault: WireFault) -> None:
     """The server receives the fault instead of the request."""
-    answer, arrived, ends = AT_REQUEST[fault]
+    reply, arrived, ends = AT_REQUEST[fault]
     async with proxied_server() as (server, proxy, _), connected_client(proxy) as client:
         proxy.inject(fault, at=1)
 
-        assert await client.ping() == answer
+        assert await client.ping() == reply
         assert proxy.fired == ["PING"]
 
         async def received() -> bool:
