@@ -19,13 +19,13 @@ from gateway.resources.base import Resource
 
 E = TypeVar("E", bound=Event)
 
-OPEN_WITHIN = 5.0
+OPEN_TIMEOUT = 5.0
 """Seconds to begin to consume. A broker that stalls is asked again on another channel."""
 
-LAST_MOMENT = 1.0
+DRAIN_TIMEOUT = 1.0
 """Seconds that handlers have to end, once consuming stops; what they do not finish comes again."""
 
-CLOSE_WITHIN = 0.5
+CLOSE_TIMEOUT = 0.5
 """Seconds for each goodbye to the broker, and for handlers that are cancelled."""
 
 log = structlog.get_logger("gateway.consumer")
@@ -87,7 +87,7 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
     async def open(self) -> AsyncGenerator[Self]:
         """Consume until this is left. It ends by itself only by a mistake of ours."""
         self._broken = asyncio.get_running_loop().create_future()
-        within = LAST_MOMENT + 3 * CLOSE_WITHIN
+        within = DRAIN_TIMEOUT + 3 * CLOSE_TIMEOUT
         async with background_task(self._work(), name=self._queue.name, stop=self._stopping.set, stop_timeout=within):
             yield self
 
@@ -99,9 +99,9 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
             except asyncio.CancelledError as error:
                 if current_task_cancelled():
                     raise
-                self._log.warning("consuming has to wait", error=format_error(error))
+                self._log.warning("consumer interrupted", error=format_error(error))
             except CONNECTION_ERRORS as error:
-                self._log.warning("consuming has to wait", error=format_error(error))
+                self._log.warning("consumer interrupted", error=format_error(error))
             await wait_for_event(self._stopping, timeout=backoff.next_delay())
 
     async def _consume(self, backoff: Backoff) -> None:
@@ -114,7 +114,7 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
         over = asyncio.Event()
         channel = None
         try:
-            async with asyncio.timeout(OPEN_WITHIN):
+            async with asyncio.timeout(OPEN_TIMEOUT):
                 channel = await open_channel(self._rabbitmq, confirms=False)
                 channel.close_callbacks.add(lambda *_: over.set())
                 # So the broker says that the queue was deleted.
@@ -132,7 +132,7 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
             for handler in self._handling:
                 handler.cancel()
             if self._handling:
-                await asyncio.wait(self._handling, timeout=CLOSE_WITHIN)
+                await asyncio.wait(self._handling, timeout=CLOSE_TIMEOUT)
             if channel is not None:
                 await _close(channel)
 
@@ -151,10 +151,10 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
 
     async def _finish(self, queue: AbstractQueue, tag: str) -> None:
         """Take no more, and let the handlers in flight end."""
-        async with asyncio.timeout(CLOSE_WITHIN):
+        async with asyncio.timeout(CLOSE_TIMEOUT):
             await queue.cancel(tag)
         if self._handling:
-            await asyncio.wait(self._handling, timeout=LAST_MOMENT)
+            await asyncio.wait(self._handling, timeout=DRAIN_TIMEOUT)
 
     async def _receive(self, message: AbstractIncomingMessage) -> None:
         """Let a task of ours work it in: the library's own would be cancelled in the middle when the channel is lost."""
@@ -175,7 +175,9 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
             event = decode(message.body, self._kind)
         except PoisonMessageError as error:
             self.poison += 1
-            self._log.error("a message is poison", message_id=message.message_id, error=str(error), so_far=self.poison)
+            self._log.error(
+                "poison message rejected", message_id=message.message_id, error=str(error), so_far=self.poison
+            )
             with suppress(*CONNECTION_ERRORS):  # else it comes again, and is still poison
                 await message.reject(requeue=False)
             return
@@ -202,14 +204,14 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
         else:
             return True
         if tries_before == 0:
-            self._log.warning("an event has to wait", event_id=str(event.id), error=format_error(away))
+            self._log.warning("handler failed, retrying", event_id=str(event.id), error=format_error(away))
         return False
 
 
 async def _close(channel: AbstractChannel) -> None:
     """Say goodbye, if there is anybody to hear it."""
     try:
-        async with asyncio.timeout(CLOSE_WITHIN):
+        async with asyncio.timeout(CLOSE_TIMEOUT):
             await channel.close()
     except asyncio.CancelledError:
         if current_task_cancelled():

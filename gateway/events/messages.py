@@ -25,7 +25,7 @@ class Event(BaseModel):
     at: datetime
 
     @classmethod
-    def now(cls, data: BaseModel) -> Self:
+    def create(cls, data: BaseModel) -> Self:
         """A new one. Neither id nor time has a default, for what was read without one would get another each time."""
         return cls.model_validate({"id": uuid4(), "at": datetime.now(UTC), "data": data})
 

@@ -19,11 +19,11 @@ class Queue:
     """A queue, and the type of the events in it."""
 
     name: str
-    event: str
+    routing_key: str
 
 
-OBSERVATIONS = Queue("gateway.observations", event="observation.reported")
-VIEWS = Queue("gateway.views", event="brief.viewed")
+OBSERVATIONS = Queue("gateway.observations", routing_key="observation.reported")
+VIEWS = Queue("gateway.views", routing_key="brief.viewed")
 
 _ARGUMENTS: dict[str, str | int] = {
     "x-queue-type": "quorum",
@@ -44,5 +44,5 @@ async def declare(channel: AbstractChannel) -> AbstractExchange:
     exchange = await channel.declare_exchange(EXCHANGE, ExchangeType.TOPIC, durable=True)
     for queue in (OBSERVATIONS, VIEWS):
         declared = await channel.declare_queue(queue.name, durable=True, arguments={**_ARGUMENTS})
-        await declared.bind(exchange, queue.event)
+        await declared.bind(exchange, queue.routing_key)
     return exchange

@@ -16,14 +16,14 @@ from gateway.resources.base import Resource
 from gateway.resources.database import is_unavailable
 from gateway.schema.tables import consumed_events, places
 
-REMEMBER = timedelta(days=30)
+RETENTION = timedelta(days=30)
 """For how long an event is known again. An event that comes later than this, and twice, is counted twice."""
 
-FORGET_AT_ONCE = 1000
+DELETE_BATCH_SIZE = 1000
 """The most events that one statement forgets."""
 
-FORGET_EVERY = 600.0
-PAUSE = 1.0
+CLEANUP_INTERVAL = 600.0
+BATCH_PAUSE = 1.0
 """Seconds between two statements: when nothing was left, and when there may be more."""
 
 _REMEMBER = (
@@ -42,7 +42,7 @@ _COUNT = (
 _OLD = (
     select(consumed_events.c.event_id)
     .where(consumed_events.c.consumed_at < func.now() - bindparam("age", type_=Interval))
-    .limit(FORGET_AT_ONCE)
+    .limit(DELETE_BATCH_SIZE)
 )
 _FORGET = delete(consumed_events).where(consumed_events.c.event_id.in_(_OLD))
 
@@ -53,7 +53,7 @@ async def count_observation(database: AsyncEngine, event: ObservationReported) -
         await connection.execute(_COUNT, {"event_id": event.id, "place": event.data.place_id})
 
 
-async def forget(database: AsyncEngine, *, age: timedelta = REMEMBER) -> int:
+async def delete_expired_events(database: AsyncEngine, *, age: timedelta = RETENTION) -> int:
     """Forget some of the events that are older; return how many."""
     async with database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         return (await connection.execute(_FORGET, {"age": age})).rowcount
@@ -77,9 +77,9 @@ class ConsumedEventsCleanup(Resource["ConsumedEventsCleanup"]):
     async def _work(self) -> None:
         while True:
             try:
-                more = await forget(self._database) == FORGET_AT_ONCE
+                more = await delete_expired_events(self._database) == DELETE_BATCH_SIZE
             except Exception as error:
                 if not is_unavailable(error):
                     raise
                 more = False
-            await asyncio.sleep(PAUSE if more else FORGET_EVERY)
+            await asyncio.sleep(BATCH_PAUSE if more else CLEANUP_INTERVAL)

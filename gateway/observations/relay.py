@@ -22,29 +22,29 @@ from gateway.resources.base import Resource
 from gateway.resources.database import is_unavailable
 from gateway.schema.tables import outbox
 
-BATCH = 100
+BATCH_SIZE = 100
 """The most entries that are published together."""
 
-POLL = 1.0
+POLL_INTERVAL = 1.0
 """Seconds between two looks at the outbox. Our own writes wake us; this finds what others have left."""
 
-PUBLISH_WITHIN = 2.0
+PUBLISH_TIMEOUT = 2.0
 """Seconds for a batch, for which its entries are locked."""
 
-LAST_MOMENT = 0.5
+DRAIN_TIMEOUT = 0.5
 """Seconds that a batch has to end by itself, once the gateway stops; then it is rolled back, and published again by another."""
 
-ASK_WITHIN = 0.3
+DEAD_LETTER_TIMEOUT = 0.3
 """Seconds for the broker to say how many dead letters it has."""
 
-MOST_COUNTED = 10_000
+MAX_COUNTED = 10_000
 """Entries that the health check counts: more of them take longer, and say no more."""
 
 # Others skip what is locked: each relay has entries of its own. Who dies gives them back.
 _NEXT = (
     select(outbox.c.id, outbox.c.event_id, outbox.c.type, outbox.c.body)
     .order_by(outbox.c.id)
-    .limit(BATCH)
+    .limit(BATCH_SIZE)
     .with_for_update(skip_locked=True)
 )
 _PUBLISHED = delete(outbox).where(outbox.c.id.in_(bindparam("ids", expanding=True)))
@@ -79,7 +79,7 @@ class OutboxRelay(Resource["OutboxRelay"]):
     async def open(self) -> AsyncGenerator[Self]:
         """Work until this is left. It ends by itself only by a mistake of ours."""
         async with background_task(
-            self._work(), name="relay", stop=self._stop, stop_timeout=LAST_MOMENT, abort=self.abort
+            self._work(), name="relay", stop=self._stop, stop_timeout=DRAIN_TIMEOUT, abort=self.abort
         ):
             yield self
 
@@ -107,7 +107,7 @@ class OutboxRelay(Resource["OutboxRelay"]):
             self._note(None)
             backoff.reset()
             if not more:
-                await wait_for_event(self._woken, timeout=POLL)
+                await wait_for_event(self._woken, timeout=POLL_INTERVAL)
 
     async def _relay(self) -> bool:
         """Publish some entries; return whether there may be more.
@@ -127,13 +127,13 @@ class OutboxRelay(Resource["OutboxRelay"]):
             self._held = None  # no earlier: it is rolled back behind a shield, on a server that may have stopped
         for failure in failures.values():
             raise failure
-        return len(entries) == BATCH
+        return len(entries) == BATCH_SIZE
 
     async def _publish(self, entries: Sequence[Any]) -> dict[int, BaseException]:
         """Publish the entries together; return what went wrong with which."""
 
         async def publish(event_id: UUID, event_type: str, body: str) -> None:
-            await self._publisher.publish(event_id, event_type, body.encode(), timeout=PUBLISH_WITHIN)
+            await self._publisher.publish(event_id, event_type, body.encode(), timeout=PUBLISH_TIMEOUT)
 
         outcomes = await asyncio.gather(
             *(publish(entry.event_id, entry.type, entry.body) for entry in entries), return_exceptions=True
@@ -143,16 +143,16 @@ class OutboxRelay(Resource["OutboxRelay"]):
     def _note(self, error: BaseException | None) -> None:
         """Remember what is in the way; say so when that begins, and when it ends."""
         if error is not None and self._in_the_way is None:
-            log.warning("events have to wait", error=format_error(error))
+            log.warning("publishing failed, retrying", error=format_error(error))
         elif error is None and self._in_the_way is not None:
-            log.info("events are published again")
+            log.info("publishing resumed")
         self._in_the_way = error
 
     async def check(self) -> str | None:
         """Say how many events wait, and how many dead letters there are, if the broker can be asked."""
         async with self._database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            depth = await connection.scalar(_DEPTH, {"most": MOST_COUNTED})
-        remarks = [f"outbox: {'at least ' if depth == MOST_COUNTED else ''}{depth} waiting"]
+            depth = await connection.scalar(_DEPTH, {"most": MAX_COUNTED})
+        remarks = [f"outbox: {'at least ' if depth == MAX_COUNTED else ''}{depth} waiting"]
         dead = await self._dead_letters()
         if dead is not None:
             remarks.append(f"dead letters: {dead}")
@@ -162,7 +162,7 @@ class OutboxRelay(Resource["OutboxRelay"]):
 
     async def _dead_letters(self) -> int | None:
         try:
-            async with asyncio.timeout(ASK_WITHIN):
+            async with asyncio.timeout(DEAD_LETTER_TIMEOUT):
                 channel = await open_channel(self._rabbitmq, confirms=False)
                 try:
                     queue = await channel.declare_queue(DEAD_LETTERS, passive=True)

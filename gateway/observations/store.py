@@ -76,6 +76,6 @@ async def insert_observation(
             raise IdempotencyConflictError
         return stored, False
     observation = Observation(*row)
-    event = ObservationReported.now(ObservationRef(observation_id=observation.id, place_id=report.place_id))
+    event = ObservationReported.create(ObservationRef(observation_id=observation.id, place_id=report.place_id))
     await connection.execute(_ENQUEUE, {"event_id": event.id, "type": event.type, "body": encode(event).decode()})
     return observation, True

@@ -12,13 +12,13 @@ from gateway.observations.store import NewObservation, insert_observation
 from gateway.resources.base import Resource
 from gateway.resources.database import is_unavailable
 
-WITHIN = 2.0
+WRITE_TIMEOUT = 2.0
 """Seconds that whoever reports may have to wait."""
 
 PATIENCE = 0.1
 """Seconds until a write that resists its cancellation is cancelled again."""
 
-LAST_MOMENT = 1.0
+DRAIN_TIMEOUT = 1.0
 """Seconds that writes have to end by themselves, once the gateway stops."""
 
 
@@ -45,7 +45,7 @@ class ObservationWriter(Resource["ObservationWriter"]):
             yield self
         finally:
             if self._writing:
-                await asyncio.wait(self._writing, timeout=LAST_MOMENT)
+                await asyncio.wait(self._writing, timeout=DRAIN_TIMEOUT)
             while self._writing:
                 for write in self._writing:
                     write.cancel()
@@ -61,9 +61,9 @@ class ObservationWriter(Resource["ObservationWriter"]):
         write = asyncio.create_task(self._store(report, key))
         self._writing.add(write)
         write.add_done_callback(self._written)
-        await asyncio.wait({write}, timeout=WITHIN)
+        await asyncio.wait({write}, timeout=WRITE_TIMEOUT)
         if not write.done():
-            raise WriteUnavailableError(f"not stored within {WITHIN:g} s")
+            raise WriteUnavailableError(f"not stored within {WRITE_TIMEOUT:g} s")
         if write.cancelled():  # nobody has cancelled the caller, so it must not look like that
             raise WriteUnavailableError("the write was cancelled")
         try:

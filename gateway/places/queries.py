@@ -45,7 +45,7 @@ _matching = (
 _BY_PREFIX = select(_matching).order_by(_matching.c.population.desc(), _matching.c.id).limit(bindparam("limit"))
 
 
-async def search(connection: AsyncConnection, prefix: str, limit: int) -> list[Place]:
+async def search_places(connection: AsyncConnection, prefix: str, limit: int) -> list[Place]:
     """Find the places whose name, or its ASCII form, begins with `prefix`; the most populous first, then by id.
 
     Case does not matter, nor do spaces before the prefix, nor how its accents are encoded or its quotes drawn. An empty
@@ -64,7 +64,7 @@ async def search(connection: AsyncConnection, prefix: str, limit: int) -> list[P
     return [Place(*row) for row in rows]
 
 
-async def get(connection: AsyncConnection, place_id: int) -> Place | None:
+async def get_place(connection: AsyncConnection, place_id: int) -> Place | None:
     """Fetch a place by its id. None: there is no such place, or cannot be, since the id is out of range."""
     if not 0 <= place_id <= MAX_PLACE_ID:
         return None

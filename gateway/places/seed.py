@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.places.folding import fold
-from gateway.schema.revision import SchemaMismatchError, current_revision, mismatch
+from gateway.schema.revision import SchemaMismatchError, current_revision, describe_mismatch
 from gateway.schema.tables import places
 from gateway.schema.transaction import transaction
 
@@ -30,7 +30,7 @@ _ANALYZE = text("ANALYZE places")
 
 
 @dataclass(frozen=True, slots=True)
-class Seeded:
+class SeedResult:
     """What `seed` did: how many places were new, how many had changed, how many were as they should be."""
 
     inserted: int
@@ -41,7 +41,7 @@ class Seeded:
         return f"{self.inserted} places inserted, {self.updated} updated, {self.unchanged} unchanged"
 
 
-async def seed(url: str, *, application_name: str = "gateway seed") -> Seeded:
+async def seed(url: str, *, application_name: str = "gateway seed") -> SeedResult:
     """Load the shipped table into the database at `url`, all or nothing.
 
     Several may run it at once, and as often as they like. Only places that differ are written, so that seeding a
@@ -52,7 +52,7 @@ async def seed(url: str, *, application_name: str = "gateway seed") -> Seeded:
         OSError, sqlalchemy.exc.DBAPIError: the server cannot be reached, or refuses.
     """
     async with transaction(url, application_name=application_name) as connection:
-        if problem := mismatch(await current_revision(connection)):
+        if problem := describe_mismatch(await current_revision(connection)):
             raise SchemaMismatchError(problem)
         await connection.execute(_LOCK)
         seeded = await load(connection, list(read(SHIPPED_TABLE)))
@@ -79,7 +79,7 @@ def read(table: Path) -> Iterator[tuple[Any, ...]]:
             )
 
 
-async def load(connection: AsyncConnection, rows: list[tuple[Any, ...]]) -> Seeded:
+async def load(connection: AsyncConnection, rows: list[tuple[Any, ...]]) -> SeedResult:
     """Insert what is new and update what differs, in the transaction of `connection`, which is asyncpg's."""
     await connection.execute(text("CREATE TEMPORARY TABLE incoming ON COMMIT DROP AS TABLE places WITH NO DATA"))
     driver = cast("asyncpg.Connection", (await connection.get_raw_connection()).driver_connection)
@@ -95,4 +95,4 @@ async def load(connection: AsyncConnection, rows: list[tuple[Any, ...]]) -> Seed
     inserted = await connection.execute(
         insert(places).from_select(_NAMES, _incoming.select()).on_conflict_do_nothing(index_elements=[places.c.id])
     )
-    return Seeded(inserted.rowcount, updated.rowcount, len(rows) - inserted.rowcount - updated.rowcount)
+    return SeedResult(inserted.rowcount, updated.rowcount, len(rows) - inserted.rowcount - updated.rowcount)

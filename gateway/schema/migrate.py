@@ -7,7 +7,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
-from gateway.schema.revision import HEAD, REVISIONS, SchemaMismatchError, mismatch
+from gateway.schema.revision import HEAD, REVISIONS, SchemaMismatchError, describe_mismatch
 from gateway.schema.transaction import transaction
 
 # Any number will do, as long as everybody who migrates takes the same one and nobody else does.
@@ -15,7 +15,7 @@ _LOCK = text("SELECT pg_advisory_xact_lock(4711001)")
 
 
 @dataclass(frozen=True, slots=True)
-class Migrated:
+class MigrationResult:
     """What `migrate` did: the revision it found (None: never migrated) and those that it applied, in order."""
 
     found: str | None
@@ -27,7 +27,7 @@ class Migrated:
         return f"from {self.found or 'nothing'} to revision {HEAD}: applied {', '.join(self.applied)}"
 
 
-async def migrate(url: str, *, application_name: str = "gateway migrate") -> Migrated:
+async def migrate(url: str, *, application_name: str = "gateway migrate") -> MigrationResult:
     """Upgrade the database at `url` to `HEAD`, all or nothing.
 
     It happens in one transaction behind a lock: several may run it at once, and as often as they like.
@@ -48,9 +48,9 @@ def configuration(connection: Connection) -> Config:
     return config
 
 
-def _upgrade(connection: Connection) -> Migrated:
+def _upgrade(connection: Connection) -> MigrationResult:
     found = MigrationContext.configure(connection).get_current_revision()
     if found is not None and found not in REVISIONS:
-        raise SchemaMismatchError(mismatch(found))
+        raise SchemaMismatchError(describe_mismatch(found))
     command.upgrade(configuration(connection), HEAD)
-    return Migrated(found, REVISIONS if found is None else REVISIONS[REVISIONS.index(found) + 1 :])
+    return MigrationResult(found, REVISIONS if found is None else REVISIONS[REVISIONS.index(found) + 1 :])

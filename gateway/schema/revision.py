@@ -34,7 +34,7 @@ async def current_revision(connection: AsyncConnection) -> str | None:
     return revision
 
 
-def mismatch(revision: str | None) -> str | None:
+def describe_mismatch(revision: str | None) -> str | None:
     """Say why this code cannot use a database at `revision`, and what to do about it. None: it can."""
     if revision == HEAD:
         return None

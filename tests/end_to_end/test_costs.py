@@ -65,7 +65,7 @@ def publish_views(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
 async def test_a_hundred_briefs_at_once_cost_a_statement_a_command_and_an_event(
     servers: Devstack, settings: Settings, monkeypatch: pytest.MonkeyPatch, publish_views: asyncio.Event
 ) -> None:
-    monkeypatch.setattr("gateway.observations.relay.POLL", 60)  # else it looks into the outbox at any time
+    monkeypatch.setattr("gateway.observations.relay.POLL_INTERVAL", 60)  # else it looks into the outbox at any time
     # A busy machine must not lose cached weather to the timeout of the write.
     monkeypatch.setattr("gateway.briefs.weather_cache.KEEP_WITHIN", TIMEOUT)
     await forget(servers)  # so that the weather upstream is called

@@ -62,13 +62,13 @@ async def publish(rabbitmq: RabbitMQ, *bodies: bytes) -> None:
     channel = await open_channel(rabbitmq.connection, confirms=True)
     exchange: AbstractExchange = await declare(channel)
     for body in bodies:
-        await exchange.publish(Message(body), OBSERVATIONS.event)
+        await exchange.publish(Message(body), OBSERVATIONS.routing_key)
     await channel.close()
 
 
 async def report(rabbitmq: RabbitMQ, count: int = 1) -> list[UUID]:
     """Publish so many events; return their ids."""
-    some = [ObservationReported.now(ObservationRef(observation_id=n, place_id=1)) for n in range(count)]
+    some = [ObservationReported.create(ObservationRef(observation_id=n, place_id=1)) for n in range(count)]
     await publish(rabbitmq, *map(encode, some))
     return [event.id for event in some]
 
@@ -286,7 +286,7 @@ class TestItsEnd:
     async def test_lets_what_is_being_handled_end_and_takes_no_more(
         self, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("gateway.events.consumer.LAST_MOMENT", TIMEOUT)
+        monkeypatch.setattr("gateway.events.consumer.DRAIN_TIMEOUT", TIMEOUT)
         begun, go_on = asyncio.Event(), asyncio.Event()
 
         async def take_a_while(_event: ObservationReported) -> None:

@@ -16,8 +16,8 @@ from gateway.events.messages import (
     encode,
 )
 
-REPORTED = ObservationReported.now(ObservationRef(observation_id=7, place_id=2657896))
-VIEWED = BriefViewed.now(ViewCounts(views={2657896: 3, 1: 1}))
+REPORTED = ObservationReported.create(ObservationRef(observation_id=7, place_id=2657896))
+VIEWED = BriefViewed.create(ViewCounts(views={2657896: 3, 1: 1}))
 
 
 @pytest.mark.parametrize("event", [REPORTED, VIEWED], ids=lambda event: event.type)

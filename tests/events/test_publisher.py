@@ -15,7 +15,7 @@ from gateway.resources.rabbitmq import RabbitMQ
 from tests.support.waiting import TIMEOUT, wait_until
 
 
-async def publish(publisher: Publisher, kind: str = OBSERVATIONS.event, timeout: float = TIMEOUT) -> UUID:
+async def publish(publisher: Publisher, kind: str = OBSERVATIONS.routing_key, timeout: float = TIMEOUT) -> UUID:
     event_id = uuid4()
     await publisher.publish(event_id, kind, b"{}", timeout=timeout)
     return event_id
@@ -53,7 +53,7 @@ async def test_a_message_arrives_with_the_id_of_its_event_and_survives_the_broke
 
     message = await (await channel.declare_queue(OBSERVATIONS.name, passive=True)).get(timeout=TIMEOUT)
     assert message is not None
-    assert (message.message_id, message.type, message.body) == (str(event_id), OBSERVATIONS.event, b"{}")
+    assert (message.message_id, message.type, message.body) == (str(event_id), OBSERVATIONS.routing_key, b"{}")
     assert message.delivery_mode == 2
 
 
@@ -61,7 +61,7 @@ async def test_a_message_arrives_with_the_id_of_its_event_and_survives_the_broke
 async def test_each_kind_of_event_has_a_queue_of_its_own(
     rabbitmq: RabbitMQ, channel: AbstractChannel, queue: Queue
 ) -> None:
-    await publish(Publisher(rabbitmq.connection), queue.event)
+    await publish(Publisher(rabbitmq.connection), queue.routing_key)
 
     depths = {each: await depth(channel, each.name) for each in (OBSERVATIONS, VIEWS)}
     assert depths == {OBSERVATIONS: 0, VIEWS: 0} | {queue: 1}

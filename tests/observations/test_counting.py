@@ -9,7 +9,7 @@ from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.events.messages import ObservationRef, ObservationReported
-from gateway.observations.counting import ConsumedEventsCleanup, count_observation, forget
+from gateway.observations.counting import ConsumedEventsCleanup, count_observation, delete_expired_events
 from gateway.schema.tables import consumed_events, places
 from tests.observations.conftest import PLACES
 from tests.support.waiting import wait_until
@@ -18,7 +18,7 @@ HERE = PLACES[0][0]
 
 
 def event() -> ObservationReported:
-    return ObservationReported.now(ObservationRef(observation_id=1, place_id=HERE))
+    return ObservationReported.create(ObservationRef(observation_id=1, place_id=HERE))
 
 
 async def counted(database: AsyncEngine) -> int:
@@ -66,14 +66,14 @@ async def test_only_what_is_older_than_thirty_days_is_forgotten(database: AsyncE
     await remember(database, 3, days=31)
     await remember(database, 2, days=29)
 
-    assert await forget(database) == 3
+    assert await delete_expired_events(database) == 3
     assert await remembered(database) == 2
 
 
 async def test_the_worker_forgets_in_small_steps(database: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.observations.counting.PAUSE", 0.01)
+    monkeypatch.setattr("gateway.observations.counting.BATCH_PAUSE", 0.01)
     await remember(database, 2500, days=31)
-    assert await forget(database) == 1000
+    assert await delete_expired_events(database) == 1000
 
     async with ConsumedEventsCleanup(database).open():
 

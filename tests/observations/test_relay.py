@@ -18,7 +18,7 @@ from gateway.devstack.postgresql import PostgreSQL
 from gateway.devstack.rabbitmq import RabbitMQ as Server
 from gateway.events.channels import open_channel
 from gateway.events.topology import EXCHANGE, OBSERVATIONS, declare
-from gateway.observations.relay import BATCH, OutboxRelay
+from gateway.observations.relay import BATCH_SIZE, OutboxRelay
 from gateway.resources.rabbitmq import RabbitMQ
 from gateway.schema.tables import outbox
 from tests.support.waiting import TIMEOUT, wait_until
@@ -28,7 +28,7 @@ RECOVERY_TIMEOUT = 10.0  # from a server's return; the aim is two seconds on an 
 
 async def enqueue(database: AsyncEngine, count: int = 1) -> list[str]:
     """Put so many events into the outbox; return their ids in order."""
-    entries = [{"event_id": uuid4(), "type": OBSERVATIONS.event, "body": "{}"} for _ in range(count)]
+    entries = [{"event_id": uuid4(), "type": OBSERVATIONS.routing_key, "body": "{}"} for _ in range(count)]
     async with database.begin() as connection:
         await connection.execute(insert(outbox), entries)
     return [str(entry["event_id"]) for entry in entries]
@@ -60,7 +60,7 @@ async def arrived(rabbitmq: RabbitMQ) -> list[str]:
 @pytest.fixture
 def long_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls to the servers have a minute: a relay that waits for one is later than any load makes it."""
-    monkeypatch.setattr("gateway.observations.relay.PUBLISH_WITHIN", 60)
+    monkeypatch.setattr("gateway.observations.relay.PUBLISH_TIMEOUT", 60)
     monkeypatch.setattr("gateway.resources.database.COMMAND_TIMEOUT", 60)
 
 
@@ -75,14 +75,14 @@ async def relay(database: AsyncEngine, rabbitmq: RabbitMQ) -> AsyncIterator[Outb
 @pytest.fixture
 def no_publish_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """A healthy broker has as much time as it needs: nothing is published twice on a busy machine."""
-    monkeypatch.setattr("gateway.observations.relay.PUBLISH_WITHIN", 60)
+    monkeypatch.setattr("gateway.observations.relay.PUBLISH_TIMEOUT", 60)
 
 
 @pytest.mark.usefixtures("no_publish_timeout")
 async def test_what_is_in_the_outbox_arrives_in_order_and_is_gone_then(
     database: AsyncEngine, rabbitmq: RabbitMQ
 ) -> None:
-    ids = await enqueue(database, 2 * BATCH + 1)
+    ids = await enqueue(database, 2 * BATCH_SIZE + 1)
     async with OutboxRelay(database, rabbitmq.connection).open():
         await emptied(database)
 
@@ -92,7 +92,7 @@ async def test_what_is_in_the_outbox_arrives_in_order_and_is_gone_then(
 async def test_woken_it_works_at_once(
     database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.observations.relay.POLL", 60)
+    monkeypatch.setattr("gateway.observations.relay.POLL_INTERVAL", 60)
     await enqueue(database)
     relay.notify()
     await emptied(database)  # it may have begun to wait before the patch
@@ -117,7 +117,7 @@ async def test_what_another_process_has_written_is_found_within_a_moment(
 @pytest.mark.usefixtures("no_publish_timeout")
 async def test_two_share_the_outbox_and_publish_nothing_twice(database: AsyncEngine, rabbitmq: RabbitMQ) -> None:
     """Each waits with its first batch until the other one has a batch, too."""
-    ids = await enqueue(database, 10 * BATCH)
+    ids = await enqueue(database, 10 * BATCH_SIZE)
     first, second = (OutboxRelay(database, rabbitmq.connection) for _ in range(2))
     shares: Counter[OutboxRelay] = Counter()
     both_have_a_batch = asyncio.Event()
@@ -127,7 +127,7 @@ async def test_two_share_the_outbox_and_publish_nothing_twice(database: AsyncEng
         await emptied(database)
 
     assert Counter(await arrived(rabbitmq)) == Counter(ids)
-    assert min(shares[first], shares[second]) >= BATCH
+    assert min(shares[first], shares[second]) >= BATCH_SIZE
 
 
 def _count_what_it_publishes(
@@ -179,7 +179,7 @@ async def test_a_rabbitmq_that_stalls_makes_it_wait_and_nothing_is_lost(
     rabbitmq_server: Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gateway.observations.relay.PUBLISH_WITHIN", 0.3)
+    monkeypatch.setattr("gateway.observations.relay.PUBLISH_TIMEOUT", 0.3)
     await enqueue(database)
     await emptied(database)
     with rabbitmq_server.suspended():
@@ -263,7 +263,7 @@ async def test_the_check_says_how_many_dead_letters_there_are(relay: OutboxRelay
 async def test_the_check_counts_no_further_than_it_says(
     database: AsyncEngine, relay: OutboxRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.observations.relay.MOST_COUNTED", 2)
+    monkeypatch.setattr("gateway.observations.relay.MAX_COUNTED", 2)
     async with database.connect() as others:  # who has them locked, so that they stay
         await enqueue(database, 3)
         await others.execute(select(outbox.c.id).with_for_update())
@@ -284,8 +284,8 @@ class TestItsEnd:
     async def test_waits_for_a_batch_in_flight(
         self, database: AsyncEngine, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("gateway.observations.relay.LAST_MOMENT", TIMEOUT)
-        ids = await enqueue(database, BATCH)
+        monkeypatch.setattr("gateway.observations.relay.DRAIN_TIMEOUT", TIMEOUT)
+        ids = await enqueue(database, BATCH_SIZE)
         relay = OutboxRelay(database, rabbitmq.connection)
         publish = relay._publisher.publish
         in_flight = asyncio.Event()
@@ -297,7 +297,7 @@ class TestItsEnd:
         relay._publisher.publish = noted  # type: ignore[method-assign, assignment]
         async with relay.open():
             await asyncio.wait_for(in_flight.wait(), TIMEOUT)
-            assert await depth(database) == BATCH
+            assert await depth(database) == BATCH_SIZE
 
         assert await depth(database) == 0
         assert await arrived(rabbitmq) == ids

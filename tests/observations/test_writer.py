@@ -139,7 +139,7 @@ class TestWhoeverReports:
             async with database.begin() as blocking:
                 await blocking.execute(text("LOCK TABLE outbox"))
                 with monkeypatch.context() as short, pytest.raises(WriteUnavailableError):
-                    short.setattr("gateway.observations.writer.WITHIN", 0.2)
+                    short.setattr("gateway.observations.writer.WRITE_TIMEOUT", 0.2)
                     await reports.write(RAIN, "one")
                 assert (await blocking.execute(observations.select())).all() == []
 
@@ -153,7 +153,7 @@ class TestWhoeverReports:
     async def test_may_go_away_and_the_write_is_ended_before_the_database_is_released(
         self, database: AsyncEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("gateway.observations.writer.LAST_MOMENT", 0.2)
+        monkeypatch.setattr("gateway.observations.writer.DRAIN_TIMEOUT", 0.2)
         reports = ObservationWriter(database, on_stored=lambda: None)
         async with database.begin() as blocking:
             await blocking.execute(text("LOCK TABLE outbox"))

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.places import queries
 from gateway.places.folding import fold
-from gateway.places.queries import Place, get, search
+from gateway.places.queries import Place, get_place, search_places
 from gateway.places.seed import SHIPPED_TABLE, read
 from gateway.schema.tables import MAX_PLACE_ID, places
 
@@ -40,36 +40,36 @@ def expected(prefix: str, limit: int) -> list[int]:
 class TestSearch:
     @pytest.mark.parametrize("prefix", ["zur", "zür", "ZUR", "ZÜR", "zu\N{COMBINING DIAERESIS}r", "Zürich", "  zurich"])
     async def test_name_and_ascii_form_in_any_case_find_zurich(self, full: AsyncConnection, prefix: str) -> None:
-        assert (await search(full, prefix, 1)) == [ZURICH]
+        assert (await search_places(full, prefix, 1)) == [ZURICH]
 
     async def test_an_accent_that_was_typed_counts(self, full: AsyncConnection) -> None:
-        assert [place.name for place in await search(full, "são paulo", 1)] == ["São Paulo"]
-        assert await search(full, "sáo paulo", 1) == []
+        assert [place.name for place in await search_places(full, "são paulo", 1)] == ["São Paulo"]
+        assert await search_places(full, "sáo paulo", 1) == []
 
     @pytest.mark.parametrize("prefix", ["", " ", "s", "san ", "San José", "o'f", "x", "ẞ", "İ", "no such place", "z"])
     @pytest.mark.parametrize("limit", [0, 1, 10, 100])
     async def test_it_finds_exactly_these_in_this_order(self, full: AsyncConnection, prefix: str, limit: int) -> None:
-        assert [place.id for place in await search(full, prefix, limit)] == expected(prefix, limit)
+        assert [place.id for place in await search_places(full, prefix, limit)] == expected(prefix, limit)
 
     @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(prefix=st.one_of(st.sampled_from(SHIPPED).map(lambda place: str(place[1])), st.text(max_size=4)))
     async def test_whatever_is_typed_it_finds_what_begins_with_it(self, full: AsyncConnection, prefix: str) -> None:
-        assert [place.id for place in await search(full, prefix, 5)] == expected(prefix, 5)
+        assert [place.id for place in await search_places(full, prefix, 5)] == expected(prefix, 5)
 
     @pytest.mark.parametrize("prefix", ["%", "_", "\\", "zur%", "z_r", "zur\\", "'", '"', "z" * 100_000])
     async def test_no_character_is_special(self, full: AsyncConnection, prefix: str) -> None:
-        assert [place.id for place in await search(full, prefix, 10)] == expected(prefix, 10)
+        assert [place.id for place in await search_places(full, prefix, 10)] == expected(prefix, 10)
 
     @pytest.mark.parametrize("prefix", ["\0", "zur\0", "\ud800", "zur\udfff", "\U0010ffff", "zur\U0010ffff"])
     async def test_what_no_name_can_hold_finds_nothing(self, full: AsyncConnection, prefix: str) -> None:
-        assert await search(full, prefix, 10) == []
+        assert await search_places(full, prefix, 10) == []
 
     async def test_places_as_populous_as_each_other_come_by_id(self, full: AsyncConnection) -> None:
         values = dict(vars(ZURICH))
         values |= {"population": 50_000_000, "folded_name": fold("Zzz"), "folded_ascii_name": fold("Zzz")}
         await full.execute(insert(places), [values | {"id": place_id} for place_id in (3, 1, 2)])
-        assert [place.id for place in await search(full, "zzz", 10)] == [1, 2, 3]
-        assert [place.id for place in await search(full, "", 3)] == [1, 2, 3]
+        assert [place.id for place in await search_places(full, "zzz", 10)] == [1, 2, 3]
+        assert [place.id for place in await search_places(full, "", 3)] == [1, 2, 3]
 
 
 class TestPlans:
@@ -97,11 +97,11 @@ class TestPlans:
 
 class TestGet:
     async def test_a_known_place(self, full: AsyncConnection) -> None:
-        assert await get(full, ZURICH.id) == ZURICH
+        assert await get_place(full, ZURICH.id) == ZURICH
 
     @pytest.mark.parametrize("place_id", [1, 0, -1, MAX_PLACE_ID, MAX_PLACE_ID + 1, -(10**30), 10**30])
     async def test_an_unknown_place_is_none(self, full: AsyncConnection, place_id: int) -> None:
-        assert await get(full, place_id) is None
+        assert await get_place(full, place_id) is None
 
 
 async def _scans(connection: AsyncConnection, plan_for: str, statement: Any, arguments: str) -> set[tuple[str, str]]:

@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.devstack.postgresql import PostgreSQL
 from gateway.places.folding import fold
-from gateway.places.queries import get
-from gateway.places.seed import SHIPPED_TABLE, Seeded, load, read, seed
+from gateway.places.queries import get_place
+from gateway.places.seed import SHIPPED_TABLE, SeedResult, load, read, seed
 from gateway.schema.revision import SchemaMismatchError
 from gateway.schema.tables import observations, places
 from gateway.schema.transaction import transaction
@@ -54,8 +54,8 @@ class TestShippedTable:
 
 class TestSeed:
     async def test_the_first_time_inserts_everything_and_the_second_time_nothing(self, database: str) -> None:
-        assert await seed(database) == Seeded(inserted=len(SHIPPED), updated=0, unchanged=0)
-        assert await seed(database) == Seeded(inserted=0, updated=0, unchanged=len(SHIPPED))
+        assert await seed(database) == SeedResult(inserted=len(SHIPPED), updated=0, unchanged=0)
+        assert await seed(database) == SeedResult(inserted=0, updated=0, unchanged=len(SHIPPED))
 
     async def test_postgresql_knows_at_once_how_many_there_are(self, full: AsyncConnection) -> None:
         estimate = text("SELECT reltuples FROM pg_class WHERE oid = 'places'::regclass")
@@ -85,7 +85,7 @@ class TestLoad:
     async def test_new_changed_and_unchanged_are_told_apart(self, full: AsyncConnection) -> None:
         changed = (*SHIPPED[0][:1], "Turicum", *SHIPPED[0][2:])
         done = await load(full, [changed, SHIPPED[1], SHIPPED[2], place(1, "New")])
-        assert done == Seeded(inserted=1, updated=1, unchanged=2)
+        assert done == SeedResult(inserted=1, updated=1, unchanged=2)
         assert str(done) == "1 places inserted, 1 updated, 2 unchanged"
 
     @pytest.mark.parametrize("column", range(1, len(SHIPPED[0])))
@@ -96,7 +96,7 @@ class TestLoad:
         await load(full, [wrong])
         await full.execute(text("DROP TABLE incoming"))  # as the commit does
 
-        assert await load(full, [right]) == Seeded(inserted=0, updated=1, unchanged=0)
+        assert await load(full, [right]) == SeedResult(inserted=0, updated=1, unchanged=0)
         stored = (await full.execute(select(places).where(places.c.id == 1))).one()
         assert stored[: len(right)] == right
 
@@ -109,12 +109,12 @@ class TestLoad:
 
         await load(full, [(*changed[:1], "Turicum", *changed[2:]), unchanged])
 
-        found = [await get(full, changed[0]), await get(full, unchanged[0])]
+        found = [await get_place(full, changed[0]), await get_place(full, unchanged[0])]
         assert [(row.name, row.observation_count) for row in found if row] == [("Turicum", 7), (unchanged[1], 7)]
         assert await full.scalar(select(observations.c.place_id)) == changed[0]
 
     async def test_places_that_are_not_in_the_table_stay(self, full: AsyncConnection) -> None:
-        assert await load(full, SHIPPED[:1]) == Seeded(inserted=0, updated=0, unchanged=1)
+        assert await load(full, SHIPPED[:1]) == SeedResult(inserted=0, updated=0, unchanged=1)
         assert await full.scalar(COUNT) == len(SHIPPED)
 
     async def test_an_unchanged_place_can_be_counted_meanwhile(self, full: AsyncConnection, full_database: str) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from gateway.schema.migrate import Migrated, configuration, migrate
+from gateway.schema.migrate import MigrationResult, configuration, migrate
 from gateway.schema.revision import HEAD, REVISIONS, SchemaMismatchError, current_revision
 from tests.support.waiting import TIMEOUT
 
@@ -27,19 +27,19 @@ async def tables(connection: AsyncConnection) -> set[str]:
 
 
 async def test_an_empty_database_gets_every_revision(empty_database: str, connection: AsyncConnection) -> None:
-    assert await migrate(empty_database) == Migrated(None, REVISIONS)
+    assert await migrate(empty_database) == MigrationResult(None, REVISIONS)
     assert await current_revision(connection) == HEAD
     assert await tables(connection) == ALL
 
 
 async def test_a_migrated_database_gets_nothing(migrated_database: str) -> None:
-    assert await migrate(migrated_database) == Migrated(HEAD, ())
+    assert await migrate(migrated_database) == MigrationResult(HEAD, ())
 
 
 async def test_it_says_what_it_did() -> None:
-    assert str(Migrated(None, ("1", HEAD))) == f"from nothing to revision {HEAD}: applied 1, {HEAD}"
-    assert str(Migrated("1", (HEAD,))) == f"from 1 to revision {HEAD}: applied {HEAD}"
-    assert str(Migrated(HEAD, ())) == f"already at revision {HEAD}"
+    assert str(MigrationResult(None, ("1", HEAD))) == f"from nothing to revision {HEAD}: applied 1, {HEAD}"
+    assert str(MigrationResult("1", (HEAD,))) == f"from 1 to revision {HEAD}: applied {HEAD}"
+    assert str(MigrationResult(HEAD, ())) == f"already at revision {HEAD}"
 
 
 async def test_of_replicas_that_migrate_at_once_one_does_and_the_others_wait(
@@ -84,7 +84,7 @@ async def test_it_can_be_undone_and_done_again(empty_database: str, connection: 
     await migrate(empty_database)
     await connection.run_sync(lambda sync: command.downgrade(configuration(sync), "base"))
     assert await tables(connection) == {"alembic_version"}
-    assert await migrate(empty_database) == Migrated(None, REVISIONS)
+    assert await migrate(empty_database) == MigrationResult(None, REVISIONS)
 
 
 async def test_a_server_that_is_not_there_is_an_os_error(free_tcp_port: int) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.schema import revision
-from gateway.schema.revision import HEAD, REVISIONS, current_revision, mismatch
+from gateway.schema.revision import HEAD, REVISIONS, current_revision, describe_mismatch
 
 SERVING = "gateway.schema.revision, gateway.schema.tables, gateway.places.queries, gateway.observations.queries"
 
@@ -50,7 +50,7 @@ def test_the_code_knows_exactly_the_migrations_in_its_folder() -> None:
 
 
 def test_the_head_fits() -> None:
-    assert mismatch(HEAD) is None
+    assert describe_mismatch(HEAD) is None
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_the_head_fits() -> None:
 def test_anything_else_says_what_to_do(found: str | None, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(revision, "REVISIONS", ("1", "2"))
     monkeypatch.setattr(revision, "HEAD", "2")
-    assert mismatch(found) == problem
+    assert describe_mismatch(found) == problem
 
 
 def test_serving_imports_no_alembic_and_no_fastapi() -> None:
