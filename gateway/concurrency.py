@@ -127,7 +127,7 @@ async def background_task(
     Args:
         coro: runs until it is stopped or cancelled.
         name: the name of its task.
-        stop: called at the end of the block. It asks `coro` to return.
+        stop: called at the end of the block. It makes `coro` return.
         stop_timeout: the seconds that `coro` has to return before it is cancelled.
         abort: called after the cancellation. It drops resources that could delay the end of `coro`.
     """

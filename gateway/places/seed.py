@@ -55,9 +55,9 @@ async def seed(url: str, *, application_name: str = "gateway seed") -> SeedResul
         if problem := describe_mismatch(await current_revision(connection)):
             raise SchemaMismatchError(problem)
         await connection.execute(_LOCK)
-        seeded = await load(connection, list(read(SHIPPED_TABLE)))
+        result = await load(connection, list(read(SHIPPED_TABLE)))
         await connection.execute(_ANALYZE)  # statistics for the first searches after the first seed
-    return seeded
+    return result
 
 
 def read(table: Path) -> Iterator[tuple[Any, ...]]:

@@ -229,7 +229,7 @@ class TestRecovery:
     @pytest.mark.parametrize(
         "fail", [broker_killed, broker_restarted, broker_paused, queue_deleted, topology_deleted, heartbeat_lost]
     )
-    async def test_consumes_again_after(
+    async def test_consumes_again_after_failure(
         self, rabbitmq: RabbitMQ, rabbitmq_server: Server, channel: AbstractChannel, fail: Failure
     ) -> None:
         """After each failure the consumer handles new events without a restart."""
