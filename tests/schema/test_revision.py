@@ -13,7 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.schema import revision
 from gateway.schema.revision import HEAD, REVISIONS, current_revision, describe_mismatch
 
-MODULES = "gateway.schema.revision, gateway.schema.tables, gateway.places.queries, gateway.observations.queries"
+MODULES = (
+    "gateway.schema.revision, gateway.schema.tables, gateway.places.queries, gateway.observations.queries, "
+    "gateway.observations.store"
+)
 
 
 async def test_empty_database_has_no_revision(connection: AsyncConnection) -> None:
