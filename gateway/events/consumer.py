@@ -98,6 +98,7 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
         Raises:
             HandlerError: a handler failed with an error that is not transient.
         """
+        # The drain, and then the end of the deliveries, of the handlers and of the channel.
         stop_timeout = DRAIN_TIMEOUT + 3 * CLOSE_TIMEOUT
         async with background_task(
             self._run(), name=self._queue.name, stop=self._stopping.set, stop_timeout=stop_timeout
@@ -147,7 +148,10 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
         await self._handlers.wait(timeout=DRAIN_TIMEOUT)
 
     async def _start_handler(self, message: AbstractIncomingMessage) -> None:
-        """Process the message in a task of the pool. aio-pika would cancel this one as soon as the channel is lost."""
+        """Process the message in a task of the pool.
+
+        aio-pika runs this callback in a task of its own, and cancels that task as soon as the channel is lost.
+        """
         self._handlers.start(self._process(message)).add_done_callback(self._on_processed)
 
     def _on_processed(self, handler: "asyncio.Task[None]") -> None:
@@ -157,6 +161,7 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
             self._handler_failed.set()
 
     async def _process(self, message: AbstractIncomingMessage) -> None:
+        """Call the handler until it succeeds, and acknowledge the message. Reject it if it is poison."""
         try:
             event = decode(message.body, self._event_type)
         except PoisonMessageError as error:

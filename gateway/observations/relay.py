@@ -64,7 +64,7 @@ class OutboxRelay(Resource["OutboxRelay"]):
         self._connection: asyncpg.Connection | None = None  # of the batch in flight
 
     def notify(self) -> None:
-        """Publish soon: there is a new entry."""
+        """Report a new entry, which is then published immediately."""
         self._notified.set()
 
     @asynccontextmanager
@@ -78,23 +78,6 @@ class OutboxRelay(Resource["OutboxRelay"]):
     def _stop(self) -> None:
         self._stopping.set()
         self.notify()
-
-    def abort(self) -> None:
-        """Terminate the connection of the batch in flight. The rollback would wait for a server that does not respond."""
-        if self._connection is not None:
-            self._connection.terminate()
-
-    async def check(self) -> str | None:
-        """Return the number of waiting events, the number of dead letters if the broker reports it, and the last error."""
-        async with self._database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            depth = await connection.scalar(_DEPTH, {"limit": MAX_COUNTED})
-        details = [f"outbox: {'at least ' if depth == MAX_COUNTED else ''}{depth} waiting"]
-        dead_letters = await self._count_dead_letters()
-        if dead_letters is not None:
-            details.append(f"dead letters: {dead_letters}")
-        if self.last_error is not None:
-            details.append(f"trying again: {format_error(self.last_error)}")
-        return ", ".join(details)
 
     async def _run(self) -> None:
         """Publish batch after batch. With an empty outbox, wait for `notify()` or for the poll interval."""
@@ -129,9 +112,8 @@ class OutboxRelay(Resource["OutboxRelay"]):
                 if confirmed:
                     await connection.execute(_DELETE, {"ids": confirmed})
         finally:
-            self._connection = (
-                None  # only after the rollback, which SQLAlchemy shields: `abort()` must be able to end it
-            )
+            # Not before the rollback has ended. SQLAlchemy shields it, so only `abort()` can interrupt it.
+            self._connection = None
         for failure in failures.values():
             raise failure
         return len(entries) == BATCH_SIZE
@@ -157,6 +139,23 @@ class OutboxRelay(Resource["OutboxRelay"]):
         if self.last_error is not None:
             log.info("publishing resumed")
         self.last_error = None
+
+    def abort(self) -> None:
+        """Terminate the connection of the batch in flight. The rollback would wait for a server that does not respond."""
+        if self._connection is not None:
+            self._connection.terminate()
+
+    async def check(self) -> str | None:
+        """Return the number of waiting events, the number of dead letters if the broker reports it, and the last error."""
+        async with self._database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            depth = await connection.scalar(_DEPTH, {"limit": MAX_COUNTED})
+        details = [f"outbox: {'at least ' if depth == MAX_COUNTED else ''}{depth} waiting"]
+        dead_letters = await self._count_dead_letters()
+        if dead_letters is not None:
+            details.append(f"dead letters: {dead_letters}")
+        if self.last_error is not None:
+            details.append(f"trying again: {format_error(self.last_error)}")
+        return ", ".join(details)
 
     async def _count_dead_letters(self) -> int | None:
         """Return the number of messages in the dead-letter queue, or None if the broker does not report it."""
