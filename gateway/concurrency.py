@@ -24,6 +24,10 @@ class TaskPool:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
+    def __len__(self) -> int:
+        """The number of tasks that have not ended."""
+        return len(self._tasks)
+
     def start(self, coro: Coroutine[Any, Any, T], *, name: str | None = None) -> asyncio.Task[T]:
         """Run `coro` as a task of the pool. The caller may cancel it, wait for it or forget it."""
         task = asyncio.create_task(coro, name=name)
@@ -83,14 +87,18 @@ class TaskPool:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
 
+    async def cancel(self, *, timeout: float) -> None:
+        """Cancel all tasks, and wait until they have ended, at most `timeout` seconds."""
+        for task in self._tasks:
+            task.cancel()
+        await self.wait(timeout=timeout)
+
     async def aclose(self, *, drain_timeout: float = CANCEL_RETRY_INTERVAL) -> None:
         """End all tasks: on their own within `drain_timeout` seconds, then by cancelling them until they end."""
         self._closed = True
         await self.wait(timeout=drain_timeout)
         while self._tasks:
-            for task in self._tasks:
-                task.cancel()
-            await self.wait(timeout=CANCEL_RETRY_INTERVAL)
+            await self.cancel(timeout=CANCEL_RETRY_INTERVAL)
 
     def _on_done(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
@@ -119,7 +127,7 @@ async def background_task(
     Args:
         coro: runs until it is stopped or cancelled.
         name: the name of its task.
-        stop: called at the end of the block. It asks `coro` to return.
+        stop: called at the end of the block. It makes `coro` return.
         stop_timeout: the seconds that `coro` has to return before it is cancelled.
         abort: called after the cancellation. It drops resources that could delay the end of `coro`.
     """
@@ -167,6 +175,16 @@ async def wait_for_event(event: asyncio.Event, *, timeout: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout):
             await event.wait()
+
+
+async def wait_for_any(*events: asyncio.Event) -> None:
+    """Return when one of the events is set."""
+    waiters = {asyncio.create_task(event.wait()) for event in events}
+    try:
+        await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for waiter in waiters:
+            waiter.cancel()
 
 
 def _mark_retrieved(future: "asyncio.Future[Any]") -> None:

@@ -6,7 +6,7 @@ import gc
 import pytest
 import structlog
 
-from gateway.concurrency import TaskPool, background_task
+from gateway.concurrency import TaskPool, background_task, wait_for_any
 
 
 async def fail() -> None:
@@ -25,7 +25,7 @@ async def test_call_raises_the_error() -> None:
 
 
 async def test_ignored_cancellation_delays_no_caller() -> None:
-    """A call that ignores its cancellation times out all the same. `aclose()` cancels it until it ends."""
+    """A call that ignores its cancellation still times out. `aclose()` cancels it until it ends."""
     pool = TaskPool()
     before = asyncio.all_tasks()
     cancellations: list[int] = []
@@ -133,6 +133,38 @@ async def test_close_lets_short_tasks_end() -> None:
     assert ended
 
 
+async def test_cancelled_tasks_leave_the_pool() -> None:
+    """`cancel()` ends the tasks of the pool, which then accepts new ones."""
+    pool = TaskPool()
+    pool.start(asyncio.Event().wait())
+    await pool.cancel(timeout=1)
+
+    assert len(pool) == 0
+    assert await pool.start(asyncio.sleep(0, "a result")) == "a result"
+
+
+async def test_cancel_waits_no_longer_than_its_timeout() -> None:
+    """A task that ignores its cancellation stays in the pool after the timeout of `cancel()`. `aclose()` ends it."""
+    pool = TaskPool()
+    cancelled = asyncio.Event()
+
+    async def ignore_one_cancellation() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+        await asyncio.Event().wait()
+
+    pool.start(ignore_one_cancellation())
+    await asyncio.sleep(0)
+    await pool.cancel(timeout=0.01)
+
+    assert cancelled.is_set()
+    assert len(pool) == 1
+    await pool.aclose()
+    assert len(pool) == 0
+
+
 async def test_background_failure_is_logged() -> None:
     """An error of a background task is logged once, as no caller sees it."""
     pool = TaskPool()
@@ -152,7 +184,7 @@ async def test_background_task_fails_the_block() -> None:
 
 
 async def test_background_task_is_stopped_first() -> None:
-    """At the end of the block the task is asked to stop, then cancelled, and then its resources are dropped."""
+    """At the end of the block `stop` is called first, then the task is cancelled, and then its resources are dropped."""
     steps: list[str] = []
 
     async def ignore_stop() -> None:
@@ -171,3 +203,15 @@ async def test_background_task_is_stopped_first() -> None:
         await asyncio.sleep(0)
 
     assert steps == ["stop", "abort", "cancelled"]
+
+
+async def test_wait_for_any_returns_with_the_first() -> None:
+    """`wait_for_any` returns when one event is set, and leaves no task that waits for the others."""
+    first, second = asyncio.Event(), asyncio.Event()
+    before = asyncio.all_tasks()
+    asyncio.get_running_loop().call_soon(second.set)
+    async with asyncio.timeout(10):
+        await wait_for_any(first, second)
+    await asyncio.sleep(0)
+
+    assert asyncio.all_tasks() == before

@@ -14,7 +14,7 @@ from gateway.dependencies import ObservationWriterDependency, Session
 from gateway.observations.queries import Observation, get_observation, latest_observations
 from gateway.observations.store import IdempotencyConflictError, NewObservation, UnknownPlaceError
 from gateway.observations.writer import WriteUnavailableError
-from gateway.places.queries import get
+from gateway.places.queries import get_place
 from gateway.schema.tables import (
     MAX_NOTE_LENGTH,
     MAX_OBSERVATION_ID,
@@ -115,7 +115,7 @@ async def get_observations(
 ) -> Observations:
     """What was reported about a place; the latest first."""
     connection = await session.connection()
-    if await get(connection, place_id) is None:
+    if await get_place(connection, place_id) is None:
         raise unknown(place_id)
     return Observations(items=await latest_observations(connection, place_id, limit))
 

@@ -8,7 +8,8 @@ from pydantic import BaseModel
 
 from gateway.api.problems import ProblemError, problem_responses
 from gateway.dependencies import Session
-from gateway.places.queries import Place, get, search
+from gateway.places import queries
+from gateway.places.queries import Place
 from gateway.schema.tables import MAX_PLACE_ID
 
 router = APIRouter(prefix="/v1/places", tags=["places"])
@@ -27,7 +28,7 @@ async def find_places(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Places:
     """Find places by the beginning of their name; the most populous first."""
-    return Places(items=await search(await session.connection(), q, limit))
+    return Places(items=await queries.search_places(await session.connection(), q, limit))
 
 
 @router.get(
@@ -36,7 +37,7 @@ async def find_places(
 )
 async def get_place(session: Session, place_id: PlaceId) -> Place:
     """One place."""
-    place = await get(await session.connection(), place_id)
+    place = await queries.get_place(await session.connection(), place_id)
     if place is None:
         raise unknown(place_id)
     return place

@@ -76,7 +76,7 @@ class ViewPublisher(Resource["ViewPublisher"]):
         self._waiting.clear()
         self._count = 0
         self._any.clear()
-        event = BriefViewed.now(ViewCounts(views=views))
+        event = BriefViewed.create(ViewCounts(views=views))
         try:
             await self._publisher.publish(event.id, event.type, encode(event), timeout=PUBLISH_WITHIN)
         except PublishError:

@@ -1,1 +1,1 @@
-"""Events: what they say, and how they travel through RabbitMQ."""
+"""Events: their content, and their transport through RabbitMQ."""

@@ -1,49 +1,52 @@
-"""Consuming a queue: each message is worked in, or buried, or kept until it can be worked in."""
+"""A queue consumer: each message is processed, dead-lettered, or held until its dependencies are available again."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import structlog
 from aio_pika import RobustConnection
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
-from gateway.concurrency import Backoff, background_task, wait_for_event
-from gateway.events.channels import CONNECTION_ERRORS, open_channel
+from gateway.concurrency import Backoff, TaskPool, background_task, wait_for_any, wait_for_event
+from gateway.events.channels import (
+    CONNECTION_ERRORS,
+    CallCancelledError,
+    on_consumer_cancelled,
+    open_channel,
+    translate_library_cancellation,
+)
 from gateway.events.messages import Event, PoisonMessageError, decode
 from gateway.events.topology import Queue, declare
 from gateway.lifecycle import format_error
-from gateway.lifecycle.cancellation import current_task_cancelled
 from gateway.resources.base import Resource
 
 E = TypeVar("E", bound=Event)
 
-OPEN_WITHIN = 5.0
-"""Seconds to begin to consume. A broker that stalls is asked again on another channel."""
-
-LAST_MOMENT = 1.0
-"""Seconds that handlers have to end, once consuming stops; what they do not finish comes again."""
-
-CLOSE_WITHIN = 0.5
-"""Seconds for each goodbye to the broker, and for handlers that are cancelled."""
+OPEN_TIMEOUT = 5.0  # for a channel and everything declared on it; the next attempt uses another channel
+DRAIN_TIMEOUT = 1.0  # at a stop, for handlers to finish; unfinished messages are delivered again
+CLOSE_TIMEOUT = 0.5  # for each call that closes something, and for cancelled handlers
 
 log = structlog.get_logger("gateway.consumer")
 
 
 class HandlerError(Exception):
-    """A handler failed for a reason that does not pass by itself: a mistake of ours."""
+    """A handler failed with an error that is not transient, which is a bug."""
 
 
 class Consumer(Resource["Consumer[E]"], Generic[E]):
-    """Calls a handler for each event in a queue. A message may come more than once: the handler has to know it again.
+    """Calls a handler for each event in a queue. Delivery is at least once: the handler must detect repeated events.
 
-    - Done: it is acknowledged, and gone.
-    - Poison: it is rejected, and ends among the dead letters. Trying again would not help.
-    - What the handler needs is away: the message stays here, and is tried again until it is back. It is not given back,
-      for that would count as a delivery, and an outage would bury it.
-    - The channel or the broker is lost: another channel is opened, and the messages come again.
-    - Anything else is a mistake of ours, and ends the consumer: the process stops, and is started again by whoever runs it.
+    - If the handler succeeds, the message is acknowledged.
+    - If the message is not a valid event (poison), it is rejected and dead-lettered, because a retry would not help.
+    - If the handler fails with a transient error, it is called again until it succeeds. Meanwhile the message stays
+      unacknowledged. To requeue it would count as a delivery, and a long outage would dead-letter it.
+    - If the channel is lost, its handlers are cancelled, and the broker delivers their messages again on the next channel.
+    - If the handler fails with another error, the consumer crashes, and the process stops.
+
+    Attributes:
+        rejected: the number of poison messages.
     """
 
     def __init__(
@@ -51,168 +54,151 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
         name: str,
         rabbitmq: RobustConnection,
         queue: Queue,
-        kind: type[E],
+        event_type: type[E],
         handle: Callable[[E], Awaitable[None]],
         *,
         is_transient: Callable[[Exception], bool],
         prefetch: int,
     ) -> None:
-        """Make one that is not consuming yet.
+        """Configure the consumer.
 
         Args:
             name: the name of its entry.
-            rabbitmq: comes back by itself when it is lost.
-            queue: what to consume.
-            kind: of the events in it.
-            handle: called for each, several at once.
-            is_transient: whether what the handler raised passes by itself.
-            prefetch: how many messages there are here at once.
+            rabbitmq: reconnects on its own.
+            queue: the queue to consume.
+            event_type: the type of the events in the queue.
+            handle: the handler. Calls of it run concurrently.
+            is_transient: returns whether to retry after an error of the handler.
+            prefetch: the maximum number of unacknowledged messages.
         """
         super().__init__()
         self.name = name
-        self.poison = 0
-        """How many messages were rejected."""
+        self.rejected = 0
         self._rabbitmq = rabbitmq
         self._queue = queue
-        self._kind = kind
+        self._event_type = event_type
         self._handle = handle
-        self._is_away = is_transient
+        self._is_transient = is_transient
         self._prefetch = prefetch
-        self._handling: set[asyncio.Task[None]] = set()
+        self._handlers = TaskPool()
+        self._handler_failed = asyncio.Event()
+        self._handler_failure: BaseException | None = None
         self._stopping = asyncio.Event()
-        self._broken: asyncio.Future[None] | None = None
         self._log = log.bind(queue=queue.name)
+
+    @property
+    def in_flight(self) -> int:
+        """The number of messages that are being processed."""
+        return len(self._handlers)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self]:
-        """Consume until this is left. It ends by itself only by a mistake of ours."""
-        self._broken = asyncio.get_running_loop().create_future()
-        within = LAST_MOMENT + 3 * CLOSE_WITHIN
-        async with background_task(self._work(), name=self._queue.name, stop=self._stopping.set, stop_timeout=within):
+        """Consume for the duration of the block.
+
+        Raises:
+            HandlerError: a handler failed with an error that is not transient.
+        """
+        # The drain, and then the end of the deliveries, of the handlers and of the channel.
+        stop_timeout = DRAIN_TIMEOUT + 3 * CLOSE_TIMEOUT
+        async with background_task(
+            self._run(), name=self._queue.name, stop=self._stopping.set, stop_timeout=stop_timeout
+        ):
             yield self
 
-    async def _work(self) -> None:
+    async def _run(self) -> None:
+        """Consume on one channel after another, until the consumer is stopped."""
         backoff = Backoff()
         while not self._stopping.is_set():
             try:
-                await self._consume(backoff)
-            except asyncio.CancelledError as error:
-                if current_task_cancelled():
-                    raise
-                self._log.warning("consuming has to wait", error=format_error(error))
+                with translate_library_cancellation():
+                    await self._consume(backoff)
             except CONNECTION_ERRORS as error:
-                self._log.warning("consuming has to wait", error=format_error(error))
+                self._log.warning("consumer interrupted", error=format_error(error))
             await wait_for_event(self._stopping, timeout=backoff.next_delay())
 
     async def _consume(self, backoff: Backoff) -> None:
-        """Consume on one channel, until that is lost or we stop.
-
-        Raises:
-            HandlerError: a handler made a mistake.
-            OSError, AMQPError, ...: the broker is away.
-        """
-        over = asyncio.Event()
+        """Consume on one channel, until it is lost or the consumer is stopped."""
+        deliveries_ended = asyncio.Event()
         channel = None
         try:
-            async with asyncio.timeout(OPEN_WITHIN):
+            async with asyncio.timeout(OPEN_TIMEOUT):
                 channel = await open_channel(self._rabbitmq, confirms=False)
-                channel.close_callbacks.add(lambda *_: over.set())
-                # So the broker says that the queue was deleted.
-                (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(lambda _: over.set())
+                channel.close_callbacks.add(lambda *_: deliveries_ended.set())
+                await on_consumer_cancelled(channel, deliveries_ended.set)
                 await declare(channel)
                 await channel.set_qos(prefetch_count=self._prefetch)
                 queue = await channel.get_queue(self._queue.name, ensure=False)
-                tag = await queue.consume(self._receive)
+                consumer_tag = await queue.consume(self._start_handler)
             self._log.info("consuming")
             backoff.reset()
-            await self._first_of(over)
-            if self._stopping.is_set() and not over.is_set():
-                await self._finish(queue, tag)
+            await wait_for_any(deliveries_ended, self._handler_failed, self._stopping)
+            if self._handler_failure is not None:
+                raise HandlerError(format_error(self._handler_failure)) from self._handler_failure
+            if not deliveries_ended.is_set():
+                await self._drain(queue, consumer_tag)
         finally:
-            for handler in self._handling:
-                handler.cancel()
-            if self._handling:
-                await asyncio.wait(self._handling, timeout=CLOSE_WITHIN)
+            await self._handlers.cancel(timeout=CLOSE_TIMEOUT)
             if channel is not None:
-                await _close(channel)
+                await _close_channel(channel)
 
-    async def _first_of(self, over: asyncio.Event) -> None:
-        """Wait until the channel is over, or we stop, or a handler has made a mistake, which is raised."""
-        if self._broken is None:
-            raise RuntimeError("the consumer is not open")
-        waiting: set[asyncio.Future[Any]] = {asyncio.create_task(event.wait()) for event in (over, self._stopping)}
-        try:
-            await asyncio.wait({*waiting, self._broken}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
-        if self._broken.done():
-            self._broken.result()
+    async def _drain(self, queue: AbstractQueue, consumer_tag: str) -> None:
+        """End the deliveries, and wait for the handlers in flight."""
+        async with asyncio.timeout(CLOSE_TIMEOUT):
+            await queue.cancel(consumer_tag)
+        await self._handlers.wait(timeout=DRAIN_TIMEOUT)
 
-    async def _finish(self, queue: AbstractQueue, tag: str) -> None:
-        """Take no more, and let the handlers in flight end."""
-        async with asyncio.timeout(CLOSE_WITHIN):
-            await queue.cancel(tag)
-        if self._handling:
-            await asyncio.wait(self._handling, timeout=LAST_MOMENT)
+    async def _start_handler(self, message: AbstractIncomingMessage) -> None:
+        """Process the message in a task of the pool.
 
-    async def _receive(self, message: AbstractIncomingMessage) -> None:
-        """Let a task of ours work it in: the library's own would be cancelled in the middle when the channel is lost."""
-        handler = asyncio.create_task(self._work_in(message))
-        self._handling.add(handler)
-        handler.add_done_callback(self._on_worked_in)
+        aio-pika runs this callback in a task of its own, and cancels that task as soon as the channel is lost.
+        """
+        self._handlers.start(self._process(message)).add_done_callback(self._on_processed)
 
-    def _on_worked_in(self, handler: "asyncio.Task[None]") -> None:
-        self._handling.discard(handler)
+    def _on_processed(self, handler: "asyncio.Task[None]") -> None:
         error = None if handler.cancelled() else handler.exception()
-        if error is not None and self._broken is not None and not self._broken.done():
-            broken = HandlerError(format_error(error))
-            broken.__cause__ = error
-            self._broken.set_exception(broken)
+        if error is not None and self._handler_failure is None:
+            self._handler_failure = error
+            self._handler_failed.set()
 
-    async def _work_in(self, message: AbstractIncomingMessage) -> None:
+    async def _process(self, message: AbstractIncomingMessage) -> None:
+        """Call the handler until it succeeds, and acknowledge the message. Reject it if it is poison."""
         try:
-            event = decode(message.body, self._kind)
+            event = decode(message.body, self._event_type)
         except PoisonMessageError as error:
-            self.poison += 1
-            self._log.error("a message is poison", message_id=message.message_id, error=str(error), so_far=self.poison)
-            with suppress(*CONNECTION_ERRORS):  # else it comes again, and is still poison
-                await message.reject(requeue=False)
+            await self._reject(message, error)
             return
         backoff = Backoff()
-        while not await self._handled(event, tries_before=backoff.attempts):
+        while not await self._try_handle(event, is_retry=backoff.attempts > 0):
             await wait_for_event(self._stopping, timeout=backoff.next_delay())
             if self._stopping.is_set():
-                return  # it comes again, to another
-        with suppress(*CONNECTION_ERRORS):  # else it comes again, and the handler knows it
+                return  # the broker delivers it again
+        with suppress(*CONNECTION_ERRORS):  # else the broker delivers it again, and the handler detects that
             await message.ack()
 
-    async def _handled(self, event: E, *, tries_before: int) -> bool:
-        """Call the handler. False: what it needs is away."""
+    async def _reject(self, message: AbstractIncomingMessage, error: PoisonMessageError) -> None:
+        self.rejected += 1
+        self._log.error(
+            "poison message rejected", message_id=message.message_id, error=str(error), rejected=self.rejected
+        )
+        with suppress(*CONNECTION_ERRORS):  # else the broker delivers it again, and it is rejected again
+            await message.reject(requeue=False)
+
+    async def _try_handle(self, event: E, *, is_retry: bool) -> bool:
+        """Call the handler. Return False if it failed with a transient error."""
         try:
-            await self._handle(event)
-        except asyncio.CancelledError as error:
-            if current_task_cancelled():
-                raise
-            away: BaseException = error  # of a library whose connection was lost
+            with translate_library_cancellation():
+                await self._handle(event)
         except Exception as error:
-            if not self._is_away(error):
+            if not (isinstance(error, CallCancelledError) or self._is_transient(error)):
                 raise
-            away = error
-        else:
-            return True
-        if tries_before == 0:
-            self._log.warning("an event has to wait", event_id=str(event.id), error=format_error(away))
-        return False
+            if not is_retry:
+                self._log.warning("handler failed, retrying", event_id=str(event.id), error=format_error(error))
+            return False
+        return True
 
 
-async def _close(channel: AbstractChannel) -> None:
-    """Say goodbye, if there is anybody to hear it."""
-    try:
-        async with asyncio.timeout(CLOSE_WITHIN):
+async def _close_channel(channel: AbstractChannel) -> None:
+    """Close the channel; ignore a lost connection."""
+    with suppress(*CONNECTION_ERRORS, RuntimeError), translate_library_cancellation():
+        async with asyncio.timeout(CLOSE_TIMEOUT):
             await channel.close()
-    except asyncio.CancelledError:
-        if current_task_cancelled():
-            raise
-    except (*CONNECTION_ERRORS, RuntimeError):
-        pass

@@ -1,4 +1,4 @@
-"""What an event says: JSON with an id, by which whoever gets it twice knows it again."""
+"""The content of events: JSON with a unique id, by which a consumer detects an event that is delivered again."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self, TypeVar
@@ -8,15 +8,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.schema.tables import MAX_PLACE_ID
 
+MAX_REPORTED_ERRORS = 3
+
 PlaceId = Annotated[int, Field(ge=1, le=MAX_PLACE_ID)]
 
 
 class PoisonMessageError(Exception):
-    """A message is no event of the kind that its queue holds, and will not become one."""
+    """A message is not a valid event of the type that its queue carries, and a retry cannot change that."""
 
 
 class Event(BaseModel):
-    """What all events have. A field that we do not know is one of a later version, and is left alone."""
+    """The fields that all events have. Unknown fields, which a later version may add, are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -25,33 +27,36 @@ class Event(BaseModel):
     at: datetime
 
     @classmethod
-    def now(cls, data: BaseModel) -> Self:
-        """A new one. Neither id nor time has a default, for what was read without one would get another each time."""
+    def create(cls, data: BaseModel) -> Self:
+        """Create an event with a new id and the current time.
+
+        The fields have no defaults, because a message without an id would then get a different id each time it is read.
+        """
         return cls.model_validate({"id": uuid4(), "at": datetime.now(UTC), "data": data})
 
 
 class ObservationRef(BaseModel):
-    """Which observation it was."""
+    """A reference to an observation."""
 
     observation_id: int
     place_id: PlaceId
 
 
 class ObservationReported(Event):
-    """Somebody reported an observation. It is never lost, and counted once."""
+    """An observation was reported. The event is never lost, and counted once."""
 
     type: Literal["observation.reported"] = "observation.reported"
     data: ObservationRef
 
 
 class ViewCounts(BaseModel):
-    """How often the brief of each place was asked for."""
+    """The number of views of each place's brief."""
 
     views: dict[PlaceId, Annotated[int, Field(ge=1)]]
 
 
 class BriefViewed(Event):
-    """Briefs were asked for. It stands for many views at once, and may be lost."""
+    """Briefs were requested. One event carries the counts of many views, and may be lost."""
 
     type: Literal["brief.viewed"] = "brief.viewed"
     data: ViewCounts
@@ -64,15 +69,15 @@ def encode(event: Event) -> bytes:
     return event.model_dump_json().encode()
 
 
-def decode(body: bytes, kind: type[E]) -> E:
-    """Read an event of one kind.
+def decode(body: bytes, event_type: type[E]) -> E:
+    """Parse the body of a message as an event of the given type.
 
     Raises:
-        PoisonMessageError: it is none. The message says why, and does not repeat what the body says.
+        PoisonMessageError: the body is not such an event. The message gives the reasons, without any values of the body.
     """
     try:
-        return kind.model_validate_json(body)
+        return event_type.model_validate_json(body)
     except ValidationError as error:
-        mistakes = error.errors(include_url=False, include_input=False, include_context=False)
-        why = "; ".join(f"{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}" for mistake in mistakes[:3])
-        raise PoisonMessageError(why.strip(": ")) from None
+        details = error.errors(include_url=False, include_input=False, include_context=False)
+        reasons = [f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in details[:MAX_REPORTED_ERRORS]]
+        raise PoisonMessageError("; ".join(reasons).strip(": ")) from None

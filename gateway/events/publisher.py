@@ -1,4 +1,4 @@
-"""Publishing: a message counts as published once the broker has confirmed that it is in a queue."""
+"""Publishing with confirms: a message is published when the broker has confirmed that it is in a queue."""
 
 import asyncio
 from uuid import UUID
@@ -6,17 +6,16 @@ from uuid import UUID
 from aio_pika import DeliveryMode, Message, RobustConnection
 from aio_pika.abc import AbstractChannel, AbstractExchange
 
-from gateway.events.channels import CONNECTION_ERRORS, open_channel
+from gateway.events.channels import CONNECTION_ERRORS, open_channel, translate_library_cancellation
 from gateway.events.topology import declare
-from gateway.lifecycle.cancellation import current_task_cancelled
 
 
 class PublishError(Exception):
-    """The broker did not confirm. The message may arrive all the same, even later: whoever gets it may get it again."""
+    """The broker has not confirmed the message. It may still arrive, so that a retry may deliver it twice."""
 
 
 class Publisher:
-    """Publishes on a channel of its own, which it opens when it is first needed and whenever it was lost."""
+    """Publishes on a channel of its own. The channel is opened on first use, and again after it was lost."""
 
     def __init__(self, connection: RobustConnection) -> None:
         self._connection = connection
@@ -25,10 +24,17 @@ class Publisher:
         self._opening = asyncio.Lock()
 
     async def publish(self, event_id: UUID, event_type: str, body: bytes, *, timeout: float) -> None:
-        """Publish an event. Several may be published at once.
+        """Publish an event, persistently. Concurrent calls share the channel.
+
+        Args:
+            event_id: the id of the message.
+            event_type: the type of the message, and its routing key.
+            body: the JSON of the event.
+            timeout: seconds until the broker must have confirmed it.
 
         Raises:
-            PublishError: it was not confirmed within `timeout` seconds, there is no queue for it, or the broker is away.
+            PublishError: no confirm came in time, no queue takes the message, or the broker is unavailable. The cause has
+                the details.
         """
         message = Message(
             body,
@@ -38,22 +44,16 @@ class Publisher:
             delivery_mode=DeliveryMode.PERSISTENT,
         )
         try:
-            async with asyncio.timeout(timeout):
-                exchange = await self._open()
-                await exchange.publish(message, event_type, mandatory=True)
-        except asyncio.CancelledError as error:
-            if current_task_cancelled():
-                raise
-            failure: BaseException = error
+            with translate_library_cancellation():
+                async with asyncio.timeout(timeout):
+                    exchange = await self._open()
+                    await exchange.publish(message, event_type, mandatory=True)
         except CONNECTION_ERRORS as error:
-            failure = error
-        else:
-            return
-        self._exchange = None  # who knows what is still there: declare it again
-        raise PublishError from failure
+            self._exchange = None  # it may have been deleted: the next call declares everything again
+            raise PublishError from error
 
     async def _open(self) -> AbstractExchange:
-        """The exchange, on a channel that is open, with everything declared."""
+        """Return the exchange on an open channel, with everything declared."""
         async with self._opening:
             if self._channel is None or self._channel.is_closed:
                 self._channel = self._exchange = None

@@ -1,1 +1,1 @@
-"""What people report about places."""
+"""Observations: reported by people, stored with an event, published, and counted."""

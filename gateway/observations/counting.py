@@ -1,4 +1,4 @@
-"""Counting: what the worker does with each observation that was reported."""
+"""Counting: the worker's handler for reported observations, and the cleanup of the ids that it stores."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -16,51 +16,47 @@ from gateway.resources.base import Resource
 from gateway.resources.database import is_unavailable
 from gateway.schema.tables import consumed_events, places
 
-REMEMBER = timedelta(days=30)
-"""For how long an event is known again. An event that comes later than this, and twice, is counted twice."""
+RETENTION = timedelta(days=30)  # of the ids of counted events; an event that is repeated later is counted again
+DELETE_BATCH_SIZE = 1000  # rows deleted by one statement
+BATCH_PAUSE = 1.0  # between two batches, while there may be more to delete
+CLEANUP_INTERVAL = 600.0
 
-FORGET_AT_ONCE = 1000
-"""The most events that one statement forgets."""
-
-FORGET_EVERY = 600.0
-PAUSE = 1.0
-"""Seconds between two statements: when nothing was left, and when there may be more."""
-
-_REMEMBER = (
+_NEW_EVENT = (
     insert(consumed_events)
     .values(event_id=bindparam("event_id"))
     .on_conflict_do_nothing()
     .returning(consumed_events.c.event_id)
-    .cte("new")
+    .cte("new_event")
 )
-# One statement, so one transaction: counted and remembered, or neither. Of two at once, the second waits for the first.
+# One statement, and so one transaction: the event is counted and its id stored, or neither. If the same event is counted
+# twice at the same time, the second statement waits for the first.
 _COUNT = (
     update(places)
     .values(observation_count=places.c.observation_count + 1)
-    .where(places.c.id == bindparam("place"), select(literal_column("1")).select_from(_REMEMBER).exists())
+    .where(places.c.id == bindparam("place_id"), select(literal_column("1")).select_from(_NEW_EVENT).exists())
 )
-_OLD = (
+_EXPIRED = (
     select(consumed_events.c.event_id)
-    .where(consumed_events.c.consumed_at < func.now() - bindparam("age", type_=Interval))
-    .limit(FORGET_AT_ONCE)
+    .where(consumed_events.c.consumed_at < func.now() - bindparam("retention", type_=Interval))
+    .limit(DELETE_BATCH_SIZE)
 )
-_FORGET = delete(consumed_events).where(consumed_events.c.event_id.in_(_OLD))
+_DELETE_EXPIRED = delete(consumed_events).where(consumed_events.c.event_id.in_(_EXPIRED))
 
 
 async def count_observation(database: AsyncEngine, event: ObservationReported) -> None:
-    """Count an observation of its place, unless this event was counted before."""
+    """Add one to the observation count of the place, unless the event was counted before."""
     async with database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        await connection.execute(_COUNT, {"event_id": event.id, "place": event.data.place_id})
+        await connection.execute(_COUNT, {"event_id": event.id, "place_id": event.data.place_id})
 
 
-async def forget(database: AsyncEngine, *, age: timedelta = REMEMBER) -> int:
-    """Forget some of the events that are older; return how many."""
+async def delete_expired_events(database: AsyncEngine, *, retention: timedelta = RETENTION) -> int:
+    """Delete one batch of event ids that are older than `retention`. Return their number."""
     async with database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        return (await connection.execute(_FORGET, {"age": age})).rowcount
+        return (await connection.execute(_DELETE_EXPIRED, {"retention": retention})).rowcount
 
 
 class ConsumedEventsCleanup(Resource["ConsumedEventsCleanup"]):
-    """Forgets old events, some at a time."""
+    """Deletes expired event ids, in batches."""
 
     name = "cleanup"
 
@@ -70,16 +66,20 @@ class ConsumedEventsCleanup(Resource["ConsumedEventsCleanup"]):
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self]:
-        """Forget until this is left."""
-        async with background_task(self._work(), name="forgetting"):
+        """Clean up for the duration of the block."""
+        async with background_task(self._run(), name=self.name):
             yield self
 
-    async def _work(self) -> None:
+    async def _run(self) -> None:
         while True:
-            try:
-                more = await forget(self._database) == FORGET_AT_ONCE
-            except Exception as error:
-                if not is_unavailable(error):
-                    raise
-                more = False
-            await asyncio.sleep(PAUSE if more else FORGET_EVERY)
+            may_be_more = await self._delete_batch()
+            await asyncio.sleep(BATCH_PAUSE if may_be_more else CLEANUP_INTERVAL)
+
+    async def _delete_batch(self) -> bool:
+        """Return whether there may be more to delete now."""
+        try:
+            return await delete_expired_events(self._database) == DELETE_BATCH_SIZE
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
+            return False

@@ -1,4 +1,4 @@
-"""What is asked of the table of observations: one statement each."""
+"""Queries of the table of observations, one statement each."""
 
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -11,7 +11,7 @@ from gateway.schema.tables import MAX_PLACE_ID, observations
 
 @dataclass
 class Observation:
-    """What somebody reported. `condition` is one of `CONDITIONS`; `created_at`, with a zone, is when we took it."""
+    """A report about the weather at a place. `created_at` is the time at which it was stored, with a time zone."""
 
     id: int
     place_id: int
@@ -22,7 +22,6 @@ class Observation:
 
 
 OBSERVATION_COLUMNS = [observations.c[field.name] for field in fields(Observation)]
-"""As `Observation` has them."""
 
 _LATEST = (
     select(*OBSERVATION_COLUMNS)
@@ -30,15 +29,13 @@ _LATEST = (
     .order_by(observations.c.created_at.desc(), observations.c.id.desc())
     .limit(bindparam("limit"))
 )
-
-
-_ONE = select(*OBSERVATION_COLUMNS).where(
+_BY_ID = select(*OBSERVATION_COLUMNS).where(
     observations.c.id == bindparam("observation_id"), observations.c.place_id == bindparam("place_id")
 )
 
 
 async def latest_observations(connection: AsyncConnection, place_id: int, limit: int = 5) -> list[Observation]:
-    """Fetch the latest observations of a place, the newest first. An unknown place has none."""
+    """Fetch the latest observations of a place, the newest first. The list is empty for an unknown place."""
     if not 0 <= place_id <= MAX_PLACE_ID:
         return []
     rows = await connection.execute(_LATEST, {"place_id": place_id, "limit": limit})
@@ -46,6 +43,6 @@ async def latest_observations(connection: AsyncConnection, place_id: int, limit:
 
 
 async def get_observation(connection: AsyncConnection, place_id: int, observation_id: int) -> Observation | None:
-    """Fetch one observation of a place. None: there is none of that id, or not of that place."""
-    row = (await connection.execute(_ONE, {"place_id": place_id, "observation_id": observation_id})).first()
+    """Fetch one observation. Return None if the place has no observation with this id."""
+    row = (await connection.execute(_BY_ID, {"place_id": place_id, "observation_id": observation_id})).first()
     return None if row is None else Observation(*row)

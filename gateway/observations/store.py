@@ -1,6 +1,6 @@
-"""The write path: an observation and the event that tells of it, in one transaction."""
+"""The write path: an observation and its event are stored in one transaction."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import bindparam, insert, select
 from sqlalchemy.dialects.postgresql import insert as pg_insert
@@ -11,28 +11,9 @@ from gateway.events.messages import ObservationRef, ObservationReported, encode
 from gateway.observations.queries import OBSERVATION_COLUMNS, Observation
 from gateway.schema.tables import MAX_PLACE_ID, observations, outbox
 
-_FOREIGN_KEY = "23503"
+_FOREIGN_KEY_VIOLATION = "23503"
 
-
-class UnknownPlaceError(Exception):
-    """There is no place to report about."""
-
-
-class IdempotencyConflictError(Exception):
-    """The key belongs to another report already."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewObservation:
-    """What somebody says about a place."""
-
-    place_id: int
-    temperature_c: float
-    condition: str
-    note: str | None
-
-
-# Of two with the same key that come at once, the second waits here until the first is committed.
+# If the same key is inserted twice at the same time, the second statement waits until the first is committed.
 _INSERT = (
     pg_insert(observations)
     .on_conflict_do_nothing(
@@ -44,38 +25,53 @@ _BY_KEY = select(*OBSERVATION_COLUMNS).where(observations.c.idempotency_key == b
 _ENQUEUE = insert(outbox)
 
 
-async def insert_observation(
-    connection: AsyncConnection, report: NewObservation, key: str | None
-) -> tuple[Observation, bool]:
-    """Store a report in the transaction of `connection`, and whether it was new.
+class UnknownPlaceError(Exception):
+    """There is no place with this id."""
 
-    The same `key` again stores nothing, and returns what was stored for it. Whether it was the same report, the
-    observation itself tells: it has all of it.
+
+class IdempotencyConflictError(Exception):
+    """The idempotency key was used for a different observation."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewObservation:
+    """An observation that is not stored yet. `condition` is one of `CONDITIONS`."""
+
+    place_id: int
+    temperature_c: float
+    condition: str
+    note: str | None
+
+
+async def insert_observation(
+    connection: AsyncConnection, new: NewObservation, idempotency_key: str | None
+) -> tuple[Observation, bool]:
+    """Store an observation and its event in the transaction of `connection`.
+
+    If the key was used before for an equal observation, nothing is stored, and the stored one is returned.
+
+    Returns:
+        The stored observation, and whether this call has stored it.
 
     Raises:
         UnknownPlaceError: the transaction has failed.
-        IdempotencyConflictError: the key was used for another report.
+        IdempotencyConflictError: the key was used for a different observation.
     """
-    if not 0 < report.place_id <= MAX_PLACE_ID:
+    if not 0 < new.place_id <= MAX_PLACE_ID:
         raise UnknownPlaceError
-    values = {
-        "place_id": report.place_id,
-        "temperature_c": report.temperature_c,
-        "condition": report.condition,
-        "note": report.note,
-    }
+    values = asdict(new)
     try:
-        row = (await connection.execute(_INSERT, {**values, "idempotency_key": key})).first()
+        row = (await connection.execute(_INSERT, {**values, "idempotency_key": idempotency_key})).first()
     except IntegrityError as error:
-        if getattr(error.orig, "sqlstate", None) == _FOREIGN_KEY:
+        if getattr(error.orig, "sqlstate", None) == _FOREIGN_KEY_VIOLATION:
             raise UnknownPlaceError from error
         raise
     if row is None:
-        stored = Observation(*(await connection.execute(_BY_KEY, {"key": key})).one())
+        stored = Observation(*(await connection.execute(_BY_KEY, {"key": idempotency_key})).one())
         if any(getattr(stored, name) != value for name, value in values.items()):
             raise IdempotencyConflictError
         return stored, False
     observation = Observation(*row)
-    event = ObservationReported.now(ObservationRef(observation_id=observation.id, place_id=report.place_id))
+    event = ObservationReported.create(ObservationRef(observation_id=observation.id, place_id=observation.place_id))
     await connection.execute(_ENQUEUE, {"event_id": event.id, "type": event.type, "body": encode(event).decode()})
     return observation, True

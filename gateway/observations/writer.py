@@ -1,4 +1,4 @@
-"""Taking reports while requests come and go: whoever asks has an answer in time, and no write is cut short."""
+"""The observation writer: callers get a response in time, and a cancelled request never interrupts a write."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -7,64 +7,63 @@ from typing import Self
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from gateway.concurrency import TaskPool
 from gateway.observations.queries import Observation
 from gateway.observations.store import NewObservation, insert_observation
 from gateway.resources.base import Resource
 from gateway.resources.database import is_unavailable
 
-WITHIN = 2.0
-"""Seconds that whoever reports may have to wait."""
-
-PATIENCE = 0.1
-"""Seconds until a write that resists its cancellation is cancelled again."""
-
-LAST_MOMENT = 1.0
-"""Seconds that writes have to end by themselves, once the gateway stops."""
+WRITE_TIMEOUT = 2.0  # after which the caller gets an error, while the write continues
+DRAIN_TIMEOUT = 1.0  # at a stop, for the writes in flight to finish before they are cancelled
 
 
 class WriteUnavailableError(Exception):
-    """The database is away, or takes too long: the report may be stored, or become so, or not."""
+    """The database is unavailable or too slow. The observation may be stored already, may be stored later, or never."""
 
 
 class ObservationWriter(Resource["ObservationWriter"]):
-    """Stores what is reported: each write is a task of its own, which a caller that gives up does not end."""
+    """Stores observations. Each write is a task of its own, which goes on if its caller is cancelled or times out."""
 
     name = "writer"
 
     def __init__(self, database: AsyncEngine, on_stored: Callable[[], object]) -> None:
-        """`on_stored` is called after each commit."""
+        """Configure the writer.
+
+        Args:
+            database: where the observations are stored.
+            on_stored: called after each commit of a new observation.
+        """
         super().__init__()
         self._database = database
         self._on_stored = on_stored
-        self._writing: set[asyncio.Task[Observation]] = set()
+        self._writes = TaskPool()
+
+    @property
+    def in_flight(self) -> int:
+        """The number of writes that have not ended."""
+        return len(self._writes)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self]:
-        """Before this is left, every write has ended."""
+        """Accept writes for the duration of the block. All of them have ended when the block is left."""
         try:
             yield self
         finally:
-            if self._writing:
-                await asyncio.wait(self._writing, timeout=LAST_MOMENT)
-            while self._writing:
-                for write in self._writing:
-                    write.cancel()
-                await asyncio.wait(self._writing, timeout=PATIENCE)
+            await self._writes.aclose(drain_timeout=DRAIN_TIMEOUT)
 
-    async def write(self, report: NewObservation, key: str | None) -> Observation:
-        """Store a report, or find it stored already for the key.
+    async def write(self, new: NewObservation, idempotency_key: str | None) -> Observation:
+        """Store an observation, or return the one that was stored with the same key.
 
         Raises:
-            WriteUnavailableError: nobody knows whether it is stored. Sent again with its key, it is stored once.
-            UnknownPlaceError, IdempotencyConflictError: see `store`.
+            WriteUnavailableError: the outcome is unknown. With a key the caller can safely try again.
+            UnknownPlaceError: there is no such place.
+            IdempotencyConflictError: the key was used for a different observation.
         """
-        write = asyncio.create_task(self._store(report, key))
-        self._writing.add(write)
-        write.add_done_callback(self._written)
-        await asyncio.wait({write}, timeout=WITHIN)
+        write = self._writes.start(self._store(new, idempotency_key))
+        await asyncio.wait({write}, timeout=WRITE_TIMEOUT)
         if not write.done():
-            raise WriteUnavailableError(f"not stored within {WITHIN:g} s")
-        if write.cancelled():  # nobody has cancelled the caller, so it must not look like that
+            raise WriteUnavailableError(f"not stored within {WRITE_TIMEOUT:g} s")
+        if write.cancelled():  # not a cancellation of the caller, so it must not be raised as one
             raise WriteUnavailableError("the write was cancelled")
         try:
             return write.result()
@@ -73,14 +72,9 @@ class ObservationWriter(Resource["ObservationWriter"]):
                 raise WriteUnavailableError from error
             raise
 
-    async def _store(self, report: NewObservation, key: str | None) -> Observation:
+    async def _store(self, new: NewObservation, idempotency_key: str | None) -> Observation:
         async with self._database.begin() as connection:
-            observation, new = await insert_observation(connection, report, key)
-        if new:
+            observation, is_new = await insert_observation(connection, new, idempotency_key)
+        if is_new:
             self._on_stored()
         return observation
-
-    def _written(self, write: "asyncio.Task[Observation]") -> None:
-        self._writing.discard(write)
-        if not write.cancelled():
-            write.exception()  # there may be nobody left to be told

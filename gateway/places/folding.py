@@ -1,9 +1,9 @@
-"""What makes two spellings of a name the same to a search."""
+"""Folding: the normalisation under which two spellings of a name are equal in a search."""
 
 import unicodedata
 
-# What keyboards type for what GeoNames writes. A dotless i is there because its capital is the I that is also that of i.
-_TYPED = str.maketrans(
+# From characters that GeoNames uses to those on a keyboard. The dotless i is included because its capital is a plain I.
+_TO_KEYBOARD = str.maketrans(
     {
         "\N{RIGHT SINGLE QUOTATION MARK}": "'",
         "\N{LEFT SINGLE QUOTATION MARK}": "'",
@@ -16,11 +16,11 @@ _TYPED = str.maketrans(
 
 
 def fold(text: str) -> str:
-    """Forget case, and how accents are encoded; straighten quotes and dashes. Accents count: `ü` is not `u`.
+    """Remove the differences of case and accent encoding, and straighten quotes and dashes. `ü` and `u` stay different.
 
-    It is Unicode's canonical caseless match (the standard's D145), whose decomposed letters have this use here: what
-    has been typed of a name is a prefix of it all the way. The table of places holds folded names: after a change here
-    it has to be seeded again.
+    The result is that of Unicode's canonical caseless match (definition D145 of the standard). Its letters are decomposed,
+    so that every beginning of a name, as it is typed, folds to a prefix of the folded name. The table of places stores folded
+    names, so it has to be seeded again after a change of this function.
     """
     decomposed = unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).casefold())
-    return decomposed.translate(_TYPED).replace("i\N{COMBINING DOT ABOVE}", "i")
+    return decomposed.translate(_TO_KEYBOARD).replace("i\N{COMBINING DOT ABOVE}", "i")

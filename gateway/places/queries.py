@@ -1,4 +1,4 @@
-"""What is asked of the table of places: one statement each."""
+"""Queries of the table of places, one statement each."""
 
 from dataclasses import dataclass, fields
 
@@ -11,7 +11,7 @@ from gateway.schema.tables import MAX_PLACE_ID, places
 
 @dataclass
 class Place:
-    """A city. The id is GeoNames'; latitude and longitude are in degrees (WGS 84), the timezone is IANA's name."""
+    """A city with its GeoNames id. Latitude and longitude are in degrees (WGS 84); the time zone is an IANA name."""
 
     id: int
     name: str
@@ -26,16 +26,15 @@ class Place:
 
 
 PLACE_COLUMNS = [places.c[field.name] for field in fields(Place)]
-"""As `Place` has them."""
 
 _BY_ID = select(*PLACE_COLUMNS).where(places.c.id == bindparam("place_id"))
 _LARGEST = select(*PLACE_COLUMNS).order_by(places.c.population.desc(), places.c.id).limit(bindparam("limit"))
 
-# Folded names are in the order of their code points: what begins with a prefix lies between it and it followed by the
-# last code point there is. A range needs no escapes (as LIKE does), and an index serves it with any kind of plan.
+# Folded names are sorted by code point. The names with a prefix lie between the prefix and the prefix followed by the last
+# code point of Unicode. Unlike LIKE, such a range needs no escapes and can use an index under any kind of plan.
 _FIRST, _LAST = bindparam("first", type_=Text), bindparam("last", type_=Text)
 _LAST_CODE_POINT = "\U0010ffff"
-# Materialised, because PostgreSQL may otherwise walk through all places by population until enough of them match.
+# Materialised, because PostgreSQL could otherwise scan all places by population until enough of them match.
 _matching = (
     select(*PLACE_COLUMNS)
     .where(or_(places.c.folded_name.between(_FIRST, _LAST), places.c.folded_ascii_name.between(_FIRST, _LAST)))
@@ -45,15 +44,22 @@ _matching = (
 _BY_PREFIX = select(_matching).order_by(_matching.c.population.desc(), _matching.c.id).limit(bindparam("limit"))
 
 
-async def search(connection: AsyncConnection, prefix: str, limit: int) -> list[Place]:
-    """Find the places whose name, or its ASCII form, begins with `prefix`; the most populous first, then by id.
+async def search_places(connection: AsyncConnection, prefix: str, limit: int) -> list[Place]:
+    """Find the places whose name or ASCII name begins with `prefix`.
 
-    Case does not matter, nor do spaces before the prefix, nor how its accents are encoded or its quotes drawn. An empty
-    prefix finds the most populous places of all. Any `str` will do: one that no name can begin with finds nothing, even
-    if PostgreSQL could not hold it (NUL, lone surrogates). `limit` is at least 0.
+    Case, accent encoding, the style of quotes and leading spaces are ignored. An empty prefix finds the most populous
+    places. A prefix that PostgreSQL cannot store (NUL, lone surrogates) finds nothing.
+
+    Args:
+        connection: runs the query.
+        prefix: any text.
+        limit: the maximum number of places, at least 0.
+
+    Returns:
+        The places by population, the largest first, then by id.
     """
     folded = fold(prefix.lstrip())
-    if not _storable(folded):
+    if not _is_storable(folded):
         return []
     if not folded:
         rows = await connection.execute(_LARGEST, {"limit": limit})
@@ -64,14 +70,14 @@ async def search(connection: AsyncConnection, prefix: str, limit: int) -> list[P
     return [Place(*row) for row in rows]
 
 
-async def get(connection: AsyncConnection, place_id: int) -> Place | None:
-    """Fetch a place by its id. None: there is no such place, or cannot be, since the id is out of range."""
+async def get_place(connection: AsyncConnection, place_id: int) -> Place | None:
+    """Fetch a place by its id. Return None if there is no such place."""
     if not 0 <= place_id <= MAX_PLACE_ID:
         return None
     row = (await connection.execute(_BY_ID, {"place_id": place_id})).first()
     return None if row is None else Place(*row)
 
 
-def _storable(text: str) -> bool:
-    """Whether PostgreSQL can hold a text: it takes UTF-8, which has no lone surrogates, without NUL."""
+def _is_storable(text: str) -> bool:
+    """Return whether PostgreSQL can store a text: it accepts UTF-8, which has no lone surrogates, without NUL."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,37 +1,37 @@
-"""Load the table of places that the package ships: `gateway seed`."""
+"""Load the places that the package ships: `gateway seed`."""
 
 import csv
 import gzip
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import asyncpg
 from sqlalchemy import Column, MetaData, Table, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.places.folding import fold
-from gateway.schema.revision import SchemaMismatchError, current_revision, mismatch
+from gateway.schema.driver import asyncpg_connection
+from gateway.schema.revision import SchemaMismatchError, current_revision, describe_mismatch
 from gateway.schema.tables import places
 from gateway.schema.transaction import transaction
 
 SHIPPED_TABLE = Path(__file__).parents[1] / "assets" / "places.tsv.gz"
 
-# Everything but what others keep.
+# All columns but the one that the worker updates.
 _LOADED = [column for column in places.c if column is not places.c.observation_count]
 _NAMES = [column.name for column in _LOADED]
 _incoming = Table("incoming", MetaData(), *(Column(column.name, column.type) for column in _LOADED))
 
-# Any number will do, as long as everybody who seeds takes the same one and nobody else does.
+# An arbitrary number that no other lock of the gateway uses.
 _LOCK = text("SELECT pg_advisory_xact_lock(4711002)")
 _ANALYZE = text("ANALYZE places")
 
 
 @dataclass(frozen=True, slots=True)
-class Seeded:
-    """What `seed` did: how many places were new, how many had changed, how many were as they should be."""
+class SeedResult:
+    """The numbers of places that were inserted, updated, and unchanged."""
 
     inserted: int
     updated: int
@@ -41,27 +41,27 @@ class Seeded:
         return f"{self.inserted} places inserted, {self.updated} updated, {self.unchanged} unchanged"
 
 
-async def seed(url: str, *, application_name: str = "gateway seed") -> Seeded:
-    """Load the shipped table into the database at `url`, all or nothing.
+async def seed(url: str, *, application_name: str = "gateway seed") -> SeedResult:
+    """Load the shipped table into the database at `url`, in one transaction.
 
-    Several may run it at once, and as often as they like. Only places that differ are written, so that seeding a
-    gateway at work locks nothing that it counts; `observation_count` and places that are not in the table stay.
+    It is safe to run it repeatedly and concurrently. Only places that differ are written, so that a running gateway can
+    count observations meanwhile. `observation_count` and places that are not in the table stay as they are.
 
     Raises:
-        SchemaMismatchError: the database is not at the revision that this code needs.
-        OSError, sqlalchemy.exc.DBAPIError: the server cannot be reached, or refuses.
+        SchemaMismatchError: the database is not at the revision that this version needs.
+        OSError, sqlalchemy.exc.DBAPIError: the server cannot be reached, or reports an error.
     """
     async with transaction(url, application_name=application_name) as connection:
-        if problem := mismatch(await current_revision(connection)):
+        if problem := describe_mismatch(await current_revision(connection)):
             raise SchemaMismatchError(problem)
         await connection.execute(_LOCK)
-        seeded = await load(connection, list(read(SHIPPED_TABLE)))
-        await connection.execute(_ANALYZE)  # a search right after the first seed should know how many there are
-    return seeded
+        result = await load(connection, list(read(SHIPPED_TABLE)))
+        await connection.execute(_ANALYZE)  # statistics for the first searches after the first seed
+    return result
 
 
 def read(table: Path) -> Iterator[tuple[Any, ...]]:
-    """Yield the places of a compressed table as rows for `load`. What is in it: `assets/places.ATTRIBUTION.md`."""
+    """Yield the places of a compressed table as rows for `load`. `assets/places.ATTRIBUTION.md` describes the columns."""
     with gzip.open(table, mode="rt", encoding="utf-8", newline="\n") as lines:
         for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
             yield (
@@ -79,11 +79,11 @@ def read(table: Path) -> Iterator[tuple[Any, ...]]:
             )
 
 
-async def load(connection: AsyncConnection, rows: list[tuple[Any, ...]]) -> Seeded:
-    """Insert what is new and update what differs, in the transaction of `connection`, which is asyncpg's."""
+async def load(connection: AsyncConnection, rows: list[tuple[Any, ...]]) -> SeedResult:
+    """Insert new places and update different ones, in the transaction of `connection`."""
     await connection.execute(text("CREATE TEMPORARY TABLE incoming ON COMMIT DROP AS TABLE places WITH NO DATA"))
-    driver = cast("asyncpg.Connection", (await connection.get_raw_connection()).driver_connection)
-    await driver.copy_records_to_table("incoming", records=rows, columns=_NAMES)
+    driver_connection = await asyncpg_connection(connection)
+    await driver_connection.copy_records_to_table("incoming", records=rows, columns=_NAMES)
     updated = await connection.execute(
         update(places)
         .values({name: _incoming.c[name] for name in _NAMES})
@@ -95,4 +95,4 @@ async def load(connection: AsyncConnection, rows: list[tuple[Any, ...]]) -> Seed
     inserted = await connection.execute(
         insert(places).from_select(_NAMES, _incoming.select()).on_conflict_do_nothing(index_elements=[places.c.id])
     )
-    return Seeded(inserted.rowcount, updated.rowcount, len(rows) - inserted.rowcount - updated.rowcount)
+    return SeedResult(inserted.rowcount, updated.rowcount, len(rows) - inserted.rowcount - updated.rowcount)

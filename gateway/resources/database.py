@@ -14,7 +14,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from gateway.resources.base import PermanentError, Resource, retry_transient
 from gateway.resources.reading import KEPT
-from gateway.schema.revision import current_revision, mismatch
+from gateway.schema.revision import current_revision, describe_mismatch
 from gateway.schema.transaction import DEFAULT_SSL_MODE
 from gateway.settings import DatabaseSettings, address
 
@@ -173,7 +173,7 @@ class DatabaseEngine(Resource[AsyncEngine]):
         """Ask for `SELECT 1` and for the revision of the schema."""
         async with self._autocommitting().connect() as connection:
             await connection.execute(text("SELECT 1"))
-            complaint = mismatch(await current_revision(connection))
+            complaint = describe_mismatch(await current_revision(connection))
         if complaint is not None:
             raise PermanentError(f"GATEWAY_DATABASE__URL: {complaint}")
 

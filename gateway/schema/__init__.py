@@ -1,1 +1,1 @@
-"""The tables in PostgreSQL, the migrations that make them, and how far a database has come (see `revision.py`)."""
+"""The tables in PostgreSQL, their migrations, and the revision of a database."""

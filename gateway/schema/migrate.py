@@ -1,4 +1,4 @@
-"""Bring a database to the newest revision: `gateway migrate`. The one module that imports Alembic; serving never does."""
+"""Upgrade a database to the newest revision: `gateway migrate`. Only this module imports Alembic; serving does not."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,21 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
-from gateway.schema.revision import HEAD, REVISIONS, SchemaMismatchError, mismatch
+from gateway.schema.revision import HEAD, REVISIONS, SchemaMismatchError, describe_mismatch
 from gateway.schema.transaction import transaction
 
-# Any number will do, as long as everybody who migrates takes the same one and nobody else does.
+# An arbitrary number that no other lock of the gateway uses.
 _LOCK = text("SELECT pg_advisory_xact_lock(4711001)")
 
 
 @dataclass(frozen=True, slots=True)
-class Migrated:
-    """What `migrate` did: the revision it found (None: never migrated) and those that it applied, in order."""
+class MigrationResult:
+    """The result of a migration.
+
+    Attributes:
+        found: the revision before the migration, or None if the database was never migrated.
+        applied: the revisions that were applied, in order.
+    """
 
     found: str | None
     applied: tuple[str, ...]
@@ -27,14 +32,14 @@ class Migrated:
         return f"from {self.found or 'nothing'} to revision {HEAD}: applied {', '.join(self.applied)}"
 
 
-async def migrate(url: str, *, application_name: str = "gateway migrate") -> Migrated:
-    """Upgrade the database at `url` to `HEAD`, all or nothing.
+async def migrate(url: str, *, application_name: str = "gateway migrate") -> MigrationResult:
+    """Upgrade the database at `url` to `HEAD`, in one transaction.
 
-    It happens in one transaction behind a lock: several may run it at once, and as often as they like.
+    It is safe to run it repeatedly and concurrently, because it takes a lock.
 
     Raises:
-        SchemaMismatchError: a newer version of this code has migrated it.
-        OSError, sqlalchemy.exc.DBAPIError: the server cannot be reached, or refuses.
+        SchemaMismatchError: the database was migrated by a newer version.
+        OSError, sqlalchemy.exc.DBAPIError: the server cannot be reached, or reports an error.
     """
     async with transaction(url, application_name=application_name) as connection:
         await connection.execute(_LOCK)
@@ -42,15 +47,15 @@ async def migrate(url: str, *, application_name: str = "gateway migrate") -> Mig
 
 
 def configuration(connection: Connection) -> Config:
-    """Tell Alembic where the migrations are and which connection to use, without an alembic.ini."""
+    """Return a configuration for Alembic with the folder of the migrations and the connection, without an alembic.ini."""
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", "gateway.schema:migrations")
     return config
 
 
-def _upgrade(connection: Connection) -> Migrated:
+def _upgrade(connection: Connection) -> MigrationResult:
     found = MigrationContext.configure(connection).get_current_revision()
     if found is not None and found not in REVISIONS:
-        raise SchemaMismatchError(mismatch(found))
+        raise SchemaMismatchError(describe_mismatch(found))
     command.upgrade(configuration(connection), HEAD)
-    return Migrated(found, REVISIONS if found is None else REVISIONS[REVISIONS.index(found) + 1 :])
+    return MigrationResult(found, REVISIONS if found is None else REVISIONS[REVISIONS.index(found) + 1 :])

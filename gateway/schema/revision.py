@@ -1,4 +1,4 @@
-"""How far a database has come, told without Alembic: what the serving path needs of the migrations."""
+"""The revision of a database, read without Alembic, which serving does not import."""
 
 from typing import Final
 
@@ -6,24 +6,21 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-REVISIONS: Final = ("0001", "0002")
-"""Every revision that this code knows, oldest first. A test keeps it the same as `migrations/versions`."""
-
-HEAD: Final = REVISIONS[-1]
-"""The revision that this code expects."""
+REVISIONS: Final = ("0001", "0002")  # oldest first; a test compares them with `migrations/versions`
+HEAD: Final = REVISIONS[-1]  # the revision that this version needs
 
 _SELECT = text("SELECT version_num FROM alembic_version")
 _UNDEFINED_TABLE = "42P01"
 
 
 class SchemaMismatchError(Exception):
-    """This code cannot use the database as it is; the message says why and what to do."""
+    """The revision of the database is not the one that this version needs. The message gives the reason and the fix."""
 
 
 async def current_revision(connection: AsyncConnection) -> str | None:
-    """Ask a database for its revision, with one SELECT. None: it was never migrated.
+    """Fetch the revision of a database, with one SELECT. Return None if it was never migrated.
 
-    Where the table is missing the SELECT fails, and with it the transaction around it, unless that is AUTOCOMMIT.
+    In that case the SELECT fails, and with it the transaction of `connection`, unless it is in AUTOCOMMIT mode.
     """
     try:
         revision: str | None = await connection.scalar(_SELECT)
@@ -34,8 +31,8 @@ async def current_revision(connection: AsyncConnection) -> str | None:
     return revision
 
 
-def mismatch(revision: str | None) -> str | None:
-    """Say why this code cannot use a database at `revision`, and what to do about it. None: it can."""
+def describe_mismatch(revision: str | None) -> str | None:
+    """Return why this version cannot use a database at `revision`, and the fix. Return None if it can."""
     if revision == HEAD:
         return None
     if revision is None:

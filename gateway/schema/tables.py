@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy Core knows them. The migrations make them; a test keeps the two the same."""
+"""The tables, as SQLAlchemy Core describes them. The migrations create them; a test compares the two."""
 
 from typing import Literal, get_args
 
@@ -20,22 +20,15 @@ from sqlalchemy import (
 )
 
 Condition = Literal["drizzle", "rain", "sun", "snow", "fog"]
-"""What an observation may say of the sky."""
-
 CONDITIONS: tuple[str, ...] = get_args(Condition)
 
+# Beyond the records at ground level, -89.2 and 56.7.
 MIN_TEMPERATURE_C = -100.0
 MAX_TEMPERATURE_C = 70.0
-"""Colder and hotter than was ever measured on the ground (-89.2 and 56.7): beyond them it is a mistake."""
 
-MAX_NOTE_LENGTH = 1000
-"""The most characters that the note of an observation may have."""
-
-MAX_PLACE_ID = 2**31 - 1
-"""The largest integer that the column takes; GeoNames' ids have eight digits."""
-
-MAX_OBSERVATION_ID = 2**63 - 1
-"""The largest that a bigint takes."""
+MAX_NOTE_LENGTH = 1000  # characters
+MAX_PLACE_ID = 2**31 - 1  # of an integer column; GeoNames' ids have eight digits
+MAX_OBSERVATION_ID = 2**63 - 1  # of a bigint column
 
 metadata = MetaData(
     naming_convention={
@@ -58,15 +51,15 @@ places = Table(
     Column("longitude", Double, nullable=False),
     Column("population", Integer, nullable=False),
     Column("timezone", Text, nullable=False),
-    # What a search compares (`gateway.places.folding`). In the order of their bytes, whatever the locale of the
-    # database, a prefix is a range of a plain index.
+    # For the search (`gateway.places.folding`). With the collation "C" a prefix is a range of a plain index, whatever the
+    # locale of the database.
     Column("folded_name", Text(collation="C"), nullable=False),
     Column("folded_ascii_name", Text(collation="C"), nullable=False),
-    # Kept by the worker that counts observations; loading the table of places leaves it alone.
+    # Updated by the worker only; `gateway seed` does not change it.
     Column("observation_count", Integer, nullable=False, server_default="0"),
     Index(None, "folded_name"),
     Index(None, "folded_ascii_name"),
-    # Room in each page, so that counting an observation need not touch the indexes (a heap-only update).
+    # Free space in each page, so that counting an observation is a heap-only update, which changes no index.
     postgresql_with={"fillfactor": 90},
 )
 Index("ix_places_population_id", places.c.population.desc(), places.c.id)
@@ -80,7 +73,7 @@ observations = Table(
     Column("condition", Text, nullable=False),
     Column("note", Text),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    # What the caller called this report, so that sending it again reports nothing twice.
+    # Chosen by the client, so that it can safely send a request again.
     Column("idempotency_key", Text),
     CheckConstraint(
         f"temperature_c BETWEEN {MIN_TEMPERATURE_C} AND {MAX_TEMPERATURE_C}",
@@ -88,7 +81,7 @@ observations = Table(
     ),
     CheckConstraint(f"condition IN {CONDITIONS}", name="condition"),
     CheckConstraint(f"char_length(note) <= {MAX_NOTE_LENGTH}", name="note"),
-    # The latest of a place are the end of a range of this index.
+    # The latest observations of a place are at the end of a range of this index.
     Index(None, "place_id", "created_at", "id"),
 )
 Index(
@@ -98,7 +91,8 @@ Index(
     postgresql_where=observations.c.idempotency_key.is_not(None),
 )
 
-# Events that were not published yet: written in the transaction that makes them true, deleted when the broker has them.
+# Events that are not published yet. Each is written in the transaction of the change that it reports, and deleted when the
+# broker has confirmed it.
 outbox = Table(
     "outbox",
     metadata,
@@ -109,7 +103,7 @@ outbox = Table(
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
 
-# Events that the worker has worked in: the broker may deliver one more than once.
+# The ids of the events that the worker has counted. The broker may deliver an event more than once.
 consumed_events = Table(
     "consumed_events",
     metadata,

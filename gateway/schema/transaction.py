@@ -1,4 +1,4 @@
-"""One transaction on a connection of its own: what `gateway migrate` and `gateway seed` work in."""
+"""A single transaction on a connection of its own, for `gateway migrate` and `gateway seed`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,26 +7,30 @@ from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+# TLS is off unless the URL enables it (`?ssl=verify-full`). asyncpg's own default, "prefer", falls back to no TLS when the
+# server declines it, so that it protects from no attacker; and cancelling such a connect leaves an exception that is
+# never retrieved.
 DEFAULT_SSL_MODE = "disable"
-"""TLS is for a URL to ask for (`?ssl=verify-full`). asyncpg's default protects from nobody who answers "no TLS here", and each
-cancellation while it asks leaves an error that nobody awaits."""
+CONNECT_TIMEOUT = 10
 
 
 @asynccontextmanager
 async def transaction(url: str, *, application_name: str) -> AsyncIterator[AsyncConnection]:
-    """Connect to `url` (postgresql+asyncpg://), begin, yield, commit or roll back, disconnect.
+    """Connect, begin, yield the connection, commit or roll back, disconnect.
 
-    `application_name` is what `pg_stat_activity` shows.
+    Args:
+        url: of the database, with the scheme `postgresql+asyncpg`.
+        application_name: the name of the connection in `pg_stat_activity`.
 
     Raises:
-        OSError, sqlalchemy.exc.DBAPIError: the server cannot be reached, or will not have us.
+        OSError, sqlalchemy.exc.DBAPIError: the server cannot be reached, or rejects the connection.
     """
     engine = create_async_engine(
         url,
         poolclass=NullPool,
         connect_args={
             "ssl": make_url(url).query.get("ssl", DEFAULT_SSL_MODE),
-            "timeout": 10,
+            "timeout": CONNECT_TIMEOUT,
             "server_settings": {"application_name": application_name},
         },
     )

@@ -23,7 +23,7 @@ async def views(redis: Redis, place_id: int) -> int:
 
 
 async def test_the_same_event_again_adds_nothing(redis: Redis) -> None:
-    event = BriefViewed.now(ViewCounts(views={1: 2, 2: 3}))
+    event = BriefViewed.create(ViewCounts(views={1: 2, 2: 3}))
     await add_views(redis, event)
     await add_views(redis, event)
 
@@ -33,7 +33,7 @@ async def test_the_same_event_again_adds_nothing(redis: Redis) -> None:
 @pytest.mark.parametrize("spoiled", [b"no number", b"9223372036854775807"])
 async def test_a_counter_that_somebody_has_spoiled_costs_no_other_its_views(redis: Redis, spoiled: bytes) -> None:
     await redis.set(popularity_key(1), spoiled)
-    await add_views(redis, BriefViewed.now(ViewCounts(views={1: 2, 2: 3})))
+    await add_views(redis, BriefViewed.create(ViewCounts(views={1: 2, 2: 3})))
 
     assert await redis.get(popularity_key(1)) == spoiled
     assert await views(redis, 2) == 3

@@ -78,7 +78,9 @@ async def measured(
     servers: Devstack, settings: Settings, monkeypatch: pytest.MonkeyPatch, publish_views: asyncio.Event
 ) -> AsyncIterator[MeasuredGateway]:
     """A gateway without cached weather, whose other background work sends no messages during a test."""
-    monkeypatch.setattr("gateway.observations.relay.POLL", 60)  # otherwise it can poll the outbox during a measurement
+    monkeypatch.setattr(
+        "gateway.observations.relay.POLL_INTERVAL", 60
+    )  # otherwise it can poll the outbox during a measurement
     # A busy machine must not lose cached weather to the timeout of the write.
     monkeypatch.setattr("gateway.briefs.weather_cache.KEEP_WITHIN", TIMEOUT)
     await forget(servers)  # upstream must be called

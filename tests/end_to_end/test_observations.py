@@ -1,4 +1,4 @@
-"""Reporting over HTTP: what is accepted, what is said when it is not, and who may."""
+"""Reporting observations over HTTP: validation, idempotency keys and API keys."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,33 +15,35 @@ from tests.end_to_end.test_api import is_problem
 
 KEYS = ("old-key", "new-key")
 RAIN = {"temperature_c": 12.5, "condition": "rain", "note": "wet"}
-HERE = "/v1/places/3041563/observations"  # of a place that no other test looks at
+URL = "/v1/places/3041563/observations"  # of a place that no other test uses
 
 
 @pytest.fixture
 async def gateway(settings: Settings) -> AsyncIterator[Running]:
-    """A gateway with two keys, and a client that has one of them."""
+    """A gateway with two API keys, and a client that sends one of them."""
     keys = tuple(map(SecretStr, KEYS))
     async with running(settings.model_copy(update={"api_keys": keys})) as it:
         it.client.headers["Authorization"] = f"Bearer {KEYS[0]}"
         yield it
 
 
-class TestAReport:
-    async def test_is_created_and_is_where_its_location_says(self, gateway: Running) -> None:
-        created = await gateway.client.post(HERE, json=RAIN)
+class TestReports:
+    async def test_created_observation_can_be_read(self, gateway: Running) -> None:
+        """A report is answered with 201. The observation is found at its Location and in the list of the place."""
+        created = await gateway.client.post(URL, json=RAIN)
         found = await gateway.client.get(created.headers["Location"])
-        latest = (await gateway.client.get(HERE)).json()["items"][0]
+        latest = (await gateway.client.get(URL)).json()["items"][0]
 
         assert created.status_code == 201
         assert created.json() == found.json() == latest
-        assert created.headers["Location"] == f"{HERE}/{created.json()['id']}"
+        assert created.headers["Location"] == f"{URL}/{created.json()['id']}"
         assert {name: created.json()[name] for name in RAIN} == RAIN
 
-    async def test_sent_again_with_its_key_is_answered_the_same(self, gateway: Running) -> None:
+    async def test_repeated_key_gives_the_same_response(self, gateway: Running) -> None:
+        """A report that is sent again with its key gets the same status, body and Location."""
         headers = {"Idempotency-Key": "~once!"}
-        first = await gateway.client.post(HERE, json=RAIN, headers=headers)
-        again = await gateway.client.post(HERE, json=RAIN, headers=headers)
+        first = await gateway.client.post(URL, json=RAIN, headers=headers)
+        again = await gateway.client.post(URL, json=RAIN, headers=headers)
 
         assert (first.status_code, first.json(), first.headers["Location"]) == (
             again.status_code,
@@ -49,33 +51,38 @@ class TestAReport:
             again.headers["Location"],
         )
 
-    async def test_sent_many_times_at_once_with_its_key_is_stored_once(self, gateway: Running) -> None:
+    async def test_concurrent_reports_with_one_key(self, gateway: Running) -> None:
+        """Ten concurrent reports with the same key create one observation, and all are answered with 201."""
         headers = {"Idempotency-Key": gateway.stack.journal.started_at.isoformat()}
-        responses = await asyncio.gather(*(gateway.client.post(HERE, json=RAIN, headers=headers) for _ in range(10)))
+        responses = await asyncio.gather(*(gateway.client.post(URL, json=RAIN, headers=headers) for _ in range(10)))
 
         assert {response.status_code for response in responses} == {201}
         assert len({response.headers["Location"] for response in responses}) == 1
 
     @pytest.mark.parametrize(
-        ("path", "body"), [(HERE, RAIN | {"temperature_c": 0}), ("/v1/places/2660646/observations", RAIN)]
+        ("path", "body"), [(URL, RAIN | {"temperature_c": 0}), ("/v1/places/2660646/observations", RAIN)]
     )
-    async def test_that_differs_cannot_have_the_same_key(self, gateway: Running, path: str, body: object) -> None:
+    async def test_reused_key_is_a_conflict(self, gateway: Running, path: str, body: object) -> None:
+        """A different report with the same key, also for another place, is answered with 409."""
         headers = {"Idempotency-Key": gateway.stack.journal.started_at.isoformat()}
-        await gateway.client.post(HERE, json=RAIN, headers=headers)
+        await gateway.client.post(URL, json=RAIN, headers=headers)
         response = await gateway.client.post(path, json=body, headers=headers)
 
         assert is_problem(response, 409)
 
-    async def test_about_an_unknown_place_is_not_found(self, gateway: Running) -> None:
+    async def test_unknown_place_is_not_found(self, gateway: Running) -> None:
+        """The observations of an unknown place can be neither written nor read."""
         assert is_problem(await gateway.client.post("/v1/places/1/observations", json=RAIN), 404)
         assert is_problem(await gateway.client.get("/v1/places/1/observations"), 404)
 
-    @pytest.mark.parametrize("path", [f"{HERE}/{2**63 - 1}", "/v1/places/1/observations/1"])
-    async def test_that_was_never_made_is_not_found(self, gateway: Running, path: str) -> None:
+    @pytest.mark.parametrize("path", [f"{URL}/{2**63 - 1}", "/v1/places/1/observations/1"])
+    async def test_unknown_observation_is_not_found(self, gateway: Running, path: str) -> None:
+        """An observation that does not exist is answered with 404, also if the place does not exist."""
         assert is_problem(await gateway.client.get(path), 404)
 
-    @pytest.mark.parametrize("path", [f"{HERE}/0", f"{HERE}/{2**63}", f"{HERE}/x", f"{HERE}?limit=0"])
-    async def test_is_asked_for_by_its_id(self, gateway: Running, path: str) -> None:
+    @pytest.mark.parametrize("path", [f"{URL}/0", f"{URL}/{2**63}", f"{URL}/x", f"{URL}?limit=0"])
+    async def test_invalid_id_or_limit_is_rejected(self, gateway: Running, path: str) -> None:
+        """Ids and limits are positive numbers in the range of the database."""
         assert is_problem(await gateway.client.get(path), 422)
 
     @pytest.mark.parametrize(
@@ -99,94 +106,102 @@ class TestAReport:
             '"place_id": 1',
         ],
     )
-    async def test_that_makes_no_sense_is_refused(self, gateway: Running, change: str) -> None:
+    async def test_invalid_report_is_rejected(self, gateway: Running, change: str) -> None:
+        """A field with a wrong type or value, and an unknown field, are answered with 422."""
         body = '{"temperature_c": 12.5, "condition": "rain", ' + change + "}"
-        response = await gateway.client.post(HERE, content=body, headers={"Content-Type": "application/json"})
+        response = await gateway.client.post(URL, content=body, headers={"Content-Type": "application/json"})
 
         assert is_problem(response, 422)
 
     @pytest.mark.parametrize("note", ["x" * 1000, "\U0001f327" * 1000, "", None, "\u0001 \u2028"])
-    async def test_may_have_any_note_that_fits(self, gateway: Running, note: str | None) -> None:
-        response = await gateway.client.post(HERE, json=RAIN | {"note": note})
+    async def test_any_short_note_is_accepted(self, gateway: Running, note: str | None) -> None:
+        """A note of up to a thousand characters is stored as it was sent."""
+        response = await gateway.client.post(URL, json=RAIN | {"note": note})
 
         assert (response.status_code, response.json()["note"]) == (201, note)
 
     @pytest.mark.parametrize("key", ["", "two words", "x" * 256, "é", "\t"])
-    async def test_has_a_key_of_visible_ascii(self, gateway: Running, key: str) -> None:
-        response = await gateway.client.post(HERE, json=RAIN, headers=[(b"Idempotency-Key", key.encode())])
+    async def test_invalid_idempotency_key_is_rejected(self, gateway: Running, key: str) -> None:
+        """An idempotency key consists of 1 to 255 visible ASCII characters."""
+        response = await gateway.client.post(URL, json=RAIN, headers=[(b"Idempotency-Key", key.encode())])
 
         assert is_problem(response, 422)
 
-    async def test_that_is_too_large_is_refused(self, gateway: Running) -> None:
-        assert is_problem(await gateway.client.post(HERE, content=b" " * (1024 * 1024 + 1)), 413)
+    async def test_large_body_is_rejected(self, gateway: Running) -> None:
+        """A body of more than a megabyte is answered with 413."""
+        assert is_problem(await gateway.client.post(URL, content=b" " * (1024 * 1024 + 1)), 413)
 
     @pytest.mark.usefixtures("long_calls")
-    async def test_may_be_stored_while_the_database_stalls_and_is_answered_in_time(
-        self, gateway: Running, servers: Devstack
-    ) -> None:
+    async def test_paused_database_is_unavailable(self, gateway: Running, servers: Devstack) -> None:
+        """While the database does not respond, a report gets a 503 in time, with the advice to retry with its key."""
         headers = {"Idempotency-Key": gateway.stack.journal.started_at.isoformat()}
         with servers.postgresql.suspended():
             async with asyncio.timeout(LATE):
-                response = await gateway.client.post(HERE, json=RAIN, headers=headers)
-        again = await gateway.client.post(HERE, json=RAIN, headers=headers)
+                response = await gateway.client.post(URL, json=RAIN, headers=headers)
+        again = await gateway.client.post(URL, json=RAIN, headers=headers)
 
         assert is_problem(response, 503)
         assert "same Idempotency-Key" in response.json()["detail"]
         assert again.status_code == 201
 
 
-class TestAKey:
+class TestApiKeys:
     @pytest.mark.parametrize("key", KEYS)
-    async def test_of_several_lets_one_write(self, gateway: Running, key: str) -> None:
-        response = await gateway.client.post(HERE, json=RAIN, headers={"Authorization": f"bearer {key}"})
+    async def test_each_key_is_accepted(self, gateway: Running, key: str) -> None:
+        """Each of several keys is accepted."""
+        response = await gateway.client.post(URL, json=RAIN, headers={"Authorization": f"bearer {key}"})
 
         assert response.status_code == 201
 
     @pytest.mark.parametrize(
         "given", ["", "Bearer", "Bearer ", "Bearer old", "Basic old-key", "old-key", "Bearer \u00e9"]
     )
-    async def test_that_is_none_is_refused(self, gateway: Running, given: str) -> None:
-        response = await gateway.client.post(HERE, json=RAIN, headers=[(b"Authorization", given.encode())])
+    async def test_wrong_key_is_rejected(self, gateway: Running, given: str) -> None:
+        """A missing, malformed or unknown key is answered with 401 and the scheme."""
+        response = await gateway.client.post(URL, json=RAIN, headers=[(b"Authorization", given.encode())])
 
         assert is_problem(response, 401)
         assert response.headers["WWW-Authenticate"] == "Bearer"
 
-    async def test_is_not_needed_to_read(self, gateway: Running) -> None:
+    async def test_reading_needs_no_key(self, gateway: Running) -> None:
+        """Observations can be read without a key."""
         del gateway.client.headers["Authorization"]
 
-        assert (await gateway.client.get(HERE)).status_code == 200
+        assert (await gateway.client.get(URL)).status_code == 200
 
-    async def test_not_set_nobody_may_write_where_who_listens_is_unknown(self, settings: Settings) -> None:
+    async def test_unknown_listener_forbids_writing(self, settings: Settings) -> None:
+        """Without keys and with an unknown listening address, writing is forbidden. The error names the setting."""
         async with running(settings) as gateway:
-            response = await gateway.client.post(HERE, json=RAIN)
+            response = await gateway.client.post(URL, json=RAIN)
 
         assert is_problem(response, 403)
         assert "GATEWAY_API_KEYS" in response.json()["detail"]
 
-    @pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 201), ("0.0.0.0", 403)])  # noqa: S104 - see below
-    async def test_not_set_this_machine_may_write_if_no_other_can_connect(
-        self, start: Start, host: str, status: int
-    ) -> None:
+    @pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 201), ("0.0.0.0", 403)])  # noqa: S104 - the case under test
+    async def test_writing_without_keys(self, start: Start, host: str, status: int) -> None:
+        """Without keys, writing is allowed if the gateway listens on loopback only."""
         process = start("serve", "--host", host, "--port", "0")
-        url = (await process.url()).replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - it is about just that
+        url = (await process.url()).replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - not bound here
         async with httpx.AsyncClient() as client:
-            response = await client.post(url + HERE, json=RAIN)
+            response = await client.post(url + URL, json=RAIN)
 
         assert response.status_code == status
 
-    async def test_set_even_this_machine_needs_it_and_it_is_never_logged(self, start: Start) -> None:
+    async def test_keys_are_required_and_not_logged(self, start: Start) -> None:
+        """With a key, writing needs it on loopback as well, and no key appears in the output."""
         process = start("serve", "--port", "0", "--debug", GATEWAY_API_KEYS='["hunter2"]')
         url = await process.url()
         async with httpx.AsyncClient() as client:
-            without = await client.post(url + HERE, json=RAIN)
-            wrong = await client.post(url + HERE, json=RAIN, headers={"Authorization": "Bearer hunter3"})
-            right = await client.post(url + HERE, json=RAIN, headers={"Authorization": "Bearer hunter2"})
+            without = await client.post(url + URL, json=RAIN)
+            wrong = await client.post(url + URL, json=RAIN, headers={"Authorization": "Bearer hunter3"})
+            right = await client.post(url + URL, json=RAIN, headers={"Authorization": "Bearer hunter2"})
 
         assert (without.status_code, wrong.status_code, right.status_code) == (401, 401, 201)
         assert "hunter" not in process.output
 
     @pytest.mark.parametrize("keys", ['[""]', '["two words"]', '["one", ""]', '["hunter2\\n"]', "{}", '"hunter2"'])
-    async def test_that_could_not_be_told_is_a_bad_setting(self, start: Start, keys: str) -> None:
+    async def test_invalid_keys_fail_the_startup(self, start: Start, keys: str) -> None:
+        """Keys that are empty, or that no header can carry, fail the startup. The error names the variable, not the key."""
         process = start("serve", "--port", "0", GATEWAY_API_KEYS=keys)
 
         assert await process.status() == 3
@@ -194,7 +209,8 @@ class TestAKey:
         assert "hunter" not in process.output
 
 
-async def test_the_openapi_says_what_may_happen_and_that_a_key_is_needed(gateway: Running) -> None:
+async def test_openapi_of_reporting(gateway: Running) -> None:
+    """The OpenAPI document lists the responses, the Location header, the parameters and the API key."""
     schema = (await gateway.client.get("/openapi.json")).json()
 
     post = schema["paths"]["/v1/places/{place_id}/observations"]["post"]

@@ -1,4 +1,4 @@
-"""From the outbox to a count, at the moments that chance rarely meets: a death in between, and a broker that lost everything."""
+"""From the outbox to a count, in two rare cases: a relay that is killed before it deletes, and a broker without its topology."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +17,6 @@ from gateway.schema.migrate import migrate
 from gateway.schema.tables import outbox, places
 from gateway.schema.transaction import transaction
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.harness import Process
 from tests.end_to_end.test_worker import RAIN, broker, counts, depth, place, worker
 from tests.events.conftest import vhost
 from tests.support.waiting import wait_until
@@ -25,56 +24,56 @@ from tests.support.waiting import wait_until
 __all__ = ["broker", "place", "vhost"]
 
 BERLIN = 2950159
-HELD = 1
-"""The number of the lock that keeps the relay from deleting."""
+LOCK = 1  # the number of the advisory lock that each deletion takes
 
-_DELETING_TAKES_A_LOCK = f"""
+LOCK_DELETIONS = f"""
     CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql
-        AS 'BEGIN PERFORM pg_advisory_xact_lock({HELD}); RETURN NULL; END';
+        AS 'BEGIN PERFORM pg_advisory_xact_lock({LOCK}); RETURN NULL; END';
     CREATE TRIGGER wait BEFORE DELETE ON outbox FOR EACH STATEMENT EXECUTE FUNCTION wait();
 """
 
 
-class TestARelayKilledBeforeItDeletes:
-    """In the moment after the broker has confirmed, and before the transaction that deletes is committed."""
+class TestKilledRelay:
+    """The relay is killed after the confirm of the broker and before the commit of the deletion."""
 
     @pytest.fixture
     async def environment(
         self, environment: dict[str, str], vhost: str, empty_database: str, servers: Devstack
     ) -> dict[str, str]:
-        """With a virtual host and a database of this test's own: that has one place, and a lock around each deletion."""
+        """The variables for a new virtual host and a new database with one place, in which each deletion takes a lock."""
         await migrate(empty_database)
         async with transaction(empty_database, application_name="test") as connection:
             await load(connection, [row for row in read(SHIPPED_TABLE) if row[0] == BERLIN])
         async with servers.postgresql.superuser(_name(empty_database)) as connection:
-            await connection.execute(_DELETING_TAKES_A_LOCK)
+            await connection.execute(LOCK_DELETIONS)
         return environment | {"GATEWAY_RABBITMQ__URL": vhost, "GATEWAY_DATABASE__URL": empty_database}
 
-    async def test_publishes_again_once_another_lives_and_it_is_counted_once(
+    async def test_event_published_twice_is_counted_once(
         self, start: Start, servers: Devstack, broker: AbstractChannel, empty_database: str
     ) -> None:
+        """The next gateway publishes the event again, and the worker counts it once."""
         async with servers.postgresql.superuser(_name(empty_database)) as connection:
-            await connection.execute(f"SELECT pg_advisory_lock({HELD})")
+            await connection.execute(f"SELECT pg_advisory_lock({LOCK})")
             first = start("serve", "--port", "0")
             assert (await report(await first.url(), BERLIN)) == 201
-            await wait_until(lambda: is_deleting(connection), "it has published, and is about to delete")
+            await wait_until(lambda: is_deleting(connection), "the relay has published and waits for the lock")
             assert await depth(broker, OBSERVATIONS.name) == 1
             first.send(SIGKILL)
             await first.status()
-            await connection.execute(f"SELECT pg_advisory_unlock({HELD})")
-            await wait_until(lambda: is_free(connection), "what it had is given back")
+            await connection.execute(f"SELECT pg_advisory_unlock({LOCK})")
+            await wait_until(lambda: is_free(connection), "the entry is unlocked")
 
         await start("serve", "--port", "0").url()
-        await emptied(empty_database)
-        assert await depth(broker, OBSERVATIONS.name) == 2, "it was published again"
+        await wait_for_empty_outbox(empty_database)
+        assert await depth(broker, OBSERVATIONS.name) == 2
         await worker(start)
 
-        async def worked_in() -> bool:
+        async def is_empty() -> bool:
             return await depth(broker, OBSERVATIONS.name) == 0
 
-        await wait_until(worked_in, "both are taken")
-        async with transaction(empty_database, application_name="look") as looking:
-            assert await looking.scalar(select(places.c.observation_count)) == 1
+        await wait_until(is_empty, "both messages are processed")
+        async with transaction(empty_database, application_name="test") as counting:
+            assert await counting.scalar(select(places.c.observation_count)) == 1
         assert await depth(broker, DEAD_LETTERS) == 0
 
 
@@ -83,35 +82,35 @@ def _name(database: str) -> str:
 
 
 async def report(url: str, place: int, times: int = 1) -> int:
-    """Report so many observations of a place; return the status that all were answered with."""
+    """Report observations of a place one after the other. Return the status, which is the same for all."""
     async with httpx.AsyncClient(base_url=url) as client:
-        answers = [await client.post(f"/v1/places/{place}/observations", json=RAIN) for _ in range(times)]
-    (status,) = {answer.status_code for answer in answers}
+        responses = [await client.post(f"/v1/places/{place}/observations", json=RAIN) for _ in range(times)]
+    (status,) = {response.status_code for response in responses}
     return status
 
 
 async def is_deleting(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
-    """Whether somebody waits for the lock that each deletion takes."""
+    """Return whether a deletion waits for its lock."""
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     return bool(await connection.fetchval(waiting))
 
 
 async def is_free(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
-    """Whether the entry is there, and nobody has it."""
+    """Return whether there is an entry that is not locked."""
     return bool(await connection.fetchval("SELECT true FROM outbox FOR UPDATE SKIP LOCKED"))
 
 
-async def emptied(database: str) -> None:
-    async def it_is() -> bool:
-        async with transaction(database, application_name="look") as connection:
+async def wait_for_empty_outbox(database: str) -> None:
+    async def is_empty() -> bool:
+        async with transaction(database, application_name="test") as connection:
             return await connection.scalar(select(func.count()).select_from(outbox)) == 0
 
-    await wait_until(it_is, "the outbox is empty")
+    await wait_until(is_empty, "the outbox is empty")
 
 
 @asynccontextmanager
-async def without_its_virtual_host(servers: Devstack) -> AsyncIterator[None]:
-    """The broker is there, and after the block has the virtual host again."""
+async def virtual_host_deleted(servers: Devstack) -> AsyncIterator[None]:
+    """Delete the virtual host, with everything in it, and create it again after the block."""
     await servers.rabbitmq.delete_vhost("gateway")
     try:
         yield
@@ -119,24 +118,19 @@ async def without_its_virtual_host(servers: Devstack) -> AsyncIterator[None]:
         await servers.rabbitmq.add_vhost("gateway")
 
 
-async def test_a_broker_that_lost_everything_has_all_declared_again_and_what_comes_then_is_counted(
-    start: Start, servers: Devstack, place: int
-) -> None:
-    """While it is away some is written, and more once it is back; nobody starts the gateway or the worker again."""
-    working = await worker(start)
-    serving = start("serve", "--port", "0")
-    url = await serving.url()
+async def test_deleted_virtual_host_loses_no_count(start: Start, servers: Devstack, place: int) -> None:
+    """Observations that are reported during and after the outage are all counted, without a restart of either process."""
+    worker_process = await worker(start)
+    gateway_process = start("serve", "--port", "0")
+    url = await gateway_process.url()
     assert await report(url, place) == 201
     await counts(servers, place, 1)
-    async with without_its_virtual_host(servers):
+    async with virtual_host_deleted(servers):
         assert await report(url, place, 3) == 201
     assert await report(url, place, 3) == 201
     await counts(servers, place, 7)
-    await emptied(servers.postgresql.url)
-    await assert_lives_on(working)
-    await assert_lives_on(serving)
+    await wait_for_empty_outbox(servers.postgresql.url)
 
-
-async def assert_lives_on(process: Process) -> None:
-    assert process.running, process.output
-    assert "crashed" not in process.output
+    for process in (worker_process, gateway_process):
+        assert process.running, process.output
+        assert "crashed" not in process.output

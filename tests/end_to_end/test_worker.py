@@ -64,14 +64,14 @@ async def worker(start: Start, *options: str, **variables: str) -> Process:
     return process
 
 
-async def publish(channel: AbstractChannel, *bodies: bytes, kind: str = OBSERVATIONS.event) -> None:
+async def publish(channel: AbstractChannel, *bodies: bytes, kind: str = OBSERVATIONS.routing_key) -> None:
     exchange = await channel.get_exchange("gateway.events")
     for body in bodies:
         await exchange.publish(aio_pika.Message(body, delivery_mode=2), kind)
 
 
 def reported(place: int, times: int = 1) -> list[bytes]:
-    return [encode(ObservationReported.now(ObservationRef(observation_id=n, place_id=place))) for n in range(times)]
+    return [encode(ObservationReported.create(ObservationRef(observation_id=n, place_id=place))) for n in range(times)]
 
 
 async def counted(servers: Devstack, place: int) -> int:
@@ -190,7 +190,7 @@ class TestAnObservation:
             servers.postgresql.suspend()
         try:
             await publish(broker, *reported(place, 2 * DELIVERY_LIMIT))
-            await process.said("an event has to wait")
+            await process.said("handler failed, retrying")
         finally:
             if how == "SIGKILL":
                 await servers.postgresql.start()
@@ -205,13 +205,13 @@ class TestAnObservation:
     ) -> None:
         process = await worker(start)
         await publish(
-            broker, b"not JSON", b'{"type": "unknown"}', encode(BriefViewed.now(ViewCounts(views={place: 1})))
+            broker, b"not JSON", b'{"type": "unknown"}', encode(BriefViewed.create(ViewCounts(views={place: 1})))
         )
         await publish(broker, *reported(place))
 
         await counts(servers, place, 1)
         await buried(broker, 3)
-        assert process.output.count("a message is poison") == 3
+        assert process.output.count("poison message rejected") == 3
         assert "not JSON" not in process.output
 
 
@@ -220,9 +220,9 @@ class TestViews:
         self, start: Start, servers: Devstack, broker: AbstractChannel, place: int
     ) -> None:
         await worker(start)
-        twice = encode(BriefViewed.now(ViewCounts(views={place: 3})))
-        last = encode(BriefViewed.now(ViewCounts(views={place: 4})))
-        await publish(broker, twice, twice, last, kind=VIEWS.event)
+        twice = encode(BriefViewed.create(ViewCounts(views={place: 3})))
+        last = encode(BriefViewed.create(ViewCounts(views={place: 4})))
+        await publish(broker, twice, twice, last, kind=VIEWS.routing_key)
 
         async with Redis.from_url(servers.redis.url) as redis:
 
@@ -238,8 +238,8 @@ class TestViews:
         process = await worker(start)
         servers.redis.kill()
         try:
-            await publish(broker, encode(BriefViewed.now(ViewCounts(views={place: 3}))), kind=VIEWS.event)
-            await process.said("an event has to wait")
+            await publish(broker, encode(BriefViewed.create(ViewCounts(views={place: 3}))), kind=VIEWS.routing_key)
+            await process.said("handler failed, retrying")
         finally:
             await servers.redis.start()
 

@@ -1,4 +1,4 @@
-"""A virtual host of its own for each test, and the connection as the gateway has it."""
+"""A virtual host for each test, and the connection as the gateway opens it."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from gateway.settings import RabbitMQSettings
 
 @pytest.fixture
 async def vhost(rabbitmq_server: RabbitMQServer) -> AsyncIterator[str]:
-    """The URL of a virtual host of this test's own."""
+    """The URL of a new virtual host."""
     name = f"test-{secrets.token_hex(4)}"
     yield await rabbitmq_server.add_vhost(name)
     await rabbitmq_server.delete_vhost(name, wait=False)
@@ -29,5 +29,5 @@ async def rabbitmq(vhost: str) -> AsyncIterator[RabbitMQ]:
 
 @pytest.fixture
 async def channel(rabbitmq: RabbitMQ) -> AbstractChannel:
-    """A channel for the test to look with."""
+    """A channel for the test's own calls."""
     return await open_channel(rabbitmq.connection, confirms=True)

@@ -1,4 +1,4 @@
-"""Publishing: what was not confirmed is told apart from what was, and the publisher finds its way back by itself."""
+"""The publisher: it raises for messages that are not confirmed, and recovers from lost channels on its own."""
 
 import asyncio
 import time
@@ -15,30 +15,35 @@ from gateway.resources.rabbitmq import RabbitMQ
 from tests.support.waiting import TIMEOUT, wait_until
 
 
-async def publish(publisher: Publisher, kind: str = OBSERVATIONS.event, timeout: float = TIMEOUT) -> UUID:
+async def publish(
+    publisher: Publisher, event_type: str = OBSERVATIONS.routing_key, *, timeout: float = TIMEOUT
+) -> UUID:
     event_id = uuid4()
-    await publisher.publish(event_id, kind, b"{}", timeout=timeout)
+    await publisher.publish(event_id, event_type, b"{}", timeout=timeout)
     return event_id
 
 
-async def publish_again(publisher: Publisher) -> None:
-    """Publish until it is confirmed."""
-
-    async def published() -> bool:
+async def publish_until_confirmed(publisher: Publisher) -> None:
+    async def is_confirmed() -> bool:
         try:
             await publish(publisher)
         except PublishError:
             return False
         return True
 
-    await wait_until(published, "it is published again")
+    await wait_until(is_confirmed, "a message is confirmed")
+
+
+def aiormq_connection(rabbitmq: RabbitMQ) -> aiormq.abc.AbstractConnection:
+    """Return the connection of the library below aio-pika."""
+    transport = rabbitmq.connection.transport
+    assert transport is not None
+    return transport.connection
 
 
 def unconfirmed(rabbitmq: RabbitMQ) -> int:
-    """How many messages were sent and have no confirmation yet."""
-    transport = rabbitmq.connection.transport
-    assert transport is not None
-    channels = transport.connection.channels.values()
+    """Return the number of messages that were sent and not confirmed yet."""
+    channels = aiormq_connection(rabbitmq).channels.values()
     return sum(len(channel.confirmations) for channel in channels if isinstance(channel, aiormq.Channel))
 
 
@@ -46,78 +51,80 @@ async def depth(channel: AbstractChannel, queue: str) -> int | None:
     return (await channel.declare_queue(queue, passive=True)).declaration_result.message_count
 
 
-async def test_a_message_arrives_with_the_id_of_its_event_and_survives_the_broker(
-    rabbitmq: RabbitMQ, channel: AbstractChannel
-) -> None:
+async def test_message_properties(rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
+    """A message has the id and the type of its event, and is persistent."""
     event_id = await publish(Publisher(rabbitmq.connection))
 
     message = await (await channel.declare_queue(OBSERVATIONS.name, passive=True)).get(timeout=TIMEOUT)
     assert message is not None
-    assert (message.message_id, message.type, message.body) == (str(event_id), OBSERVATIONS.event, b"{}")
+    assert (message.message_id, message.type, message.body) == (str(event_id), OBSERVATIONS.routing_key, b"{}")
     assert message.delivery_mode == 2
 
 
 @pytest.mark.parametrize("queue", [OBSERVATIONS, VIEWS], ids=lambda queue: queue.name)
-async def test_each_kind_of_event_has_a_queue_of_its_own(
-    rabbitmq: RabbitMQ, channel: AbstractChannel, queue: Queue
-) -> None:
-    await publish(Publisher(rabbitmq.connection), queue.event)
+async def test_queue_for_each_event_type(rabbitmq: RabbitMQ, channel: AbstractChannel, queue: Queue) -> None:
+    """An event is routed to the queue of its type, and to no other."""
+    await publish(Publisher(rabbitmq.connection), queue.routing_key)
 
     depths = {each: await depth(channel, each.name) for each in (OBSERVATIONS, VIEWS)}
     assert depths == {OBSERVATIONS: 0, VIEWS: 0} | {queue: 1}
 
 
-async def test_declaring_again_changes_nothing(channel: AbstractChannel) -> None:
+async def test_declaring_twice_changes_nothing(channel: AbstractChannel) -> None:
+    """The topology can be declared again."""
     await declare(channel)
     await declare(channel)
 
     assert [await depth(channel, name) for name in (OBSERVATIONS.name, VIEWS.name, DEAD_LETTERS)] == [0, 0, 0]
 
 
-async def test_many_at_once_share_one_channel(rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
+async def test_concurrent_publishes_share_a_channel(rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
+    """A hundred concurrent publishes open one channel; the other two are those of the connection and of the test."""
     publisher = Publisher(rabbitmq.connection)
     await asyncio.gather(*(publish(publisher) for _ in range(100)))
 
     assert await depth(channel, OBSERVATIONS.name) == 100
-    assert len(rabbitmq.connection.transport.connection.channels) == 3  # type: ignore[union-attr]
+    assert len(aiormq_connection(rabbitmq).channels) == 3
 
 
-async def test_what_no_queue_takes_is_not_published(rabbitmq: RabbitMQ) -> None:
+async def test_unroutable_message_raises(rabbitmq: RabbitMQ) -> None:
+    """A message that no queue takes raises PublishError. The next publish works."""
     publisher = Publisher(rabbitmq.connection)
     with pytest.raises(PublishError):
-        await publish(publisher, "nothing.known")
+        await publish(publisher, "unknown.type")
     await publish(publisher)
 
 
-async def test_a_broker_that_stalls_costs_the_deadline_and_no_more(
-    rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer
-) -> None:
+async def test_paused_broker_costs_the_timeout(rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer) -> None:
+    """While the broker does not respond, a publish fails after its timeout. It works again later."""
     publisher = Publisher(rabbitmq.connection)
     await publish(publisher)
     with rabbitmq_server.suspended():
-        began = time.monotonic()
+        started_at = time.monotonic()
         with pytest.raises(PublishError):
             await publish(publisher, timeout=0.3)
-        assert time.monotonic() - began < 10  # without the timeout it would wait for the broker
-    await publish_again(publisher)
+        assert time.monotonic() - started_at < 10  # without the timeout it would wait for the broker
+    await publish_until_confirmed(publisher)
 
 
-async def test_a_broker_that_is_away_is_known_at_once(rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer) -> None:
+async def test_unavailable_broker_fails_immediately(rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer) -> None:
+    """While the connection is lost, a publish fails without waiting for its timeout. It works again later."""
     publisher = Publisher(rabbitmq.connection)
     await publish(publisher)
     rabbitmq_server.kill()
     try:
-        began = time.monotonic()
+        started_at = time.monotonic()
         for _ in range(5):
             with pytest.raises(PublishError):
                 await publish(publisher, timeout=TIMEOUT)
-        assert time.monotonic() - began < TIMEOUT  # none of the five has waited for its timeout
+        assert time.monotonic() - started_at < TIMEOUT  # none of the five has waited for its timeout
     finally:
         await rabbitmq_server.start()
-    await publish_again(publisher)
+    await publish_until_confirmed(publisher)
 
 
-async def test_what_was_deleted_meanwhile_is_declared_again(rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
+async def test_deleted_topology_is_declared_again(rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
+    """After the queue or the exchange was deleted one publish fails, and the next one declares everything again."""
     publisher = Publisher(rabbitmq.connection)
     await publish(publisher)
     await channel.queue_delete(OBSERVATIONS.name)
@@ -132,16 +139,17 @@ async def test_what_was_deleted_meanwhile_is_declared_again(rabbitmq: RabbitMQ, 
     assert await depth(channel, OBSERVATIONS.name) == 2
 
 
-async def test_a_lost_heartbeat_is_no_cancellation(rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer) -> None:
-    """aio-pika cancels what waits for a confirmation then: tests/pitfalls/test_aio_pika_lost_heartbeat.py."""
+async def test_lost_heartbeat_is_a_publish_error(rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer) -> None:
+    """A lost heartbeat raises PublishError, although aio-pika then cancels the pending confirm.
+
+    `tests/pitfalls/test_aio_pika_lost_heartbeat.py` shows the library's behaviour.
+    """
     publisher = Publisher(rabbitmq.connection)
     await publish(publisher)
-    transport = rabbitmq.connection.transport
-    assert transport is not None
     with rabbitmq_server.suspended():
         publishing = asyncio.create_task(publish(publisher, timeout=TIMEOUT))
-        await wait_until(lambda: unconfirmed(rabbitmq) == 1, "the message waits for its confirmation")
-        closing = asyncio.create_task(transport.connection.close(asyncio.CancelledError()))
+        await wait_until(lambda: unconfirmed(rabbitmq) == 1, "the message waits for its confirm")
+        closing = asyncio.create_task(aiormq_connection(rabbitmq).close(asyncio.CancelledError()))
         await asyncio.wait({publishing}, timeout=TIMEOUT)
     await asyncio.wait({closing})
 
@@ -149,12 +157,13 @@ async def test_a_lost_heartbeat_is_no_cancellation(rabbitmq: RabbitMQ, rabbitmq_
     assert isinstance(publishing.exception(), PublishError)
 
 
-async def test_a_true_cancellation_passes(rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer) -> None:
+async def test_cancelled_publish_is_cancelled(rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer) -> None:
+    """The cancellation of a task that publishes stays a cancellation."""
     publisher = Publisher(rabbitmq.connection)
     await publish(publisher)
     with rabbitmq_server.suspended():
         publishing = asyncio.create_task(publish(publisher, timeout=TIMEOUT))
-        await wait_until(lambda: unconfirmed(rabbitmq) == 1, "the message waits for its confirmation")
+        await wait_until(lambda: unconfirmed(rabbitmq) == 1, "the message waits for its confirm")
         publishing.cancel()
         await asyncio.wait({publishing}, timeout=TIMEOUT)
 

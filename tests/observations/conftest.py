@@ -1,4 +1,4 @@
-"""A database with three places for the tests of what is written."""
+"""A database with three places for each test."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -20,9 +20,9 @@ PLACES = list(read(SHIPPED_TABLE))[:3]
 
 
 @pytest.fixture(scope="session")
-async def written_template(postgresql_server: PostgreSQLServer) -> str:
-    """The name of a migrated database with three places; a copy takes a fifth of the time."""
-    name = f"written_{secrets.token_hex(4)}"
+async def template_database(postgresql_server: PostgreSQLServer) -> str:
+    """The name of a migrated database with three places. A copy of it takes a fifth of the time of a migration."""
+    name = f"observations_{secrets.token_hex(4)}"
     url = await postgresql_server.create_database(name)
     await migrate(url)
     async with transaction(url, application_name="test") as connection:
@@ -31,14 +31,14 @@ async def written_template(postgresql_server: PostgreSQLServer) -> str:
 
 
 @pytest.fixture
-async def written_database(postgresql_server: PostgreSQLServer, written_template: str) -> str:
-    """The URL of a database of this test's own, with three places."""
-    return await postgresql_server.create_database(f"written_{secrets.token_hex(4)}", template=written_template)
+async def database_url(postgresql_server: PostgreSQLServer, template_database: str) -> str:
+    """The URL of a new database with three places."""
+    return await postgresql_server.create_database(f"observations_{secrets.token_hex(4)}", template=template_database)
 
 
 @pytest.fixture
-async def database(written_database: str) -> AsyncIterator[AsyncEngine]:
-    """The engine as the gateway has it."""
-    settings = DatabaseSettings.model_validate({"url": written_database})
+async def database(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """The engine as the gateway opens it."""
+    settings = DatabaseSettings.model_validate({"url": database_url})
     async with DatabaseEngine(settings, "test").open() as engine:
         yield engine

@@ -1,4 +1,4 @@
-"""Reading what people reported."""
+"""The query for the latest observations of a place."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ from gateway.schema.transaction import transaction
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 PLACES = list(read(SHIPPED_TABLE))[:3]
-HERE, THERE, NOWHERE = (place[0] for place in PLACES)
+PLACE_ID, OTHER_PLACE_ID, EMPTY_PLACE_ID = (place[0] for place in PLACES)
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +28,15 @@ async def database(postgresql_server: PostgreSQLServer) -> str:
 
 @pytest.fixture
 async def connection(database: str) -> AsyncIterator[AsyncConnection]:
-    """A connection to a database with three places, in a transaction that is rolled back when the test ends."""
+    """A connection to a database with three places, in a transaction that is rolled back after the test."""
     async with transaction(database, application_name="test") as connection:
         await load(connection, PLACES)
         yield connection
         await connection.rollback()
 
 
-async def report(connection: AsyncConnection, place_id: int, note: str | None, *, hours: int = 0) -> None:
-    """Report rain at some time after noon."""
+async def insert_observation(connection: AsyncConnection, place_id: int, note: str | None, *, hours: int = 0) -> None:
+    """Insert an observation of rain, some hours after noon."""
     await connection.execute(
         insert(observations).values(
             place_id=place_id,
@@ -48,16 +48,19 @@ async def report(connection: AsyncConnection, place_id: int, note: str | None, *
     )
 
 
-async def notes(connection: AsyncConnection, place_id: int) -> list[str | None]:
+async def latest_notes(connection: AsyncConnection, place_id: int) -> list[str | None]:
     return [observation.note for observation in await latest_observations(connection, place_id)]
 
 
-async def test_an_observation_has_all_that_was_reported(connection: AsyncConnection) -> None:
-    await report(connection, HERE, None, hours=1)
-    (observation,) = await latest_observations(connection, HERE)
+async def test_observation_has_all_columns(connection: AsyncConnection) -> None:
+    """An observation is read as it was stored, with its id."""
+    await insert_observation(connection, PLACE_ID, None, hours=1)
+
+    (observation,) = await latest_observations(connection, PLACE_ID)
+
     assert observation == Observation(
         id=observation.id,
-        place_id=HERE,
+        place_id=PLACE_ID,
         temperature_c=12.5,
         condition="rain",
         note=None,
@@ -66,34 +69,43 @@ async def test_an_observation_has_all_that_was_reported(connection: AsyncConnect
     assert observation.id > 0
 
 
-async def test_the_latest_five_of_that_place_come_newest_first(connection: AsyncConnection) -> None:
+async def test_latest_five_newest_first(connection: AsyncConnection) -> None:
+    """The latest five observations of the place are returned, the newest first."""
     for hours in (3, 1, 6, 2, 5, 4, 0):
-        await report(connection, HERE, f"after {hours} h", hours=hours)
-    await report(connection, THERE, "elsewhere", hours=9)
-    assert await notes(connection, HERE) == [f"after {hours} h" for hours in (6, 5, 4, 3, 2)]
+        await insert_observation(connection, PLACE_ID, f"after {hours} h", hours=hours)
+    await insert_observation(connection, OTHER_PLACE_ID, "elsewhere", hours=9)
+
+    assert await latest_notes(connection, PLACE_ID) == [f"after {hours} h" for hours in (6, 5, 4, 3, 2)]
 
 
-async def test_what_was_reported_at_the_same_time_comes_in_reverse(connection: AsyncConnection) -> None:
+async def test_equal_times_are_ordered_by_id(connection: AsyncConnection) -> None:
+    """Of observations with the same time the last inserted is first."""
     for note in ("first", "second", "third"):
-        await report(connection, HERE, note)
-    assert await notes(connection, HERE) == ["third", "second", "first"]
+        await insert_observation(connection, PLACE_ID, note)
+
+    assert await latest_notes(connection, PLACE_ID) == ["third", "second", "first"]
 
 
-@pytest.mark.parametrize("place_id", [NOWHERE, 1, -1, MAX_PLACE_ID, MAX_PLACE_ID + 1, 10**30])
-async def test_a_place_without_observations_has_none(connection: AsyncConnection, place_id: int) -> None:
-    await report(connection, HERE, "here")
+@pytest.mark.parametrize("place_id", [EMPTY_PLACE_ID, 1, -1, MAX_PLACE_ID, MAX_PLACE_ID + 1, 10**30])
+async def test_place_without_observations(connection: AsyncConnection, place_id: int) -> None:
+    """A place without observations, an unknown place and an impossible id have an empty list."""
+    await insert_observation(connection, PLACE_ID, "another place")
+
     assert await latest_observations(connection, place_id) == []
 
 
-async def test_the_latest_are_read_off_an_index_without_sorting(connection: AsyncConnection) -> None:
-    crowd = text("""
+async def test_query_reads_an_index_without_sorting(connection: AsyncConnection) -> None:
+    """The plan is a backward scan of one index, without a sort."""
+    fill = text("""
         INSERT INTO observations (place_id, temperature_c, condition)
         SELECT :place_id, 12.5, 'rain' FROM generate_series(1, 2000)
     """)
-    for place_id in (HERE, THERE):
-        await connection.execute(crowd, {"place_id": place_id})
+    for place_id in (PLACE_ID, OTHER_PLACE_ID):
+        await connection.execute(fill, {"place_id": place_id})
     await connection.execute(text("ANALYZE observations"))
-    asked = _LATEST.compile(connection.sync_connection)
-    plan = await connection.exec_driver_sql(f"EXPLAIN (COSTS OFF) {asked}", (HERE, 5))
+
+    sql = _LATEST.compile(connection.sync_connection)
+    plan = await connection.exec_driver_sql(f"EXPLAIN (COSTS OFF) {sql}", (PLACE_ID, 5))
+
     nodes = [line for (line,) in plan if "->" in line]
     assert nodes == ["  ->  Index Scan Backward using ix_observations_place_id_created_at_id on observations"]

@@ -1,10 +1,10 @@
-"""The relay: everything in the outbox gets to RabbitMQ, whichever of the two servers goes away, and nothing else is needed."""
+"""The relay: everything in the outbox is published, and the relay recovers from failures of both servers on its own."""
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from uuid import uuid4
+from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
 
 import pytest
 from aio_pika import Message
@@ -17,18 +17,19 @@ from sqlalchemy.pool import QueuePool
 from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.devstack.rabbitmq import RabbitMQServer
 from gateway.events.channels import open_channel
+from gateway.events.publisher import Publisher
 from gateway.events.topology import EXCHANGE, OBSERVATIONS, declare
-from gateway.observations.relay import BATCH, OutboxRelay
+from gateway.observations.relay import BATCH_SIZE, OutboxRelay
 from gateway.resources.rabbitmq import RabbitMQ
 from gateway.schema.tables import outbox
 from tests.support.waiting import TIMEOUT, wait_until
 
-RECOVERY_TIMEOUT = 10.0  # from a server's return; the aim is two seconds on an idle machine
+RECOVERY_TIMEOUT = 10.0  # after the restart of a server; the target is two seconds on an idle machine
 
 
-async def enqueue(database: AsyncEngine, count: int = 1) -> list[str]:
-    """Put so many events into the outbox; return their ids in order."""
-    entries = [{"event_id": uuid4(), "type": OBSERVATIONS.event, "body": "{}"} for _ in range(count)]
+async def enqueue(database: AsyncEngine, count: int = 1, *, event_type: str = OBSERVATIONS.routing_key) -> list[str]:
+    """Put `count` events into the outbox. Return their ids in order."""
+    entries = [{"event_id": uuid4(), "type": event_type, "body": "{}"} for _ in range(count)]
     async with database.begin() as connection:
         await connection.execute(insert(outbox), entries)
     return [str(entry["event_id"]) for entry in entries]
@@ -39,15 +40,24 @@ async def depth(database: AsyncEngine) -> int:
         return await connection.scalar(select(func.count()).select_from(outbox)) or 0
 
 
-async def emptied(database: AsyncEngine, *, limit: float = TIMEOUT) -> None:
-    async def is_empty() -> bool:
-        return await depth(database) == 0
+async def wait_for_depth(database: AsyncEngine, expected: int, *, timeout: float = TIMEOUT) -> None:
+    async def is_reached() -> bool:
+        return await depth(database) == expected
 
-    await wait_until(is_empty, "the outbox is empty", timeout=limit)
+    await wait_until(is_reached, f"the outbox has {expected} entries", timeout=timeout)
 
 
-async def arrived(rabbitmq: RabbitMQ) -> list[str]:
-    """The ids of what is in the queue, in order; it is empty then."""
+async def wait_for_check(relay: OutboxRelay, expected: str) -> None:
+    """Wait for a result of the health check."""
+
+    async def is_reported() -> bool:
+        return await relay.check() == expected
+
+    await wait_until(is_reported, f"the health check reports {expected!r}")
+
+
+async def take_messages(rabbitmq: RabbitMQ) -> list[str]:
+    """Empty the queue. Return the ids of its messages in order."""
     channel = await open_channel(rabbitmq.connection, confirms=False)
     queue = await channel.declare_queue(OBSERVATIONS.name, passive=True)
     ids = []
@@ -58,282 +68,264 @@ async def arrived(rabbitmq: RabbitMQ) -> list[str]:
 
 
 @pytest.fixture
-def long_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls to the servers have a minute: a relay that waits for one is later than any load makes it."""
-    monkeypatch.setattr("gateway.observations.relay.PUBLISH_WITHIN", 60)
-    monkeypatch.setattr("gateway.resources.database.COMMAND_TIMEOUT", 60)
-
-
-@pytest.fixture
 async def relay(database: AsyncEngine, rabbitmq: RabbitMQ) -> AsyncIterator[OutboxRelay]:
-    """A relay at work."""
+    """A running relay."""
     relay = OutboxRelay(database, rabbitmq.connection)
     async with relay.open():
         yield relay
 
 
 @pytest.fixture
-def no_publish_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A healthy broker has as much time as it needs: nothing is published twice on a busy machine."""
-    monkeypatch.setattr("gateway.observations.relay.PUBLISH_WITHIN", 60)
+def long_publish_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A publish timeout that a healthy broker never exceeds, so that a busy machine publishes nothing twice."""
+    monkeypatch.setattr("gateway.observations.relay.PUBLISH_TIMEOUT", 60)
 
 
-@pytest.mark.usefixtures("no_publish_timeout")
-async def test_what_is_in_the_outbox_arrives_in_order_and_is_gone_then(
-    database: AsyncEngine, rabbitmq: RabbitMQ
-) -> None:
-    ids = await enqueue(database, 2 * BATCH + 1)
-    async with OutboxRelay(database, rabbitmq.connection).open():
-        await emptied(database)
-
-    assert await arrived(rabbitmq) == ids
+@pytest.fixture
+def long_call_timeouts(long_publish_timeout: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timeouts of a minute for both servers: a stop that waits for one of them is clearly too slow."""
+    del long_publish_timeout
+    monkeypatch.setattr("gateway.resources.database.COMMAND_TIMEOUT", 60)
 
 
-async def test_woken_it_works_at_once(
-    database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gateway.observations.relay.POLL", 60)
-    await enqueue(database)
-    relay.notify()
-    await emptied(database)  # it may have begun to wait before the patch
-    await enqueue(database)
-    relay.notify()
-    await emptied(database)
+class TestPublishing:
+    @pytest.mark.usefixtures("long_publish_timeout")
+    async def test_entries_are_published_in_order(self, database: AsyncEngine, rabbitmq: RabbitMQ) -> None:
+        """All entries are published in their order, and deleted from the outbox."""
+        ids = await enqueue(database, 2 * BATCH_SIZE + 1)
+        async with OutboxRelay(database, rabbitmq.connection).open():
+            await wait_for_depth(database, 0)
 
-    assert len(await arrived(rabbitmq)) == 2
+        assert await take_messages(rabbitmq) == ids
 
-
-async def test_what_another_process_has_written_is_found_within_a_moment(
-    database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ
-) -> None:
-    await emptied(database)
-    await enqueue(database)
-    await emptied(database, limit=RECOVERY_TIMEOUT)
-
-    assert relay is not None
-    assert len(await arrived(rabbitmq)) == 1
-
-
-@pytest.mark.usefixtures("no_publish_timeout")
-async def test_two_share_the_outbox_and_publish_nothing_twice(database: AsyncEngine, rabbitmq: RabbitMQ) -> None:
-    """Each waits with its first batch until the other one has a batch, too."""
-    ids = await enqueue(database, 10 * BATCH)
-    first, second = (OutboxRelay(database, rabbitmq.connection) for _ in range(2))
-    shares: Counter[OutboxRelay] = Counter()
-    both_have_a_batch = asyncio.Event()
-    for each in (first, second):
-        _count_what_it_publishes(each, shares, both_have_a_batch)
-    async with first.open(), second.open():
-        await emptied(database)
-
-    assert Counter(await arrived(rabbitmq)) == Counter(ids)
-    assert min(shares[first], shares[second]) >= BATCH
-
-
-def _count_what_it_publishes(
-    relay: OutboxRelay, shares: "Counter[OutboxRelay]", both_have_a_batch: asyncio.Event
-) -> None:
-    publish = relay._publisher.publish
-
-    async def counted(*arguments: object, timeout: float) -> None:
-        shares[relay] += 1
-        if len(shares) == 2:
-            both_have_a_batch.set()
-        await both_have_a_batch.wait()
-        await publish(*arguments, timeout=timeout)  # type: ignore[arg-type]
-
-    relay._publisher.publish = counted  # type: ignore[method-assign, assignment]
-
-
-async def test_without_rabbitmq_the_outbox_grows_and_empties_once_it_is_back(
-    database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer
-) -> None:
-    ids = await enqueue(database)
-    await emptied(database)
-    await rabbitmq_server.sync()
-    rabbitmq_server.kill()
-    try:
-        for _ in range(3):
-            ids += await enqueue(database)
-            relay.notify()
-
-        async def says_so() -> bool:
-            return str(await relay.check()).startswith("outbox: 3 waiting, trying again: ")
-
-        await wait_until(says_so, "the check says so")
-    finally:
-        await rabbitmq_server.start()
-    await emptied(database, limit=RECOVERY_TIMEOUT)
-
-    async def says_that_all_is_well() -> bool:
-        return await relay.check() == "outbox: 0 waiting, dead letters: 0"
-
-    assert set(await arrived(rabbitmq)) == set(ids)
-    await wait_until(says_that_all_is_well, "the check says so")
-
-
-async def test_a_rabbitmq_that_stalls_makes_it_wait_and_nothing_is_lost(
-    database: AsyncEngine,
-    relay: OutboxRelay,
-    rabbitmq: RabbitMQ,
-    rabbitmq_server: RabbitMQServer,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("gateway.observations.relay.PUBLISH_WITHIN", 0.3)
-    await enqueue(database)
-    await emptied(database)
-    with rabbitmq_server.suspended():
-        ids = await enqueue(database, 3)
+    async def test_notify_publishes_immediately(
+        self, database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After `notify()` an entry is published without waiting for the poll interval."""
+        monkeypatch.setattr("gateway.observations.relay.POLL_INTERVAL", 60)
+        await enqueue(database)
         relay.notify()
+        await wait_for_depth(database, 0)  # the first wait may have begun with the old interval
+        await enqueue(database)
+        relay.notify()
+        await wait_for_depth(database, 0)
 
-        async def says_so() -> bool:
-            return "trying again" in str(await relay.check())
+        assert len(await take_messages(rabbitmq)) == 2
 
-        await wait_until(says_so, "the check says so")
-        assert await depth(database) == 3
-    await emptied(database, limit=RECOVERY_TIMEOUT)
+    async def test_entries_of_other_processes_are_found(
+        self, database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ
+    ) -> None:
+        """An entry without a call of `notify()` is published after the poll interval."""
+        del relay  # it runs in the background
+        await wait_for_depth(database, 0)
+        await enqueue(database)
+        await wait_for_depth(database, 0, timeout=RECOVERY_TIMEOUT)
 
-    assert set(ids) < set(await arrived(rabbitmq))
+        assert len(await take_messages(rabbitmq)) == 1
 
-
-async def test_a_rabbitmq_that_comes_back_empty_has_everything_declared_again(
-    database: AsyncEngine, relay: OutboxRelay, channel: AbstractChannel, rabbitmq: RabbitMQ
-) -> None:
-    await enqueue(database)
-    await emptied(database)
-    await channel.queue_delete(OBSERVATIONS.name)
-    await channel.exchange_delete(EXCHANGE)
-    ids = await enqueue(database)
-    relay.notify()
-    await emptied(database)
-
-    assert await arrived(rabbitmq) == ids
-
-
-async def test_a_database_that_was_killed_is_worked_in_again_once_it_is_back(
-    database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ, postgresql_server: PostgreSQLServer
-) -> None:
-    await enqueue(database)
-    await emptied(database)
-    postgresql_server.kill()
-    try:
-
-        async def noticed() -> bool:
-            return relay._in_the_way is not None
-
-        await wait_until(noticed, "it has noticed")
-    finally:
-        await postgresql_server.start()
-    await enqueue(database)
-    await emptied(database, limit=RECOVERY_TIMEOUT)
-
-    assert len(await arrived(rabbitmq)) == 2
-
-
-async def test_one_that_cannot_be_published_keeps_no_other_back(
-    database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ
-) -> None:
-    async with database.begin() as connection:
-        await connection.execute(insert(outbox), {"event_id": uuid4(), "type": "of.no.queue", "body": "{}"})
-    ids = await enqueue(database, 3)
-    relay.notify()
-
-    async def one_is_left() -> bool:
-        return await depth(database) == 1
-
-    await wait_until(one_is_left, "only that one is left")
-    assert sorted(await arrived(rabbitmq)) == sorted(ids)
-
-
-async def test_the_check_says_how_many_dead_letters_there_are(relay: OutboxRelay, channel: AbstractChannel) -> None:
-    await declare(channel)
-    queue = await channel.declare_queue(OBSERVATIONS.name, passive=True)
-    async with asyncio.timeout(TIMEOUT):
-        await channel.default_exchange.publish(Message(b"{}"), OBSERVATIONS.name)
-        message = await queue.get(timeout=TIMEOUT)
-        assert message is not None
-        await message.reject(requeue=False)
-
-    async def says_so() -> bool:
-        return await relay.check() == "outbox: 0 waiting, dead letters: 1"
-
-    await wait_until(says_so, "the check says so")
-
-
-async def test_the_check_counts_no_further_than_it_says(
-    database: AsyncEngine, relay: OutboxRelay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gateway.observations.relay.MOST_COUNTED", 2)
-    async with database.connect() as others:  # who has them locked, so that they stay
-        await enqueue(database, 3)
-        await others.execute(select(outbox.c.id).with_for_update())
-        assert str(await relay.check()).startswith("outbox: at least 2 waiting")
-
-
-async def test_a_mistake_of_ours_ends_it(database: AsyncEngine, rabbitmq: RabbitMQ) -> None:
-    async with database.begin() as connection:
-        await connection.execute(text("DROP TABLE outbox"))
-
-    with pytest.raises(DBAPIError, match="outbox"):
-        async with asyncio.timeout(TIMEOUT), OutboxRelay(database, rabbitmq.connection).open():
-            await asyncio.Event().wait()
-
-
-class TestItsEnd:
-    @pytest.mark.usefixtures("no_publish_timeout")
-    async def test_waits_for_a_batch_in_flight(
+    @pytest.mark.usefixtures("long_publish_timeout")
+    async def test_two_relays_publish_nothing_twice(
         self, database: AsyncEngine, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("gateway.observations.relay.LAST_MOMENT", TIMEOUT)
-        ids = await enqueue(database, BATCH)
-        relay = OutboxRelay(database, rabbitmq.connection)
-        publish = relay._publisher.publish
-        in_flight = asyncio.Event()
+        """Two relays share the entries, and each entry is published once. Neither publishes before both have a batch."""
+        published: Counter[Publisher] = Counter()
+        both_have_a_batch = asyncio.Event()
 
-        async def noted(*arguments: object, timeout: float) -> None:
-            in_flight.set()
-            await publish(*arguments, timeout=timeout)  # type: ignore[arg-type]
+        class WaitingPublisher(Publisher):
+            async def publish(self, event_id: UUID, event_type: str, body: bytes, *, timeout: float) -> None:
+                published[self] += 1
+                if len(published) == 2:
+                    both_have_a_batch.set()
+                await both_have_a_batch.wait()
+                await super().publish(event_id, event_type, body, timeout=timeout)
 
-        relay._publisher.publish = noted  # type: ignore[method-assign, assignment]
-        async with relay.open():
-            await asyncio.wait_for(in_flight.wait(), TIMEOUT)
-            assert await depth(database) == BATCH
+        monkeypatch.setattr("gateway.observations.relay.Publisher", WaitingPublisher)
+        ids = await enqueue(database, 10 * BATCH_SIZE)
+        first, second = (OutboxRelay(database, rabbitmq.connection) for _ in range(2))
+        async with first.open(), second.open():
+            await wait_for_depth(database, 0)
+
+        assert Counter(await take_messages(rabbitmq)) == Counter(ids)
+        assert min(published.values()) >= BATCH_SIZE
+
+    async def test_unroutable_entry_delays_no_other(
+        self, database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ
+    ) -> None:
+        """An entry that no queue takes stays in the outbox. The other entries of its batch are published."""
+        await enqueue(database, event_type="of.no.queue")
+        ids = await enqueue(database, 3)
+        relay.notify()
+        await wait_for_depth(database, 1)
+
+        assert sorted(await take_messages(rabbitmq)) == sorted(ids)
+
+    async def test_bug_crashes_the_relay(self, database: AsyncEngine, rabbitmq: RabbitMQ) -> None:
+        """An error that is not transient crashes the relay."""
+        async with database.begin() as connection:
+            await connection.execute(text("DROP TABLE outbox"))
+
+        with pytest.raises(DBAPIError, match="outbox"):
+            async with asyncio.timeout(TIMEOUT), OutboxRelay(database, rabbitmq.connection).open():
+                await asyncio.Event().wait()
+
+
+class TestRecovery:
+    async def test_unavailable_broker(
+        self, database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer
+    ) -> None:
+        """While RabbitMQ is unavailable the outbox grows, which the check reports. After the restart it is emptied."""
+        ids = await enqueue(database)
+        await wait_for_depth(database, 0)
+        await rabbitmq_server.sync()
+        rabbitmq_server.kill()
+        try:
+            for _ in range(3):
+                ids += await enqueue(database)
+                relay.notify()
+
+            async def is_reported() -> bool:
+                return str(await relay.check()).startswith("outbox: 3 waiting, trying again: ")
+
+            await wait_until(is_reported, "the health check reports the error")
+        finally:
+            await rabbitmq_server.start()
+        await wait_for_depth(database, 0, timeout=RECOVERY_TIMEOUT)
+
+        assert set(await take_messages(rabbitmq)) == set(ids)
+        await wait_for_check(relay, "outbox: 0 waiting, dead letters: 0")
+
+    async def test_paused_broker(
+        self,
+        database: AsyncEngine,
+        relay: OutboxRelay,
+        rabbitmq: RabbitMQ,
+        rabbitmq_server: RabbitMQServer,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """While RabbitMQ does not respond the entries stay in the outbox. Later they are published."""
+        monkeypatch.setattr("gateway.observations.relay.PUBLISH_TIMEOUT", 0.3)
+        await enqueue(database)
+        await wait_for_depth(database, 0)
+        with rabbitmq_server.suspended():
+            ids = await enqueue(database, 3)
+            relay.notify()
+
+            async def is_reported() -> bool:
+                return "trying again" in str(await relay.check())
+
+            await wait_until(is_reported, "the health check reports the error")
+            assert await depth(database) == 3
+        await wait_for_depth(database, 0, timeout=RECOVERY_TIMEOUT)
+
+        assert set(ids) < set(await take_messages(rabbitmq))
+
+    async def test_deleted_topology(
+        self, database: AsyncEngine, relay: OutboxRelay, channel: AbstractChannel, rabbitmq: RabbitMQ
+    ) -> None:
+        """A queue and an exchange that were deleted are declared again, and the next entry is published."""
+        await enqueue(database)
+        await wait_for_depth(database, 0)
+        await channel.queue_delete(OBSERVATIONS.name)
+        await channel.exchange_delete(EXCHANGE)
+        ids = await enqueue(database)
+        relay.notify()
+        await wait_for_depth(database, 0)
+
+        assert await take_messages(rabbitmq) == ids
+
+    async def test_killed_database(
+        self, database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ, postgresql_server: PostgreSQLServer
+    ) -> None:
+        """After the database was killed and restarted, the relay publishes new entries."""
+        await enqueue(database)
+        await wait_for_depth(database, 0)
+        postgresql_server.kill()
+        try:
+            await wait_until(lambda: relay.last_error is not None, "the relay has noticed it")
+        finally:
+            await postgresql_server.start()
+        await enqueue(database)
+        await wait_for_depth(database, 0, timeout=RECOVERY_TIMEOUT)
+
+        assert len(await take_messages(rabbitmq)) == 2
+
+
+class TestHealthCheck:
+    async def test_reports_the_dead_letters(self, relay: OutboxRelay, channel: AbstractChannel) -> None:
+        """The check reports the number of dead letters."""
+        await declare(channel)
+        queue = await channel.declare_queue(OBSERVATIONS.name, passive=True)
+        async with asyncio.timeout(TIMEOUT):
+            await channel.default_exchange.publish(Message(b"{}"), OBSERVATIONS.name)
+            message = await queue.get(timeout=TIMEOUT)
+            assert message is not None
+            await message.reject(requeue=False)
+
+        await wait_for_check(relay, "outbox: 0 waiting, dead letters: 1")
+
+    async def test_counts_up_to_a_maximum(
+        self, database: AsyncEngine, relay: OutboxRelay, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The check counts up to a maximum of entries, and then reports "at least"."""
+        monkeypatch.setattr("gateway.observations.relay.MAX_COUNTED", 2)
+        async with database.connect() as connection:
+            await enqueue(database, 3)
+            await connection.execute(select(outbox.c.id).with_for_update())  # locked, so that they stay
+            assert str(await relay.check()).startswith("outbox: at least 2 waiting")
+
+
+class TestStop:
+    @pytest.mark.usefixtures("long_publish_timeout")
+    async def test_batch_in_flight_finishes(
+        self, database: AsyncEngine, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A batch that ends within the drain timeout is published and deleted."""
+        monkeypatch.setattr("gateway.observations.relay.DRAIN_TIMEOUT", TIMEOUT)
+        publishing = asyncio.Event()
+
+        class ObservedPublisher(Publisher):
+            async def publish(self, event_id: UUID, event_type: str, body: bytes, *, timeout: float) -> None:
+                publishing.set()
+                await super().publish(event_id, event_type, body, timeout=timeout)
+
+        monkeypatch.setattr("gateway.observations.relay.Publisher", ObservedPublisher)
+        ids = await enqueue(database, BATCH_SIZE)
+        async with OutboxRelay(database, rabbitmq.connection).open():
+            await asyncio.wait_for(publishing.wait(), TIMEOUT)
+            assert await depth(database) == BATCH_SIZE
 
         assert await depth(database) == 0
-        assert await arrived(rabbitmq) == ids
+        assert await take_messages(rabbitmq) == ids
 
-    @pytest.mark.usefixtures("long_calls")
-    @pytest.mark.parametrize("stalls", ["rabbitmq", "postgresql"])
-    async def test_is_quick_while_a_server_stalls_and_what_it_had_is_still_there(
+    @pytest.mark.usefixtures("long_call_timeouts")
+    @pytest.mark.parametrize("paused", ["rabbitmq", "postgresql"])
+    async def test_paused_server_delays_no_stop(
         self,
         database: AsyncEngine,
         rabbitmq: RabbitMQ,
-        stalls: str,
+        paused: str,
         rabbitmq_server: RabbitMQServer,
         postgresql_server: PostgreSQLServer,
     ) -> None:
+        """A stop does not wait for a server that does not respond. The batch in flight is published later."""
         async with OutboxRelay(database, rabbitmq.connection).open():
             await enqueue(database)
-            await emptied(database)
+            await wait_for_depth(database, 0)
         ids = await enqueue(database, 3)
-        server = rabbitmq_server if stalls == "rabbitmq" else postgresql_server
+        server = rabbitmq_server if paused == "rabbitmq" else postgresql_server
         with server.suspended():
             async with OutboxRelay(database, rabbitmq.connection).open():
-                await wait_until(at_work(database), "it is at work")
-                began = time.monotonic()
-            assert time.monotonic() - began < 20  # a call to the server takes sixty
+                await wait_until(lambda: checked_out(database) > 0, "the relay uses a connection")
+                stopped_at = time.monotonic()
+            assert time.monotonic() - stopped_at < 20  # a call to the server has sixty seconds
 
         async with OutboxRelay(database, rabbitmq.connection).open():
-            await emptied(database)
-        assert set(ids) <= set(await arrived(rabbitmq))
+            await wait_for_depth(database, 0)
+        assert set(ids) <= set(await take_messages(rabbitmq))
 
 
-def at_work(database: AsyncEngine) -> Callable[[], Awaitable[bool]]:
-    """Whether the relay has a connection: nobody else has one in these tests."""
-
-    async def it_is() -> bool:
-        pool = database.pool
-        assert isinstance(pool, QueuePool)
-        return pool.checkedout() > 0
-
-    return it_is
+def checked_out(database: AsyncEngine) -> int:
+    """Return the number of connections in use. In these tests only the relay uses one."""
+    pool = database.pool
+    assert isinstance(pool, QueuePool)
+    return pool.checkedout()

@@ -1,4 +1,4 @@
-"""The write path: an observation and its event, both or none, and once for a key."""
+"""The write path: an observation and its event are stored together, and once for each idempotency key."""
 
 import asyncio
 import json
@@ -23,163 +23,172 @@ from gateway.schema.tables import MAX_PLACE_ID, observations, outbox
 from tests.observations.conftest import PLACES
 from tests.support.waiting import wait_until
 
-HERE, THERE = PLACES[0][0], PLACES[1][0]
-RAIN = NewObservation(HERE, 12.5, "rain", "wet")
+PLACE_ID, OTHER_PLACE_ID = PLACES[0][0], PLACES[1][0]
+RAIN = NewObservation(PLACE_ID, 12.5, "rain", "wet")
 
 
-async def counts(database: AsyncEngine) -> tuple[int, int]:
-    """How many observations there are, and how many events wait."""
+async def row_counts(database: AsyncEngine) -> tuple[int, int]:
+    """Return the numbers of observations and of outbox entries."""
     async with database.connect() as connection:
-        rows = [await connection.scalar(select(func.count()).select_from(table)) for table in (observations, outbox)]
-    return rows[0] or 0, rows[1] or 0
+        counts = [await connection.scalar(select(func.count()).select_from(table)) for table in (observations, outbox)]
+    return counts[0] or 0, counts[1] or 0
 
 
-async def stored(database: AsyncEngine, report: NewObservation, key: str | None = None) -> tuple[Observation, bool]:
+async def store(
+    database: AsyncEngine, new: NewObservation, idempotency_key: str | None = None
+) -> tuple[Observation, bool]:
     async with database.begin() as connection:
-        return await insert_observation(connection, report, key)
+        return await insert_observation(connection, new, idempotency_key)
 
 
-async def test_an_observation_comes_with_an_event_that_names_it(database: AsyncEngine) -> None:
-    observation, new = await stored(database, RAIN)
+class TestStore:
+    async def test_event_references_the_observation(self, database: AsyncEngine) -> None:
+        """The outbox entry is an event with the ids of the observation and of its place."""
+        observation, is_new = await store(database, RAIN)
 
-    async with database.connect() as connection:
-        (entry,) = (await connection.execute(outbox.select())).all()
-    event = decode(entry.body.encode(), ObservationReported)
-    assert new
-    assert (observation.place_id, observation.temperature_c, observation.note) == (HERE, 12.5, "wet")
-    assert (event.data.observation_id, event.data.place_id) == (observation.id, HERE)
-    assert (event.id, event.type) == (entry.event_id, entry.type)
+        async with database.connect() as connection:
+            (entry,) = (await connection.execute(outbox.select())).all()
+        event = decode(entry.body.encode(), ObservationReported)
+        assert is_new
+        assert (observation.place_id, observation.temperature_c, observation.note) == (PLACE_ID, 12.5, "wet")
+        assert (event.data.observation_id, event.data.place_id) == (observation.id, PLACE_ID)
+        assert (event.id, event.type) == (entry.event_id, entry.type)
+
+    async def test_failed_event_stores_no_observation(self, database: AsyncEngine) -> None:
+        """If the event cannot be stored, the observation is not stored either."""
+        async with database.begin() as connection:
+            await connection.execute(text("ALTER TABLE outbox ADD CHECK (false)"))
+        with pytest.raises(DBAPIError):
+            await store(database, RAIN)
+
+        assert await row_counts(database) == (0, 0)
+
+    async def test_same_key_returns_the_stored(self, database: AsyncEngine) -> None:
+        """A second write with the same key returns the first observation and stores no second event."""
+        first, _ = await store(database, RAIN, "one")
+        second, is_new = await store(database, RAIN, "one")
+
+        assert (first, is_new) == (second, False)
+        assert await row_counts(database) == (1, 1)
+
+    async def test_without_a_key_all_are_stored(self, database: AsyncEngine) -> None:
+        """Two equal observations without a key are two observations."""
+        first, _ = await store(database, RAIN)
+        second, _ = await store(database, RAIN)
+
+        assert first.id != second.id
+        assert await row_counts(database) == (2, 2)
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            replace(RAIN, place_id=OTHER_PLACE_ID),
+            replace(RAIN, place_id=MAX_PLACE_ID),
+            replace(RAIN, temperature_c=12.6),
+            replace(RAIN, condition="sun"),
+            replace(RAIN, note=None),
+        ],
+    )
+    async def test_reused_key_is_a_conflict(self, database: AsyncEngine, other: NewObservation) -> None:
+        """A key that was used for a different observation raises an error, and nothing is stored."""
+        await store(database, RAIN, "one")
+        with pytest.raises(IdempotencyConflictError):
+            await store(database, other, "one")
+
+        assert await row_counts(database) == (1, 1)
+
+    async def test_concurrent_writes_with_one_key(self, database: AsyncEngine) -> None:
+        """Of many concurrent writes with the same key one stores the observation, and all return it."""
+        outcomes = await asyncio.gather(*(store(database, RAIN, "one") for _ in range(10)))
+
+        assert len({observation.id for observation, _ in outcomes}) == 1
+        assert [is_new for _, is_new in outcomes].count(True) == 1
+        assert await row_counts(database) == (1, 1)
+
+    @pytest.mark.parametrize("place_id", [0, 1, -1, MAX_PLACE_ID, MAX_PLACE_ID + 1])
+    async def test_unknown_place_is_an_error(self, database: AsyncEngine, place_id: int) -> None:
+        """An unknown or impossible place raises an error, and nothing is stored."""
+        with pytest.raises(UnknownPlaceError):
+            await store(database, replace(RAIN, place_id=place_id))
+
+        assert await row_counts(database) == (0, 0)
+
+    async def test_event_body_is_plain_json(self, database: AsyncEngine) -> None:
+        """The body of an event is a JSON object with four fields, for consumers in any language."""
+        observation, _ = await store(database, RAIN)
+
+        async with database.connect() as connection:
+            body = json.loads(await connection.scalar(select(outbox.c.body)) or "")
+        assert set(body) == {"id", "type", "at", "data"}
+        assert body["type"] == "observation.reported"
+        assert body["data"] == {"observation_id": observation.id, "place_id": PLACE_ID}
 
 
-async def test_when_the_event_cannot_be_written_neither_is_the_observation(database: AsyncEngine) -> None:
-    async with database.begin() as connection:
-        await connection.execute(text("ALTER TABLE outbox ADD CHECK (false)"))
-    with pytest.raises(DBAPIError):
-        await stored(database, RAIN)
+class TestWriter:
+    async def test_relay_is_notified_after_the_commit(self, database: AsyncEngine) -> None:
+        """`on_stored` is called once for a new observation, when the transaction is committed."""
+        seen: list[asyncio.Task[tuple[int, int]]] = []
+        writer = ObservationWriter(database, on_stored=lambda: seen.append(asyncio.create_task(row_counts(database))))
+        async with writer.open():
+            await writer.write(RAIN, "one")
+            await writer.write(RAIN, "one")
 
-    assert await counts(database) == (0, 0)
+        (counts,) = seen
+        assert await counts == (1, 1)
 
-
-async def test_the_same_key_again_gives_the_same_observation_and_no_second_event(database: AsyncEngine) -> None:
-    first, _ = await stored(database, RAIN, "one")
-    second, new = await stored(database, RAIN, "one")
-
-    assert (first, new) == (second, False)
-    assert await counts(database) == (1, 1)
-
-
-async def test_without_a_key_each_report_is_another(database: AsyncEngine) -> None:
-    first, _ = await stored(database, RAIN)
-    second, _ = await stored(database, RAIN)
-
-    assert first.id != second.id
-    assert await counts(database) == (2, 2)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        replace(RAIN, place_id=THERE),
-        replace(RAIN, place_id=MAX_PLACE_ID),
-        replace(RAIN, temperature_c=12.6),
-        replace(RAIN, condition="sun"),
-        replace(RAIN, note=None),
-    ],
-)
-async def test_a_key_belongs_to_one_report(database: AsyncEngine, other: NewObservation) -> None:
-    await stored(database, RAIN, "one")
-    with pytest.raises(IdempotencyConflictError):
-        await stored(database, other, "one")
-
-    assert await counts(database) == (1, 1)
-
-
-async def test_of_many_at_once_with_the_same_key_one_is_stored_and_all_are_told_which(database: AsyncEngine) -> None:
-    outcomes = await asyncio.gather(*(stored(database, RAIN, "one") for _ in range(10)))
-
-    assert len({observation.id for observation, _ in outcomes}) == 1
-    assert [new for _, new in outcomes].count(True) == 1
-    assert await counts(database) == (1, 1)
-
-
-@pytest.mark.parametrize("place_id", [0, 1, -1, MAX_PLACE_ID, MAX_PLACE_ID + 1])
-async def test_an_unknown_place_is_said_so(database: AsyncEngine, place_id: int) -> None:
-    with pytest.raises(UnknownPlaceError):
-        await stored(database, replace(RAIN, place_id=place_id))
-
-    assert await counts(database) == (0, 0)
-
-
-async def test_the_body_of_an_event_is_json_for_anyone(database: AsyncEngine) -> None:
-    observation, _ = await stored(database, RAIN)
-
-    async with database.connect() as connection:
-        body = json.loads(await connection.scalar(select(outbox.c.body)) or "")
-    assert set(body) == {"id", "type", "at", "data"}
-    assert body["type"] == "observation.reported"
-    assert body["data"] == {"observation_id": observation.id, "place_id": HERE}
-
-
-class TestWhoeverReports:
-    async def test_wakes_the_relay_once_it_is_committed(self, database: AsyncEngine) -> None:
-        woken: list[asyncio.Task[tuple[int, int]]] = []
-        reports = ObservationWriter(database, on_stored=lambda: woken.append(asyncio.create_task(counts(database))))
-        async with reports.open():
-            await reports.write(RAIN, "one")
-            await reports.write(RAIN, "one")
-
-        (seen,) = woken
-        assert await seen == (1, 1)
-
-    async def test_has_an_answer_in_time_and_the_write_goes_on(
+    async def test_slow_write_goes_on_after_the_timeout(
         self, database: AsyncEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        reports = ObservationWriter(database, on_stored=lambda: None)
-        async with reports.open():
+        """A caller gets an error after the write timeout. The write goes on, and a retry with the key stores nothing new."""
+        writer = ObservationWriter(database, on_stored=lambda: None)
+        async with writer.open():
             async with database.begin() as blocking:
                 await blocking.execute(text("LOCK TABLE outbox"))
-                with monkeypatch.context() as short, pytest.raises(WriteUnavailableError):
-                    short.setattr("gateway.observations.writer.WITHIN", 0.2)
-                    await reports.write(RAIN, "one")
+                with monkeypatch.context() as short_timeout, pytest.raises(WriteUnavailableError):
+                    short_timeout.setattr("gateway.observations.writer.WRITE_TIMEOUT", 0.2)
+                    await writer.write(RAIN, "one")
                 assert (await blocking.execute(observations.select())).all() == []
 
             async def is_stored() -> bool:
-                return await counts(database) == (1, 1)
+                return await row_counts(database) == (1, 1)
 
-            await wait_until(is_stored, "it is stored")
-            await reports.write(RAIN, "one")
-        assert await counts(database) == (1, 1)
+            await wait_until(is_stored, "the observation is stored")
+            await writer.write(RAIN, "one")
+        assert await row_counts(database) == (1, 1)
 
-    async def test_may_go_away_and_the_write_is_ended_before_the_database_is_released(
+    async def test_close_ends_writes_of_cancelled_callers(
         self, database: AsyncEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("gateway.observations.writer.LAST_MOMENT", 0.2)
-        reports = ObservationWriter(database, on_stored=lambda: None)
+        """A write whose caller was cancelled goes on, and has ended when the writer is closed."""
+        monkeypatch.setattr("gateway.observations.writer.DRAIN_TIMEOUT", 0.2)
+        writer = ObservationWriter(database, on_stored=lambda: None)
         async with database.begin() as blocking:
             await blocking.execute(text("LOCK TABLE outbox"))
-            async with reports.open():
-                asking = asyncio.create_task(reports.write(RAIN, "one"))
 
-                async def waits_for_the_lock() -> bool:
-                    return bool(await blocking.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+            async def is_blocked() -> bool:
+                return bool(await blocking.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
 
-                await wait_until(waits_for_the_lock, "the write waits for the lock")
-                asking.cancel()
-                await asyncio.wait({asking})
-            assert asking.cancelled()
-            assert reports._writing == set()
-        assert await counts(database) == (0, 0)
+            async with writer.open():
+                caller = asyncio.create_task(writer.write(RAIN, "one"))
+                await wait_until(is_blocked, "the write waits for the lock")
+                caller.cancel()
+                await asyncio.wait({caller})
+                assert writer.in_flight == 1
+            assert caller.cancelled()
+            assert writer.in_flight == 0
+        assert await row_counts(database) == (0, 0)
 
-    async def test_is_told_that_it_may_be_stored_while_the_database_is_away(
+    async def test_unavailable_database_is_an_error(
         self, database: AsyncEngine, postgresql_server: PostgreSQLServer
     ) -> None:
-        reports = ObservationWriter(database, on_stored=lambda: None)
-        async with reports.open():
+        """While the database is unavailable the outcome is reported as unknown. A retry stores the observation once."""
+        writer = ObservationWriter(database, on_stored=lambda: None)
+        async with writer.open():
             postgresql_server.kill()
             try:
                 with pytest.raises(WriteUnavailableError):
-                    await reports.write(RAIN, "one")
+                    await writer.write(RAIN, "one")
             finally:
                 await postgresql_server.start()
-            await reports.write(RAIN, "one")
-        assert await counts(database) == (1, 1)
+            await writer.write(RAIN, "one")
+        assert await row_counts(database) == (1, 1)

@@ -1,4 +1,4 @@
-"""Databases for the tests of the places."""
+"""Databases with and without places."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from gateway.schema.transaction import transaction
 
 @pytest.fixture
 async def database(postgresql_server: PostgreSQLServer) -> str:
-    """The URL of a migrated database of this test's own, without places."""
+    """The URL of a new migrated database without places."""
     url = await postgresql_server.create_database(f"places_{secrets.token_hex(4)}")
     await migrate(url)
     return url
@@ -22,7 +22,7 @@ async def database(postgresql_server: PostgreSQLServer) -> str:
 
 @pytest.fixture(scope="session")
 async def full_database(postgresql_server: PostgreSQLServer) -> str:
-    """The URL of a database with all places that tests share."""
+    """The URL of a shared database with all places."""
     url = await postgresql_server.create_database("places_full")
     await migrate(url)
     await seed(url)
@@ -31,7 +31,7 @@ async def full_database(postgresql_server: PostgreSQLServer) -> str:
 
 @pytest.fixture
 async def full(full_database: str) -> AsyncIterator[AsyncConnection]:
-    """A connection to all places, in a transaction that is rolled back when the test ends."""
+    """A connection to the database with all places, in a transaction that is rolled back after the test."""
     async with transaction(full_database, application_name="test") as connection:
         yield connection
         await connection.rollback()

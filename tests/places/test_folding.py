@@ -1,4 +1,4 @@
-"""Folding: which spellings of a name are the same to a search."""
+"""Folding: the spellings of a name that are equal in a search."""
 
 import unicodedata
 
@@ -25,25 +25,31 @@ NAMES = [row[1] for row in read(SHIPPED_TABLE)]
         ("Mercier\N{EN DASH}Hochelaga", "mercier-hochelaga"),
     ],
 )
-def test_case_encoding_and_typography_do_not_matter(name: str, typed: str) -> None:
+def test_equal_spellings(name: str, typed: str) -> None:
+    """Spellings that differ in case, accent encoding, quotes or dashes are equal."""
     assert fold(name) == fold(typed)
 
 
 @pytest.mark.parametrize(("one", "other"), [("Zürich", "Zurich"), ("São", "Sáo"), ("Łódź", "Lodz"), ("a b", "ab")])
-def test_accents_letters_and_spaces_do(one: str, other: str) -> None:
+def test_different_spellings(one: str, other: str) -> None:
+    """Accents, letters and spaces make a difference."""
     assert fold(one) != fold(other)
 
 
-def test_every_shipped_name_is_found_in_capitals() -> None:
+def test_shipped_names_in_capitals() -> None:
+    """Each shipped name is equal to its spelling in capitals."""
     assert [name for name in NAMES if fold(name.upper()) != fold(name)] == []
 
 
-def test_every_shipped_name_is_found_with_its_accents_taken_apart() -> None:
+def test_shipped_names_with_decomposed_accents() -> None:
+    """Each shipped name is equal to its spelling with decomposed accents."""
     assert [name for name in NAMES if fold(unicodedata.normalize("NFD", name)) != fold(name)] == []
 
 
-def test_what_has_been_typed_of_a_shipped_name_is_a_prefix_all_the_way() -> None:
+def test_beginning_of_a_name_folds_to_a_prefix() -> None:
+    """Each beginning of a shipped name, as it is typed, folds to a prefix of the folded name."""
     lost = [
         name[:length] for name in NAMES for length in range(len(name)) if not fold(name).startswith(fold(name[:length]))
     ]
+
     assert lost == []

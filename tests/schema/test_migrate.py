@@ -1,4 +1,4 @@
-"""Migrating a database."""
+"""The migration of a database."""
 
 import asyncio
 import logging
@@ -9,9 +9,9 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from gateway.schema.migrate import Migrated, configuration, migrate
+from gateway.schema.migrate import MigrationResult, configuration, migrate
 from gateway.schema.revision import HEAD, REVISIONS, SchemaMismatchError, current_revision
-from tests.support.waiting import TIMEOUT
+from tests.support.waiting import TIMEOUT, wait_until
 
 ALL = {"alembic_version", "consumed_events", "observations", "outbox", "places"}
 
@@ -26,67 +26,84 @@ async def tables(connection: AsyncConnection) -> set[str]:
     return set(await connection.run_sync(lambda sync: inspect(sync).get_table_names()))
 
 
-async def test_an_empty_database_gets_every_revision(empty_database: str, connection: AsyncConnection) -> None:
-    assert await migrate(empty_database) == Migrated(None, REVISIONS)
+async def test_empty_database_gets_all_revisions(empty_database: str, connection: AsyncConnection) -> None:
+    """An empty database is upgraded to the newest revision and has all tables."""
+    assert await migrate(empty_database) == MigrationResult(None, REVISIONS)
     assert await current_revision(connection) == HEAD
     assert await tables(connection) == ALL
 
 
-async def test_a_migrated_database_gets_nothing(migrated_database: str) -> None:
-    assert await migrate(migrated_database) == Migrated(HEAD, ())
+async def test_migrated_database_is_unchanged(migrated_database: str) -> None:
+    """A second migration applies no revision."""
+    assert await migrate(migrated_database) == MigrationResult(HEAD, ())
 
 
-async def test_it_says_what_it_did() -> None:
-    assert str(Migrated(None, ("1", HEAD))) == f"from nothing to revision {HEAD}: applied 1, {HEAD}"
-    assert str(Migrated("1", (HEAD,))) == f"from 1 to revision {HEAD}: applied {HEAD}"
-    assert str(Migrated(HEAD, ())) == f"already at revision {HEAD}"
+async def test_result_in_words() -> None:
+    """The result as text names the revision that was found and those that were applied."""
+    assert str(MigrationResult(None, ("1", HEAD))) == f"from nothing to revision {HEAD}: applied 1, {HEAD}"
+    assert str(MigrationResult("1", (HEAD,))) == f"from 1 to revision {HEAD}: applied {HEAD}"
+    assert str(MigrationResult(HEAD, ())) == f"already at revision {HEAD}"
 
 
-async def test_of_replicas_that_migrate_at_once_one_does_and_the_others_wait(
+async def test_concurrent_migrations_wait_for_each_other(
     empty_database: str, engine: AsyncEngine, connection: AsyncConnection
 ) -> None:
+    """Of three concurrent migrations one applies all revisions, and the others wait and apply none."""
     names = ["one migrate", "three migrate", "two migrate"]
-    async with asyncio.timeout(2 * TIMEOUT), asyncio.TaskGroup() as replicas, engine.connect() as other:
-        await other.execute(text("SELECT pg_advisory_lock(4711001)"))
-        done = [replicas.create_task(migrate(empty_database, application_name=name)) for name in names]
-        while list(await connection.scalars(WAITING)) != names:  # noqa: ASYNC110 - only PostgreSQL knows
-            await asyncio.sleep(0.01)
+
+    async def all_wait() -> bool:
+        return list(await connection.scalars(WAITING)) == names
+
+    async with asyncio.timeout(2 * TIMEOUT), asyncio.TaskGroup() as replicas, engine.connect() as locking:
+        await locking.execute(text("SELECT pg_advisory_lock(4711001)"))
+        tasks = [replicas.create_task(migrate(empty_database, application_name=name)) for name in names]
+        await wait_until(all_wait, "all migrations wait for the lock")
         assert await tables(connection) == set()
-    assert sorted(len(task.result().applied) for task in done) == [0, 0, len(REVISIONS)]
+
+    assert sorted(len(task.result().applied) for task in tasks) == [0, 0, len(REVISIONS)]
 
 
-async def test_a_database_of_a_newer_version_is_left_alone(empty_database: str, connection: AsyncConnection) -> None:
+async def test_unknown_revision_is_an_error(empty_database: str, connection: AsyncConnection) -> None:
+    """A database that a newer version has migrated raises an error and is not changed."""
     await migrate(empty_database)
     await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(SchemaMismatchError, match="at revision 9999, which this version does not know"):
         await migrate(empty_database)
+
     assert await current_revision(connection) == "9999"
 
 
-async def test_a_migration_that_fails_leaves_nothing_behind(empty_database: str, connection: AsyncConnection) -> None:
-    await connection.execute(text("CREATE TABLE observations (in_the_way int)"))
+async def test_failed_migration_is_rolled_back(empty_database: str, connection: AsyncConnection) -> None:
+    """A migration that fails changes nothing."""
+    await connection.execute(text("CREATE TABLE observations (id int)"))
     with pytest.raises(DBAPIError, match="already exists"):
         await migrate(empty_database)
+
     assert await tables(connection) == {"observations"}
 
 
-async def test_logging_stays_as_it_was(empty_database: str) -> None:
+async def test_logging_is_unchanged(empty_database: str) -> None:
+    """A migration does not configure logging."""
+
     def settings() -> tuple[object, ...]:
         loggers = [logging.getLogger(name) for name in (None, "gateway", "alembic", "sqlalchemy")]
         return tuple((logger.level, logger.disabled, list(logger.handlers)) for logger in loggers)
 
     before = settings()
     await migrate(empty_database)
+
     assert settings() == before
 
 
-async def test_it_can_be_undone_and_done_again(empty_database: str, connection: AsyncConnection) -> None:
+async def test_downgrade_and_upgrade(empty_database: str, connection: AsyncConnection) -> None:
+    """A database can be downgraded to nothing and migrated again."""
     await migrate(empty_database)
     await connection.run_sync(lambda sync: command.downgrade(configuration(sync), "base"))
     assert await tables(connection) == {"alembic_version"}
-    assert await migrate(empty_database) == Migrated(None, REVISIONS)
+    assert await migrate(empty_database) == MigrationResult(None, REVISIONS)
 
 
-async def test_a_server_that_is_not_there_is_an_os_error(free_tcp_port: int) -> None:
+async def test_unavailable_server_is_an_os_error(free_tcp_port: int) -> None:
+    """A refused connection raises OSError."""
     with pytest.raises(OSError, match="Connect call failed"):
         await migrate(f"postgresql+asyncpg://gateway@127.0.0.1:{free_tcp_port}/gateway")

@@ -1,4 +1,4 @@
-"""The tables, as the models describe them and as the migrations make them."""
+"""The tables: the migrations create what SQLAlchemy Core describes, and the constraints hold."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.schema.migrate import migrate
 from gateway.schema.tables import CONDITIONS, MAX_NOTE_LENGTH, metadata, observations, places
 
-# All that PostgreSQL itself says of the tables: columns, constraints, indexes, options.
+# The tables in the catalogue of PostgreSQL: columns, constraints, indexes, options.
 CATALOGUE = text("""
     SELECT 'column' AS kind, concat_ws(' ', table_name, column_name, data_type, collation_name, is_nullable,
         column_default, is_identity, identity_generation) AS definition
@@ -44,16 +44,18 @@ ZURICH: dict[str, Any] = {
 RAIN: dict[str, Any] = {"place_id": ZURICH["id"], "temperature_c": 12.5, "condition": "rain", "note": "wet"}
 
 
-async def test_alembic_finds_nothing_to_migrate(migrated: AsyncConnection) -> None:
+async def test_alembic_finds_no_difference(migrated: AsyncConnection) -> None:
+    """Alembic finds no difference between the migrated database and the metadata."""
+
     def differences(sync: Connection) -> object:
         return compare_metadata(MigrationContext.configure(sync), metadata)
 
     assert await migrated.run_sync(differences) == []
 
 
-async def test_the_migrations_make_exactly_what_the_models_describe(
-    empty_database: str, connection: AsyncConnection
-) -> None:
+async def test_migrations_create_the_metadata(empty_database: str, connection: AsyncConnection) -> None:
+    """Columns, constraints, indexes and options are the same after the migrations and after `create_all`."""
+
     async def catalogue() -> list[tuple[str, str]]:
         rows = await connection.execute(CATALOGUE)
         return [(kind, definition) for kind, definition in rows if "alembic_version" not in definition]
@@ -67,15 +69,19 @@ async def test_the_migrations_make_exactly_what_the_models_describe(
     assert {kind for kind, _ in described} == {"column", "constraint", "index", "options"}
 
 
-async def test_a_new_place_has_no_observations(migrated: AsyncConnection) -> None:
+async def test_new_place_has_no_observations(migrated: AsyncConnection) -> None:
+    """The observation count of a new place is zero."""
     await migrated.execute(insert(places).values(ZURICH))
+
     assert await migrated.scalar(select(places.c.observation_count)) == 0
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
-async def test_every_condition_can_be_reported(migrated: AsyncConnection, condition: str) -> None:
+async def test_every_condition_can_be_stored(migrated: AsyncConnection, condition: str) -> None:
+    """Each condition is accepted, also without a note."""
     await migrated.execute(insert(places).values(ZURICH))
     await migrated.execute(insert(observations).values(RAIN | {"condition": condition, "note": None}))
+
     assert await migrated.scalar(select(observations.c.condition)) == condition
 
 
@@ -90,9 +96,11 @@ async def test_every_condition_can_be_reported(migrated: AsyncConnection, condit
     ],
     ids=["unknown place", "unknown condition", "no temperature", "impossible temperature", "long note"],
 )
-async def test_what_makes_no_sense_is_refused(
+async def test_invalid_observation_is_rejected(
     migrated: AsyncConnection, wrong: dict[str, Any], constraint: str
 ) -> None:
+    """A constraint rejects each invalid value."""
     await migrated.execute(insert(places).values(ZURICH))
+
     with pytest.raises(DBAPIError, match=constraint):
         await migrated.execute(insert(observations).values(RAIN | wrong))

@@ -1,8 +1,8 @@
-"""What Alembic runs for every command: use the connection that `gateway.schema.migrate` brings, and nothing else.
+"""The entry point for Alembic's commands. It uses the connection from `gateway.schema.migrate`.
 
-It reads no settings and leaves logging alone.
+It reads no settings and does not configure logging.
 """
-# ruff: noqa: INP001 - Alembic runs this folder's files by their path; it is no package
+# ruff: noqa: INP001 - Alembic runs the files of this folder by their path; it is not a package
 
 from alembic import context
 

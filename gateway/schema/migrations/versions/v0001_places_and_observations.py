@@ -1,5 +1,5 @@
-"""Places and what people report about them."""
-# ruff: noqa: INP001 - Alembic runs this folder's files by their path; it is no package
+"""Places and observations."""
+# ruff: noqa: INP001 - Alembic runs the files of this folder by their path; it is not a package
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,7 +9,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make both tables and their indexes."""
+    """Create both tables and their indexes."""
     op.create_table(
         "places",
         sa.Column("id", sa.Integer, autoincrement=False, nullable=False),
@@ -51,6 +51,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop both tables, with everything that people reported."""
+    """Drop both tables, with all observations."""
     op.drop_table("observations")
     op.drop_table("places")

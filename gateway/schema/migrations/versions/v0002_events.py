@@ -1,5 +1,5 @@
-"""Observations that may be sent again, the outbox of their events, and which events were consumed."""
-# ruff: noqa: INP001 - Alembic runs this folder's files by their path; it is no package
+"""Idempotency keys of observations, the outbox, and the ids of consumed events."""
+# ruff: noqa: INP001 - Alembic runs the files of this folder by their path; it is not a package
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,7 +9,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Add a column and two tables; no row of any table is written, so that it takes no time on a large one."""
+    """Add a column and two tables. No row is rewritten, so a large table is upgraded as fast as a small one."""
     op.add_column("observations", sa.Column("idempotency_key", sa.Text))
     op.create_index(
         "ix_observations_idempotency_key",
@@ -37,7 +37,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them, with what was not published yet."""
+    """Drop them, with the events that are not published yet."""
     op.drop_table("consumed_events")
     op.drop_table("outbox")
     op.drop_index("ix_observations_idempotency_key", "observations")

@@ -1,0 +1,83 @@
+"""Channels: a consumer that the broker cancels, and a call that the client library cancels."""
+
+import asyncio
+
+import pytest
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+
+from gateway.events.channels import (
+    CallCancelledError,
+    on_consumer_cancelled,
+    open_channel,
+    translate_library_cancellation,
+)
+from gateway.resources.rabbitmq import RabbitMQ
+from tests.support.waiting import TIMEOUT, wait_until
+
+
+async def ignore(_message: AbstractIncomingMessage) -> None:
+    pass
+
+
+async def test_deleted_queue_cancels_its_consumer(rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
+    """The callback is called when the queue of a consumer is deleted.
+
+    It uses an undocumented attribute. If this test fails after an update of aio-pika or aiormq, the attribute has changed.
+    """
+    cancelled = asyncio.Event()
+    consuming = await open_channel(rabbitmq.connection, confirms=False)
+    await on_consumer_cancelled(consuming, cancelled.set)
+    queue = await consuming.declare_queue("deleted-later")
+    await queue.consume(ignore)
+
+    await channel.queue_delete(queue.name)
+
+    await asyncio.wait_for(cancelled.wait(), TIMEOUT)
+
+
+async def test_deleted_queue_closes_no_channel(rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
+    """aio-pika does not report a deleted queue: neither the channel nor the queue calls its close callbacks.
+
+    If this test fails after an update of aio-pika, `on_consumer_cancelled` can be replaced by a public callback.
+    """
+    cancelled, closed = asyncio.Event(), asyncio.Event()
+    consuming = await open_channel(rabbitmq.connection, confirms=False)
+    consuming.close_callbacks.add(lambda *_: closed.set())
+    await on_consumer_cancelled(consuming, cancelled.set)
+    queue = await consuming.declare_queue("deleted-later")
+    queue.close_callbacks.add(lambda *_: closed.set())
+    await queue.consume(ignore)
+
+    await channel.queue_delete(queue.name)
+    await asyncio.wait_for(cancelled.wait(), TIMEOUT)
+    await (
+        await open_channel(rabbitmq.connection, confirms=False)
+    ).close()  # a round trip, in which it could be reported
+
+    assert not closed.is_set()
+    await consuming.close()
+
+
+async def test_library_cancellation_is_translated() -> None:
+    """A `CancelledError` outside of a cancelled task becomes an error."""
+    with pytest.raises(CallCancelledError) as error, translate_library_cancellation():
+        raise asyncio.CancelledError
+
+    assert isinstance(error.value.__cause__, asyncio.CancelledError)
+
+
+async def test_own_cancellation_is_not_translated() -> None:
+    """The cancellation of the current task stays a cancellation."""
+    started = asyncio.Event()
+
+    async def wait_forever() -> None:
+        with translate_library_cancellation():
+            started.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(wait_forever())
+    await started.wait()
+    task.cancel()
+    await wait_until(task.done, "the task has ended")
+
+    assert task.cancelled()
