@@ -149,7 +149,7 @@ async def test_too_few_places_for_one_request_each() -> None:
 
 async def test_ceiling_responses_are_checked() -> None:
     """The constant body of the hello ceilings is compared, too."""
-    wrong_body = HELLO.replace(b"World", b"Wordl")
+    wrong_body = HELLO.replace(b"World", b"Earth")
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
