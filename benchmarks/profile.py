@@ -134,8 +134,13 @@ async def send_requests(app: ASGIApp, paths: Sequence[str]) -> None:
 
 async def send_request(app: ASGIApp, path: str) -> None:
     """Call the app as the server does. The response has to be 200."""
+    body_sent = False
 
     async def receive() -> Message:
+        nonlocal body_sent
+        if body_sent:
+            await asyncio.Event().wait()  # the client stays connected
+        body_sent = True
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Message) -> None:
