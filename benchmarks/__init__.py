@@ -1,4 +1,4 @@
-"""How fast the gateway is beside others that do the same work, on the same servers, in the same run.
+"""Benchmarks of the gateway and of other implementations of the same work, on the same servers, in one run.
 
-`python -m benchmarks --help` says what can be set; `make bench` writes docs/benchmarks.md.
+The gateway does not import this package: a reader of the gateway can skip it. README.md lists the modules.
 """

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, print, and write the report."""
+"""`python -m benchmarks`: measure, print a summary, and write the report."""
 
 import argparse
 import asyncio
@@ -6,28 +6,34 @@ import sys
 from pathlib import Path
 
 from benchmarks.report import summary, write
+from benchmarks.results import BenchmarkRun
 from benchmarks.runner import Options, run
-from benchmarks.workloads import WrongAnswerError
+from benchmarks.workloads import WrongResponseError
 from gateway.devstack.server import DevstackError
 
 INTERRUPTED = 130
 
 
 def main() -> int:
+    """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="how often each case is measured (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=1.5, help="for how long each time (%(default)s)")
-    parser.add_argument("--only", default="", metavar="REGEX", help="only the cases whose name it finds")
-    parser.add_argument("--quick", action="store_true", help="one round of a second: to see that it works")
-    parser.add_argument("--write", type=Path, metavar="FILE.md", help="the report; its figures and plots go beside it")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=1.5, help="duration of a measurement (default: %(default)s)")
+    parser.add_argument("--only", default="", metavar="REGEX", help="measure only the cases whose name matches")
+    parser.add_argument("--quick", action="store_true", help="one round with measurements of one second")
+    parser.add_argument("--from-json", type=Path, metavar="FILE.json", help="report a stored run instead of measuring")
+    parser.add_argument("--write", type=Path, metavar="FILE.md", help="write the report, with its JSON and its plots")
     arguments = parser.parse_args()
     rounds, seconds = (1, 1.0) if arguments.quick else (arguments.rounds, arguments.seconds)
     options = Options(rounds=rounds, seconds=seconds, only=arguments.only)
     try:
-        measured = asyncio.run(run(options, report=lambda line: print(line, file=sys.stderr, flush=True)))
+        if arguments.from_json is None:
+            measured = asyncio.run(run(options, report=lambda line: print(line, file=sys.stderr, flush=True)))
+        else:
+            measured = BenchmarkRun.model_validate_json(arguments.from_json.read_text())
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (WrongAnswerError, DevstackError) as error:
+    except (WrongResponseError, DevstackError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
     print(summary(measured))

@@ -1,4 +1,4 @@
-"""The servers that all contenders use, and the data in them."""
+"""The servers that all contenders share, and the data in them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ import aio_pika
 import asyncpg
 from redis.asyncio import Redis
 
-from benchmarks.workloads import NOTE, OBSERVATIONS, Place
+from benchmarks.workloads import NOTE, OBSERVATIONS_PER_PLACE, SeededPlace
 from gateway.devstack import reaper
 from gateway.devstack.folder import Reporter
 from gateway.devstack.open_meteo import Faults
@@ -17,21 +17,19 @@ from gateway.events.topology import declare
 from gateway.places.seed import seed
 from gateway.schema.migrate import migrate
 
-FEW = 300
-"""Places that warm briefs are asked of: few enough to have their weather fetched in a moment, too many to meet by chance."""
+WARM_PLACES = 300  # few enough to cache all their weather quickly, enough to share few requests by coincidence
+COLD_PLACES = 30_000  # each of them is requested at most once in a measurement
+DRAIN_TIMEOUT = 60.0
+STATEMENT_TIMEOUT = 60
 
-MANY = 30_000
-"""Places that cold briefs are asked of, each once."""
+_KEYS_PER_UNLINK = 10_000
 
-DRAIN_LIMIT = 60.0
-"""Seconds."""
-
-_OBSERVE = """
+_INSERT_OBSERVATIONS = """
 INSERT INTO observations (place_id, temperature_c, condition, note, created_at)
 SELECT place.id, 10 + hour, 'rain', $1, now() - hour * interval '1 hour'
 FROM unnest($2::integer[]) AS place (id), generate_series(1, $3) AS hour
 """
-_ENQUEUE = """
+_FILL_OUTBOX = """
 INSERT INTO outbox (event_id, type, body)
 SELECT id, 'observation.reported', json_build_object('id', id, 'type', 'observation.reported', 'at', now(), 'data',
     json_build_object('observation_id', 1, 'place_id', $1::integer))
@@ -40,18 +38,19 @@ FROM (SELECT gen_random_uuid() AS id FROM generate_series(1, $2)) AS event
 
 
 class Backends:
-    """The servers, and the places in them, the most populous first."""
+    """The servers and the places in the database, the most populous first."""
 
-    def __init__(self, servers: Devstack, places: list[Place]) -> None:
+    def __init__(self, servers: Devstack, places: list[SeededPlace]) -> None:
         self.servers = servers
         self.places = places
 
     @property
-    def few(self) -> list[Place]:
-        return self.places[:FEW]
+    def warm_places(self) -> list[SeededPlace]:
+        """The places of the cases with cached weather."""
+        return self.places[:WARM_PLACES]
 
     def pids(self) -> dict[str, list[int]]:
-        """The processes whose CPU time is of interest, by what they serve."""
+        """Return the process ids of each server."""
         folders = {
             "postgresql": self.servers.postgresql.folder,
             "redis": self.servers.redis.folder,
@@ -60,75 +59,76 @@ class Backends:
         }
         return {name: reaper.find_processes(folder) for name, folder in folders.items()}
 
-    async def forget_the_weather(self) -> None:
-        """Let Redis keep no weather of anybody's."""
+    async def clear_weather_cache(self) -> None:
+        """Delete the cached weather of all contenders from Redis."""
         async with Redis.from_url(self.servers.redis.url) as client:
-            keys = [f"{whose}weather:{place.id}" for whose in ("", "peer:") for place in self.places]
-            for at in range(0, len(keys), 10_000):
-                await client.unlink(*keys[at : at + 10_000])
+            keys = [f"{prefix}weather:{place.id}" for prefix in ("", "peer:") for place in self.places]
+            for start in range(0, len(keys), _KEYS_PER_UNLINK):
+                await client.unlink(*keys[start : start + _KEYS_PER_UNLINK])
 
     @asynccontextmanager
-    async def upstream_that_takes(self, seconds: float) -> AsyncIterator[None]:
-        """Within the block the upstream takes so many seconds longer for an answer."""
-        await self.servers.weather.set_faults(Faults(latency_s=seconds))
+    async def delayed_upstream(self, delay: float) -> AsyncIterator[None]:
+        """Delay each response of the upstream by `delay` seconds inside the block."""
+        await self.servers.weather.set_faults(Faults(latency_s=delay))
         try:
             yield
         finally:
             await self.servers.weather.set_faults(Faults())
 
     @asynccontextmanager
-    async def outbox_of(self, depth: int) -> AsyncIterator[None]:
-        """Within the block so many events wait, and the broker takes none."""
+    async def filled_outbox(self, depth: int) -> AsyncIterator[None]:
+        """Keep `depth` events in the outbox inside the block, while RabbitMQ is suspended."""
         with self.servers.rabbitmq.suspended():
-            await self._in_database(_ENQUEUE, self.places[0].id, depth)
+            await self._execute(_FILL_OUTBOX, self.places[0].id, depth)
             yield
-        await self._in_database("TRUNCATE outbox")
+        await self._execute("TRUNCATE outbox")
 
-    async def until_the_outbox_is_empty(self) -> None:
-        """Wait until the relay has published what was reported: it would be at work while others are measured."""
-        async with asyncio.timeout(DRAIN_LIMIT), self.servers.postgresql.superuser("gateway") as connection:
+    async def wait_until_outbox_is_empty(self) -> None:
+        """Wait until the relay has published all events, so that it uses no CPU time during the next case."""
+        async with asyncio.timeout(DRAIN_TIMEOUT), self.servers.postgresql.superuser("gateway") as connection:
             while await connection.fetchval("SELECT EXISTS (SELECT FROM outbox)"):  # noqa: ASYNC110 - a table sets no event
                 await asyncio.sleep(0.05)
 
-    async def observe(self) -> None:
-        """Give every place its observations, all of the last hours."""
-        await self._in_database(_OBSERVE, NOTE, [place.id for place in self.places], OBSERVATIONS)
-        await self._in_database("ANALYZE")
+    async def insert_observations(self) -> None:
+        """Insert the latest observations of every place."""
+        place_ids = [place.id for place in self.places]
+        await self._execute(_INSERT_OBSERVATIONS, NOTE, place_ids, OBSERVATIONS_PER_PLACE)
+        await self._execute("ANALYZE")
 
-    async def view(self) -> None:
-        """Give every place the number of views that its answers have to show."""
+    async def set_view_counts(self) -> None:
+        """Set the number of views of every place, which the load generator checks."""
         async with Redis.from_url(self.servers.redis.url) as client:
             await client.mset({f"popularity:{place.id}": place.views for place in self.places})
 
-    async def _in_database(self, statement: str, *arguments: object) -> None:
+    async def _execute(self, statement: str, *arguments: object) -> None:
         async with self.servers.postgresql.superuser("gateway") as connection:
-            await connection.execute(statement, *arguments, timeout=60)
+            await connection.execute(statement, *arguments, timeout=STATEMENT_TIMEOUT)
 
 
 @asynccontextmanager
-async def backends(*, report: Reporter) -> AsyncIterator[Backends]:
-    """Start all servers, and fill them.
+async def running_backends(*, report: Reporter) -> AsyncIterator[Backends]:
+    """Start all servers, insert the data, and stop the servers after the block.
 
     Raises:
-        DevstackError: one of them cannot be had.
+        DevstackError: a server does not start.
     """
     async with devstack(report=report) as servers:
         await migrate(servers.postgresql.url)
         await seed(servers.postgresql.url)
         async with servers.postgresql.superuser("gateway") as connection:
-            ours = Backends(servers, await _places(connection))
-        await ours.observe()
-        await ours.view()
-        await _declare(servers.rabbitmq.url)
-        yield ours
+            backends = Backends(servers, await _fetch_places(connection))
+        await backends.insert_observations()
+        await backends.set_view_counts()
+        await _declare_topology(servers.rabbitmq.url)
+        yield backends
 
 
-async def _places(connection: "asyncpg.Connection[asyncpg.Record]") -> list[Place]:
-    rows = await connection.fetch("SELECT id FROM places ORDER BY population DESC, id LIMIT $1", MANY)
-    return [Place(row["id"], views=row["id"] % 1000) for row in rows]
+async def _fetch_places(connection: "asyncpg.Connection[asyncpg.Record]") -> list[SeededPlace]:
+    rows = await connection.fetch("SELECT id FROM places ORDER BY population DESC, id LIMIT $1", COLD_PLACES)
+    return [SeededPlace(row["id"], views=row["id"] % 1000) for row in rows]
 
 
-async def _declare(url: str) -> None:
-    """Make the exchange and the queues, as all but the gateway expect to find them."""
+async def _declare_topology(url: str) -> None:
+    """Declare the exchange and the queues: all contenders but the gateway expect them to exist."""
     async with await aio_pika.connect(url) as connection:
         await declare(await connection.channel())

@@ -1,4 +1,4 @@
-"""Who takes part: how each is started, and what it is."""
+"""The contenders: their names, descriptions and commands."""
 
 import os
 import shutil
@@ -10,106 +10,107 @@ from pathlib import Path
 
 from gateway.devstack.server import DevstackError
 
-NODE = Path(__file__).parent / "contenders" / "node"
+NODE_FOLDER = Path(__file__).parent / "contenders" / "node"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """A server that is measured. It listens on loopback, and uses the servers that its environment names."""
+    """A server that is measured. It listens on loopback and uses the backends that its environment names.
+
+    Attributes:
+        name: unique; part of the names of its cases.
+        description: one line for the report.
+        command: takes a port and returns the command that serves on it.
+        ready_path: the path that responds with 200 once it serves; None: the brief of a place.
+        environment: additional environment variables.
+    """
 
     name: str
-    what: str
-    """One line for the report."""
+    description: str
     command: Callable[[int], list[str]]
-    """Starts it on a port."""
-    ready: str | None = None
-    """What it answers with 200 once it serves; None: the brief of a place."""
+    ready_path: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
 
 
 def _uvicorn(module: str) -> Callable[[int], list[str]]:
-    """The server that the gateway has too, set as fast."""
-    fast = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+    """Serve with uvicorn as the gateway does: on uvloop and httptools, without an access log."""
+    options = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
     app = f"benchmarks.contenders.{module}:app"
-    return lambda port: [sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port), *fast]
+    return lambda port: [sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port), *options]
+
+
+def _gateway_command(module: str) -> Callable[[int], list[str]]:
+    return lambda port: [sys.executable, "-m", module, "serve", "--port", str(port)]
 
 
 def _node(script: str) -> Callable[[int], list[str]]:
-    return lambda port: ["node", str(NODE / script), str(port)]
+    return lambda port: ["node", str(NODE_FOLDER / script), str(port)]
 
 
-def _gateway(port: int) -> list[str]:
-    return [sys.executable, "-m", "gateway", "serve", "--port", str(port)]
-
-
-# The others know no deadline. With ours as it is, a moment in which the machine does something else would leave parts out,
-# which is less work; so the same moment makes answers late with all of them.
-_PATIENT = {"GATEWAY_BRIEF_TIMEOUT": "5"}
+# The other contenders have no deadline. With its default deadline the gateway would leave sections out whenever the machine
+# is busy for a moment, and do less work than they do. With this one, its responses are late instead, as theirs are.
+_LONG_BRIEF_TIMEOUT = {"GATEWAY_BRIEF_TIMEOUT": "5"}
 
 PER_REQUEST = Contender(
     name="per request",
-    what="FastAPI, new clients for every request: engine, HTTP client, Redis, RabbitMQ; else as the tutorial",
+    description="FastAPI, new clients for every request: engine, HTTP client, Redis, RabbitMQ; otherwise like the tutorial",
     command=_uvicorn("per_request"),
 )
 TUTORIAL = Contender(
     name="tutorial",
-    what="FastAPI, clients in the lifespan, awaits in sequence, SQLAlchemy's ORM, response model, no cache of the weather, "
-    "an event published and awaited with each request",
+    description="FastAPI, clients in the lifespan, sequential awaits, SQLAlchemy's ORM, a response model, no weather cache, "
+    "an event published and awaited in each request",
     command=_uvicorn("tutorial"),
 )
 HELLO_FASTAPI = Contender(
     name="FastAPI hello",
-    what="a roof: the first example of FastAPI's documentation, with its return type; it asks no backend",
+    description="ceiling: the first example of FastAPI's documentation, with its return type; no backend",
     command=_uvicorn("hello_fastapi"),
-    ready="/",
+    ready_path="/",
 )
 HELLO_ASGI = Contender(
-    name="raw ASGI hello", what="a roof: the same without FastAPI", command=_uvicorn("hello_asgi"), ready="/"
+    name="raw ASGI hello",
+    description="ceiling: the same without FastAPI",
+    command=_uvicorn("hello_asgi"),
+    ready_path="/",
 )
-BYTES_AT_HAND = Contender(
+PRECOMPUTED_BYTES = Contender(
     name="FastAPI, bytes at hand",
-    what="a roof: a plain route of FastAPI that takes the place's id and has the bytes of its brief already",
-    command=_uvicorn("bytes_at_hand"),
-    environment=_PATIENT,
+    description="ceiling: a plain FastAPI route that takes the place's id and returns the precomputed bytes of its brief",
+    command=_uvicorn("precomputed_bytes"),
+    environment=_LONG_BRIEF_TIMEOUT,
 )
-BRIEFS_AT_HAND = Contender(
+PRECOMPUTED_BRIEFS = Contender(
     name="gateway, briefs at hand",
-    what="a roof: ours, with each brief put together already: its route, its layers, and the JSON are left",
-    command=lambda port: [
-        sys.executable,
-        "-m",
-        "benchmarks.contenders.precomputed_briefs",
-        "serve",
-        "--port",
-        str(port),
-    ],
-    environment=_PATIENT,
+    description="ceiling: the gateway with precomputed briefs: only its route, its middleware and the JSON are left",
+    command=_gateway_command("benchmarks.contenders.precomputed_briefs"),
+    environment=_LONG_BRIEF_TIMEOUT,
 )
 FASTIFY = Contender(
     name="Fastify, tuned",
-    what="Node: undici, pg (pool of 10, prepared statement), ioredis (auto-pipelined), amqplib (batched events); answers "
-    "serialised by schema, weather kept in Redis. It runs no model: its outlook is a constant",
+    description="Node.js: undici, pg (pool of 10, prepared statement), ioredis (auto-pipelined), amqplib (batched events); "
+    "responses serialised by schema, weather cached in Redis. It runs no model: its outlook is a constant",
     command=_node("tuned.mjs"),
     environment={"NODE_ENV": "production"},
 )
 FASTIFY_SHARED = Contender(
     name="Fastify, shared",
-    what="the same, and requests that arrive together share one statement and one command to Redis, as ours do",
+    description="the same, but concurrent requests share one statement and one Redis command, as in the gateway",
     command=_node("shared.mjs"),
     environment={"NODE_ENV": "production"},
 )
 GATEWAY = Contender(
     name="gateway",
-    what="ours, as `gateway serve` runs it, model included; only that a brief has 5 s instead of 0.8 s, so that under load it "
-    "is late rather than incomplete, as with the others, who know no deadline",
-    command=_gateway,
-    environment=_PATIENT,
+    description="the gateway as `gateway serve` runs it, model included, but with a deadline of 5 s instead of 0.8 s for a "
+    "brief: the other contenders have no deadline, so under load its responses are late, too, instead of incomplete",
+    command=_gateway_command("gateway"),
+    environment=_LONG_BRIEF_TIMEOUT,
 )
 SECOND_GATEWAY = Contender(
     name="second gateway",
-    what="another process of ours, for the figures with two",
-    command=_gateway,
-    environment=_PATIENT | {"GATEWAY_INSTANCE": "second"},
+    description="another process of the gateway, for the case with two",
+    command=_gateway_command("gateway"),
+    environment=_LONG_BRIEF_TIMEOUT | {"GATEWAY_INSTANCE": "second"},
 )
 
 CONTENDERS = [
@@ -117,18 +118,18 @@ CONTENDERS = [
     TUTORIAL,
     HELLO_FASTAPI,
     HELLO_ASGI,
-    BYTES_AT_HAND,
-    BRIEFS_AT_HAND,
+    PRECOMPUTED_BYTES,
+    PRECOMPUTED_BRIEFS,
     FASTIFY,
     FASTIFY_SHARED,
     GATEWAY,
     SECOND_GATEWAY,
 ]
-IN_NODE = [FASTIFY, FASTIFY_SHARED]
+NODE_CONTENDERS = [FASTIFY, FASTIFY_SHARED]
 
 
-def prepare_node() -> str | None:
-    """Install what the peers in Node need, as their lock file says; return why they cannot run, if so.
+def install_node_packages() -> str | None:
+    """Install the locked packages of the Node.js contenders. Return why these cannot run, or None.
 
     Raises:
         DevstackError: npm failed.
@@ -136,7 +137,7 @@ def prepare_node() -> str | None:
     if shutil.which("node") is None or shutil.which("npm") is None:
         return "there is no Node.js with npm on this machine"
     command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
-    done = subprocess.run(command, cwd=NODE, env=dict(os.environ), capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        raise DevstackError(f"npm ci failed with status {done.returncode}:\n{done.stderr[-2000:]}")
+    npm = subprocess.run(command, cwd=NODE_FOLDER, env=dict(os.environ), capture_output=True, text=True, check=False)  # noqa: S603 - a constant command
+    if npm.returncode:
+        raise DevstackError(f"npm ci failed with status {npm.returncode}:\n{npm.stderr[-2000:]}")
     return None

@@ -1,267 +1,173 @@
-"""The load: a process of its own that asks in a closed loop on connections that stay open, and checks every answer.
+"""The load generator: a process of its own that sends requests in a closed loop and checks every response.
 
-`python -m benchmarks.load` reads an `Order` as JSON, and writes a `Tally`; status 1 and why, if an answer was wrong.
+`python -m benchmarks.load` reads a `LoadSpec` as JSON and writes a `LoadResult`. After a wrong response it exits with
+status 1 and writes the reason to stderr.
 """
 
 import asyncio
 import random
-import re
 import sys
 import time
-from array import array
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
-from typing import Any, Literal, cast
 
 import uvloop
 from pydantic import BaseModel, Field
 
 from benchmarks import workloads
-from benchmarks.measure import cpu_seconds, machine_seconds
-from benchmarks.workloads import Place, Question, WrongAnswerError
-
-PATIENCE = 60.0
-"""Seconds for the first answers to all questions, and for the last ones."""
-
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_END_OF_HEAD = b"\r\n\r\n"
-_SHOWN = 3000  # bytes of a wrong answer
-
-Kind = Literal["hello", "brief", "brief without weather", "briefs", "observation", "forecast"]
+from benchmarks.closed_loop import ClosedLoopConnection, LoadState
+from benchmarks.process_stats import cpu_seconds, machine_cpu_seconds
+from benchmarks.workloads import CheckedRequest, SeededPlace, Workload, WrongResponseError
 
 
-class Order(BaseModel):
-    """What to ask, whom, how and for how long."""
+class LoadSpec(BaseModel):
+    """The load of one measurement. All durations are in seconds.
 
-    kind: Kind
+    Attributes:
+        workload: the kind of request.
+        ports: the servers on loopback; the connections are distributed over them.
+        connections: open connections, each with one request in flight.
+        places: the places that the requests are about.
+        each_once: request each place only once, because the second response would come from a cache.
+        prime: request the brief of each place before the warm-up, so that all weather is cached.
+        places_per_call: the number of places in a request for several briefs.
+        warm_up: duration of the load before the measurement.
+        duration: duration of the measurement.
+        seed: of the order of the requests.
+        processes: ids of the processes whose CPU time is measured, by name.
+    """
+
+    workload: Workload
     ports: list[int]
-    """On loopback; the connections are shared out to them."""
     connections: int
-    places: list[Place] = Field(default_factory=list)
+    places: list[SeededPlace] = Field(default_factory=list)
     each_once: bool = False
-    """Never ask about a place again: what is kept of it would be the answer."""
     prime: bool = False
-    """First ask for the brief of each place once, so that its weather is kept."""
-    places_in_a_call: int = 1
+    places_per_call: int = 1
     warm_up: float
-    """Seconds."""
-    seconds: float
+    duration: float
     seed: int
     processes: dict[str, list[int]] = Field(default_factory=dict)
-    """Whose CPU time is wanted, by a name."""
 
 
-class Tally(BaseModel):
-    """What came of it, within the seconds that were measured."""
+class LoadResult(BaseModel):
+    """The result of one measurement.
 
-    answers: int
-    per_second: float
+    Attributes:
+        responses: the number of responses.
+        requests_per_second: completed requests per second.
+        p50_ms: median latency.
+        p99_ms: 99th percentile of the latency.
+        cpu_us: CPU time per response in microseconds, by the names in `LoadSpec.processes`; `load` is the load generator,
+            `machine` the whole machine.
+        cores: the same CPU time in seconds per second: 1 is one fully used core.
+    """
+
+    responses: int
+    requests_per_second: float
     p50_ms: float
     p99_ms: float
     cpu_us: dict[str, float]
-    """For each answer, in microseconds, by the names in the order; `load` is our own, `machine` everybody's."""
     cores: dict[str, float]
-    """The same as seconds a second: 1 is a core that does nothing else."""
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of all do not exceed; they are in order, and there is one."""
+    """Return the smallest value that is not exceeded by at least `share` of all values.
+
+    Args:
+        ordered: at least one value, in ascending order.
+        share: from 0 to 1.
+    """
     return ordered[max(0, ceil(share * len(ordered)) - 1)]
 
 
-@dataclass(slots=True)
-class Load:
-    """What is asked, and what has come back."""
-
-    questions: Iterator[Question] = field(default_factory=lambda: iter(()))
-    latencies: "array[float]" = field(default_factory=lambda: array("d"))
-    """Seconds, of the answers that came while `measuring`."""
-    measuring: bool = False
-    asking: int = 0
-    """How many questions have no answer yet."""
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
-    """There are none, and nothing is left to ask."""
-    wrong: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    def fail(self, reason: str) -> None:
-        if not self.wrong.done():
-            self.wrong.set_exception(WrongAnswerError(reason))
-
-    async def unless_wrong(self, waiting: Coroutine[Any, Any, object]) -> None:
-        """Wait, but not any longer than until an answer is wrong, which is raised."""
-        task = asyncio.create_task(waiting)
-        waited_for: set[asyncio.Future[Any]] = {task, self.wrong}
-        try:
-            await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
-            if self.wrong.done():
-                self.wrong.result()
-            await task
-        except TimeoutError:
-            raise WrongAnswerError(f"{self.asking} answers did not come within {PATIENCE:g} s") from None
-        finally:
-            task.cancel()
-
-
-class Connection(asyncio.Protocol):
-    """Asks one question after the other."""
-
-    def __init__(self, load: Load) -> None:
-        self._load = load
-        self._received = bytearray()
-        self._question: Question | None = None
-        self._asked_at = 0.0
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    def ask(self) -> None:
-        """Ask the next question, if there is one."""
-        if self._transport is not None and (question := next(self._load.questions, None)) is not None:
-            self._question = question
-            self._load.asking += 1
-            self._asked_at = time.perf_counter()
-            self._transport.write(question.wire)
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        head, found, body = self._received.partition(_END_OF_HEAD)
-        length = _LENGTH.search(head)
-        if not found or (length is not None and len(body) < int(length[1])):
-            return  # there is more to come
-        took = time.perf_counter() - self._asked_at
-        load, question = self._load, self._question
-        if question is None or length is None or len(body) != int(length[1]):
-            load.fail(f"there is more than one answer, or its head does not say how long it is\n{self._told()}")
-            return
-        try:
-            question.check(int(head[9:12]), bytes(body))
-        except (WrongAnswerError, ValueError, LookupError, TypeError) as error:
-            load.fail(f"{type(error).__name__}: {error}\n{self._told()}")
-            return
-        self._received = bytearray()
-        self._question = None
-        load.asking -= 1
-        if load.measuring:
-            load.latencies.append(took)
-        self.ask()
-        if load.asking == 0:
-            load.idle.set()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        if self._question is not None:
-            self._load.fail(f"the connection was lost before the end of the answer: {exc}\n{self._told()}")
-
-    def close(self) -> None:
-        self._question = None
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _told(self) -> str:
-        asked = b"" if self._question is None else self._question.wire
-        return "\n".join(text[:_SHOWN].decode(errors="replace") for text in (asked, bytes(self._received)))
-
-
-async def put_on(order: Order) -> Tally:
-    """Put the load on, and measure.
+async def apply_load(spec: LoadSpec) -> LoadResult:
+    """Send requests as `spec` describes and measure the responses.
 
     Raises:
-        WrongAnswerError: an answer was wrong, or did not come.
+        WrongResponseError: a response is wrong or missing, or `places` are too few for `each_once`.
+        OSError: a server refuses the connection.
     """
-    load = Load()
-    connections = [await _connect(load, order.ports[number % len(order.ports)]) for number in range(order.connections)]
+    state = LoadState()
+    connections = [await _connect(state, spec.ports[number % len(spec.ports)]) for number in range(spec.connections)]
 
-    def begin(questions: Iterator[Question]) -> None:
-        load.questions = questions
-        load.idle.clear()
+    def send(requests: Iterator[CheckedRequest]) -> None:
+        state.requests = requests
+        state.idle.clear()
         for connection in connections:
-            connection.ask()
+            connection.send_next()
 
     try:
-        if order.prime:
-            begin(map(workloads.brief, order.places))
-            await load.unless_wrong(asyncio.wait_for(load.idle.wait(), PATIENCE))
-        everything = _questions(order)
-        chance = random.Random(order.seed)  # noqa: S311 - the same in every run
-        chance.shuffle(everything)
-        asked = iter(everything) if order.each_once else _any_of(everything, chance)
-        begin(asked)
-        await load.unless_wrong(asyncio.sleep(order.warm_up))
-        before, began = _cpu(order.processes), time.perf_counter()
-        load.measuring = True
-        await load.unless_wrong(asyncio.sleep(order.seconds))
-        load.measuring = False
-        after, seconds = _cpu(order.processes), time.perf_counter() - began
-        if next(asked, None) is None:
-            raise WrongAnswerError("all places were asked for before the end: there have to be more")
-        load.questions = iter(())
-        if load.asking:
-            await load.unless_wrong(asyncio.wait_for(load.idle.wait(), PATIENCE))
-        return _tally(load.latencies, seconds, {name: after[name] - before[name] for name in before})
+        if spec.prime:
+            send(map(workloads.brief, spec.places))
+            await state.wait_until_idle()
+        requests = _in_random_order(spec)
+        send(requests)
+        await state.sleep(spec.warm_up)
+        cpu_before, started_at = _cpu_seconds(spec.processes), time.perf_counter()
+        state.measuring = True
+        await state.sleep(spec.duration)
+        state.measuring = False
+        cpu_after, elapsed = _cpu_seconds(spec.processes), time.perf_counter() - started_at
+        if next(requests, None) is None:
+            raise WrongResponseError("all places were requested before the end of the measurement: add places")
+        state.requests = iter(())
+        if state.in_flight:
+            await state.wait_until_idle()
+        return _result(state.latencies, elapsed, {name: cpu_after[name] - cpu_before[name] for name in cpu_before})
     finally:
         for connection in connections:
             connection.close()
 
 
-async def _connect(load: Load, port: int) -> Connection:
-    _, connection = await asyncio.get_running_loop().create_connection(lambda: Connection(load), "127.0.0.1", port)
+async def _connect(state: LoadState, port: int) -> ClosedLoopConnection:
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(lambda: ClosedLoopConnection(state), "127.0.0.1", port)
     return connection
 
 
-def _questions(order: Order) -> list[Question]:
-    match order.kind:
-        case "hello":
-            return [workloads.hello()]
-        case "brief":
-            return list(map(workloads.brief, order.places))
-        case "brief without weather":
-            return [workloads.brief(place, weather=False) for place in order.places]
-        case "observation":
-            return list(map(workloads.observation, order.places))
-        case "forecast":
-            return list(map(workloads.forecast, order.places))
-        case "briefs":
-            # Each call has the places that follow one another from another one on.
-            around = order.places + order.places
-            return [workloads.briefs(around[at : at + order.places_in_a_call]) for at in range(len(order.places))]
+def _in_random_order(spec: LoadSpec) -> Iterator[CheckedRequest]:
+    requests = workloads.build_requests(spec.workload, spec.places, spec.places_per_call)
+    generator = random.Random(spec.seed)  # noqa: S311 - the same order in every run
+    generator.shuffle(requests)
+    return iter(requests) if spec.each_once else _endless_choices(requests, generator)
 
 
-def _any_of(questions: Sequence[Question], chance: random.Random) -> Iterator[Question]:
+def _endless_choices(requests: Sequence[CheckedRequest], generator: random.Random) -> Iterator[CheckedRequest]:
     while True:
-        yield chance.choice(questions)
+        yield generator.choice(requests)
 
 
-def _cpu(processes: Mapping[str, Sequence[int]]) -> dict[str, float]:
+def _cpu_seconds(processes: Mapping[str, Sequence[int]]) -> dict[str, float]:
     return {name: cpu_seconds(pids) for name, pids in processes.items()} | {
         "load": time.process_time(),
-        "machine": machine_seconds(),
+        "machine": machine_cpu_seconds(),
     }
 
 
-def _tally(latencies: "array[float]", seconds: float, cpu: Mapping[str, float]) -> Tally:
+def _result(latencies: Sequence[float], elapsed: float, cpu: Mapping[str, float]) -> LoadResult:
     if not latencies:
-        raise WrongAnswerError(f"no answer within {seconds:.1f} s")
+        raise WrongResponseError(f"no response in {elapsed:.1f} s")
     ordered = sorted(latencies)
-    return Tally(
-        answers=len(ordered),
-        per_second=len(ordered) / seconds,
+    return LoadResult(
+        responses=len(ordered),
+        requests_per_second=len(ordered) / elapsed,
         p50_ms=percentile(ordered, 0.5) * 1e3,
         p99_ms=percentile(ordered, 0.99) * 1e3,
-        cpu_us={name: spent / len(ordered) * 1e6 for name, spent in cpu.items()},
-        cores={name: spent / seconds for name, spent in cpu.items()},
+        cpu_us={name: seconds / len(ordered) * 1e6 for name, seconds in cpu.items()},
+        cores={name: seconds / elapsed for name, seconds in cpu.items()},
     )
 
 
 def main() -> None:
-    order = Order.model_validate_json(sys.stdin.buffer.read())
+    """Read the spec from stdin and write the result to stdout."""
+    spec = LoadSpec.model_validate_json(sys.stdin.buffer.read())
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            tally = runner.run(put_on(order))
-    except (WrongAnswerError, OSError) as error:
+            result = runner.run(apply_load(spec))
+    except (WrongResponseError, OSError) as error:
         sys.exit(str(error))
-    sys.stdout.write(tally.model_dump_json())
+    sys.stdout.write(result.model_dump_json())
 
 
 if __name__ == "__main__":

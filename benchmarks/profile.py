@@ -1,7 +1,7 @@
-"""`python -m benchmarks.profile`: what a warm brief costs beside what the framework does, and in whose code it goes.
+"""The CPU time of a warm brief: compared with the framework alone, and by library.
 
-The apps answer in this process, asked as their server asks them, so reading and writing HTTP is no part of it. The
-profiler makes small functions look dearer than they are: read it as shares.
+`python -m benchmarks.profile` calls the apps in its own process as the server does, so that HTTP is not included. The
+profiler overstates small functions: read its figures as shares.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ import structlog
 import uvloop
 from starlette.types import ASGIApp, Message, Scope
 
-from benchmarks.backends import backends
+from benchmarks.backends import running_backends
 from benchmarks.contenders import hello_fastapi
 from gateway.app import create_app
 from gateway.briefs.service import Brief
@@ -28,23 +28,18 @@ from gateway.cli import COLLECT_AFTER
 from gateway.serving.lifespan_manager import LifespanManager, StatefulApp
 
 CLIENTS = 32
-BRIEFS = 50
-"""That each of them asks for, one after the other."""
+REQUESTS_PER_CLIENT = 50
+ROUNDS = 40  # the fastest one counts: other processes slow down the rest
 
-ROUNDS = 40
-"""Of which the cheapest counts: what is slower, something else has slowed down."""
+BUILT_IN = "~"  # the file of built-in functions in `pstats`
 
-BUILT_IN = "~"
-"""The file of functions that have none."""
+Function = tuple[str, int, str]  # file, line, name
 
-Function = tuple[str, int, str]
-"""Its file, line and name."""
-
+# As in `pstats`: primitive calls, calls, own seconds, cumulative seconds, and the same by caller.
 Functions = dict[Function, tuple[int, int, float, float, dict[Function, tuple[int, int, float, float]]]]
-"""As `pstats` has them: of each how often it was called, the seconds in it, and the same again by caller."""
 
 _FRAMEWORK = "FastAPI, Starlette, Pydantic"
-_OWNERS = {
+_LIBRARIES = {
     "fastapi": _FRAMEWORK,
     "starlette": _FRAMEWORK,
     "pydantic": _FRAMEWORK,
@@ -61,80 +56,95 @@ _OWNERS = {
 
 
 @dataclass(frozen=True)
-class ReadyBriefs:
-    """Stands in for the gateway and its briefs: it has one already."""
+class PrecomputedServices:
+    """The gateway's services with a brief service that returns the same brief for every place."""
 
-    ready: Brief
+    brief: Brief
 
     @property
-    def briefs(self) -> "ReadyBriefs":
+    def briefs(self) -> "PrecomputedServices":
         return self
 
     async def get(self, _place_id: int) -> Brief:
-        return self.ready
+        return self.brief
 
 
 async def main() -> None:
+    """Measure and print."""
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    async with backends(report=lambda _line: None) as ours:
-        os.environ.update(ours.servers.environment())
+    async with running_backends(report=lambda _line: None) as backends:
+        os.environ.update(backends.servers.environment())
         app = create_app()
         lifespan = LifespanManager(app)
         await lifespan.enter()
         try:
-            whole = StatefulApp(app, lifespan.state)
-            paths = [f"/v1/places/{place.id}/brief" for place in ours.few]
-            await ask_from_all(whole, paths)
-            ready = await lifespan.state["services"].briefs.get(ours.few[0].id)
+            gateway = StatefulApp(app, lifespan.state)
+            paths = [f"/v1/places/{place.id}/brief" for place in backends.warm_places]
+            await send_requests(gateway, paths)
+            brief = await lifespan.state["services"].briefs.get(backends.warm_places[0].id)
             gc.freeze()  # as the server does
             gc.set_threshold(COLLECT_AFTER)
-            print("CPU time of an answer in the process, without HTTP")
-            asked: dict[str, tuple[ASGIApp, Sequence[str]]] = {
+            print("CPU time per response in the process, without HTTP")
+            apps: dict[str, tuple[ASGIApp, Sequence[str]]] = {
                 "FastAPI hello": (hello_fastapi.app, ["/"]),
-                "our route, with a brief at hand": (StatefulApp(app, {"services": ReadyBriefs(ready)}), paths),
-                "a warm brief": (whole, paths),
+                "the gateway's route, with a precomputed brief": (
+                    StatefulApp(app, {"services": PrecomputedServices(brief)}),
+                    paths,
+                ),
+                "a warm brief": (gateway, paths),
             }
-            for what, microseconds in (await costs(asked)).items():
-                print(f"{microseconds:5.0f} us  {what}")
+            for name, microseconds in (await cpu_us_per_response(apps)).items():
+                print(f"{microseconds:5.0f} us  {name}")
             profiler = cProfile.Profile()
             profiler.enable()
-            await ask_from_all(whole, paths)
+            await send_requests(gateway, paths)
             profiler.disable()
         finally:
             await lifespan.leave()
-    took = shares(pstats.Stats(profiler).stats)  # type: ignore[attr-defined] # typeshed does not know it
-    print("Whose a warm brief is")
-    for owner, microseconds in took.most_common():
-        print(f"{microseconds / took.total():5.0%}  {owner}")
+    by_library = cpu_us_by_library(pstats.Stats(profiler).stats)  # type: ignore[attr-defined] # missing in typeshed
+    print("Shares of a warm brief")
+    for library, microseconds in by_library.most_common():
+        print(f"{microseconds / by_library.total():5.0%}  {library}")
 
 
-async def costs(asked: Mapping[str, tuple[ASGIApp, Sequence[str]]]) -> dict[str, float]:
-    """The microseconds of CPU time for one answer of each app, of several at once, in the cheapest of several rounds."""
-    took = dict.fromkeys(asked, float("inf"))
+async def cpu_us_per_response(apps: Mapping[str, tuple[ASGIApp, Sequence[str]]]) -> dict[str, float]:
+    """Return the CPU time per response of each app in the fastest round, in microseconds.
+
+    Args:
+        apps: app and request paths, by name.
+    """
+    fastest = dict.fromkeys(apps, float("inf"))
     for _ in range(ROUNDS):
-        for what, (app, paths) in asked.items():
-            began = time.process_time()
-            await ask_from_all(app, paths)
-            took[what] = min(took[what], time.process_time() - began)
-    return {what: seconds / (CLIENTS * BRIEFS) * 1e6 for what, seconds in took.items()}
+        for name, (app, paths) in apps.items():
+            started_at = time.process_time()
+            await send_requests(app, paths)
+            fastest[name] = min(fastest[name], time.process_time() - started_at)
+    return {name: seconds / (CLIENTS * REQUESTS_PER_CLIENT) * 1e6 for name, seconds in fastest.items()}
 
 
-async def ask_from_all(app: ASGIApp, paths: Sequence[str]) -> None:
+async def send_requests(app: ASGIApp, paths: Sequence[str]) -> None:
+    """Send the requests of all clients, which run concurrently."""
+
     async def client(first: int) -> None:
-        for path in islice(cycle(paths), first, first + BRIEFS):
-            await ask(app, path)
+        for path in islice(cycle(paths), first, first + REQUESTS_PER_CLIENT):
+            await send_request(app, path)
 
-    await asyncio.gather(*(client(number * BRIEFS) for number in range(CLIENTS)))
+    await asyncio.gather(*(client(number * REQUESTS_PER_CLIENT) for number in range(CLIENTS)))
 
 
-async def ask(app: ASGIApp, path: str) -> None:
-    """Ask as the server does, for an answer that has to be 200."""
+async def send_request(app: ASGIApp, path: str) -> None:
+    """Call the app as the server does. The response has to be 200."""
+    body_sent = False
 
     async def receive() -> Message:
+        nonlocal body_sent
+        if body_sent:
+            await asyncio.Event().wait()  # the client stays connected
+        body_sent = True
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Message) -> None:
-        assert message.get("status", 200) == 200, message  # noqa: S101, PLR2004 - or it is no brief
+        assert message.get("status", 200) == 200, message  # noqa: S101, PLR2004 - any other response is cheaper
 
     scope: Scope = {
         "type": "http",
@@ -153,22 +163,23 @@ async def ask(app: ASGIApp, path: str) -> None:
     await app(scope, receive, send)
 
 
-def shares(functions: Functions) -> Counter[str]:
-    """How many microseconds of all functions are whose. What is built in belongs to whoever calls it."""
-    took: Counter[str] = Counter()
-    for (file, _, _), (_, _, seconds, _, callers) in functions.items():
+def cpu_us_by_library(functions: Functions) -> Counter[str]:
+    """Return the microseconds of each library. A built-in function counts for the library that calls it."""
+    by_library: Counter[str] = Counter()
+    for (file, _, _), (_, _, own_seconds, _, callers) in functions.items():
         if file != BUILT_IN:
-            took[owner_of(file)] += round(seconds * 1e6)
+            by_library[library_of(file)] += round(own_seconds * 1e6)
             continue
-        for (caller, _, _), (_, _, seconds_there, _) in callers.items():
-            took[owner_of(caller)] += round(seconds_there * 1e6)
-    return took
+        for (caller, _, _), (_, _, seconds_in_call, _) in callers.items():
+            by_library[library_of(caller)] += round(seconds_in_call * 1e6)
+    return by_library
 
 
-def owner_of(file: str) -> str:
+def library_of(file: str) -> str:
+    """Return the name of the innermost known package in a path, or "the rest"."""
     for part in reversed(Path(file).parts):
-        if part in _OWNERS:
-            return _OWNERS[part]
+        if part in _LIBRARIES:
+            return _LIBRARIES[part]
     return "the rest"
 
 

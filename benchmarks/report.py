@@ -1,203 +1,218 @@
-"""What a run says, as Markdown."""
+"""The report of a run: the Markdown page, its plots and the stored results, and a summary for the terminal."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
 from benchmarks import cases, plots
 from benchmarks.cases import Case
 from benchmarks.contender_registry import CONTENDERS, FASTIFY, GATEWAY
-from benchmarks.load import Tally
-from benchmarks.runner import Run
-from benchmarks.targets import aims, p50, p99, per_second, ratio, typical
+from benchmarks.load import LoadResult
+from benchmarks.results import (
+    BenchmarkRun,
+    cores,
+    cpu_us,
+    median_of,
+    median_ratio,
+    p50_ms,
+    p99_ms,
+    requests_per_second,
+)
+from benchmarks.targets import all_targets
+from benchmarks.workloads import OBSERVATIONS_PER_PLACE
 
 COMMAND = "make bench"
 
-BUSY = 0.8
-"""Cores: a server with one thread that uses more of one is what the figure measures."""
+SATURATED_CORES = 0.8  # a single-threaded server above it limits the figure
+NOISY_CORES = 0.2  # used by other processes; above it the page has a warning
 
-_WITH_POINT = 100
-"""Figures below it have three digits."""
+_PROCESSES = ("application", "load", "upstream", "postgresql", "redis", "rabbitmq")
+_METRICS = {
+    "requests/s": requests_per_second,
+    "p50 ms": p50_ms,
+    "p99 ms": p99_ms,
+    "CPU µs": cpu_us("application"),
+    "PostgreSQL µs": cpu_us("postgresql"),
+}
+_THREE_DIGITS_BELOW = 100
 
-NOT_LITTLE = 0.2
-"""Cores that are busy with something else, from which on a run is not to be trusted."""
+INTRODUCTION = """\
+# Benchmarks
 
-HEAD = """\
-# How fast it is
+The results of a run of `{command}` on {started_at:%Y-%m-%d}, on {machine}.
+[performance.md](performance.md) summarises and explains them.
 
-Written by `{command}` on {began:%Y-%m-%d}, on {machine}: {rounds} rounds of {seconds:g} s for each figure,
-three times in each round for what is compared most, in turns, all in one run, with the same PostgreSQL, Redis, RabbitMQ
-and upstream, the same data, and the same load. A figure is the median of all; a ratio is that of the medians of a
-round, and the median of these is told. **The ratios are what to read**: the figures themselves are this machine's, on
-which the load and all servers share the cores with what is measured. {others}
-
-The load is a process of its own, a closed loop on connections that stay open ({connections}, where nothing else is said), over
-{places} places with five observations each. Every answer is checked: status, length, whose place it is, its observations,
-its views, and that nothing is missing. A single wrong one ends the run.
+- **One run.** All contenders use the same PostgreSQL, Redis, RabbitMQ and upstream, with the same data and the same load. They
+  are measured in turns: {rounds} rounds with measurements of {seconds:g} s. A round measures the cases that most targets compare
+  three times, and all others once.
+- **Figures.** A figure is the median of all measurements. A ratio is computed within a round, from the medians of that round; the
+  page shows the median of the rounds.
+- **Read the ratios.** The absolute figures belong to this machine, whose cores the load generator and all servers share with
+  the contender.{other_processes}
+- **Load.** The load generator is a separate process: a closed loop on open connections ({connections} by default), over {places}
+  places with {observations} observations each.
+- **Checks.** It checks every response: status, length, place, observations, views, and that no section is missing. One wrong
+  response ends the run.
 """
 
-CPU = """\
-CPU is user and system time in microseconds for each answer: of the application's processes, and of all of PostgreSQL's.
-Memory is the resident set size (RSS) after the start and one answer.
+CPU_NOTE = """\
+CPU is user and system time per response in microseconds: of the contender's processes and of all PostgreSQL processes.
 """
 
 
-def markdown(run: Run, drawn: Iterable[tuple[str, str]], folder: str) -> str:
-    """The whole page; the plots are in `folder`, beside it."""
-    head = HEAD.format(
-        command=COMMAND,
-        began=run.began,
-        machine=_machine(run),
-        rounds=run.rounds,
-        seconds=run.seconds,
-        connections=cases.CONNECTIONS,
-        places=run.places,
-        others=_others_at_work(run),
-    )
+def write(run: BenchmarkRun, page: Path) -> None:
+    """Write the page, and next to it the results as JSON and a folder with the plots."""
+    titles = plots.draw(run, page.with_suffix(""))
+    page.write_text(markdown(run, titles, page.stem))
+    page.with_suffix(".json").write_text(run.model_dump_json(indent=1) + "\n")
+
+
+def markdown(run: BenchmarkRun, plot_titles: Iterable[tuple[str, str]], folder: str) -> str:
+    """Return the page.
+
+    Args:
+        run: the results.
+        plot_titles: file name and title of each plot.
+        folder: the folder of the plots, relative to the page.
+    """
     parts = [
-        head,
-        "## Aims\n\n"
-        + _aims(run)
-        + "\nWhat stands between them and what is not met: [performance.md](performance.md).\n",
-        "## Who takes part\n\n" + _contenders(run),
-        f"## At {cases.CONNECTIONS} connections\n\n" + CPU + "\n" + _at_32(run),
-        "## More connections and fewer\n\n" + _at_others(run),
-        "## More of everything\n\n" + _scale(run),
-        "## What bounds what\n\n" + _bounds(run),
-        *(f"## {title}\n\n![{title}]({folder}/{name})\n" for name, title in drawn),
+        _introduction(run),
+        "## Targets\n\nThe value is that of a warm brief at 32 connections, unless the row names another case.\n\n"
+        + _targets_table(run),
+        "## Contenders\n\nMemory is the resident set size (RSS) after the start and one response.\n\n"
+        + _contenders_table(run),
+        f"## {cases.DEFAULT_CONNECTIONS} connections\n\n{CPU_NOTE}\n" + _default_connections_table(run),
+        "## Other numbers of connections\n\n" + _connections_table(run),
+        "## More processes, places per request, a filled outbox, a single client\n\n" + _scaling_table(run),
+        "## The limiting process\n\n" + _cores_table(run),
+        *(f"## {title}\n\n![{title}]({folder}/{name})\n" for name, title in plot_titles),
     ]
     return "\n".join(parts)
 
 
-def summary(run: Run) -> str:
-    """For the terminal."""
-    lines = [
-        f"{name:34} {values}" for name, values in _rows(run, [case for case in cases.EVERY if case.name in run.tallies])
+def summary(run: BenchmarkRun) -> str:
+    """Return the figures of all measured cases and the targets, as text for the terminal."""
+    figures = [
+        f"{name:34} {rate:>8}/s  p50 {p50:>6} ms  p99 {p99:>6} ms  CPU {cpu:>6} µs  PostgreSQL {postgresql:>5} µs"
+        for name, rate, p50, p99, cpu, postgresql in _rows(run, [c for c in cases.ALL_CASES if c.name in run.results])
     ]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            *(f"{aim.verdict.strip('*'):8} {aim.what}: {_number(aim.value)} ({aim.bound})" for aim in aims(run)),
-        ]
+    targets = [
+        f"{target.verdict.strip('*'):8} {target.name}: {_number(target.value)} ({target.bound})"
+        for target in all_targets(run)
+    ]
+    return "\n".join([*figures, "", *targets])
+
+
+def _introduction(run: BenchmarkRun) -> str:
+    versions = {"cores": f"{run.machine['cores']} cores"}
+    return INTRODUCTION.format(
+        command=COMMAND,
+        started_at=run.started_at,
+        machine=", ".join(versions.get(name, f"{name} {version}") for name, version in run.machine.items()),
+        rounds=run.rounds,
+        seconds=run.seconds,
+        connections=cases.DEFAULT_CONNECTIONS,
+        places=run.places,
+        observations=OBSERVATIONS_PER_PLACE,
+        other_processes=_other_processes(run),
     )
 
 
-def write(run: Run, page: Path) -> None:
-    """Write the page, its figures and its plots."""
-    drawn = plots.draw(run, page.with_suffix(""))
-    page.write_text(markdown(run, drawn, page.stem))
-    page.with_suffix(".json").write_text(run.model_dump_json(indent=1) + "\n")
-
-
-def _others(tally: Tally) -> float:
-    """Cores that were busy with what is no part of the run."""
-    return max(0.0, tally.cores.get("machine", 0) - sum(tally.cores.get(name, 0) for name in _SERVERS))
-
-
-def _others_at_work(run: Run) -> str:
-    """How much else the machine did meanwhile: it is in all figures, and not the same in each."""
-    seen = [_others(tally) for tallies in run.tallies.values() for tally in tallies]
-    if not seen:
+def _other_processes(run: BenchmarkRun) -> str:
+    used = [_other_cores(result) for results in run.results.values() for result in results]
+    if not used:
         return ""
-    told = f"What is no part of the run kept {median(seen):.2f} cores busy meanwhile (median; {max(seen):.2f} at most)."
-    return told + (" That is not little: look at the ratios with care." if median(seen) > NOT_LITTLE else "")
+    note = f" Other processes used {median(used):.2f} cores during the run (median; maximum {max(used):.2f})."
+    warning = " That is much: even the ratios may be wrong."
+    return note + (warning if median(used) > NOISY_CORES else "")
 
 
-def _machine(run: Run) -> str:
-    names = {"cores": f"{run.machine['cores']} cores"}
-    return ", ".join(names.get(name, f"{name} {version}") for name, version in run.machine.items())
+def _other_cores(result: LoadResult) -> float:
+    return max(0.0, result.cores.get("machine", 0) - sum(result.cores.get(name, 0) for name in _PROCESSES))
 
 
-def _aims(run: Run) -> str:
+def _targets_table(run: BenchmarkRun) -> str:
     rows = [
-        (aim.what, aim.bound, _number(aim.value) + aim.unit if aim.value is not None else "", aim.verdict)
-        for aim in aims(run)
+        (
+            target.name,
+            target.bound,
+            _number(target.value) + target.unit if target.value is not None else "",
+            target.verdict,
+        )
+        for target in all_targets(run)
     ]
-    return _table(["the gateway, a warm brief if nothing else is said", "aim", "measured", ""], rows, left=2)
+    return _table(["value", "target", "measured", ""], rows, text_columns=2)
 
 
-def _contenders(run: Run) -> str:
+def _contenders_table(run: BenchmarkRun) -> str:
     rows = [
         (
             contender.name,
-            contender.what,
-            _number(run.memory_mib.get(contender.name)) or f"not run: {run.not_run.get(contender.name, 'left out')}",
+            contender.description,
+            _number(run.memory_mib.get(contender.name))
+            or f"not run: {run.not_run.get(contender.name, 'not selected')}",
         )
         for contender in CONTENDERS
     ]
-    return _table(["name", "what it is", "MiB at rest"], rows, left=2)
+    return _table(["contender", "description", "memory MiB"], rows, text_columns=2)
 
 
-def _at_32(run: Run) -> str:
-    head = ["what", *_FIGURES, "gateway, 32 / this"]
+def _default_connections_table(run: BenchmarkRun) -> str:
     rows = [
-        (*row, _number(ratio(run, cases.WARM, case, per_second)))
-        for case in cases.AT_32
-        for row in _figures(run, [case])
+        (*row, _number(median_ratio(run, cases.WARM, case, requests_per_second)))
+        for case in cases.AT_32_CONNECTIONS
+        for row in _rows(run, [case])
     ]
-    return _table(head, rows)
+    return _table(["case", *_METRICS, "requests/s of `gateway, 32` / this case"], rows)
 
 
-def _at_others(run: Run) -> str:
-    ordered = [cases.warm(contender, number) for number in cases.FEW_TO_MANY for contender in (GATEWAY, FASTIFY)]
-    return _table(["who, connections", *_FIGURES], _figures(run, ordered))
+def _connections_table(run: BenchmarkRun) -> str:
+    ordered = [
+        cases.warm_brief(contender, connections)
+        for connections in cases.CONNECTION_COUNTS
+        for contender in (GATEWAY, FASTIFY)
+    ]
+    return _table(["contender, connections", *_METRICS], _rows(run, ordered))
 
 
-def _scale(run: Run) -> str:
-    several = [cases.several(places) for places in cases.PLACES_IN_A_CALL]
-    these = [cases.WARM, cases.TWO_WORKERS, *several, *cases.OUTBOX, *cases.ALONE]
-    return _table(["what", *_FIGURES], _figures(run, these))
+def _scaling_table(run: BenchmarkRun) -> str:
+    per_call = [cases.briefs_per_call(places) for places in cases.PLACES_PER_CALL]
+    selected = [cases.WARM, cases.TWO_GATEWAYS, *per_call, *cases.OUTBOX, *cases.SINGLE_CLIENT]
+    return _table(["case", *_METRICS], _rows(run, selected))
 
 
-def _bounds(run: Run) -> str:
-    """Who had no time left, so that nobody takes a figure for what it is not."""
-    head = ["what", *(f"cores: {name}" for name in _SERVERS)]
+def _cores_table(run: BenchmarkRun) -> str:
     rows = []
-    for case in cases.EVERY:
-        cores = [typical(run, case, _cores(name)) for name in _SERVERS]
-        if cores[0] is not None:
-            rows.append(
-                (case.name, *(f"**{used:.2f}**" if (used or 0) > BUSY else f"{used or 0:.2f}" for used in cores))
-            )
+    for case in cases.ALL_CASES:
+        used = [median_of(run, case, cores(process)) for process in _PROCESSES]
+        if used[0] is not None:
+            rows.append((case.name, *(_cores_cell(value or 0) for value in used)))
     return (
-        f"Cores that each used; more than {BUSY:g} is in bold. Where that is the upstream, which is a stand-in in Python, or "
-        "the load, the figure is rather theirs than that of who was asked.\n\n" + _table(head, rows)
+        f"Cores used by each process; more than {SATURATED_CORES:g} is bold. Where the load generator or the upstream, a "
+        "stand-in in Python, is bold, it limits the figure rather than the contender.\n\n"
+        + _table(["case", *(f"cores: {process}" for process in _PROCESSES)], rows)
     )
 
 
-_FIGURES = ("requests/s", "p50 ms", "p99 ms", "CPU µs", "PostgreSQL µs")
-_SERVERS = ("application", "load", "upstream", "postgresql", "redis", "rabbitmq")
+def _cores_cell(value: float) -> str:
+    return f"**{value:.2f}**" if value > SATURATED_CORES else f"{value:.2f}"
 
 
-def _cores(name: str) -> Callable[[Tally], float]:
-    return lambda tally: tally.cores.get(name, 0)
-
-
-def _cpu(name: str) -> Callable[[Tally], float]:
-    return lambda tally: tally.cpu_us.get(name, 0)
-
-
-def _figures(run: Run, which: Iterable[Case]) -> list[tuple[str, ...]]:
-    figures = (per_second, p50, p99, _cpu("application"), _cpu("postgresql"))
-    return [(case.name, *(_number(typical(run, case, figure)) or "not run" for figure in figures)) for case in which]
-
-
-def _rows(run: Run, which: Iterable[Case]) -> list[tuple[str, str]]:
+def _rows(run: BenchmarkRun, selected: Iterable[Case]) -> list[tuple[str, ...]]:
     return [
-        (name, f"{rate:>8}/s  p50 {middle:>6} ms  p99 {late:>6} ms  CPU {cpu:>6} µs  PostgreSQL {database:>5} µs")
-        for name, rate, middle, late, cpu, database in _figures(run, which)
+        (case.name, *(_number(median_of(run, case, metric)) or "not run" for metric in _METRICS.values()))
+        for case in selected
     ]
 
 
 def _number(value: float | None) -> str:
-    """Three digits that count; nothing for nothing."""
+    """Return the value with three significant digits. None: an empty string."""
     if value is None:
         return ""
-    return f"{value:.3g}" if abs(value) < _WITH_POINT else f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < _THREE_DIGITS_BELOW else f"{value:,.0f}"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
-    """The first columns are text; the others are figures, and so to the right."""
-    lines = [head, ["---" if at < left else "---:" for at in range(len(head))], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int = 1) -> str:
+    """Return a Markdown table. The columns after the first `text_columns` are right-aligned."""
+    alignment = ["---" if column < text_columns else "---:" for column in range(len(head))]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, alignment, *rows])

@@ -1,4 +1,4 @@
-"""One run: everything is started, and measured in turns, so that a slow minute of the machine is everybody's."""
+"""One run: start all servers and measure the cases in turns, so that a slow minute of the machine affects all contenders."""
 
 import asyncio
 import os
@@ -11,174 +11,163 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import httpx
-from pydantic import BaseModel
 
-from benchmarks import contender_registry
-from benchmarks.backends import Backends, backends
-from benchmarks.cases import CASES, OUTBOX, Case
-from benchmarks.contender_registry import CONTENDERS, GATEWAY, IN_NODE
-from benchmarks.load import Order, Tally
-from benchmarks.measure import memory_mib
-from benchmarks.serving import Served, serving
-from benchmarks.workloads import WrongAnswerError
+from benchmarks.backends import Backends, running_backends
+from benchmarks.cases import ROUND, Case
+from benchmarks.contender_registry import CONTENDERS, GATEWAY, NODE_CONTENDERS, install_node_packages
+from benchmarks.load import LoadResult, LoadSpec
+from benchmarks.process_stats import memory_mib
+from benchmarks.results import BenchmarkRun
+from benchmarks.serving import RunningServer, serving
+from benchmarks.workloads import WrongResponseError
 from gateway.devstack.folder import Reporter
 
 WARM_UP = 0.5
-"""Seconds."""
-
-STARTS = 5
-RECOVERY_LIMIT = 10.0
-"""Seconds until a brief is whole again after its upstream is back."""
+MEASURED_STARTS = 5
+RECOVERY_TIMEOUT = 10.0  # until a brief is complete after the restart of the upstream
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How much to measure."""
+    """The extent of a run.
+
+    Attributes:
+        rounds: how many rounds are measured.
+        seconds: the duration of a measurement.
+        only: a regular expression that the names of the cases are searched for.
+    """
 
     rounds: int
     seconds: float
     only: str
-    """A pattern for the names of cases."""
 
-    def wants(self, case: Case) -> bool:
+    def selects(self, case: Case) -> bool:
         return re.search(self.only, case.name) is not None
 
 
-class Run(BaseModel):
-    """All that was measured, and where."""
-
-    began: datetime
-    machine: dict[str, str]
-    rounds: int
-    seconds: float
-    places: int
-    """That warm briefs are asked of."""
-    not_run: dict[str, str]
-    """Contenders that could not be, and why."""
-    first_answers_s: list[float]
-    """Seconds from the start of `gateway serve` to its first brief, each time."""
-    memory_mib: dict[str, float]
-    """RSS after the start and one answer, by contender."""
-    tallies: dict[str, list[Tally]]
-    """By case."""
-
-
-async def run(options: Options, *, report: Reporter) -> Run:
-    """Measure.
+async def run(options: Options, *, report: Reporter) -> BenchmarkRun:
+    """Measure all selected cases.
 
     Raises:
-        WrongAnswerError: a contender gave one.
-        DevstackError: a server or a contender cannot be had.
+        WrongResponseError: a contender sent a wrong response.
+        DevstackError: a server or a contender does not start.
     """
-    began = datetime.now(UTC)
-    why_no_node = await asyncio.to_thread(contender_registry.prepare_node)
-    not_run = {} if why_no_node is None else {contender.name: why_no_node for contender in IN_NODE}
-    cases = [case for case in (*CASES, *OUTBOX) if options.wants(case)]
-    cases = [case for case in cases if not any(contender.name in not_run for contender in case.asked)]
-    async with backends(report=report) as ours, AsyncExitStack() as stack:
-        example = f"/v1/places/{ours.places[0].id}/brief"
-        first_answers = []
-        for _ in range(STARTS):
-            async with serving(GATEWAY, ours.servers, example) as served:
-                first_answers.append(served.first_answer_s)
-        contenders: dict[str, Served] = {}
+    started_at = datetime.now(UTC)
+    why_no_node = await asyncio.to_thread(install_node_packages)
+    not_run = {} if why_no_node is None else {contender.name: why_no_node for contender in NODE_CONTENDERS}
+    cases = [case for case in ROUND if options.selects(case)]
+    cases = [case for case in cases if not any(contender.name in not_run for contender in case.contenders)]
+    async with running_backends(report=report) as backends, AsyncExitStack() as stack:
+        brief_path = f"/v1/places/{backends.places[0].id}/brief"
+        first_response_s = []
+        for _ in range(MEASURED_STARTS):
+            async with serving(GATEWAY, backends.servers, brief_path) as server:
+                first_response_s.append(server.first_response_s)
+        servers: dict[str, RunningServer] = {}
         for contender in CONTENDERS:
-            if any(contender in case.asked for case in cases):
-                contenders[contender.name] = await stack.enter_async_context(serving(contender, ours.servers, example))
-                report(f"{contender.name}: serves")
-        return Run(
-            began=began,
-            machine=await machine(ours),
+            if any(contender in case.contenders for case in cases):
+                server = await stack.enter_async_context(serving(contender, backends.servers, brief_path))
+                servers[contender.name] = server
+                report(f"{contender.name}: ready")
+        return BenchmarkRun(
+            started_at=started_at,
+            machine=await _describe_machine(backends),
             rounds=options.rounds,
             seconds=options.seconds,
-            places=len(ours.few),
+            places=len(backends.warm_places),
             not_run=not_run,
-            first_answers_s=first_answers,
-            memory_mib={name: memory_mib([served.pid]) for name, served in contenders.items()},
-            tallies=await _in_rounds(cases, contenders, ours, options, report),
+            first_response_s=first_response_s,
+            memory_mib={name: memory_mib([server.pid]) for name, server in servers.items()},
+            results=await _measure_rounds(cases, servers, backends, options, report),
         )
 
 
-async def _in_rounds(
-    cases: Sequence[Case], contenders: dict[str, Served], ours: Backends, options: Options, report: Reporter
-) -> dict[str, list[Tally]]:
-    tallies: dict[str, list[Tally]] = {case.name: [] for case in cases}
+async def _measure_rounds(
+    cases: Sequence[Case],
+    running: dict[str, RunningServer],
+    backends: Backends,
+    options: Options,
+    report: Reporter,
+) -> dict[str, list[LoadResult]]:
+    results: dict[str, list[LoadResult]] = {case.name: [] for case in cases}
     for number in range(options.rounds):
         for case in cases:
-            served = [contenders[contender.name] for contender in case.asked]
-            async with _state(case, served, ours):
-                tally = await _measure(_order(case, served, ours, options.seconds, seed=number), case.name, ours)
-            tallies[case.name].append(tally)
+            servers = [running[contender.name] for contender in case.contenders]
+            async with _prepared(case, servers, backends):
+                spec = _load_spec(case, servers, backends, options.seconds, seed=number)
+                result = await _run_load(spec, case.name, backends)
+            results[case.name].append(result)
             report(
-                f"{number + 1}/{options.rounds} {case.name:32} {tally.per_second:8.0f}/s "
-                f"p50 {tally.p50_ms:7.2f} p99 {tally.p99_ms:7.2f} ms"
+                f"{number + 1}/{options.rounds} {case.name:32} {result.requests_per_second:8.0f}/s "
+                f"p50 {result.p50_ms:7.2f} p99 {result.p99_ms:7.2f} ms"
             )
-    return tallies
+    return results
 
 
 @asynccontextmanager
-async def _state(case: Case, served: Sequence[Served], ours: Backends) -> AsyncIterator[None]:
-    """Bring the backends into the state of a case, and back."""
-    await ours.forget_the_weather()
+async def _prepared(case: Case, servers: Sequence[RunningServer], backends: Backends) -> AsyncIterator[None]:
+    """Bring the backends into the state that a case needs, and restore them after the block."""
+    await backends.clear_weather_cache()
     async with AsyncExitStack() as stack:
-        if case.upstream_s:
-            await stack.enter_async_context(ours.upstream_that_takes(case.upstream_s))
-        if case.outbox is not None:
-            await stack.enter_async_context(ours.outbox_of(case.outbox))
-        if case.upstream_dead:
-            await stack.enter_async_context(ours.servers.weather.killed())
+        if case.upstream_delay:
+            await stack.enter_async_context(backends.delayed_upstream(case.upstream_delay))
+        if case.outbox_depth is not None:
+            await stack.enter_async_context(backends.filled_outbox(case.outbox_depth))
+        if case.upstream_down:
+            await stack.enter_async_context(backends.servers.weather.killed())
         yield
-    if case.kind == "observation":
-        await ours.until_the_outbox_is_empty()
-    if case.upstream_dead:
-        for one in served:
-            await _until_whole(f"http://127.0.0.1:{one.port}/v1/places/{ours.places[0].id}/brief")
+    if case.workload == "observation":
+        await backends.wait_until_outbox_is_empty()
+    if case.upstream_down:
+        for server in servers:
+            await _wait_until_complete(f"http://127.0.0.1:{server.port}/v1/places/{backends.places[0].id}/brief")
 
 
-def _order(case: Case, served: Sequence[Served], ours: Backends, seconds: float, *, seed: int) -> Order:
-    return Order(
-        kind=case.kind,
-        ports=[one.port for one in served] or [ours.servers.weather.port],
+def _load_spec(
+    case: Case, servers: Sequence[RunningServer], backends: Backends, seconds: float, *, seed: int
+) -> LoadSpec:
+    return LoadSpec(
+        workload=case.workload,
+        ports=[server.port for server in servers] or [backends.servers.weather.port],
         connections=case.connections,
-        places=ours.places if case.cold else ours.few,
+        places=backends.places if case.cold else backends.warm_places,
         each_once=case.cold,
-        prime=case.kind in {"brief", "briefs"} and case.caches and not case.cold,
-        places_in_a_call=case.places_in_a_call,
-        warm_up=WARM_UP * case.stretch,
-        seconds=seconds * case.stretch,
+        prime=case.workload in {"brief", "briefs"} and case.caches_weather and not case.cold,
+        places_per_call=case.places_per_call,
+        warm_up=WARM_UP * case.duration_factor,
+        duration=seconds * case.duration_factor,
         seed=seed,
-        processes=ours.pids() | {"application": [one.pid for one in served]},
+        processes=backends.pids() | {"application": [server.pid for server in servers]},
     )
 
 
-async def _measure(order: Order, name: str, ours: Backends) -> Tally:
+async def _run_load(spec: LoadSpec, case_name: str, backends: Backends) -> LoadResult:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "benchmarks.load"),
-        env=os.environ | ours.servers.environment(),  # so that it ends with the servers, should we be killed
+        env=os.environ | backends.servers.environment(),  # so that it ends with the servers if this process is killed
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        told, wrong = await process.communicate(order.model_dump_json().encode())
+        output, error = await process.communicate(spec.model_dump_json().encode())
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode:
-        raise WrongAnswerError(f"{name}: {wrong.decode(errors='replace')}")
-    return Tally.model_validate_json(told)
+        raise WrongResponseError(f"{case_name}: {error.decode(errors='replace')}")
+    return LoadResult.model_validate_json(output)
 
 
-async def _until_whole(url: str) -> None:
-    async with asyncio.timeout(RECOVERY_LIMIT), httpx.AsyncClient(trust_env=False) as client:
+async def _wait_until_complete(url: str) -> None:
+    async with asyncio.timeout(RECOVERY_TIMEOUT), httpx.AsyncClient(trust_env=False) as client:
         while not (await client.get(url)).json()["complete"]:  # noqa: ASYNC110 - a server sets no event
             await asyncio.sleep(0.1)
 
 
-async def machine(ours: Backends) -> dict[str, str]:
-    """What it was measured on."""
-    async with ours.servers.postgresql.superuser() as connection:
+async def _describe_machine(backends: Backends) -> dict[str, str]:
+    async with backends.servers.postgresql.superuser() as connection:
         postgresql = await connection.fetchval("SHOW server_version")
     return {
         "cores": str(len(os.sched_getaffinity(0))),
@@ -193,5 +182,5 @@ async def _node_version() -> str:
         process = await asyncio.create_subprocess_exec("node", "--version", stdout=asyncio.subprocess.PIPE)
     except OSError:
         return "none"
-    told, _ = await process.communicate()
-    return told.decode().strip()
+    output, _ = await process.communicate()
+    return output.decode().strip()

@@ -1,4 +1,4 @@
-"""Running a contender as a process that ends with us, whatever happens."""
+"""A contender as a child process that ends with the benchmark."""
 
 import asyncio
 import os
@@ -16,38 +16,46 @@ from gateway.devstack import ports
 from gateway.devstack.server import DevstackError
 from gateway.devstack.stack import Devstack
 
-START_LIMIT = 30.0
-"""Seconds to the first answer."""
+START_TIMEOUT = 30.0  # until the first response
+STOP_TIMEOUT = 35.0  # from SIGTERM to SIGKILL: longer than the gateway's own shutdown timeout
 
-STOP_LIMIT = 35.0
-"""Seconds from SIGTERM to SIGKILL: more than the gateway's own bound."""
-
-_PAUSE = 0.005  # seconds between two looks, which the time to the first answer may be too long
+_POLL_INTERVAL = 0.005  # an upper bound on the error of `first_response_s`
+_MAX_LOG_CHARS = 2000
 _ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """A contender that serves."""
+class RunningServer:
+    """A contender that serves requests.
+
+    Attributes:
+        port: its port on loopback.
+        pid: its process id.
+        first_response_s: seconds from its start to its first response.
+    """
 
     port: int
     pid: int
-    first_answer_s: float
-    """Seconds from its start to its first answer."""
+    first_response_s: float
 
 
 @asynccontextmanager
-async def serving(contender: Contender, servers: Devstack, example: str) -> AsyncIterator[Served]:
-    """Start a contender, and stop it in the end. `example` is the path of a brief.
+async def serving(contender: Contender, servers: Devstack, brief_path: str) -> AsyncIterator[RunningServer]:
+    """Run a contender inside the block.
+
+    Args:
+        contender: the server to start.
+        servers: the backends that it uses.
+        brief_path: the request that shows that it is ready, if `contender.ready_path` is None.
 
     Raises:
-        DevstackError: it ended, or did not answer in time.
+        DevstackError: the process exits, or does not respond in `START_TIMEOUT`.
     """
     log = servers.folder / f"{contender.name}.log"
-    with closing(ports.reserve()) as holder, log.open("wb") as output:
-        port = holder.getsockname()[1]
-        began = time.perf_counter()
-        process = subprocess.Popen(  # noqa: S603, ASYNC220 - ours, and it returns at once
+    with closing(ports.reserve()) as reservation, log.open("wb") as output:
+        port = reservation.getsockname()[1]
+        started_at = time.perf_counter()
+        process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own command, and it returns immediately
             contender.command(port),
             cwd=_ROOT,
             env=os.environ | servers.environment() | contender.environment,
@@ -57,38 +65,38 @@ async def serving(contender: Contender, servers: Devstack, example: str) -> Asyn
             start_new_session=True,
         )
         try:
-            await _until_it_answers(f"http://127.0.0.1:{port}{contender.ready or example}", process, log)
-            yield Served(port, process.pid, time.perf_counter() - began)
+            await _wait_until_ready(f"http://127.0.0.1:{port}{contender.ready_path or brief_path}", process, log)
+            yield RunningServer(port, process.pid, time.perf_counter() - started_at)
         finally:
-            await _end(process)
+            await _stop(process)
 
 
-async def _until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_LIMIT
-    async with httpx.AsyncClient(trust_env=False, timeout=START_LIMIT) as client:
+async def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    async with httpx.AsyncClient(trust_env=False, timeout=START_TIMEOUT) as client:
         while True:
             try:
-                answer = await client.get(url)
-                if answer.is_success:
+                response = await client.get(url)
+                if response.is_success:
                     return
-                told = answer.text
+                last_error = response.text
             except httpx.TransportError as error:
-                told = repr(error)
+                last_error = repr(error)
             if process.poll() is not None or time.monotonic() > deadline:
-                raise _failure(process, told, log)
-            await asyncio.sleep(_PAUSE)
+                raise _start_error(process, last_error, log)
+            await asyncio.sleep(_POLL_INTERVAL)
 
 
-def _failure(process: subprocess.Popen[bytes], told: str, log: Path) -> DevstackError:
-    return DevstackError(f"{process.args!r} does not serve: {told}\n{log.read_text()[-2000:]}")
+def _start_error(process: subprocess.Popen[bytes], last_error: str, log: Path) -> DevstackError:
+    return DevstackError(f"{process.args!r} does not serve: {last_error}\n{log.read_text()[-_MAX_LOG_CHARS:]}")
 
 
-async def _end(process: subprocess.Popen[bytes]) -> None:
+async def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
-    deadline = time.monotonic() + STOP_LIMIT
+    deadline = time.monotonic() + STOP_TIMEOUT
     try:
         while process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110 - a process sets no event
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(_POLL_INTERVAL)
     finally:
         process.kill()
         process.wait()

@@ -1,124 +1,119 @@
-"""What the gateway aims at, and whether it was met."""
+"""The performance targets of the gateway, and whether a run meets them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
 from benchmarks import cases
 from benchmarks.cases import Case
 from benchmarks.contender_registry import GATEWAY
-from benchmarks.load import Tally
-from benchmarks.runner import Run
+from benchmarks.results import BenchmarkRun, median_ratio, p50_ms, p99_ms, requests_per_second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Aim:
-    """A figure, and what it should be."""
+class Target:
+    """A measured value and its bound.
 
-    what: str
+    Attributes:
+        name: a phrase for the report.
+        value: the measured value; None: it was not measured.
+        minimum: the lower bound, or None.
+        maximum: the upper bound, or None. Without any bound, the value is only reported.
+        stretch: a more ambitious lower bound.
+        unit: "x" for a ratio.
+    """
+
+    name: str
     value: float | None
-    """None: it was not measured."""
-    at_least: float | None = None
-    at_most: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
     stretch: float | None = None
-    """What would be better still."""
     unit: str = ""
 
     @property
     def met(self) -> bool | None:
-        """None: nobody can say."""
-        if self.value is None or (self.at_least is None and self.at_most is None):
+        """Whether the value is within the bound. None: there is no value or no bound."""
+        if self.value is None or (self.minimum is None and self.maximum is None):
             return None
-        return (self.at_least is None or self.value >= self.at_least) and (
-            self.at_most is None or self.value <= self.at_most
+        return (self.minimum is None or self.value >= self.minimum) and (
+            self.maximum is None or self.value <= self.maximum
         )
 
     @property
     def bound(self) -> str:
-        """What it should be, in words."""
-        if self.at_least is not None:
+        """The bound in words."""
+        if self.minimum is not None:
             stretch = "" if self.stretch is None else f" (stretch {self.stretch:g})"
-            return f"at least {self.at_least:g}{self.unit}{stretch}"
-        return "as near to 1 as it gets" if self.at_most is None else f"at most {self.at_most:g}{self.unit}"
+            return f"at least {self.minimum:g}{self.unit}{stretch}"
+        return "as close to 1 as possible" if self.maximum is None else f"at most {self.maximum:g}{self.unit}"
 
     @property
     def verdict(self) -> str:
+        """The result in words, as Markdown."""
         return {True: "met", False: "**not met**", None: "-"}[self.met] if self.value is not None else "not run"
 
 
-def per_second(tally: Tally) -> float:
-    return tally.per_second
+def all_targets(run: BenchmarkRun) -> list[Target]:
+    """Return all targets with the values of a run."""
+    first_response_s = run.first_response_s
 
-
-def p50(tally: Tally) -> float:
-    return tally.p50_ms
-
-
-def p99(tally: Tally) -> float:
-    return tally.p99_ms
-
-
-def typical(run: Run, case: Case, figure: Callable[[Tally], float]) -> float | None:
-    """The median of a figure over the rounds. None: it was not measured."""
-    tallies = run.tallies.get(case.name)
-    return median(map(figure, tallies)) if tallies else None
-
-
-def ratio(
-    run: Run, over: Case, under: Case, figure: Callable[[Tally], float], below: Callable[[Tally], float] | None = None
-) -> float | None:
-    """The median of what one figure is of another in the same round. None: one of them was not measured."""
-    pairs = zip(_in_rounds(run, over, figure), _in_rounds(run, under, below or figure), strict=False)
-    ratios = [one / other for one, other in pairs]
-    return median(ratios) if ratios else None
-
-
-def _in_rounds(run: Run, case: Case, figure: Callable[[Tally], float]) -> list[float]:
-    """A figure in each round: the median, where the case was measured more than once in it."""
-    tallies = run.tallies.get(case.name, [])
-    often = max(1, len(tallies) // run.rounds)
-    return [median(map(figure, tallies[at : at + often])) for at in range(0, len(tallies), often)]
-
-
-def aims(run: Run) -> list[Aim]:
-    """All aims, with what was measured."""
-    starts = run.first_answers_s
-
-    def throughput(under: Case) -> float | None:
-        return ratio(run, cases.WARM, under, per_second)
+    def throughput_ratio(reference: Case) -> float | None:
+        return median_ratio(run, cases.WARM, reference, requests_per_second)
 
     return [
-        Aim(
-            what="requests/s, of the tutorial's",
-            value=throughput(cases.TUTORIAL_BRIEF),
-            at_least=22,
+        Target(
+            name="requests/s / those of the tutorial",
+            value=throughput_ratio(cases.TUTORIAL_BRIEF),
+            minimum=22,
             stretch=30,
             unit="x",
         ),
-        Aim(
-            what="requests/s, of new clients for every request",
-            value=throughput(cases.PER_REQUEST_BRIEF),
-            at_least=400,
+        Target(
+            name="requests/s / those with new clients for every request",
+            value=throughput_ratio(cases.PER_REQUEST_BRIEF),
+            minimum=400,
             unit="x",
         ),
-        Aim(what="requests/s, of FastAPI hello", value=throughput(cases.FASTAPI_ROOF), at_least=0.65, unit="x"),
-        Aim(what="requests/s, of Fastify, tuned", value=throughput(cases.TUNED), at_least=1.6, stretch=2, unit="x"),
-        Aim(what="requests/s, of Fastify with the same sharing", value=throughput(cases.SHARED), unit="x"),
-        Aim(
-            what="a cold brief alone, of its slowest part (p50, upstream 20 ms)",
-            value=ratio(run, cases.ALONE_COLD, cases.ALONE_UPSTREAM, p50),
-            at_most=1.1,
+        Target(
+            name="requests/s / those of FastAPI hello",
+            value=throughput_ratio(cases.FASTAPI_CEILING),
+            minimum=0.65,
             unit="x",
         ),
-        Aim(what="p99, of p50", value=ratio(run, cases.WARM, cases.WARM, p99, p50), at_most=3, unit="x"),
-        Aim(
-            what="p50 with the upstream dead, of the healthy warm brief's",
-            value=ratio(run, cases.DEAD, cases.WARM, p50),
-            at_most=1.5,
+        Target(
+            name="requests/s / those of Fastify, tuned",
+            value=throughput_ratio(cases.FASTIFY_WARM),
+            minimum=1.6,
+            stretch=2,
             unit="x",
         ),
-        Aim(what="start to first answer", value=median(starts) if starts else None, at_most=0.8, unit=" s"),
-        Aim(
-            what="memory at rest, model loaded (RSS)", value=run.memory_mib.get(GATEWAY.name), at_most=150, unit=" MiB"
+        Target(
+            name="requests/s / those of Fastify, shared",
+            value=throughput_ratio(cases.FASTIFY_SHARED_WARM),
+            unit="x",
+        ),
+        Target(
+            name="p50 of a cold brief for one client / p50 of its slowest backend call (upstream 20 ms)",
+            value=median_ratio(run, cases.SINGLE_CLIENT_COLD, cases.SINGLE_CLIENT_UPSTREAM, p50_ms),
+            maximum=1.1,
+            unit="x",
+        ),
+        Target(name="p99 / p50", value=median_ratio(run, cases.WARM, cases.WARM, p99_ms, p50_ms), maximum=3, unit="x"),
+        Target(
+            name="p50 while the upstream is down / p50 of a warm brief",
+            value=median_ratio(run, cases.UPSTREAM_DOWN, cases.WARM, p50_ms),
+            maximum=1.5,
+            unit="x",
+        ),
+        Target(
+            name="time from the start to the first response",
+            value=median(first_response_s) if first_response_s else None,
+            maximum=0.8,
+            unit=" s",
+        ),
+        Target(
+            name="memory at rest, model loaded (RSS)",
+            value=run.memory_mib.get(GATEWAY.name),
+            maximum=150,
+            unit=" MiB",
         ),
     ]

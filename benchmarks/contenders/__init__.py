@@ -1,1 +1,1 @@
-"""What is measured beside the gateway: the same brief written in other ways, and two roofs. One file each."""
+"""The contenders: the brief implemented in other ways, and the upper bounds (ceilings). One file each."""

@@ -1,4 +1,4 @@
-"""A roof: an ASGI application without any framework."""
+"""A ceiling: an ASGI app without a framework."""
 
 from starlette.types import Receive, Scope, Send
 
@@ -7,7 +7,7 @@ HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(B
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Say hello to whoever asks."""
+    """Send the same body for every request."""
     del scope, receive
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
     await send({"type": "http.response.body", "body": BODY})

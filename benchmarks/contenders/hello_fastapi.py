@@ -1,4 +1,4 @@
-"""A roof: the first example of FastAPI's own documentation, with its return type, which makes it faster."""
+"""A ceiling: the first example of FastAPI's own documentation, with its return type, which makes it faster."""
 
 from fastapi import FastAPI
 

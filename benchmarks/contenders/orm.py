@@ -1,4 +1,4 @@
-"""The tables as tutorials map them."""
+"""The tables as tutorials map them with SQLAlchemy's ORM."""
 
 from datetime import datetime
 

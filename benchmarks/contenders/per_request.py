@@ -1,4 +1,4 @@
-"""The anti-pattern: clients for every request, opened, used once and closed. Only the model is loaded once."""
+"""The anti-pattern: each request opens its own clients, uses them once and closes them. Only the model is loaded once."""
 
 import aio_pika
 import httpx
@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from benchmarks.contenders.sequence import BriefOut, brief_of, load_model
+from benchmarks.contenders.sequence import BriefOut, assemble_brief, load_model
 from gateway.settings import Settings
 
 app = FastAPI()
@@ -25,6 +25,8 @@ async def get_brief(place_id: int) -> BriefOut:
             await aio_pika.connect_robust(settings.rabbitmq.url.get_secret_value()) as rabbitmq,
         ):
             exchange = await (await rabbitmq.channel()).get_exchange("gateway.events")
-            return await brief_of(place_id, session=session, http=http, redis=redis, exchange=exchange, model=model)
+            return await assemble_brief(
+                place_id, session=session, http=http, redis=redis, exchange=exchange, model=model
+            )
     finally:
         await engine.dispose()

@@ -1,4 +1,4 @@
-"""One brief, asked for in sequence: what the tutorial and the anti-pattern have in common."""
+"""One brief, assembled by sequential calls: shared by the tutorial and the anti-pattern."""
 
 import json
 import time
@@ -112,7 +112,7 @@ def load_model(settings: Settings) -> Model:
     return load(settings.model.path, ThreadPoolExecutor(max_workers=1))
 
 
-async def brief_of(
+async def assemble_brief(
     place_id: int,
     *,
     session: AsyncSession,
@@ -121,8 +121,8 @@ async def brief_of(
     exchange: AbstractExchange,
     model: Model,
 ) -> BriefOut:
-    """Await one backend after the other, publish the event, and answer."""
-    began = time.perf_counter()
+    """Call one backend after the other, publish the event, and return the brief."""
+    started_at = time.perf_counter()
     place = await session.get(Place, place_id)
     if place is None:
         raise HTTPException(404)
@@ -133,11 +133,11 @@ async def brief_of(
         .limit(5)
     )
     observations = (await session.scalars(statement)).all()
-    asked_database = time.perf_counter()
-    weather = await _weather(http, place)
-    asked_upstream = time.perf_counter()
+    database_done_at = time.perf_counter()
+    weather = await _fetch_weather(http, place)
+    upstream_done_at = time.perf_counter()
     views = await redis.get(f"popularity:{place_id}")
-    asked_redis = time.perf_counter()
+    redis_done_at = time.perf_counter()
     probability = model.precipitation_probability(
         Day(
             precipitation_mm=weather.today.precipitation_mm,
@@ -148,27 +148,28 @@ async def brief_of(
             latitude=place.latitude,
         )
     )
-    predicted = time.perf_counter()
-    await exchange.publish(_viewed(place_id), "brief.viewed")
+    predicted_at = time.perf_counter()
+    await exchange.publish(_view_event(place_id), "brief.viewed")
     return BriefOut(
         place=PlaceOut.model_validate(place),
         complete=True,
         sections=SectionsOut(
-            weather=WeatherSection(took_ms=_ms(asked_database, asked_upstream), data=weather),
+            weather=WeatherSection(took_ms=_ms(database_done_at, upstream_done_at), data=weather),
             outlook=OutlookSection(
-                took_ms=_ms(asked_redis, predicted), data=OutlookOut(wet_tomorrow_probability=probability)
+                took_ms=_ms(redis_done_at, predicted_at), data=OutlookOut(wet_tomorrow_probability=probability)
             ),
             observations=ObservationsSection(
-                took_ms=_ms(began, asked_database), data=[ObservationOut.model_validate(row) for row in observations]
+                took_ms=_ms(started_at, database_done_at),
+                data=[ObservationOut.model_validate(row) for row in observations],
             ),
             popularity=PopularitySection(
-                took_ms=_ms(asked_upstream, asked_redis), data=PopularityOut(views=int(views or 0))
+                took_ms=_ms(upstream_done_at, redis_done_at), data=PopularityOut(views=int(views or 0))
             ),
         ),
     )
 
 
-async def _weather(http: httpx.AsyncClient, place: Place) -> WeatherOut:
+async def _fetch_weather(http: httpx.AsyncClient, place: Place) -> WeatherOut:
     response = await http.get(
         "/v1/forecast",
         params={
@@ -181,8 +182,8 @@ async def _weather(http: httpx.AsyncClient, place: Place) -> WeatherOut:
             "forecast_days": 1,
         },
     )
-    answer = response.raise_for_status().json()
-    current, daily = answer["current"], answer["daily"]
+    forecast = response.raise_for_status().json()
+    current, daily = forecast["current"], forecast["daily"]
     return WeatherOut(
         observed_at=current["time"],
         temperature_c=current["temperature_2m"],
@@ -200,7 +201,7 @@ async def _weather(http: httpx.AsyncClient, place: Place) -> WeatherOut:
     )
 
 
-def _viewed(place_id: int) -> Message:
+def _view_event(place_id: int) -> Message:
     event = {
         "id": str(uuid4()),
         "type": "brief.viewed",
@@ -210,5 +211,5 @@ def _viewed(place_id: int) -> Message:
     return Message(json.dumps(event).encode(), content_type="application/json", delivery_mode=DeliveryMode.PERSISTENT)
 
 
-def _ms(began: float, ended: float) -> float:
-    return round((ended - began) * 1000, 3)
+def _ms(started_at: float, done_at: float) -> float:
+    return round((done_at - started_at) * 1000, 3)

@@ -1,4 +1,4 @@
-"""The lifespan that tutorials show: clients opened once, awaited in sequence, ORM, a response model and no cache."""
+"""The lifespan of many tutorials: clients opened once, sequential awaits, an ORM, a response model and no cache."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
-from benchmarks.contenders.sequence import BriefOut, brief_of, load_model
+from benchmarks.contenders.sequence import BriefOut, assemble_brief, load_model
 from gateway.settings import Settings
 
 
@@ -36,7 +36,7 @@ app = FastAPI(lifespan=lifespan)
 @app.get("/v1/places/{place_id}/brief")
 async def get_brief(place_id: int) -> BriefOut:
     async with app.state.sessions() as session:
-        return await brief_of(
+        return await assemble_brief(
             place_id,
             session=session,
             http=app.state.http,

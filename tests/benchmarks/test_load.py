@@ -1,4 +1,4 @@
-"""The load convicts who answers wrongly, and counts who answers well."""
+"""The load generator ends at the first wrong response, and measures the right ones."""
 
 import asyncio
 import json
@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks.load import Order, Tally, percentile, put_on
-from benchmarks.workloads import HELLO, Place, WrongAnswerError
+from benchmarks.load import LoadResult, LoadSpec, apply_load, percentile
+from benchmarks.workloads import HELLO, SeededPlace, WrongResponseError
 
-PLACES = [Place(id=number, views=7) for number in range(1, 30)]
-Answer = Callable[[int], bytes]
+PLACES = [SeededPlace(id=number, views=7) for number in range(1, 30)]
+Respond = Callable[[int], bytes]  # takes the id of the requested place
 
 
-def brief(place_id: int, **others: Any) -> dict[str, Any]:
-    """A whole brief, as far as the load looks at it."""
+def brief(place_id: int, **fields: Any) -> dict[str, Any]:
+    """Return the fields of a complete brief that the load generator checks, replaced by `fields`."""
     return {
         "place": {"id": place_id},
         "complete": True,
@@ -27,28 +27,27 @@ def brief(place_id: int, **others: Any) -> dict[str, Any]:
             "observations": {"data": [{"place_id": place_id}] * 5},
             "popularity": {"data": {"views": 7}},
         },
-    } | others
+    } | fields
 
 
-def http(body: object, *, status: int = 200, length: int | None = None) -> bytes:
+def http(body: object, *, status: int = 200) -> bytes:
     content = json.dumps(body).encode()
-    length = len(content) if length is None else length
-    return f"HTTP/1.1 {status} Whatever\r\nContent-Length: {length}\r\n\r\n".encode() + content
+    return f"HTTP/1.1 {status} Status\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
 
 
 @asynccontextmanager
-async def answering(answer: Answer, *, then_close: bool = False) -> AsyncIterator[int]:
-    """Serve what `answer` says of the place asked for; yield the port."""
+async def serving(respond: Respond, *, close_after_response: bool = False) -> AsyncIterator[int]:
+    """Serve `respond(place_id)` for each request inside the block; yield the port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while request := await reader.readuntil(b"\r\n\r\n"):
-                writer.write(answer(int(request.split(b"/")[3])))
+                writer.write(respond(int(request.split(b"/")[3])))
                 await writer.drain()
-                if then_close:
+                if close_after_response:
                     break
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the load has gone
+            pass  # the client has closed the connection
         finally:
             writer.close()
 
@@ -57,92 +56,109 @@ async def answering(answer: Answer, *, then_close: bool = False) -> AsyncIterato
         yield server.sockets[0].getsockname()[1]
 
 
-async def load(port: int, **others: Any) -> Tally:
-    order: dict[str, Any] = {
-        "kind": "brief", "ports": [port], "connections": 3, "places": PLACES, "prime": True, "warm_up": 0.02, "seconds": 0.1, "seed": 1
-    } | others  # fmt: skip
-    return await put_on(Order.model_validate(order))
+async def load(port: int, **fields: Any) -> LoadResult:
+    """Apply a short load, with the fields of the spec replaced by `fields`."""
+    spec = LoadSpec(
+        workload="brief",
+        ports=[port],
+        connections=3,
+        places=PLACES,
+        prime=True,
+        warm_up=0.02,
+        duration=0.1,
+        seed=1,
+    )
+    return await apply_load(spec.model_copy(update=fields))
 
 
-async def test_right_answers_are_counted_and_timed() -> None:
-    async with answering(lambda place_id: http(brief(place_id))) as port:
-        started = time.perf_counter()
-        tally = await load(port, seconds=0.5)
-        duration = time.perf_counter() - started
-    assert tally.answers > len(PLACES)
-    assert tally.answers / duration < tally.per_second <= tally.answers / 0.5
-    assert 0 < tally.p50_ms <= tally.p99_ms < duration * 1e3
-    assert tally.cpu_us["load"] > 0
+async def test_right_responses_are_counted_and_timed() -> None:
+    """The result has the number of responses, their rate, latency percentiles and the CPU time of the load generator."""
+    async with serving(lambda place_id: http(brief(place_id))) as port:
+        started_at = time.perf_counter()
+        result = await load(port, duration=0.5)
+        elapsed = time.perf_counter() - started_at
+
+    assert result.responses > len(PLACES)
+    assert result.responses / elapsed < result.requests_per_second <= result.responses / 0.5
+    assert 0 < result.p50_ms <= result.p99_ms < elapsed * 1e3
+    assert result.cpu_us["load"] > 0
 
 
 @pytest.mark.parametrize(
-    ("answer", "complaint"),
+    ("respond", "message"),
     [
-        pytest.param(lambda place_id: http(brief(place_id % 29 + 1)), "place: ", id="another place"),
+        pytest.param(lambda place_id: http(brief(place_id % 29 + 1)), "place: ", id="other place"),
         pytest.param(lambda place_id: http(brief(place_id), status=503), "status: 503", id="status"),
         pytest.param(lambda place_id: http(brief(place_id, complete=False)), "complete: False", id="incomplete"),
-        pytest.param(lambda place_id: http({"place": {"id": place_id}}), "KeyError", id="half of it"),
+        pytest.param(lambda place_id: http({"place": {"id": place_id}}), "KeyError", id="missing fields"),
         pytest.param(lambda _: http("{")[:-1] + b"{", "JSONDecodeError", id="no JSON"),
-        pytest.param(lambda place_id: http(brief(place_id)) + b"x", "more than one answer", id="too long"),
-        pytest.param(lambda _: b"HTTP/1.1 200 OK\r\n\r\n{}", "does not say how long", id="without a length"),
+        pytest.param(lambda place_id: http(brief(place_id)) + b"x", "more than one response", id="too long"),
+        pytest.param(lambda _: b"HTTP/1.1 200 OK\r\n\r\n{}", "without Content-Length", id="no length"),
     ],
 )
-async def test_a_wrong_answer_fails_the_run_and_is_shown(answer: Answer, complaint: str) -> None:
-    async with answering(answer) as port:
-        with pytest.raises(WrongAnswerError, match=complaint) as failure:
-            await load(port)
-    assert "GET /v1/places/" in str(failure.value)
-    assert "HTTP/1.1" in str(failure.value).split("\r\n\r\n", 1)[1]
-
-
-async def test_observations_of_another_place_are_a_wrong_answer() -> None:
-    def mixed(place_id: int) -> bytes:
-        whole = brief(place_id)
-        whole["sections"]["observations"]["data"] = [{"place_id": place_id}] * 4 + [{"place_id": 99}]
-        return http(whole)
-
-    async with answering(mixed) as port:
-        with pytest.raises(WrongAnswerError, match="places of the observations"):
+async def test_wrong_response_ends_the_load(respond: Respond, message: str) -> None:
+    """The error gives the reason and shows the request and the response."""
+    async with serving(respond) as port:
+        with pytest.raises(WrongResponseError, match=message) as caught:
             await load(port)
 
+    assert "GET /v1/places/" in str(caught.value)
+    assert "HTTP/1.1" in str(caught.value).split("\r\n\r\n", 1)[1]
 
-async def test_a_truncated_answer_fails_the_run() -> None:
-    async with answering(lambda place_id: http(brief(place_id))[:-10], then_close=True) as port:
-        with pytest.raises(WrongAnswerError, match="lost before the end"):
+
+async def test_observation_of_another_place_is_wrong() -> None:
+    """A brief is wrong if a single one of its observations belongs to another place."""
+
+    def respond(place_id: int) -> bytes:
+        mixed = brief(place_id)
+        mixed["sections"]["observations"]["data"] = [{"place_id": place_id}] * 4 + [{"place_id": 99}]
+        return http(mixed)
+
+    async with serving(respond) as port:
+        with pytest.raises(WrongResponseError, match="places of the observations"):
             await load(port)
 
 
-async def test_one_wrong_answer_among_many_is_enough() -> None:
-    asked = 0
-
-    def answer(place_id: int) -> bytes:
-        nonlocal asked
-        asked += 1
-        return http(brief(place_id if asked != 200 else 99))
-
-    async with answering(answer) as port:
-        with pytest.raises(WrongAnswerError, match="place: 99"):
-            await load(port, seconds=30)
+async def test_truncated_response_ends_the_load() -> None:
+    """A connection that closes before the end of the body is a wrong response."""
+    async with serving(lambda place_id: http(brief(place_id))[:-10], close_after_response=True) as port:
+        with pytest.raises(WrongResponseError, match="lost before the end"):
+            await load(port)
 
 
-async def test_places_that_are_asked_for_once_may_run_out() -> None:
-    async with answering(lambda place_id: http(brief(place_id))) as port:
-        with pytest.raises(WrongAnswerError, match="all places were asked for"):
-            await load(port, prime=False, each_once=True, seconds=1)
+async def test_one_wrong_response_among_many_is_found() -> None:
+    """The load ends at the 200th response, the only wrong one, and not at the end of its duration."""
+    responses = 0
+
+    def respond(place_id: int) -> bytes:
+        nonlocal responses
+        responses += 1
+        return http(brief(place_id if responses != 200 else 99))
+
+    async with serving(respond) as port:
+        with pytest.raises(WrongResponseError, match="place: 99"):
+            await load(port, duration=30)
 
 
-async def test_a_roof_is_checked_too() -> None:
-    def hello(_: int) -> bytes:
-        return f"HTTP/1.1 200 OK\r\ncontent-length: {len(HELLO)}\r\n\r\n".encode() + HELLO.replace(b"World", b"Wordl")
+async def test_too_few_places_for_one_request_each() -> None:
+    """If each place may be requested once and none is left, the measurement is invalid."""
+    async with serving(lambda place_id: http(brief(place_id))) as port:
+        with pytest.raises(WrongResponseError, match="all places were requested"):
+            await load(port, prime=False, each_once=True, duration=1)
+
+
+async def test_ceiling_responses_are_checked() -> None:
+    """The constant body of the hello ceilings is compared, too."""
+    wrong_body = HELLO.replace(b"World", b"Earth")
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(hello(0))
+        writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: {len(HELLO)}\r\n\r\n".encode() + wrong_body)
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        with pytest.raises(WrongAnswerError, match="body: "):
-            await load(server.sockets[0].getsockname()[1], kind="hello", prime=False)
+        with pytest.raises(WrongResponseError, match="body: "):
+            await load(server.sockets[0].getsockname()[1], workload="hello", prime=False)
 
 
 @pytest.mark.parametrize(
@@ -155,5 +171,6 @@ async def test_a_roof_is_checked_too() -> None:
         (range(1, 1001), 0.99, 990),
     ],
 )
-def test_a_percentile_is_a_value_that_was_seen(values: "list[float]", share: float, expected: float) -> None:
+def test_percentile_is_a_measured_value(values: "list[float]", share: float, expected: float) -> None:
+    """A percentile is one of the values, without interpolation."""
     assert percentile(list(values), share) == expected

@@ -1,15 +1,15 @@
-// What both peers have in common: the schema of the answer, the statement, the weather and the views.
+// Shared by both Fastify contenders: the response schema, the SQL statement, the weather and the views.
 import amqplib from 'amqplib'
 import Fastify from 'fastify'
 import Redis from 'ioredis'
 import pg from 'pg'
 import { Agent } from 'undici'
 
-const FRESH_FOR = 60 // seconds
-const VIEWS_EVERY = 250 // milliseconds
+const FRESH_TTL = 60 // seconds
+const VIEW_FLUSH_INTERVAL = 250 // milliseconds
 const { env } = process
 
-// Times stay text, and ids numbers: an object for each would only be turned back.
+// Keep times as text and parse ids as numbers: Date and BigInt objects would only be converted back.
 pg.types.setTypeParser(pg.types.builtins.TIMESTAMPTZ, (text) => text.replace(' ', 'T').replace('+00', 'Z'))
 pg.types.setTypeParser(pg.types.builtins.INT8, Number)
 
@@ -32,15 +32,15 @@ const observationOf = (r) => ({
   id: r[10], place_id: r[11], temperature_c: r[12], condition: r[13], note: r[14], created_at: r[15]
 })
 
-/** The rows of one or several places, by the place's id. */
-export const group = (rows) => {
-  const known = new Map()
+/** Return the place and its observations for each place id in the rows. */
+export const groupByPlace = (rows) => {
+  const places = new Map()
   for (const row of rows) {
-    let one = known.get(row[0])
-    if (one === undefined) known.set(row[0], (one = { place: placeOf(row), observations: [] }))
-    if (row[10] !== null) one.observations.push(observationOf(row))
+    let entry = places.get(row[0])
+    if (entry === undefined) places.set(row[0], (entry = { place: placeOf(row), observations: [] }))
+    if (row[10] !== null) entry.observations.push(observationOf(row))
   }
-  return known
+  return places
 }
 
 const text = { type: 'string' }
@@ -97,8 +97,8 @@ const weatherOf = ({ current, daily }) => ({
   }
 })
 
-/** Views, counted here and published together. */
-const openViews = async (url) => {
+/** Return a function that counts a view. The counts are published together at an interval. */
+const openViewPublisher = async (url) => {
   const connection = await amqplib.connect(url)
   const channel = await connection.createConfirmChannel()
   let views = new Map()
@@ -112,60 +112,61 @@ const openViews = async (url) => {
     channel.publish('gateway.events', 'brief.viewed', Buffer.from(JSON.stringify(body)), {
       persistent: true, mandatory: true, contentType: 'application/json', type: body.type, messageId: body.id
     }, () => {})
-  }, VIEWS_EVERY)
+  }, VIEW_FLUSH_INTERVAL)
   return (placeId) => views.set(placeId, (views.get(placeId) ?? 0) + 1)
 }
 
 /**
- * Serve briefs. `ask` makes the two questions of one place of a pool and a Redis client: `rows(id)` resolves to what
- * `group` makes of it, `kept(id)` to the weather and the views that Redis has.
+ * Serve briefs. `makeLoaders` takes the PostgreSQL pool and the Redis client and returns two functions of a place id:
+ * `loadPlace` resolves to the place's entry of `groupByPlace`, `loadCached` to the weather and the views in Redis.
  */
-export const serve = async (ask) => {
+export const serve = async (makeLoaders) => {
   const database = new pg.Pool({ connectionString: env.GATEWAY_DATABASE__URL.replace('+asyncpg', ''), max: 10, min: 10 })
   const redis = new Redis(env.GATEWAY_REDIS__URL, { enableAutoPipelining: true })
   const upstream = new Agent({ connections: 50, keepAliveTimeout: 60_000 })
-  const viewed = await openViews(env.GATEWAY_RABBITMQ__URL)
-  const { rows, kept } = ask(database, redis)
-  const flights = new Map()
+  const recordView = await openViewPublisher(env.GATEWAY_RABBITMQ__URL)
+  const { loadPlace, loadCached } = makeLoaders(database, redis)
+  const fetches = new Map()
 
   const fetchWeather = async ({ id, latitude, longitude }) => {
     const path = `/v1/forecast?latitude=${latitude.toFixed(5)}&longitude=${longitude.toFixed(5)}&${VARIABLES}`
     const { statusCode, body } = await upstream.request({ origin: env.GATEWAY_HTTP__WEATHER_URL, path, method: 'GET' })
-    const answer = await body.json()
+    const forecast = await body.json()
     if (statusCode !== 200) throw new Error(`upstream: ${statusCode}`)
-    const found = { fetched_at: Date.now() / 1000, weather: weatherOf(answer) }
-    redis.set(`peer:weather:${id}`, JSON.stringify(found), 'EX', FRESH_FOR).catch(() => {})
-    return found
+    const entry = { fetched_at: Date.now() / 1000, weather: weatherOf(forecast) }
+    redis.set(`peer:weather:${id}`, JSON.stringify(entry), 'EX', FRESH_TTL).catch(() => {})
+    return entry
   }
-  const onceFor = (place) => {
-    let flight = flights.get(place.id)
-    if (flight === undefined) {
-      flight = fetchWeather(place).finally(() => flights.delete(place.id))
-      flights.set(place.id, flight)
+  /** Fetch the weather, at most once at a time for each place. */
+  const fetchWeatherOnce = (place) => {
+    let fetch = fetches.get(place.id)
+    if (fetch === undefined) {
+      fetch = fetchWeather(place).finally(() => fetches.delete(place.id))
+      fetches.set(place.id, fetch)
     }
-    return flight
+    return fetch
   }
 
   const app = Fastify({ logger: false })
   app.get('/v1/places/:id/brief', { schema: { params: object({ id: integer }), response: { 200: BRIEF } } }, async (request, reply) => {
-    const began = performance.now()
+    const startedAt = performance.now()
     const id = request.params.id
-    const [known, [remembered, views]] = await Promise.all([rows(id), kept(id)])
-    if (known === undefined) return reply.code(404).send({ title: 'Not Found', status: 404 })
-    const asked = performance.now() - began
-    const found = remembered ? JSON.parse(remembered) : await onceFor(known.place)
+    const [entry, [cachedWeather, views]] = await Promise.all([loadPlace(id), loadCached(id)])
+    if (entry === undefined) return reply.code(404).send({ title: 'Not Found', status: 404 })
+    const loadedAfter = performance.now() - startedAt
+    const { fetched_at: fetchedAt, weather } = cachedWeather ? JSON.parse(cachedWeather) : await fetchWeatherOnce(entry.place)
     const ok = (age_s, took_ms, data) => ({ status: 'ok', reason: null, age_s, took_ms, data })
-    const age = Math.max(0, Date.now() / 1000 - found.fetched_at)
-    viewed(id)
+    const age = Math.max(0, Date.now() / 1000 - fetchedAt)
+    recordView(id)
     reply.header('gateway-complete', 'true').header('x-request-id', request.id)
     return {
-      place: known.place,
+      place: entry.place,
       complete: true,
       sections: {
-        weather: ok(age, performance.now() - began, found.weather),
-        outlook: ok(age, 0, { wet_tomorrow_probability: 0.25 }), // no model here: the peer does less than we do
-        observations: ok(0, asked, known.observations),
-        popularity: ok(0, asked, { views: Number(views ?? 0) })
+        weather: ok(age, performance.now() - startedAt, weather),
+        outlook: ok(age, 0, { wet_tomorrow_probability: 0.25 }), // no model: less work than in the gateway
+        observations: ok(0, loadedAfter, entry.observations),
+        popularity: ok(0, loadedAfter, { views: Number(views ?? 0) })
       }
     }
   })

@@ -1,50 +1,50 @@
-// The same with our own idea: requests that arrive together share one statement and one command to Redis.
-import { group, keysOf, serve, statement } from './brief.mjs'
+// The same with the gateway's batching: concurrent requests share one statement and one Redis command.
+import { groupByPlace, keysOf, serve, statement } from './brief.mjs'
 
 const TEXT = statement('= ANY($1)')
-const AT_ONCE = 2
-const MOST = 100
+const MAX_BATCHES_IN_FLIGHT = 2
+const MAX_BATCH_SIZE = 100
 
-/** Ask once for all that is wanted in one turn of the event loop; what comes while two batches are under way waits. */
+/** Load all ids of one loop iteration in one call. While the maximum of batches is in flight, further ids wait. */
 const batcher = (load) => {
-  let waiting = []
-  let underWay = 0
+  let queue = []
+  let inFlight = 0
   let scheduled = false
 
-  const soon = () => {
-    if (scheduled || waiting.length === 0 || underWay >= AT_ONCE) return
+  const scheduleFlush = () => {
+    if (scheduled || queue.length === 0 || inFlight >= MAX_BATCHES_IN_FLIGHT) return
     scheduled = true
-    setImmediate(send)
+    setImmediate(flush)
   }
-  const send = async () => {
+  const flush = async () => {
     scheduled = false
-    const batch = waiting.splice(0, MOST)
-    underWay += 1
-    soon()
+    const batch = queue.splice(0, MAX_BATCH_SIZE)
+    inFlight += 1
+    scheduleFlush()
     try {
-      const found = await load([...new Set(batch.map((one) => one.id))])
-      for (const one of batch) one.resolve(found.get(one.id))
+      const results = await load([...new Set(batch.map((call) => call.id))])
+      for (const call of batch) call.resolve(results.get(call.id))
     } catch (error) {
-      for (const one of batch) one.reject(error)
+      for (const call of batch) call.reject(error)
     } finally {
-      underWay -= 1
-      soon()
+      inFlight -= 1
+      scheduleFlush()
     }
   }
   return (id) =>
     new Promise((resolve, reject) => {
-      waiting.push({ id, resolve, reject })
-      soon()
+      queue.push({ id, resolve, reject })
+      scheduleFlush()
     })
 }
 
 await serve((database, redis) => ({
-  rows: batcher(async (ids) => {
+  loadPlace: batcher(async (ids) => {
     const { rows } = await database.query({ name: 'briefs', text: TEXT, values: [ids], rowMode: 'array' })
-    return group(rows)
+    return groupByPlace(rows)
   }),
-  kept: batcher(async (ids) => {
+  loadCached: batcher(async (ids) => {
     const values = await redis.mget(ids.flatMap(keysOf))
-    return new Map(ids.map((id, at) => [id, [values[2 * at], values[2 * at + 1]]]))
+    return new Map(ids.map((id, index) => [id, [values[2 * index], values[2 * index + 1]]]))
   })
 }))
