@@ -80,7 +80,7 @@ async def main() -> None:
         os.environ.update(ours.servers.environment())
         app = create_app()
         lifespan = LifespanManager(app)
-        await lifespan.enter()
+        await lifespan.startup()
         try:
             whole = StatefulApp(app, lifespan.state)
             paths = [f"/v1/places/{place.id}/brief" for place in ours.few]
@@ -101,7 +101,7 @@ async def main() -> None:
             await ask_from_all(whole, paths)
             profiler.disable()
         finally:
-            await lifespan.leave()
+            await lifespan.shutdown()
     took = shares(pstats.Stats(profiler).stats)  # type: ignore[attr-defined] # typeshed does not know it
     print("Whose a warm brief is")
     for owner, microseconds in took.most_common():

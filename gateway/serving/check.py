@@ -35,7 +35,7 @@ async def check(app: FastAPI) -> CheckReport:
     lifespan = LifespanManager(app)
     checks: list[CheckResult] = []
     try:
-        await lifespan.enter()
+        await lifespan.startup()
     except Exception as error:  # noqa: BLE001 - whatever it is, the caller reports it
         return CheckReport(app.state.stack, start_error=error)
     stack: LifecycleStack = app.state.stack
@@ -44,7 +44,7 @@ async def check(app: FastAPI) -> CheckReport:
         checks = await run_health_checks(stack.entries, timeout=CHECK_WITHIN)
     finally:
         try:
-            await lifespan.leave()
+            await lifespan.shutdown()
         except Exception as error:  # noqa: BLE001 - the same
             stop_error = error
     return CheckReport(stack, checks, stop_error=stop_error)

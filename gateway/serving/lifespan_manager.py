@@ -22,7 +22,7 @@ class LifespanManager:
         self._leaving = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def enter(self) -> None:
+    async def startup(self) -> None:
         """Return once the app has started. A cancellation of this ends the startup, and everything is given back then.
 
         Raises:
@@ -41,7 +41,7 @@ class LifespanManager:
         if self._task.done():
             self._task.result()
 
-    async def leave(self) -> None:
+    async def shutdown(self) -> None:
         """Return once the app has stopped.
 
         Raises:

@@ -97,7 +97,7 @@ class _Life:
         return (FORCED if self._signals.forced.is_set() else status), error
 
     async def _live(self, asked: "asyncio.Task[Any]", forced: "asyncio.Task[Any]") -> tuple[int, Exception | None]:
-        entering = asyncio.create_task(self._lifespan.enter())
+        entering = asyncio.create_task(self._lifespan.startup())
         await asyncio.wait({entering, asked}, return_when=asyncio.FIRST_COMPLETED)
         if not entering.done():
             log.warning("asked to stop during the startup: giving everything back")
@@ -155,7 +155,7 @@ class _Life:
 
     async def _leave(self) -> Exception | None:
         try:
-            await self._lifespan.leave()
+            await self._lifespan.shutdown()
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller reports it
             return error
         return None

@@ -113,7 +113,7 @@ class Program:
 
     async def up(self) -> None:
         self.process = self.start()
-        await self.process.said(self.serving)
+        await self.process.wait_for_output(self.serving)
 
     def assert_running(self) -> None:
         """It has not ended by itself."""
@@ -125,7 +125,7 @@ class Program:
     @asynccontextmanager
     async def _killed(self) -> AsyncIterator[None]:
         self.assert_running()
-        self.process.end()
+        self.process.kill()
         try:
             yield
         finally:
@@ -134,22 +134,22 @@ class Program:
     @asynccontextmanager
     async def _stopped(self) -> AsyncIterator[None]:
         self.assert_running()
-        self.process.send(signal.SIGTERM)
+        self.process.send_signal(signal.SIGTERM)
         try:
             yield
         finally:
-            status = await self.process.status(limit=60)
+            status = await self.process.exit_status(timeout=60)
             assert status in {0, 4}, f"it stopped with {status}:\n{self.process.output[-4000:]}"
             await self.up()
 
     @asynccontextmanager
     async def _suspended(self) -> AsyncIterator[None]:
         self.assert_running()
-        self.process.send(signal.SIGSTOP)
+        self.process.send_signal(signal.SIGSTOP)
         try:
             yield
         finally:
-            self.process.send(signal.SIGCONT)
+            self.process.send_signal(signal.SIGCONT)
 
 
 async def break_one_after_another(

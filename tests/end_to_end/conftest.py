@@ -109,12 +109,12 @@ def run(tmp_path: Path, environment: dict[str, str], devstack_folder: Path) -> I
     def run_one(*arguments: str, **variables: str) -> Process:
         folder = tmp_path / str(len(started))
         folder.mkdir()
-        started.append(Process(folder, environment | variables, *arguments, ends_with=devstack_folder))
+        started.append(Process(folder, environment | variables, *arguments, stack_folder=devstack_folder))
         return started[-1]
 
     yield run_one
     for process in started:
-        process.end()
+        process.kill()
     passwords = [url.split("://")[1].split("@")[0].split(":")[1] for url in environment.values() if "@" in url]
     assert len(passwords) == 3
     assert not [password for password in passwords for process in started if password in process.output]

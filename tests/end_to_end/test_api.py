@@ -9,7 +9,7 @@ import pytest
 from gateway.app import create_app
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
-from tests.end_to_end.harness import ORDER, ZURICH, Running, running
+from tests.end_to_end.harness import ENTRY_ORDER, ZURICH, Running, running
 from tests.support.waiting import wait_until
 
 DAY = {
@@ -184,7 +184,7 @@ class TestOperation:
 
         assert response.status_code == 200
         assert response.json()["status"] == "ok"
-        assert list(response.json()["checks"]) == ORDER
+        assert list(response.json()["checks"]) == ENTRY_ORDER
 
     @pytest.mark.parametrize("name", ["redis", "rabbitmq"])
     async def test_degraded_and_ready_while_a_resource_stalls(
@@ -240,7 +240,7 @@ class TestOperation:
         journal = (await gateway.client.get("/lifecycle")).json()
 
         entered = [event["name"] for event in journal["items"] if event["event"] == "entered"]
-        assert entered == ORDER
+        assert entered == ENTRY_ORDER
 
     async def test_a_server_that_enters_no_lifespan_is_told_in_a_problem(self, settings: Settings) -> None:
         transport = httpx.ASGITransport(create_app(settings))

@@ -13,7 +13,7 @@ from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import Weather
 from gateway.settings import Settings
 from tests.end_to_end.conftest import BRIEF_TIMEOUT, LATE
-from tests.end_to_end.harness import ZURICH, Running, forget, running
+from tests.end_to_end.harness import ZURICH, Running, flush_redis, running
 from tests.support.waiting import wait_until
 
 BRIEF = f"/v1/places/{ZURICH}/brief"
@@ -22,7 +22,7 @@ BRIEF = f"/v1/places/{ZURICH}/brief"
 @pytest.fixture(autouse=True)
 async def nothing_is_kept(servers: Devstack) -> None:
     """No test finds the weather of another one."""
-    await forget(servers)
+    await flush_redis(servers)
 
 
 def reasons(response: httpx.Response) -> dict[str, str | None]:
@@ -183,7 +183,7 @@ async def test_a_server_that_stalls_costs_its_sections_and_the_deadline_holds(
 ) -> None:
     gateway = gateway_with_deadline
     await gateway.client.get(BRIEF)
-    await forget(servers)
+    await flush_redis(servers)
     with stalled(servers, name).suspended():
         began = time.monotonic()
         response = await gateway.client.get(BRIEF)

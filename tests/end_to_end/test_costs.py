@@ -8,7 +8,7 @@ import pytest
 from faultlab.wire import Proxy
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
-from tests.end_to_end.harness import Running, forget, running
+from tests.end_to_end.harness import Running, flush_redis, running
 from tests.support.proxied import proxied
 from tests.support.waiting import TIMEOUT, wait_until
 
@@ -68,7 +68,7 @@ async def test_a_hundred_briefs_at_once_cost_a_statement_a_command_and_an_event(
     monkeypatch.setattr("gateway.observations.relay.POLL", 60)  # else it looks into the outbox at any time
     # A busy machine must not lose cached weather to the timeout of the write.
     monkeypatch.setattr("gateway.briefs.weather_cache.KEEP_WITHIN", TIMEOUT)
-    await forget(servers)  # so that the weather upstream is called
+    await flush_redis(servers)  # so that the weather upstream is called
     async with (
         proxied(servers) as proxied_servers,
         running(proxied_servers.route(settings.model_copy(update={"brief_timeout": TIMEOUT}))) as gateway,

@@ -2,7 +2,14 @@
 
 from gateway.devstack.stack import Devstack
 from gateway.settings import HttpSettings, Settings
-from tests.end_to_end.harness import ORDER, ZURICH, assert_nothing_is_held, held, running, told
+from tests.end_to_end.harness import (
+    ENTRY_ORDER,
+    ZURICH,
+    assert_no_server_leaks,
+    event_sequence,
+    open_connections,
+    running,
+)
 
 
 async def test_what_is_entered_is_exited_in_reverse_and_nothing_is_held(
@@ -10,17 +17,17 @@ async def test_what_is_entered_is_exited_in_reverse_and_nothing_is_held(
 ) -> None:
     async with running(settings) as gateway:
         await gateway.client.get(f"/v1/places/{ZURICH}/brief")
-        during = await held(servers, instance)
+        during = await open_connections(servers, instance)
 
     assert {name.split()[0] for name in during} == {"postgresql", "redis", "rabbitmq"}
-    assert told(gateway.stack.journal) == [
-        *(f"{step} {name}" for name in ORDER for step in ("entering", "entered")),
+    assert event_sequence(gateway.stack.journal) == [
+        *(f"{step} {name}" for name in ENTRY_ORDER for step in ("entering", "entered")),
         "started",
         "stopping",
-        *(f"{step} {name}" for name in reversed(ORDER) for step in ("exiting", "exited")),
+        *(f"{step} {name}" for name in reversed(ENTRY_ORDER) for step in ("exiting", "exited")),
         "stopped",
     ]
-    await assert_nothing_is_held(servers, instance)
+    await assert_no_server_leaks(servers, instance)
 
 
 async def test_an_unreachable_weather_upstream_is_no_failed_startup(settings: Settings) -> None:

@@ -189,7 +189,7 @@ class TestAKey:
     async def test_that_could_not_be_told_is_a_bad_setting(self, start: Start, keys: str) -> None:
         process = start("serve", "--port", "0", GATEWAY_API_KEYS=keys)
 
-        assert await process.status() == 3
+        assert await process.exit_status() == 3
         assert "GATEWAY_API_KEYS" in process.output
         assert "hunter" not in process.output
 

@@ -59,8 +59,8 @@ class TestARelayKilledBeforeItDeletes:
             assert (await report(await first.url(), BERLIN)) == 201
             await wait_until(lambda: is_deleting(connection), "it has published, and is about to delete")
             assert await depth(broker, OBSERVATIONS.name) == 1
-            first.send(SIGKILL)
-            await first.status()
+            first.send_signal(SIGKILL)
+            await first.exit_status()
             await connection.execute(f"SELECT pg_advisory_unlock({HELD})")
             await wait_until(lambda: is_free(connection), "what it had is given back")
 

@@ -73,7 +73,7 @@ async def test_nothing_that_the_process_prints_or_sends_has_a_secret(
     secret_settings = {"GATEWAY_API_KEYS": f'["{KEY}"]', "GATEWAY_RABBITMQ__URL": servers.rabbitmq.url_of(vhost)}
     gateway = start("serve", "--port", "0", "--debug", GATEWAY_HTTP__WEATHER_URL=upstream.url, **secret_settings)
     worker = start("worker", "--debug", **secret_settings)
-    await worker.said('"event": "working"')
+    await worker.wait_for_output('"event": "working"')
     answers = []
     report = {"temperature_c": 1, "condition": "fog"}
     observations = f"/v1/places/{ZURICH}/observations"
@@ -100,8 +100,8 @@ async def test_nothing_that_the_process_prints_or_sends_has_a_secret(
         await wait_until(says_that_rabbitmq_is_away, "the health check says so")
         await ask_for_everything()
     for process in (gateway, worker):
-        process.send(SIGTERM)
-        assert await process.status() == 0
+        process.send_signal(SIGTERM)
+        assert await process.exit_status() == 0
     statuses = {answer.status_code for answer in answers}
     printed = gateway.output + worker.output
     sent = "".join(f"{answer.headers}{answer.text}" for answer in answers) + upstream.received.decode()

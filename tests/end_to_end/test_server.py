@@ -1,7 +1,6 @@
 """The real process: exit statuses, and a stop that works at any time and leaves nothing behind."""
 
 import asyncio
-import json
 import socket
 from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
@@ -13,16 +12,16 @@ from gateway.devstack import ports
 from gateway.devstack.stack import Devstack
 from gateway.process.listener import PortTakenError, bind_socket, enable_address_reuse
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.harness import ORDER, ZURICH, Process, assert_nothing_is_held, assert_problem_in_full, held
+from tests.end_to_end.harness import (
+    ENTRY_ORDER,
+    ZURICH,
+    assert_complete_problem,
+    assert_no_server_leaks,
+    open_connections,
+)
 from tests.support.waiting import TIMEOUT, wait_until
 
 BRIEF = f"/v1/places/{ZURICH}/brief"
-
-
-def events(process: Process) -> list[str]:
-    """What it has logged, with the entry where there is one."""
-    lines = [json.loads(line) for line in process.output.splitlines() if line.startswith("{")]
-    return [" ".join(filter(None, (line["event"], line.get("entry")))) for line in lines]
 
 
 def unread_bytes(port: int) -> int:
@@ -40,12 +39,12 @@ class TestASignal:
         url = await process.url()
         async with httpx.AsyncClient() as client:
             assert (await client.get(url + BRIEF)).json()["complete"] is True
-        process.send(number)
+        process.send_signal(number)
 
-        assert await process.status() == 0
-        exited = [event.split()[1] for event in events(process) if event.startswith("exited ")]
-        assert exited == list(reversed(ORDER))
-        await assert_nothing_is_held(servers, instance)
+        assert await process.exit_status() == 0
+        exited = [event.split()[1] for event in process.events if event.startswith("exited ")]
+        assert exited == list(reversed(ENTRY_ORDER))
+        await assert_no_server_leaks(servers, instance)
 
     @pytest.mark.parametrize("resource", ["database", "redis", "rabbitmq"])
     async def test_during_a_startup_that_hangs_gives_everything_back(
@@ -55,18 +54,18 @@ class TestASignal:
         long = {f"GATEWAY_{resource.upper()}__START_TIMEOUT": "600", "GATEWAY_STARTUP_TIMEOUT": "600"}
         with server.suspended():
             process = start("serve", "--port", "0", **long)
-            await process.said(f'"entry": "{resource}", "event": "entering"')
-            process.send(SIGTERM)
-            assert await process.status() == 3  # long before the start would time out
+            await process.wait_for_output(f'"entry": "{resource}", "event": "entering"')
+            process.send_signal(SIGTERM)
+            assert await process.exit_status() == 3  # long before the start would time out
 
-        assert "enter cancelled " + resource in events(process)
-        await assert_nothing_is_held(servers, instance)
+        assert "enter cancelled " + resource in process.events
+        await assert_no_server_leaks(servers, instance)
 
     async def test_before_the_first_entry_ends_it(self, start: Start) -> None:
         process = start("serve", "--port", "0")
-        process.send(SIGTERM)
+        process.send_signal(SIGTERM)
 
-        assert await process.status() in (-SIGTERM, 0, 3)
+        assert await process.exit_status() in (-SIGTERM, 0, 3)
 
     async def test_a_second_one_forces_the_stop(self, start: Start, servers: Devstack, instance: str) -> None:
         process = start("serve", "--port", "0", GATEWAY_DATABASE__STOP_TIMEOUT="600", GATEWAY_SHUTDOWN_TIMEOUT="600")
@@ -74,12 +73,12 @@ class TestASignal:
         async with httpx.AsyncClient() as client:
             await client.get(url + BRIEF)
         with servers.postgresql.suspended():
-            process.send(SIGTERM)
-            await process.said('"entry": "database", "event": "exiting"')
-            process.send(SIGTERM)
-            assert await process.status() == 130  # long before the stop would time out
+            process.send_signal(SIGTERM)
+            await process.wait_for_output('"entry": "database", "event": "exiting"')
+            process.send_signal(SIGTERM)
+            assert await process.exit_status() == 130  # long before the stop would time out
 
-        await assert_nothing_is_held(servers, instance)
+        await assert_no_server_leaks(servers, instance)
 
     async def test_once_the_stop_has_taken_its_time_aborts_what_is_left_and_says_so(
         self, start: Start, servers: Devstack, instance: str
@@ -89,26 +88,26 @@ class TestASignal:
         async with httpx.AsyncClient() as client:
             await client.get(url + BRIEF)
         with servers.postgresql.suspended():
-            process.send(SIGTERM)
-            assert await process.status() == 4
+            process.send_signal(SIGTERM)
+            assert await process.exit_status() == 4
 
-        assert [event for event in events(process) if event.endswith(("database", "http", "stopped"))][-4:] == [
+        assert [event for event in process.events if event.endswith(("database", "http", "stopped"))][-4:] == [
             "aborted database",
             "exiting http",
             "exited http",
             "stopped",
         ]
         assert "database was not released" in process.output.splitlines()[-1]
-        await assert_nothing_is_held(servers, instance)
+        await assert_no_server_leaks(servers, instance)
 
     async def test_after_everything_was_released_changes_nothing(self, start: Start) -> None:
         process = start("serve", "--port", "0")
         await process.url()
-        process.send(SIGTERM)
-        await process.said('"event": "stopped"')
-        process.send(SIGTERM)
+        process.send_signal(SIGTERM)
+        await process.wait_for_output('"event": "stopped"')
+        process.send_signal(SIGTERM)
 
-        assert await process.status() in (0, 130)
+        assert await process.exit_status() in (0, 130)
 
     async def test_with_a_close_that_hangs_ends_in_time_and_says_so(
         self, start: Start, servers: Devstack, instance: str
@@ -118,13 +117,13 @@ class TestASignal:
         async with httpx.AsyncClient() as client:
             await client.get(url + BRIEF)
         with servers.postgresql.suspended():
-            process.send(SIGTERM)
-            status = await process.status()
+            process.send_signal(SIGTERM)
+            status = await process.exit_status()
 
         assert status == 4
-        assert "exited http" in events(process)
+        assert "exited http" in process.events
         assert "database was not released within 0.5 s" in process.output.splitlines()[-1]
-        await assert_nothing_is_held(servers, instance)
+        await assert_no_server_leaks(servers, instance)
 
 
 class TestRequestsInFlight:
@@ -132,14 +131,14 @@ class TestRequestsInFlight:
         process = start("serve", "--port", "0", GATEWAY_DRAIN_SECONDS="3")
         url = await process.url()
         async with httpx.AsyncClient() as client:
-            process.send(SIGTERM)
-            await process.said("asked to stop")
+            process.send_signal(SIGTERM)
+            await process.wait_for_output("asked to stop")
             ready = await client.get(url + "/readyz")
             brief = await client.get(url + BRIEF)
 
         assert (ready.status_code, brief.status_code) == (503, 200)
         assert brief.json()["complete"] is True
-        assert await process.status() == 0
+        assert await process.exit_status() == 0
 
     async def test_are_cancelled_after_the_graceful_seconds_and_answered(
         self, start: Start, servers: Devstack, instance: str
@@ -160,12 +159,12 @@ class TestRequestsInFlight:
                 await asyncio.wait_for(sent.wait(), TIMEOUT)
                 port = int(url.rpartition(":")[2])
                 await wait_until(lambda: unread_bytes(port) == 0, "the gateway has read the request")
-                process.send(SIGTERM)
+                process.send_signal(SIGTERM)
                 response = await request
 
-        assert_problem_in_full(response, 503)
-        assert await process.status() == 0
-        await assert_nothing_is_held(servers, instance)
+        assert_complete_problem(response, 503)
+        assert await process.exit_status() == 0
+        await assert_no_server_leaks(servers, instance)
 
 
 class TestSupervision:
@@ -175,18 +174,18 @@ class TestSupervision:
         async with httpx.AsyncClient() as client:
             await client.get(url + "/die")
 
-        assert await process.status() == 1
-        assert "crashed worker" in events(process)
+        assert await process.exit_status() == 1
+        assert "crashed worker" in process.events
 
     async def test_one_that_dies_while_it_drains_makes_it_no_clean_stop(self, run: Start) -> None:
         process = run("-m", "tests.end_to_end.crashing_app", GATEWAY_DRAIN_SECONDS="5")
         url = await process.url()
-        process.send(SIGTERM)
-        await process.said("asked to stop")
+        process.send_signal(SIGTERM)
+        await process.wait_for_output("asked to stop")
         async with httpx.AsyncClient() as client:
             await client.get(url + "/die")
 
-        assert await process.status() == 1
+        assert await process.exit_status() == 1
 
 
 class TestThePort:
@@ -195,11 +194,11 @@ class TestThePort:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             process = start("serve", "--port", str(taken.getsockname()[1]))
-            assert await process.status() == 3
+            assert await process.exit_status() == 3
 
         assert "address already in use" in process.output
         assert "--port" in process.output
-        assert events(process) == []
+        assert process.events == []
 
     def test_is_taken_before_it_is_listened_on(self) -> None:
         with bind_socket("127.0.0.1", 0) as listener:
@@ -246,7 +245,7 @@ class TestBadSettings:
     async def test_are_named_in_one_line_before_anything_is_entered(self, start: Start, name: str) -> None:
         process = start("serve", "--port", "0", **{name: BAD_SETTINGS[name]})
 
-        assert await process.status() == 3
+        assert await process.exit_status() == 3
         assert name in process.output
         assert "hunter2" not in process.output
         assert len(process.output.strip().splitlines()) == 1
@@ -255,14 +254,14 @@ class TestBadSettings:
     async def test_the_upstream_is_an_origin(self, start: Start, rest: str) -> None:
         process = start("serve", "--port", "0", GATEWAY_HTTP__WEATHER_URL=f"https://api.example.org{rest}")
 
-        assert await process.status() == 3
+        assert await process.exit_status() == 3
         assert "GATEWAY_HTTP__WEATHER_URL" in process.output
         assert "hunter2" not in process.output
 
     async def test_an_option_that_no_driver_knows_is_named(self, start: Start, environment: dict[str, str]) -> None:
         process = start("serve", "--port", "0", GATEWAY_DATABASE__URL=environment["GATEWAY_DATABASE__URL"] + "?foo=1")
 
-        assert await process.status() == 3
+        assert await process.exit_status() == 3
         assert "GATEWAY_DATABASE__URL" in process.output.splitlines()[-1]
         assert "foo" in process.output.splitlines()[-1]
 
@@ -271,7 +270,7 @@ class TestBadSettings:
         password = url.split(":")[2].split("@")[0]
         process = start("serve", "--port", "0", GATEWAY_DATABASE__URL=url.replace(password, "hunter2"))
 
-        assert await process.status() == 3
+        assert await process.exit_status() == 3
         last = process.output.strip().splitlines()[-1]
         assert last.startswith("gateway: database: GATEWAY_DATABASE__URL: ")
         assert "user or password" in last
@@ -280,27 +279,27 @@ class TestBadSettings:
 
     async def test_debug_shows_the_traceback_and_still_no_password(self, start: Start) -> None:
         process = start("serve", "--port", "0", "--debug", GATEWAY_MODEL__PATH="/nowhere")
-        assert await process.status() == 3
+        assert await process.exit_status() == 3
         assert "Traceback" in process.output
         assert "hunter2" not in process.output
 
     async def test_wrong_usage_is_status_2(self, start: Start) -> None:
-        assert await start("serve", "--port", "many").status() == 2
+        assert await start("serve", "--port", "many").exit_status() == 2
 
 
 class TestCheck:
     async def test_shows_the_timeline_and_leaves_nothing(self, start: Start, servers: Devstack, instance: str) -> None:
         process = start("check")
 
-        assert await process.status() == 0
+        assert await process.exit_status() == 0
         first_words = [line.split()[0] for line in process.output.splitlines() if line.strip()]
-        assert first_words == ["entry", *ORDER]
-        assert await held(servers, instance) == []
+        assert first_words == ["entry", *ENTRY_ORDER]
+        assert await open_connections(servers, instance) == []
 
     async def test_names_what_to_fix(self, start: Start) -> None:
         process = start("check", GATEWAY_REDIS__URL="redis://127.0.0.1:1/0", GATEWAY_REDIS__START_TIMEOUT="1")
 
-        assert await process.status() == 3
+        assert await process.exit_status() == 3
         last = process.output.strip().splitlines()[-1]
         assert last.startswith("gateway: redis: not entered within 1 s")
         assert "127.0.0.1:1" in last
@@ -309,18 +308,18 @@ class TestCheck:
     async def test_an_upstream_that_is_away_fails_it(self, start: Start) -> None:
         process = start("check", GATEWAY_HTTP__WEATHER_URL="http://127.0.0.1:1")
 
-        assert await process.status() == 1
+        assert await process.exit_status() == 1
         assert "gateway: http: " in process.output
 
 
 class TestMigrateAndSeed:
     async def test_prepare_an_empty_database(self, start: Start, empty_database: str) -> None:
         migrated = start("migrate", GATEWAY_DATABASE__URL=empty_database)
-        assert await migrated.status() == 0
+        assert await migrated.exit_status() == 0
         seeded = start("seed", GATEWAY_DATABASE__URL=empty_database)
-        assert await seeded.status() == 0
+        assert await seeded.exit_status() == 0
         again = start("seed", GATEWAY_DATABASE__URL=empty_database)
-        assert await again.status() == 0
+        assert await again.exit_status() == 0
 
         assert "0 unchanged" in seeded.output
         assert "0 places inserted" in again.output
@@ -328,14 +327,14 @@ class TestMigrateAndSeed:
     async def test_seeding_too_early_says_what_to_do(self, start: Start, empty_database: str) -> None:
         process = start("seed", GATEWAY_DATABASE__URL=empty_database)
 
-        assert await process.status() == 3
+        assert await process.exit_status() == 3
         assert "gateway migrate" in process.output
 
     @pytest.mark.parametrize("command", ["migrate", "seed"])
     async def test_nobody_there_is_one_line(self, start: Start, command: str) -> None:
         process = start(command, GATEWAY_DATABASE__URL="postgresql+asyncpg://u:hunter2@127.0.0.1:1/gateway")
 
-        assert await process.status() == 3
+        assert await process.exit_status() == 3
         assert "127.0.0.1:1" in process.output
         assert "hunter2" not in process.output
         assert len(process.output.strip().splitlines()) == 1
@@ -345,10 +344,10 @@ async def test_plain_uvicorn_serves_it_too(run: Start, servers: Devstack, instan
     with ports.reserve() as reserved:
         port = reserved.getsockname()[1]
         process = run("-m", "uvicorn", "gateway.app:create_app", "--factory", "--port", str(port))
-        await process.said("Uvicorn running")
+        await process.wait_for_output("Uvicorn running")
         async with httpx.AsyncClient() as client:
             assert (await client.get(f"http://127.0.0.1:{port}{BRIEF}")).json()["complete"] is True
-        process.send(SIGTERM)
+        process.send_signal(SIGTERM)
 
-        await process.status()
-    await assert_nothing_is_held(servers, instance)
+        await process.exit_status()
+    await assert_no_server_leaks(servers, instance)

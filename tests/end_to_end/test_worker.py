@@ -21,8 +21,7 @@ from gateway.schema.migrate import migrate
 from gateway.schema.tables import places
 from gateway.schema.transaction import transaction
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.harness import Process, assert_nothing_is_held
-from tests.end_to_end.test_server import events
+from tests.end_to_end.harness import Process, assert_no_server_leaks
 from tests.events.conftest import vhost
 from tests.support.waiting import wait_until
 
@@ -59,8 +58,8 @@ async def worker(start: Start, *options: str, **variables: str) -> Process:
     """A worker at work."""
     process = start("worker", *options, **variables)
     for queue in (OBSERVATIONS.name, VIEWS.name):
-        await process.said(queue)  # "consuming"
-    await process.said('"event": "working"')
+        await process.wait_for_output(queue)  # "consuming"
+    await process.wait_for_output('"event": "working"')
     return process
 
 
@@ -172,8 +171,8 @@ class TestAnObservation:
                 return await counted(servers, place) >= least
 
             await wait_until(some_are_counted, "some are counted")
-            process.send(SIGKILL)
-            await process.status()
+            process.send_signal(SIGKILL)
+            await process.exit_status()
         await worker(start)
 
         await counts(servers, place, 300)
@@ -190,7 +189,7 @@ class TestAnObservation:
             servers.postgresql.suspend()
         try:
             await publish(broker, *reported(place, 2 * DELIVERY_LIMIT))
-            await process.said("an event has to wait")
+            await process.wait_for_output("an event has to wait")
         finally:
             if how == "SIGKILL":
                 await servers.postgresql.start()
@@ -239,7 +238,7 @@ class TestViews:
         servers.redis.kill()
         try:
             await publish(broker, encode(BriefViewed.now(ViewCounts(views={place: 3}))), kind=VIEWS.event)
-            await process.said("an event has to wait")
+            await process.wait_for_output("an event has to wait")
         finally:
             await servers.redis.start()
 
@@ -257,36 +256,36 @@ class TestTheProcess:
         self, start: Start, servers: Devstack, instance: str, number: Signals
     ) -> None:
         process = await worker(start)
-        process.send(number)
+        process.send_signal(number)
 
-        assert await process.status() == 0
-        exited = [event.split()[1] for event in events(process) if event.startswith("exited ")]
+        assert await process.exit_status() == 0
+        exited = [event.split()[1] for event in process.events if event.startswith("exited ")]
         assert exited == ["cleanup", "views", "observations", "rabbitmq", "redis", "database"]
-        await assert_nothing_is_held(servers, instance)
+        await assert_no_server_leaks(servers, instance)
 
     async def test_is_forced_by_a_second_signal(self, start: Start, servers: Devstack, instance: str) -> None:
         process = await worker(start, GATEWAY_DATABASE__STOP_TIMEOUT="600", GATEWAY_SHUTDOWN_TIMEOUT="600")
         with servers.postgresql.suspended():
-            process.send(SIGTERM)
-            await process.said("exiting")
-            process.send(SIGTERM)
-            assert await process.status() == 130  # long before the stop would time out
-        await assert_nothing_is_held(servers, instance)
+            process.send_signal(SIGTERM)
+            await process.wait_for_output("exiting")
+            process.send_signal(SIGTERM)
+            assert await process.exit_status() == 130  # long before the stop would time out
+        await assert_no_server_leaks(servers, instance)
 
     async def test_gives_everything_back_when_it_is_stopped_while_it_starts(
         self, start: Start, servers: Devstack, instance: str
     ) -> None:
         with servers.redis.suspended():
             process = start("worker")
-            await process.said('"entry": "redis"')
-            process.send(SIGTERM)
-            assert await process.status() == 3
-        await assert_nothing_is_held(servers, instance)
+            await process.wait_for_output('"entry": "redis"')
+            process.send_signal(SIGTERM)
+            assert await process.exit_status() == 3
+        await assert_no_server_leaks(servers, instance)
 
     async def test_that_cannot_start_says_why_in_one_line(self, start: Start) -> None:
         process = start("worker", GATEWAY_REDIS__URL="redis://127.0.0.1:1/0", GATEWAY_REDIS__START_TIMEOUT="1")
 
-        assert await process.status() == 3
+        assert await process.exit_status() == 3
         assert process.output.strip().splitlines()[-1].startswith("gateway: redis: not entered within 1 s")
 
     async def test_ends_when_what_it_does_is_broken(
@@ -298,8 +297,8 @@ class TestTheProcess:
             await connection.exec_driver_sql("DROP TABLE consumed_events")
         await publish(broker, *reported(1))
 
-        assert await process.status() == 1
-        assert "crashed observations" in events(process)
+        assert await process.exit_status() == 1
+        assert "crashed observations" in process.events
         assert await depth(broker, OBSERVATIONS.name) == 1
 
     async def test_shows_that_it_is_alive_as_long_as_it_is(self, start: Start, tmp_path: Path) -> None:
@@ -311,6 +310,6 @@ class TestTheProcess:
             return alive.stat().st_mtime > first
 
         await wait_until(touched, "it is touched again")
-        process.send(SIGTERM)
-        await process.status()
+        process.send_signal(SIGTERM)
+        await process.exit_status()
         assert not alive.exists()

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.harness import assert_problem_in_full
+from tests.end_to_end.harness import assert_complete_problem
 from tests.faults.harness import FaultLab
 from tests.faults.signalled_process import MAX_STOP_DURATION, SignalledProcess
 from tests.support.entries import ENTRIES, entries_before
@@ -99,7 +99,7 @@ async def test_while_a_request_is_in_flight(lab: FaultLab, process: SignalledPro
         await process.hangs()
         process.send_signal()
         if process.forced:
-            await process.process.said("asked to stop")
+            await process.process.wait_for_output("asked to stop")
             process.send_signal()
         if path == "/half":
             with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
@@ -108,7 +108,7 @@ async def test_while_a_request_is_in_flight(lab: FaultLab, process: SignalledPro
             with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
                 await request
         else:
-            assert_problem_in_full(await request, 503)
+            assert_complete_problem(await request, 503)
     status = await process.exit_status()
 
     assert status == (FORCED if process.forced else STOPPED)
