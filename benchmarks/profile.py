@@ -24,7 +24,7 @@ from benchmarks.backends import backends
 from benchmarks.contenders import hello_fastapi
 from gateway.app import create_app
 from gateway.briefs.service import Brief
-from gateway.cli import COLLECT_AFTER
+from gateway.cli import GC_THRESHOLD
 from gateway.serving.lifespan_manager import LifespanManager, StatefulApp
 
 CLIENTS = 32
@@ -87,7 +87,7 @@ async def main() -> None:
             await ask_from_all(whole, paths)
             ready = await lifespan.state["services"].briefs.get(ours.few[0].id)
             gc.freeze()  # as the server does
-            gc.set_threshold(COLLECT_AFTER)
+            gc.set_threshold(GC_THRESHOLD)
             print("CPU time of an answer in the process, without HTTP")
             asked: dict[str, tuple[ASGIApp, Sequence[str]]] = {
                 "FastAPI hello": (hello_fastapi.app, ["/"]),

@@ -6,16 +6,16 @@ import sys
 LOOK_UP = """
 import asyncio, socket, threading
 import uvloop
-from gateway.cli import NAMES_AT_ONCE, _begin
+from gateway.cli import UV_THREADPOOL_SIZE, _load_settings
 
-_begin(debug=False)
+_load_settings(debug=False)
 
 async def main():
     loop = asyncio.get_running_loop()
     await loop.getaddrinfo("localhost", 80, type=socket.SOCK_STREAM)  # the first name starts the threads
     with open("/proc/self/status") as status:
         threads = next(int(line.split()[1]) for line in status if line.startswith("Threads:"))
-    print(threads - threading.active_count() >= int(NAMES_AT_ONCE))
+    print(threads - threading.active_count() >= int(UV_THREADPOOL_SIZE))
 
 
 uvloop.run(main())

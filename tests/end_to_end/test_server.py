@@ -10,7 +10,7 @@ import pytest
 
 from gateway.devstack import ports
 from gateway.devstack.stack import Devstack
-from gateway.process.listener import PortTakenError, bind_socket, enable_address_reuse
+from gateway.process.listener import BindError, bind_socket, enable_address_reuse
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.harness import (
     ENTRY_ORDER,
@@ -132,7 +132,7 @@ class TestRequestsInFlight:
         url = await process.url()
         async with httpx.AsyncClient() as client:
             process.send_signal(SIGTERM)
-            await process.wait_for_output("asked to stop")
+            await process.wait_for_output("shutdown requested")
             ready = await client.get(url + "/readyz")
             brief = await client.get(url + BRIEF)
 
@@ -181,7 +181,7 @@ class TestSupervision:
         process = run("-m", "tests.end_to_end.crashing_app", GATEWAY_DRAIN_SECONDS="5")
         url = await process.url()
         process.send_signal(SIGTERM)
-        await process.wait_for_output("asked to stop")
+        await process.wait_for_output("shutdown requested")
         async with httpx.AsyncClient() as client:
             await client.get(url + "/die")
 
@@ -203,7 +203,7 @@ class TestThePort:
     def test_is_taken_before_it_is_listened_on(self) -> None:
         with bind_socket("127.0.0.1", 0) as listener:
             port = listener.getsockname()[1]
-            with pytest.raises(PortTakenError):
+            with pytest.raises(BindError):
                 bind_socket("127.0.0.1", port)
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(("127.0.0.1", port))
@@ -221,7 +221,7 @@ class TestThePort:
 
     @pytest.mark.parametrize("host", ["no such host", "256.1.1.1", "", "192.0.2.1"])
     def test_of_no_address_here_says_so(self, host: str) -> None:
-        with pytest.raises(PortTakenError, match="--host"):
+        with pytest.raises(BindError, match="--host"):
             bind_socket(host or "\0", 0)
 
 

@@ -99,7 +99,7 @@ async def test_while_a_request_is_in_flight(lab: FaultLab, process: SignalledPro
         await process.hangs()
         process.send_signal()
         if process.forced:
-            await process.process.wait_for_output("asked to stop")
+            await process.process.wait_for_output("shutdown requested")
             process.send_signal()
         if path == "/half":
             with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):

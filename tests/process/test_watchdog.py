@@ -9,7 +9,7 @@ from tests.support.waiting import TIMEOUT
 
 STUCK = """
 import asyncio, threading
-from gateway.process.watchdog import END_WITHIN, Watchdog, end, run
+from gateway.process.watchdog import EXIT_TIMEOUT, Watchdog, exit_process, run_without_waiting_for_threads
 
 stuck = threading.Event()
 
