@@ -172,7 +172,7 @@ class TestSupervision:
         process = run("-m", "tests.end_to_end.crashing_app")
         url = await process.url()
         async with httpx.AsyncClient() as client:
-            await client.get(url + "/die")
+            await client.get(url + "/crash")
 
         assert await process.exit_status() == 1
         assert "crashed worker" in process.events
@@ -183,7 +183,7 @@ class TestSupervision:
         process.send_signal(SIGTERM)
         await process.wait_for_output("shutdown requested")
         async with httpx.AsyncClient() as client:
-            await client.get(url + "/die")
+            await client.get(url + "/crash")
 
         assert await process.exit_status() == 1
 
