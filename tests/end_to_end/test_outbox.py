@@ -18,7 +18,7 @@ from gateway.schema.tables import outbox, places
 from gateway.schema.transaction import transaction
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.harness import Process
-from tests.end_to_end.test_worker import RAIN, broker, counts, depth, place, worker
+from tests.end_to_end.test_worker import RAIN, broker, message_count, place, start_worker, wait_for_count
 from tests.events.conftest import vhost
 from tests.support.waiting import wait_until
 
@@ -58,7 +58,7 @@ class TestARelayKilledBeforeItDeletes:
             first = start("serve", "--port", "0")
             assert (await report(await first.url(), BERLIN)) == 201
             await wait_until(lambda: is_deleting(connection), "it has published, and is about to delete")
-            assert await depth(broker, OBSERVATIONS.name) == 1
+            assert await message_count(broker, OBSERVATIONS.name) == 1
             first.send_signal(SIGKILL)
             await first.exit_status()
             await connection.execute(f"SELECT pg_advisory_unlock({HELD})")
@@ -66,16 +66,16 @@ class TestARelayKilledBeforeItDeletes:
 
         await start("serve", "--port", "0").url()
         await emptied(empty_database)
-        assert await depth(broker, OBSERVATIONS.name) == 2, "it was published again"
-        await worker(start)
+        assert await message_count(broker, OBSERVATIONS.name) == 2, "it was published again"
+        await start_worker(start)
 
         async def worked_in() -> bool:
-            return await depth(broker, OBSERVATIONS.name) == 0
+            return await message_count(broker, OBSERVATIONS.name) == 0
 
         await wait_until(worked_in, "both are taken")
         async with transaction(empty_database, application_name="look") as looking:
             assert await looking.scalar(select(places.c.observation_count)) == 1
-        assert await depth(broker, DEAD_LETTERS) == 0
+        assert await message_count(broker, DEAD_LETTERS) == 0
 
 
 def _name(database: str) -> str:
@@ -123,15 +123,15 @@ async def test_a_broker_that_lost_everything_has_all_declared_again_and_what_com
     start: Start, servers: Devstack, place: int
 ) -> None:
     """While it is away some is written, and more once it is back; nobody starts the gateway or the worker again."""
-    working = await worker(start)
+    working = await start_worker(start)
     serving = start("serve", "--port", "0")
     url = await serving.url()
     assert await report(url, place) == 201
-    await counts(servers, place, 1)
+    await wait_for_count(servers, place, 1)
     async with without_its_virtual_host(servers):
         assert await report(url, place, 3) == 201
     assert await report(url, place, 3) == 201
-    await counts(servers, place, 7)
+    await wait_for_count(servers, place, 7)
     await emptied(servers.postgresql.url)
     await assert_lives_on(working)
     await assert_lives_on(serving)
