@@ -1,4 +1,7 @@
-"""One run of a process: startup, body, shutdown, exit status. `gateway serve` and `gateway worker` differ in lifespan and body."""
+"""The run of a process, from the startup to the exit status.
+
+`gateway serve` and `gateway worker` differ only in their lifespan and their body.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -44,14 +47,15 @@ def run_process(
 
 
 class ProcessRunner:
-    """Enters a lifespan, runs a body, and exits the lifespan. Stop signals work at any time.
+    """Enters a lifespan, runs a body, and exits the lifespan.
 
-    - The first signal cancels the startup, or ends `wait_for_shutdown()`, where the body waits.
-    - The second signal aborts the stack, so that everything ends at once. If it does not, the watchdog ends the process.
-    - A crash of an entry ends `wait_for_shutdown()`, too.
+    - The body works until `wait_for_shutdown()` returns: after a stop signal, or when an entry crashes.
+    - A stop signal during the startup cancels the startup.
+    - A second stop signal, at any time, aborts the stack of the lifespan.
+    - If all this takes too long, the watchdog of the signals ends the process.
 
     Attributes:
-        signals: the stop signals that the process has received.
+        signals: the stop signals of the process.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class ProcessRunner:
 
         Args:
             lifespan: entered and exited once, both in the same task.
-            body: called with this runner after the startup. It serves until `wait_for_shutdown()` returns, and ends.
+            body: called with this runner after the startup. It calls `wait_for_shutdown()`, and ends its work after that.
             get_stack: returns the stack of the lifespan as soon as there is one.
             shutdown_timeout: seconds from the first signal to the end of the process.
         """
@@ -92,11 +96,11 @@ class ProcessRunner:
             Exception: the body raised it, which is a bug. The lifespan has been exited.
         """
         with self.signals.installed():
-            main = asyncio.create_task(self._main(), name="main")
-            self.signals.requested.add_done_callback(lambda _: self._cancel_startup(main))
+            task = asyncio.create_task(self._run_lifespan(), name="lifespan and body")
+            self.signals.requested.add_done_callback(lambda _: self._cancel_startup(task))
             self.signals.forced.add_done_callback(lambda _: self._abort())
-            await asyncio.wait({main})
-        error = None if main.cancelled() else main.exception()
+            await asyncio.wait({task})
+        error = None if task.cancelled() else task.exception()
         if self._body_error is not None:
             raise self._body_error from error
         if error is not None and not isinstance(error, Exception):
@@ -104,7 +108,7 @@ class ProcessRunner:
         return ProcessResult(self._status(error), error)
 
     async def wait_for_shutdown(self, *tasks: "asyncio.Future[Any]") -> None:
-        """Wait for a stop signal, a crash of an entry or the end of one of `tasks`. Begin the shutdown of the stack."""
+        """Wait for a stop signal, the crash of an entry or the end of one of `tasks`. Then begin the shutdown of the stack."""
         failure = self.stack.failure
         reasons: set[asyncio.Future[Any]] = {self.signals.requested, failure, *tasks}
         await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
@@ -114,18 +118,18 @@ class ProcessRunner:
         elif self.signals.requested.done():
             log.info("shutdown requested")
 
-    async def _main(self) -> None:
+    async def _run_lifespan(self) -> None:
         async with self._lifespan:
             self._started = True
             try:
                 await self._body(self)
-            except Exception as error:  # noqa: BLE001 - run() raises it, so that it is not mistaken for a teardown error
+            except Exception as error:  # noqa: BLE001 - run() raises it
                 self._body_error = error
 
-    def _cancel_startup(self, main: "asyncio.Task[None]") -> None:
+    def _cancel_startup(self, task: "asyncio.Task[None]") -> None:
         if not self._started:
             log.warning("shutdown requested during startup, cancelling it")
-            main.cancel()
+            task.cancel()
 
     def _abort(self) -> None:
         log.warning("forced shutdown, aborting")

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 class UvicornServer(uvicorn.Server):
     """A `uvicorn.Server` that leaves the lifespan and the signals to its caller.
 
-    It is the only place that uses these undocumented parts of uvicorn (`tests/serving/test_uvicorn_server.py` notices a change):
+    The gateway uses these undocumented parts of uvicorn only here. `tests/serving/test_uvicorn_server.py` fails if they change:
 
     - `startup()` is overridden: the server listens when it returns.
     - `capture_signals()` is overridden: it would install signal handlers.
@@ -21,7 +21,7 @@ class UvicornServer(uvicorn.Server):
     """
 
     def __init__(self, app: ASGIApp, *, graceful_timeout: float, on_listening: Callable[[], object]) -> None:
-        """Listen not yet.
+        """Do not listen yet.
 
         Args:
             app: called for each request.

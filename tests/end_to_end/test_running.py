@@ -16,7 +16,7 @@ from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
-TEST_WITH_A_PROCESS = "tests/pitfalls/test_uvicorn_signal_during_startup.py::test_startup_ignores_signals"
+PROCESS_TEST = "tests/pitfalls/test_uvicorn_signal_during_startup.py::test_startup_ignores_signals"
 
 
 def children(pid: int) -> list[int]:
@@ -27,7 +27,7 @@ def children(pid: int) -> list[int]:
 def other_pytest(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Another pytest process that runs one test, with its own folder for temporary files."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
-    arguments = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", TEST_WITH_A_PROCESS]
+    arguments = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", PROCESS_TEST]
     with subprocess.Popen(  # noqa: S603 - our own code
         arguments, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
     ) as process:
