@@ -1,4 +1,4 @@
-"""`gateway worker`: consumes the events that the gateway publishes. It shares resources and lifecycle core with the gateway."""
+"""`gateway worker`: consumes the events that the gateway publishes, with the same resources and without HTTP."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -25,9 +25,7 @@ from gateway.resources.rabbitmq import RabbitMQConnection
 from gateway.resources.redis import RedisPool
 from gateway.settings import Settings
 
-PREFETCH = (
-    10  # messages of each queue that are processed at the same time: one for each connection of the database pool
-)
+PREFETCH = 10  # messages of a queue that are processed at the same time, as many as the database pool has connections
 HEARTBEAT_INTERVAL = 2.0
 
 log = structlog.get_logger("gateway.worker")
@@ -35,7 +33,7 @@ log = structlog.get_logger("gateway.worker")
 
 @dataclass
 class Worker:
-    """The worker's counterpart of the FastAPI app: its lifespan gets it.
+    """The argument of `worker_lifespan`, as the FastAPI app is the argument of the gateway's `lifespan`.
 
     Attributes:
         settings: the settings of the gateway.

@@ -4,16 +4,16 @@ from enum import IntEnum
 
 
 class ExitStatus(IntEnum):
-    """The exit statuses of the `gateway` command; wrong usage is 2, from typer.
+    """The exit statuses of the `gateway` command. For invalid options, typer exits with 2.
 
     Attributes:
-        OK: the command is done, or a stop signal has stopped the process cleanly.
+        OK: the command succeeded, or the process stopped cleanly after a stop signal.
         CRASHED: an entry crashed.
         CHECK_FAILED: `gateway check` found a resource that does not work.
         START_FAILED: the startup failed or a stop signal cancelled it, the settings are invalid, or a command failed.
         UNCLEAN: the release of an entry failed or was aborted, or the shutdown took too long.
         FORCED: a second stop signal forced the shutdown.
-        INTERRUPTED: Ctrl-C ended a command that does not serve.
+        INTERRUPTED: a stop signal ended a command other than `serve` and `worker`.
     """
 
     OK = 0

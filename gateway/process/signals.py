@@ -34,7 +34,7 @@ class ShutdownSignals:
         received: list[int] = []
 
         def handle(number: int, _frame: object) -> None:
-            """Run between any two instructions of the process, and so call only what is safe anywhere."""
+            # A signal handler runs between any two instructions, so it calls only functions that are safe there.
             received.append(number)
             if len(received) == 1:
                 self._watchdog.exit_within(self._shutdown_timeout, ExitStatus.UNCLEAN)
