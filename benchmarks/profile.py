@@ -24,7 +24,7 @@ from benchmarks.backends import running_backends
 from benchmarks.contenders import hello_fastapi
 from gateway.app import create_app
 from gateway.briefs.service import Brief
-from gateway.cli import COLLECT_AFTER
+from gateway.cli import GC_THRESHOLD
 from gateway.serving.lifespan_manager import LifespanManager, StatefulApp
 
 CLIENTS = 32
@@ -76,14 +76,14 @@ async def main() -> None:
         os.environ.update(backends.servers.environment())
         app = create_app()
         lifespan = LifespanManager(app)
-        await lifespan.enter()
+        await lifespan.startup()
         try:
             gateway = StatefulApp(app, lifespan.state)
             paths = [f"/v1/places/{place.id}/brief" for place in backends.warm_places]
             await send_requests(gateway, paths)
             brief = await lifespan.state["services"].briefs.get(backends.warm_places[0].id)
             gc.freeze()  # as the server does
-            gc.set_threshold(COLLECT_AFTER)
+            gc.set_threshold(GC_THRESHOLD)
             print("CPU time per response in the process, without HTTP")
             apps: dict[str, tuple[ASGIApp, Sequence[str]]] = {
                 "FastAPI hello": (hello_fastapi.app, ["/"]),
@@ -100,7 +100,7 @@ async def main() -> None:
             await send_requests(gateway, paths)
             profiler.disable()
         finally:
-            await lifespan.leave()
+            await lifespan.shutdown()
     by_library = cpu_us_by_library(pstats.Stats(profiler).stats)  # type: ignore[attr-defined] # missing in typeshed
     print("Shares of a warm brief")
     for library, microseconds in by_library.most_common():

@@ -1,1 +1,1 @@
-"""The parts of any of the processes that FastAPI does not know: signals, exit status, watchdog, listener."""
+"""One process, without HTTP: runner, signals, exit status, watchdog and listener."""

@@ -1,36 +1,36 @@
-"""The address to serve on: taken before anything is entered, listened on after the startup."""
+"""The listening socket: bound before the startup, so that a port in use fails at once; it listens after the startup."""
 
 import ipaddress
 import socket
 
 
-class PortTakenError(Exception):
-    """The address cannot be had; the message says why, and what to do."""
+class BindError(Exception):
+    """The address cannot be bound. The message has the reason, and the options to change."""
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
-    """Bind the address without listening on it: nobody else can have it from now on, and nobody is connected yet.
+    """Return a socket that is bound to the address and does not listen yet: no other process can bind it, no client can connect.
 
     Raises:
-        PortTakenError: somebody has it, or it is no address of this machine.
+        BindError: another process has bound the address, or it is no address of this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         try:
-            # Linux lets two sockets have one address if both want to reuse it, as long as neither listens: ours must not.
-            return _bound(family, kind, protocol, address, reuse=False)
+            # With SO_REUSEADDR on both, Linux binds two sockets to one address as long as neither listens.
+            return _bind(family, kind, protocol, address, reuse=False)
         except OSError:
-            # What is in the way may be connections that our predecessor closed a minute ago: these may be reused.
-            return _bound(family, kind, protocol, address, reuse=True)
+            # The reason may be connections of an earlier process in TIME_WAIT. SO_REUSEADDR ignores these.
+            return _bind(family, kind, protocol, address, reuse=True)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise PortTakenError(f"{host} port {port}: {reason.lower()}: choose another --host or --port") from error
+        raise BindError(f"{host} port {port}: {reason.lower()}: choose another --host or --port") from error
 
 
 def enable_address_reuse(listener: socket.socket) -> None:
-    """Before it listens: let a successor have the address while connections to it are still winding up.
+    """Set SO_REUSEADDR just before listening, so that a restart can bind while old connections are in TIME_WAIT.
 
-    Not earlier, for then another could have it as well. What is accepted inherits this.
+    Set earlier, it would let another process bind the same address. Accepted connections inherit it.
     """
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
@@ -40,12 +40,12 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
 
 
-def on_loopback(listener: socket.socket) -> bool:
-    """Whether only this machine can connect to it."""
+def is_loopback(listener: socket.socket) -> bool:
+    """Return whether only this machine can connect to the socket."""
     return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
-def _bound(family: int, kind: int, protocol: int, address: tuple[object, ...], *, reuse: bool) -> socket.socket:
+def _bind(family: int, kind: int, protocol: int, address: tuple[object, ...], *, reuse: bool) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)

@@ -1,60 +1,57 @@
-"""How a process is stopped: by a signal, in a time that is known, and with a status that says how it went."""
+"""SIGINT and SIGTERM: the first signal requests the shutdown, the second one forces it."""
 
 import asyncio
 import contextlib
 import signal
 from collections.abc import Generator
 
+from gateway.process.exit_status import ExitStatus
 from gateway.process.watchdog import Watchdog
 
-STOPPED = 0
-"""Exit status after a clean stop by a signal."""
-DIED = 1
-"""A supervised entry died."""
-START_FAILED = 3
-"""The startup failed, or was stopped."""
-UNCLEAN = 4
-"""A close failed, or had to be aborted."""
-FORCED = 130
-"""A second signal forced the stop."""
-
-FORCE_WITHIN = 0.5
-"""Seconds from the second signal to the end of the process, whatever hangs."""
+FORCE_TIMEOUT = 0.5
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class ShutdownSignals:
-    """SIGINT and SIGTERM: the first asks us to stop, within a time; the second forces it."""
+    """Two futures that stop signals resolve, and a watchdog that ends the process if the event loop does not.
 
-    def __init__(self, within: float) -> None:
-        """`within` is how many seconds the whole stop may take."""
-        self.asked = asyncio.Event()
-        self.forced = asyncio.Event()
-        self._within = within
+    Attributes:
+        requested: done after the first signal. The process has the shutdown timeout to end.
+        forced: done after the second signal. The process has `FORCE_TIMEOUT` seconds to end.
+    """
+
+    def __init__(self, *, shutdown_timeout: float) -> None:
+        loop = asyncio.get_running_loop()
+        self.requested: asyncio.Future[None] = loop.create_future()
+        self.forced: asyncio.Future[None] = loop.create_future()
+        self._shutdown_timeout = shutdown_timeout
         self._watchdog = Watchdog()
 
     @contextlib.contextmanager
     def installed(self) -> Generator[None]:
-        """Within the block they are ours; afterwards they are ignored.
-
-        A handler runs between any two instructions of the process, so it does only what is safe anywhere.
-        """
+        """Handle stop signals inside the block, and ignore them afterwards: by then everything is released."""
         loop = asyncio.get_running_loop()
         received: list[int] = []
 
         def handle(number: int, _frame: object) -> None:
+            # A signal handler runs between any two instructions, so it calls only functions that are safe there.
             received.append(number)
             if len(received) == 1:
-                self._watchdog.exit_within(self._within, UNCLEAN)
-                loop.call_soon_threadsafe(self.asked.set)
+                self._watchdog.exit_within(self._shutdown_timeout, ExitStatus.UNCLEAN)
+                loop.call_soon_threadsafe(_resolve, self.requested)
             else:
-                self._watchdog.exit_within(FORCE_WITHIN, FORCED)
-                loop.call_soon_threadsafe(self.forced.set)
+                self._watchdog.exit_within(FORCE_TIMEOUT, ExitStatus.FORCED)
+                loop.call_soon_threadsafe(_resolve, self.forced)
 
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        for number in numbers:
+        for number in STOP_SIGNALS:
             signal.signal(number, handle)
         try:
             yield
         finally:
-            for number in numbers:  # all is released and the status is settled: nothing is left to stop
+            for number in STOP_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
+
+
+def _resolve(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

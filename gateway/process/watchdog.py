@@ -1,4 +1,4 @@
-"""Ending the process in time, whatever threads are stuck in."""
+"""Ends the process in time, even if a thread hangs."""
 
 import asyncio
 import atexit
@@ -11,52 +11,51 @@ from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
-END_WITHIN = 1.0
-"""Seconds for the interpreter to end, once all work is done."""
+EXIT_TIMEOUT = 1.0
 
 
 class Watchdog:
-    """A thread that ends the process when its time has come, even where the event loop hangs.
+    """A thread that ends the process at a deadline, even if the event loop hangs.
 
-    It needs the interpreter's lock now and then, so native code that never gives it back holds it, too.
+    The thread needs the GIL from time to time. Native code that never releases the GIL blocks it, too.
     """
 
     def __init__(self) -> None:
-        self._orders: queue.SimpleQueue[tuple[float, int]] = queue.SimpleQueue()
+        self._deadlines: queue.SimpleQueue[tuple[float, int]] = queue.SimpleQueue()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def exit_within(self, seconds: float, status: int) -> None:
-        """End the process in so many seconds, if it has not ended by then. Signal handlers may call it.
+        """End the process with `status` after `seconds`, unless it ends earlier. Safe in a signal handler.
 
-        Called again, the earlier time counts, and the later status.
+        After several calls, the earliest deadline and the last status count.
         """
-        self._orders.put((time.monotonic() + seconds, status))
+        self._deadlines.put((time.monotonic() + seconds, status))
 
     def _watch(self) -> None:
-        at, status = self._orders.get()
+        deadline, status = self._deadlines.get()
         while True:
             try:
-                earlier, status = self._orders.get(timeout=max(0, at - time.monotonic()))
+                other_deadline, status = self._deadlines.get(timeout=max(0, deadline - time.monotonic()))
             except queue.Empty:
                 os._exit(status)
-            at = min(at, earlier)
+            deadline = min(deadline, other_deadline)
 
 
-def run(
-    work: Coroutine[Any, Any, T],
+def run_without_waiting_for_threads(
+    coro: Coroutine[Any, Any, T],
     *,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> T:
-    """Run `work` in an event loop, and leave the loop's end to the end of the process.
+    """Run `coro` in an event loop and return its result. The loop is closed when the process ends, in `exit_process`.
 
-    `asyncio.run` would wait for its threads first, and one that is stuck in a DNS lookup takes as long as that likes.
+    `asyncio.run` would first wait for the loop's threads, and a thread that hangs in a DNS lookup may take minutes.
     """
     runner = asyncio.Runner(loop_factory=loop_factory)
     atexit.register(runner.close)
-    return runner.run(work)
+    return runner.run(coro)
 
 
-def end(status: int) -> NoReturn:
-    """End the process, and do not wait for its threads any longer than `END_WITHIN`."""
-    Watchdog().exit_within(END_WITHIN, status)
+def exit_process(status: int) -> NoReturn:
+    """End the process. Threads have `EXIT_TIMEOUT` seconds to end."""
+    Watchdog().exit_within(EXIT_TIMEOUT, status)
     raise SystemExit(status)

@@ -1,1 +1,1 @@
-"""The HTTP process: uvicorn with the parts that it lacks, the lifespan manager, and `gateway check`."""
+"""The HTTP process: server, lifespan manager and `gateway check`."""

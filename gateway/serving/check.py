@@ -1,4 +1,4 @@
-"""Entering the whole lifespan once, to see whether it would work."""
+"""`gateway check`: start the lifespan once, check each resource, and shut the lifespan down."""
 
 import asyncio
 import signal
@@ -9,13 +9,19 @@ from fastapi import FastAPI
 from gateway.lifecycle import CheckResult, LifecycleStack, run_health_checks
 from gateway.serving.lifespan_manager import LifespanManager
 
-CHECK_WITHIN = 3.0
-"""Seconds for the check of one resource."""
+CHECK_TIMEOUT = 3.0
 
 
 @dataclass(slots=True)
 class CheckReport:
-    """What became of the lifespan, and what the resources said in between."""
+    """The results of `gateway check`.
+
+    Attributes:
+        stack: the stack of the lifespan, with its journal.
+        checks: the results of the health checks; empty if the startup failed.
+        start_error: the error of the startup.
+        stop_error: the error of the shutdown.
+    """
 
     stack: LifecycleStack
     checks: list[CheckResult] = field(default_factory=list)
@@ -24,27 +30,27 @@ class CheckReport:
 
 
 async def check(app: FastAPI) -> CheckReport:
-    """Enter the lifespan, check each resource, and leave again.
+    """Start the lifespan of the app, check each resource, and shut the lifespan down.
 
     Raises:
-        asyncio.CancelledError: a signal stopped it. Everything is given back.
+        asyncio.CancelledError: a stop signal cancelled the check. Everything has been released.
     """
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     lifespan = LifespanManager(app)
     checks: list[CheckResult] = []
-    try:
-        await lifespan.enter()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the caller reports it
-        return CheckReport(app.state.stack, start_error=error)
-    stack: LifecycleStack = app.state.stack
     stop_error = None
     try:
-        checks = await run_health_checks(stack.entries, timeout=CHECK_WITHIN)
+        await lifespan.startup()
+    except Exception as error:  # noqa: BLE001 - the command reports it
+        return CheckReport(app.state.stack, start_error=error)
+    stack: LifecycleStack = app.state.stack
+    try:
+        checks = await run_health_checks(stack.entries, timeout=CHECK_TIMEOUT)
     finally:
         try:
-            await lifespan.leave()
-        except Exception as error:  # noqa: BLE001 - the same
+            await lifespan.shutdown()
+        except Exception as error:  # noqa: BLE001 - the command reports it
             stop_error = error
     return CheckReport(stack, checks, stop_error=stop_error)

@@ -1,9 +1,10 @@
-"""The two ASGI scopes as our server drives them: the lifespan, and the requests that get its state."""
+"""The ASGI scopes that a server drives: the lifespan, and the requests that get its state."""
 
 import asyncio
 from collections.abc import Awaitable
 from http import HTTPStatus
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -11,22 +12,25 @@ from gateway.api.problems import problem
 
 
 class LifespanManager:
-    """Enters and leaves the lifespan of an app, once."""
+    """Starts the lifespan of an ASGI app and shuts it down, once. As an async context manager it does both.
+
+    Attributes:
+        state: the value that the lifespan yielded, after the startup.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.state: dict[str, Any] = {}
-        """What the lifespan yielded, for each request."""
         self._app = app
-        self._begun = False
+        self._startup_sent = False
         self._started = asyncio.Event()
-        self._leaving = asyncio.Event()
+        self._shutdown_requested = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def enter(self) -> None:
-        """Return once the app has started. A cancellation of this ends the startup, and everything is given back then.
+    async def startup(self) -> None:
+        """Start the lifespan. If this is cancelled, the startup is cancelled and everything is released.
 
         Raises:
-            Exception: what the app raised instead of starting.
+            Exception: the app raised it instead of starting.
         """
         self._task = asyncio.create_task(self._run(), name="lifespan")
         started = asyncio.create_task(self._started.wait())
@@ -41,25 +45,34 @@ class LifespanManager:
         if self._task.done():
             self._task.result()
 
-    async def leave(self) -> None:
-        """Return once the app has stopped.
+    async def shutdown(self) -> None:
+        """Shut the lifespan down.
 
         Raises:
-            Exception: what went wrong while it did.
+            Exception: the app raised it instead of stopping cleanly, or has raised it since the startup.
         """
         if self._task is not None:
-            self._leaving.set()
+            self._shutdown_requested.set()
             await self._task
+
+    async def __aenter__(self) -> Self:
+        await self.startup()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.shutdown()
 
     async def _run(self) -> None:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         await self._app(scope, self._receive, self._send)
 
     async def _receive(self) -> Message:
-        if not self._begun:
-            self._begun = True
+        if not self._startup_sent:
+            self._startup_sent = True
             return {"type": "lifespan.startup"}
-        await self._leaving.wait()
+        await self._shutdown_requested.wait()
         return {"type": "lifespan.shutdown"}
 
     async def _send(self, message: Message) -> None:
@@ -68,7 +81,7 @@ class LifespanManager:
 
 
 class StatefulApp:
-    """The app as the server calls it: each request has the state of the lifespan, and an answer even when it is cancelled."""
+    """The app with the state of its lifespan in each request, and with a 503 response to a cancelled request."""
 
     def __init__(self, app: ASGIApp, state: dict[str, Any]) -> None:
         self._app = app
@@ -76,20 +89,20 @@ class StatefulApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"] = self._state.copy()
-        responded = False
+        response_started = False
 
-        def send_and_note(message: Message) -> Awaitable[None]:
-            nonlocal responded
-            responded = True
+        def send_response(message: Message) -> Awaitable[None]:
+            nonlocal response_started
+            response_started = True
             return send(message)
 
         try:
-            await self._app(scope, receive, send_and_note)
+            await self._app(scope, receive, send_response)
         except asyncio.CancelledError:
-            if responded:
+            if response_started:
                 raise
             headers = {"X-Request-ID": scope["request_id"]} if "request_id" in scope else None
             stopping = problem(
-                HTTPStatus.SERVICE_UNAVAILABLE, "The gateway is stopping. Send it again.", headers=headers
+                HTTPStatus.SERVICE_UNAVAILABLE, "The gateway is shutting down. Send the request again.", headers=headers
             )
             await stopping(scope, receive, send)

@@ -1,170 +1,77 @@
-"""Running the gateway: uvicorn, with a stop signal that works at any time, a drain, and a bound on the whole stop."""
+"""`gateway serve`: the process that serves the app over HTTP, drains at a stop signal, and stops in a limited time."""
 
 import asyncio
-import contextlib
 import gc
-import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable
+from socket import socket
 from typing import Any
 
 import structlog
-import uvicorn
-import uvloop
 from fastapi import FastAPI
 
-from gateway.lifecycle import LifecycleStack, format_error
-from gateway.process.listener import enable_address_reuse, on_loopback, url_of
-from gateway.process.signals import DIED, FORCED, START_FAILED, STOPPED, UNCLEAN, ShutdownSignals
-from gateway.process.watchdog import run
+from gateway.lifecycle import LifecycleStack
+from gateway.process.listener import enable_address_reuse, is_loopback, url_of
+from gateway.process.runner import ProcessResult, ProcessRunner, run_process
 from gateway.serving.lifespan_manager import LifespanManager, StatefulApp
+from gateway.serving.uvicorn_server import UvicornServer
 from gateway.settings import Settings
 
-CLEAN_UP_WITHIN = 3.0
-"""Seconds for the clean-up of requests that were cancelled, before what they use is released."""
+REQUEST_CLEANUP_TIMEOUT = 3.0  # for cancelled requests, before the resources that they use are released
 
 log = structlog.get_logger("gateway.server")
 
 
-Started = Callable[[LifecycleStack], object]
-
-
 def serve(
     app: FastAPI,
-    listener: socket.socket,
+    listener: socket,
     settings: Settings,
     *,
-    on_started: Started | None = None,
-) -> tuple[int, Exception | None]:
-    """Run the app until a signal stops it, or one of its entries dies. Return the exit status, and what went wrong.
+    on_started: Callable[[LifecycleStack], object] | None = None,
+) -> ProcessResult:
+    """Serve the app until a signal stops it or an entry crashes. Return the exit status and the error.
 
     Args:
-        app: has its stack in `app.state.stack` once its lifespan is entered.
+        app: its lifespan stores its stack in `app.state.stack`.
         listener: a bound socket; it is closed at the end.
-        settings: how long the stop and its parts may take.
+        settings: the timeouts of the shutdown.
         on_started: called after the startup, before the first request.
     """
-    app.state.on_loopback = on_loopback(listener)  # for the keys: see `api/keys.py`
-    return run(
-        _Life(app, listener, settings, ShutdownSignals(settings.shutdown_timeout), on_started).run(),
-        loop_factory=uvloop.new_event_loop,
-    )
+    app.state.on_loopback = is_loopback(listener)  # without API keys, only a loopback listener accepts writes
+    lifespan = LifespanManager(app)
 
+    async def body(process: ProcessRunner) -> None:
+        if on_started is not None:
+            on_started(process.stack)
+        await _serve_requests(StatefulApp(app, lifespan.state), listener, settings, process)
 
-class _Uvicorn(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], object]) -> None:
-        super().__init__(config)
-        self._on_listening = on_listening
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._on_listening()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Leave the signals alone: they are ours."""
-        yield
-
-
-class _Life:
-    """One life of the process, from before the startup to after the teardown."""
-
-    def __init__(
-        self,
-        app: FastAPI,
-        listener: socket.socket,
-        settings: Settings,
-        signals: ShutdownSignals,
-        on_started: Started | None,
-    ) -> None:
-        self._app = app
-        self._listener = listener
-        self._settings = settings
-        self._signals = signals
-        self._on_started = on_started
-        self._lifespan = LifespanManager(app)
-        self._uvicorn: _Uvicorn | None = None
-
-    async def run(self) -> tuple[int, Exception | None]:
-        """Start, serve until there is a reason to stop, and stop."""
-        with self._listener, self._signals.installed():
-            asked = asyncio.create_task(self._signals.asked.wait())
-            forced = asyncio.create_task(self._abort_when_forced())
-            try:
-                status, error = await self._live(asked, forced)
-            finally:
-                asked.cancel()
-                forced.cancel()
-        return (FORCED if self._signals.forced.is_set() else status), error
-
-    async def _live(self, asked: "asyncio.Task[Any]", forced: "asyncio.Task[Any]") -> tuple[int, Exception | None]:
-        entering = asyncio.create_task(self._lifespan.enter())
-        await asyncio.wait({entering, asked}, return_when=asyncio.FIRST_COMPLETED)
-        if not entering.done():
-            log.warning("asked to stop during the startup: giving everything back")
-            entering.cancel()
-        try:
-            await entering
-        except asyncio.CancelledError:
-            return START_FAILED, None
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller reports it
-            return START_FAILED, error
-        try:
-            await self._serve(asked, forced)
-        finally:
-            unclean = await self._leave()
-        died = self._app.state.stack.failure.done()  # be it while it drained, or was released
-        return (DIED if died else UNCLEAN if unclean else STOPPED), unclean
-
-    async def _serve(self, asked: "asyncio.Task[Any]", forced: "asyncio.Task[Any]") -> None:
-        """Serve until asked to stop, or until an entry dies. Return once the last request has ended."""
-        settings = self._settings
-        stack: LifecycleStack = self._app.state.stack
-        if self._on_started is not None:
-            self._on_started(stack)
-        config = uvicorn.Config(
-            StatefulApp(self._app, self._lifespan.state),
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,  # we ask nobody for an address
-            server_header=False,
-            timeout_graceful_shutdown=settings.graceful_seconds,  # type: ignore[arg-type]  # any number will do
+    with listener:
+        return run_process(
+            lifespan,
+            body,
+            get_stack=lambda: getattr(app.state, "stack", None),
+            shutdown_timeout=settings.shutdown_timeout,
         )
-        server = self._uvicorn = _Uvicorn(config, self._say_that_it_serves)
-        enable_address_reuse(self._listener)
-        gc.freeze()  # what has come by now stays: no collection needs to look at it again
-        serving = asyncio.create_task(server.serve([self._listener]))
-        await asyncio.wait({serving, asked, stack.failure}, return_when=asyncio.FIRST_COMPLETED)
 
-        stack.begin_shutdown()
-        if stack.failure.done():
-            log.critical("stopping: nothing runs on half a stack", error=format_error(stack.failure.result()))
-        elif asked.done():
-            log.info("asked to stop", drain_s=settings.drain_seconds)
-            await asyncio.wait(
-                {forced, stack.failure}, timeout=settings.drain_seconds, return_when=asyncio.FIRST_COMPLETED
-            )
-        server.should_exit = True
-        await serving
-        if cancelled := server.server_state.tasks:
-            log.warning("requests had to be cancelled", requests=len(cancelled))
-            await asyncio.wait(cancelled, timeout=CLEAN_UP_WITHIN)
 
-    def _say_that_it_serves(self) -> None:
-        log.info("serving", url=url_of(self._listener), a_stop_takes_at_most_s=self._settings.shutdown_timeout)
+async def _serve_requests(app: StatefulApp, listener: socket, settings: Settings, process: ProcessRunner) -> None:
+    """Serve requests until the shutdown, drain, and finish or cancel the requests in flight."""
 
-    async def _leave(self) -> Exception | None:
-        try:
-            await self._lifespan.leave()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller reports it
-            return error
-        return None
+    def log_listening() -> None:
+        log.info("serving", url=url_of(listener), shutdown_timeout_s=settings.shutdown_timeout)
 
-    async def _abort_when_forced(self) -> None:
-        await self._signals.forced.wait()
-        log.warning("forced to stop: letting go of everything")
-        if self._uvicorn is not None:
-            self._uvicorn.force_exit = True
-        stack: LifecycleStack | None = getattr(self._app.state, "stack", None)
-        if stack is not None:
-            stack.abort()
+    server = UvicornServer(app, graceful_timeout=settings.graceful_seconds, on_listening=log_listening)
+    process.signals.forced.add_done_callback(lambda _: server.force_stop())
+    enable_address_reuse(listener)
+    gc.freeze()  # the objects of the startup stay until the end, so the garbage collector need not visit them
+    serving = asyncio.create_task(server.serve([listener]))
+    await process.wait_for_shutdown(serving)
+
+    if process.signals.requested.done():
+        log.info("draining", drain_s=settings.drain_seconds)  # not ready, but still serving
+        early_ends: set[asyncio.Future[Any]] = {process.signals.forced, process.stack.failure}
+        await asyncio.wait(early_ends, timeout=settings.drain_seconds, return_when=asyncio.FIRST_COMPLETED)
+    server.stop()
+    await serving
+    if cancelled := server.requests:
+        log.warning("requests cancelled", requests=len(cancelled))
+        await asyncio.wait(cancelled, timeout=REQUEST_CLEANUP_TIMEOUT)

@@ -129,7 +129,7 @@ class ManagedProcess:
 
     async def up(self) -> None:
         self.process = self.start()
-        await self.process.said(self.serving)
+        await self.process.wait_for_output(self.serving)
 
     def assert_running(self) -> None:
         """Assert that it has not exited unexpectedly."""
@@ -141,7 +141,7 @@ class ManagedProcess:
     @asynccontextmanager
     async def _killed(self) -> AsyncIterator[None]:
         self.assert_running()
-        self.process.end()
+        self.process.kill()
         try:
             yield
         finally:
@@ -150,22 +150,22 @@ class ManagedProcess:
     @asynccontextmanager
     async def _stopped(self) -> AsyncIterator[None]:
         self.assert_running()
-        self.process.send(signal.SIGTERM)
+        self.process.send_signal(signal.SIGTERM)
         try:
             yield
         finally:
-            status = await self.process.status(limit=60)
+            status = await self.process.exit_status(timeout=60)
             assert status in {0, 4}, f"stopped with status {status}:\n{self.process.output[-4000:]}"
             await self.up()
 
     @asynccontextmanager
     async def _suspended(self) -> AsyncIterator[None]:
         self.assert_running()
-        self.process.send(signal.SIGSTOP)
+        self.process.send_signal(signal.SIGSTOP)
         try:
             yield
         finally:
-            self.process.send(signal.SIGCONT)
+            self.process.send_signal(signal.SIGCONT)
 
 
 async def inject_faults(

@@ -1,4 +1,4 @@
-"""A gateway in front of the real servers, under a name of its own for each test."""
+"""Fixtures: a gateway that uses the real servers. Each test has its own instance name."""
 
 import asyncio
 import os
@@ -18,14 +18,14 @@ from tests.end_to_end.harness import Process, Running, running
 
 BRIEF_TIMEOUT = 2.0
 CALL_TIMEOUT = 60.0
-LATE = 20.0  # far more than BRIEF_TIMEOUT on any machine, far less than CALL_TIMEOUT
+LATE = 20.0  # far more than BRIEF_TIMEOUT even on a busy machine, far less than CALL_TIMEOUT
 
 _numbers = count(1)
 
 
 @pytest.fixture
 async def empty_database(servers: Devstack) -> AsyncIterator[str]:
-    """The URL of a database that was never migrated."""
+    """The URL of a database that is not migrated."""
     name = f"empty-{next(_numbers)}"
     yield await servers.postgresql.create_database(name)
     await servers.postgresql.drop_database(name)
@@ -33,19 +33,19 @@ async def empty_database(servers: Devstack) -> AsyncIterator[str]:
 
 @pytest.fixture
 def instance() -> str:
-    """The name that all connections of this test's gateway begin with."""
+    """The prefix of the names of all connections of the gateway in this test."""
     return f"test-{os.getpid()}-{next(_numbers)}-"
 
 
 @pytest.fixture
 def timeout_variables() -> dict[str, str]:
-    """Ten times the default: no section is late because the machine is busy. A test that claims a deadline sets its own."""
+    """A brief timeout of ten times the default, so that no section is late on a busy machine. A test of deadlines sets its own."""
     return {"GATEWAY_BRIEF_TIMEOUT": "8"}
 
 
 @pytest.fixture
 def environment(servers: Devstack, instance: str, timeout_variables: dict[str, str]) -> dict[str, str]:
-    """The variables of a gateway in front of the servers."""
+    """The environment variables of a gateway that uses the servers."""
     return {
         **servers.environment(),
         **timeout_variables,
@@ -63,14 +63,14 @@ def settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Se
 
 @pytest.fixture
 async def gateway(settings: Settings) -> AsyncIterator[Running]:
-    """An app in this process, its lifespan entered."""
+    """A gateway in this process with an active lifespan."""
     async with running(settings) as it:
         yield it
 
 
 @pytest.fixture
 def long_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls to backends have CALL_TIMEOUT: who waits for a server that does not answer is later than any load makes it."""
+    """Set the timeout of calls to backends to CALL_TIMEOUT. A call to a server that does not respond takes that long."""
     monkeypatch.setattr("gateway.briefs.service.CALL_WITHIN", CALL_TIMEOUT)
     monkeypatch.setattr("gateway.resources.database.COMMAND_TIMEOUT", CALL_TIMEOUT)
     monkeypatch.setattr("gateway.resources.database.CONNECT_TIMEOUT", CALL_TIMEOUT)
@@ -78,7 +78,7 @@ def long_calls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def gateway_with_deadline(long_calls: None, settings: Settings) -> AsyncIterator[Running]:
-    """An app whose briefs have BRIEF_TIMEOUT, a thirtieth of what calls to backends have."""
+    """A gateway whose brief timeout is a thirtieth of the timeout of its calls to backends."""
     del long_calls
     async with running(settings.model_copy(update={"brief_timeout": BRIEF_TIMEOUT})) as it:
         yield it
@@ -86,7 +86,7 @@ async def gateway_with_deadline(long_calls: None, settings: Settings) -> AsyncIt
 
 @pytest.fixture
 def release_forecasts(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """The gateway in this process gets no weather that upstream has sent until this event is set."""
+    """Until this event is set, the gateway in this process holds the responses of the weather server back."""
     release = asyncio.Event()
 
     async def fetch_and_hold(http: httpx.AsyncClient, place: Place) -> Weather:
@@ -103,18 +103,18 @@ Start = Callable[..., Process]
 
 @pytest.fixture
 def run(tmp_path: Path, environment: dict[str, str], devstack_folder: Path) -> Iterator[Start]:
-    """Run Python with arguments, and variables that differ, as a process; none outlives the test, or says a password."""
+    """Run Python with arguments and more variables in a process, until the end of the test. No output may have a password."""
     started: list[Process] = []
 
-    def run_one(*arguments: str, **variables: str) -> Process:
+    def run_python(*arguments: str, **variables: str) -> Process:
         folder = tmp_path / str(len(started))
         folder.mkdir()
-        started.append(Process(folder, environment | variables, *arguments, ends_with=devstack_folder))
+        started.append(Process(folder, environment | variables, *arguments, stack_folder=devstack_folder))
         return started[-1]
 
-    yield run_one
+    yield run_python
     for process in started:
-        process.end()
+        process.kill()
     passwords = [url.split("://")[1].split("@")[0].split(":")[1] for url in environment.values() if "@" in url]
     assert len(passwords) == 3
     assert not [password for password in passwords for process in started if password in process.output]
@@ -122,5 +122,5 @@ def run(tmp_path: Path, environment: dict[str, str], devstack_folder: Path) -> I
 
 @pytest.fixture
 def start(run: Start) -> Start:
-    """Start the `gateway` command with arguments, and variables that differ."""
+    """Run the `gateway` command with arguments and more variables."""
     return partial(run, "-m", "gateway")

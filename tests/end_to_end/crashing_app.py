@@ -1,4 +1,4 @@
-"""A program for the tests: the gateway's server, around an app one of whose entries dies when it is asked to."""
+"""A program for the tests: the gateway's server, with an app that has an entry to crash."""
 
 import asyncio
 import sys
@@ -12,27 +12,16 @@ from gateway.logs import configure_logging, log_event
 from gateway.process.listener import bind_socket
 from gateway.serving.server import serve
 from gateway.settings import Settings
+from tests.lifecycle.fakes import enter_worker
 
-die = asyncio.Event()
-
-
-@asynccontextmanager
-async def worker() -> AsyncGenerator[None]:
-    async def work() -> None:
-        await die.wait()
-        raise RuntimeError("the worker broke")
-
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(work())
-        yield
-        task.cancel()
+crash = asyncio.Event()
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     async with LifecycleStack(journal=Journal(listener=log_event)) as stack:
         app.state.stack = stack
-        await stack.enter("worker", worker(), start_timeout=1, stop_timeout=1)
+        await enter_worker(stack, crash)
         stack.mark_started()
         yield
 
@@ -40,10 +29,10 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
-@app.get("/die")
-async def kill_the_worker() -> None:
-    die.set()
+@app.get("/crash")
+async def crash_worker() -> None:
+    crash.set()
 
 
 configure_logging()
-sys.exit(serve(app, bind_socket("127.0.0.1", 0), Settings())[0])
+sys.exit(serve(app, bind_socket("127.0.0.1", 0), Settings()).status)

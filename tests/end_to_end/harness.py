@@ -1,5 +1,6 @@
-"""Running a gateway for a test: in this process over ASGI, or as a process of its own; and what the servers hold of it."""
+"""A gateway under test, in this process over ASGI or in a process of its own, and the connections that servers report."""
 
+import json
 import os
 import signal
 import subprocess
@@ -21,61 +22,66 @@ from gateway.lifecycle import Journal, LifecycleStack
 from gateway.lifespan import Services
 from gateway.serving.lifespan_manager import LifespanManager, StatefulApp
 from gateway.settings import Settings
+from tests.support.entries import ENTRIES
 from tests.support.waiting import TIMEOUT, wait_until
 
-RESOURCES = ["http", "database", "redis", "rabbitmq", "model"]
-WORKERS = ["relay", "writer", "views", "briefs"]
-ORDER = [*RESOURCES, *WORKERS]
-"""What the lifespan enters, in order: what it owns, and what works with that."""
+ENTRY_ORDER = ENTRIES
 
 ZURICH = 2657896
 
-RUNNER = "TestRunner._call_in_runner_task"
-"""The task of anyio that runs a step of a test or of a fixture: another one each time."""
+ANYIO_RUNNER = "TestRunner._call_in_runner_task"  # anyio runs each step of a test or fixture in a new task of this name
 
 
 @dataclass
 class Running:
-    """An app whose lifespan is entered, and a client for it."""
+    """A gateway in this process whose lifespan is active.
+
+    Attributes:
+        client: sends requests to `app`.
+        stack: the lifecycle stack of the lifespan.
+        services: the value that the lifespan yielded.
+        app: the ASGI app, whose requests have the state of the lifespan.
+    """
 
     client: httpx.AsyncClient
     stack: LifecycleStack
-    gateway: Services
+    services: Services
     app: ASGIApp
 
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Running]:
-    """Enter the lifespan of an app over ASGI, as a server does, and leave it again."""
+    """Start the lifespan of an app over ASGI, as a server does, and shut it down at the end of the block."""
     app = create_app(settings)
     lifespan = LifespanManager(app)
-    await lifespan.enter()
+    await lifespan.startup()
     try:
-        requests = StatefulApp(app, lifespan.state)
-        transport = httpx.ASGITransport(requests)
+        stateful_app = StatefulApp(app, lifespan.state)
+        transport = httpx.ASGITransport(stateful_app)
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-            yield Running(client, app.state.stack, lifespan.state["services"], requests)
+            yield Running(client, app.state.stack, lifespan.state["services"], stateful_app)
     finally:
-        await lifespan.leave()
+        await lifespan.shutdown()
 
 
 class Process:
-    """A Python program as a process of its own."""
+    """A Python program in a process of its own."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], *arguments: str, ends_with: Path) -> None:
-        """Start it.
+    def __init__(self, folder: Path, environment: dict[str, str], *arguments: str, stack_folder: Path) -> None:
+        """Start the process.
 
         Args:
-            folder: for what it prints.
-            environment: its variables.
-            arguments: for Python.
-            ends_with: the folder of a stack; the process belongs to it, and so does not outlive us if we are killed.
+            folder: its home directory, which gets the file with its output.
+            environment: its environment variables.
+            arguments: its arguments for Python.
+            stack_folder: the folder of a devstack. The process belongs to that stack, whose reaper ends it if the test
+                process is killed.
         """
         self._output = folder / "output"
         with self._output.open("wb") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - ours
+            self._process = subprocess.Popen(  # noqa: S603 - our own code
                 [sys.executable, *arguments],
-                env={"PATH": os.environ["PATH"], "HOME": str(folder), **environment, MARKER: str(ends_with)},
+                env={"PATH": os.environ["PATH"], "HOME": str(folder), **environment, MARKER: str(stack_folder)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -88,51 +94,58 @@ class Process:
 
     @property
     def output(self) -> str:
-        """What it has printed so far."""
+        """The output so far, of stdout and stderr."""
         return self._output.read_text()
+
+    @property
+    def events(self) -> list[str]:
+        """The events that it has logged so far, with the name of the entry if there is one, as `exited redis`."""
+        lines = [json.loads(line) for line in self.output.splitlines() if line.startswith("{")]
+        return [" ".join(filter(None, (line["event"], line.get("entry")))) for line in lines]
 
     @property
     def running(self) -> bool:
         return self._process.poll() is None
 
-    def send(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    async def said(self, text: str, *, limit: float = TIMEOUT) -> None:
-        """Wait until it has printed the text."""
+    async def wait_for_output(self, text: str, *, timeout: float = TIMEOUT) -> None:
+        """Wait until its output contains the text. Fail if it ends without."""
 
-        def has_said() -> bool:
-            assert self._process.poll() is None or text in self.output, f"it ended without {text!r}"
+        def is_printed() -> bool:
+            assert self._process.poll() is None or text in self.output, f"the process ended without {text!r}"
             return text in self.output
 
         try:
-            await wait_until(has_said, f"{text!r} is printed", timeout=limit)
+            await wait_until(is_printed, f"{text!r} is printed", timeout=timeout)
         except AssertionError as error:
             error.add_note(self.output)
             raise
 
     async def url(self) -> str:
-        """Wait until it serves; return where."""
-        await self.said('"event": "serving"')
+        """Wait until it serves, and return its URL."""
+        await self.wait_for_output('"event": "serving"')
         return self.output.split('"url": "')[1].split('"')[0]
 
-    async def status(self, *, limit: float = TIMEOUT) -> int:
-        """Wait until it ends; return its exit status."""
-        await wait_until(lambda: self._process.poll() is not None, "the process has ended", timeout=limit)
+    async def exit_status(self, *, timeout: float = TIMEOUT) -> int:
+        """Wait until it has ended, and return its exit status."""
+        await wait_until(lambda: self._process.poll() is not None, "the process has ended", timeout=timeout)
         return self._process.returncode
 
-    def end(self) -> None:
+    def kill(self) -> None:
+        """Kill it, and wait until it has ended."""
         self._process.kill()
         self._process.wait()
 
 
-def told(journal: Journal) -> list[str]:
-    """The journal without times and errors."""
+def event_sequence(journal: Journal) -> list[str]:
+    """Return the events of the journal without times and errors."""
     return [f"{event.type} {event.name}" if event.name else str(event.type) for event in journal]
 
 
-def assert_problem_in_full(response: httpx.Response, status: int) -> None:
-    """It is a problem, and all of it has come: as much as its head says, and as JSON."""
+def assert_complete_problem(response: httpx.Response, status: int) -> None:
+    """The response is a problem of that status, and its JSON body is as long as `Content-Length`."""
     assert response.status_code == status
     assert response.headers["Content-Type"] == "application/problem+json"
     assert response.headers["Content-Length"] == str(len(response.content))
@@ -140,8 +153,11 @@ def assert_problem_in_full(response: httpx.Response, status: int) -> None:
     assert response.headers["X-Request-ID"]
 
 
-async def held(servers: Devstack, instance: str, *, broker: bool = True) -> list[str]:
-    """What the servers hold of an instance: the names of its connections."""
+async def open_connections(servers: Devstack, instance: str, *, broker: bool = True) -> list[str]:
+    """Return the connections of an instance that the servers report: the server and the name of each.
+
+    Without `broker`, RabbitMQ is not queried, which is faster.
+    """
     async with servers.postgresql.superuser() as connection:
         rows = await connection.fetch("SELECT application_name AS name FROM pg_stat_activity")
     names = [("postgresql", row["name"]) for row in rows]
@@ -151,28 +167,30 @@ async def held(servers: Devstack, instance: str, *, broker: bool = True) -> list
     return [f"{server} {name}" for server, name in names if name.startswith(instance)]
 
 
-async def forget(servers: Devstack) -> None:
-    """Let Redis keep nothing: neither the weather nor any views."""
+async def flush_redis(servers: Devstack) -> None:
+    """Delete the cached weather and the views."""
     async with Redis.from_url(servers.redis.url) as client:
         await client.flushdb()
 
 
-async def assert_nothing_is_held(servers: Devstack, instance: str) -> None:
-    async def nothing() -> bool:
-        return not await held(servers, instance)
+async def assert_no_server_leaks(servers: Devstack, instance: str) -> None:
+    """No server has a connection of the instance, or all are closed after a moment."""
 
-    await wait_until(nothing, f"the servers hold nothing of {instance}")
+    async def is_empty() -> bool:
+        return not await open_connections(servers, instance)
+
+    await wait_until(is_empty, f"the servers have no connection of {instance}")
 
 
-async def assert_nothing_is_left(before: ResourceSnapshot) -> None:
-    """This process holds what it held before, or does so in a moment."""
-    left: list[str] = []
+async def assert_no_process_leaks(before: ResourceSnapshot) -> None:
+    """This process has nothing open that was not open before, or all is closed after a moment."""
+    leaks: list[str] = []
 
-    async def nothing() -> bool:
-        left[:] = [line for line in ResourceSnapshot.take().leaked_since(before) if RUNNER not in line]
-        return not left
+    async def is_empty() -> bool:
+        leaks[:] = [line for line in ResourceSnapshot.take().leaked_since(before) if ANYIO_RUNNER not in line]
+        return not leaks
 
     try:
-        await wait_until(nothing, "this process holds what it held before")
+        await wait_until(is_empty, "this process has nothing open that was not open before")
     except AssertionError:
-        raise AssertionError(f"this process holds more than before: {left}") from None
+        raise AssertionError(f"this process leaks {leaks}") from None

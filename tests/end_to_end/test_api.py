@@ -12,7 +12,7 @@ import pytest
 from gateway.app import create_app
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
-from tests.end_to_end.harness import ORDER, ZURICH, Running, running
+from tests.end_to_end.harness import ENTRY_ORDER, ZURICH, Running, running
 from tests.support.waiting import wait_until
 
 NEUCHATEL = 2659496  # no test reports observations of it
@@ -209,7 +209,7 @@ class TestOperations:
 
         assert response.status_code == 200
         assert response.json()["status"] == "ok"
-        assert list(response.json()["checks"]) == ORDER
+        assert list(response.json()["checks"]) == ENTRY_ORDER
 
     @pytest.mark.parametrize("name", ["redis", "rabbitmq"])
     async def test_degraded_while_server_is_paused(self, gateway: Running, servers: Devstack, name: str) -> None:
@@ -266,7 +266,7 @@ class TestOperations:
         lifecycle = (await gateway.client.get("/lifecycle")).json()
 
         entered = [event["name"] for event in lifecycle["items"] if event["event"] == "entered"]
-        assert entered == ORDER
+        assert entered == ENTRY_ORDER
 
     async def test_missing_lifespan(self, settings: Settings) -> None:
         """If the server does not run the lifespan, a request is a problem."""

@@ -13,7 +13,7 @@ from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import WeatherServer
 from gateway.settings import Settings
 from tests.end_to_end.conftest import BRIEF_TIMEOUT, LATE
-from tests.end_to_end.harness import ZURICH, Running, forget, running
+from tests.end_to_end.harness import ZURICH, Running, flush_redis, running
 from tests.support.waiting import wait_until
 
 BRIEF = f"/v1/places/{ZURICH}/brief"
@@ -23,7 +23,7 @@ UNKNOWN_PLACE = 1
 @pytest.fixture(autouse=True)
 async def empty_redis(servers: Devstack) -> None:
     """No test finds the cached weather or the views of another test."""
-    await forget(servers)
+    await flush_redis(servers)
 
 
 def missing_sections(response: httpx.Response) -> dict[str, str | None]:
@@ -189,7 +189,7 @@ async def test_paused_server_and_the_deadline(
     gateway = gateway_with_deadline
     server: Server = {"redis": servers.redis, "weather": servers.weather}[name]
     await gateway.client.get(BRIEF)
-    await forget(servers)
+    await flush_redis(servers)
     with server.suspended():
         started_at = time.monotonic()
         response = await gateway.client.get(BRIEF)

@@ -10,7 +10,7 @@ import pytest
 from faultlab.wire import Proxy
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
-from tests.end_to_end.harness import Running, forget, running
+from tests.end_to_end.harness import Running, flush_redis, running
 from tests.support.proxied import proxied
 from tests.support.waiting import TIMEOUT, wait_until
 
@@ -83,7 +83,7 @@ async def measured(
     )  # otherwise it can poll the outbox during a measurement
     # A busy machine must not lose cached weather to the timeout of the write.
     monkeypatch.setattr("gateway.briefs.weather_cache.KEEP_WITHIN", TIMEOUT)
-    await forget(servers)  # upstream must be called
+    await flush_redis(servers)  # upstream must be called
     async with (
         proxied(servers) as proxied_servers,
         running(proxied_servers.route(settings.model_copy(update={"brief_timeout": TIMEOUT}))) as gateway,

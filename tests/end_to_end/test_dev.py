@@ -1,4 +1,4 @@
-"""`gateway dev` in a real terminal: everything comes up, and everything is gone when the person who started it is."""
+"""`gateway dev` in a real terminal: all servers start, and all end with Ctrl-C or with the terminal."""
 
 import os
 import select
@@ -20,47 +20,46 @@ from tests.support.waiting import TIMEOUT, wait_until
 
 CTRL_C = b"\x03"
 
-OUTPUT_LOST = 120
-"""Python's status when its last words could not be written: the window had been closed."""
+OUTPUT_LOST = 120  # Python's exit status if it cannot flush its output, because the terminal is closed
 
 
 class Terminal:
-    """A terminal in which one command runs."""
+    """A terminal that runs one command."""
 
     def __init__(self, command: str, folder: Path) -> None:
         self.output = b""
-        self._ours, theirs = os.openpty()
-        # The leader of a session gets the first terminal that it opens; Ctrl-C and the end of the terminal reach it then.
-        opened = f"exec 0<>{os.ttyname(theirs)} >&0 2>&0; exec {command}"
+        self._controller, self._terminal = os.openpty()
+        # The first terminal that a session leader opens controls its session: Ctrl-C and a hangup send it a signal.
+        script = f"exec 0<>{os.ttyname(self._terminal)} >&0 2>&0; exec {command}"
         environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), "TERM": "xterm"}
-        self.process = subprocess.Popen(  # noqa: S603 - ours
-            ["/bin/sh", "-c", opened], env=environment, start_new_session=True
+        self.process = subprocess.Popen(  # noqa: S603 - our own code
+            ["/bin/sh", "-c", script], env=environment, start_new_session=True
         )
-        self._theirs = theirs
         self._closed = threading.Event()
         self._reading = threading.Thread(target=self._read)
         self._reading.start()
 
     def _read(self) -> None:
         while not self._closed.is_set():
-            readable, _, _ = select.select([self._ours], [], [], 0.05)
+            readable, _, _ = select.select([self._controller], [], [], 0.05)
             if readable:
-                self.output += os.read(self._ours, 4096)
+                self.output += os.read(self._controller, 4096)
 
     def press(self, key: bytes) -> None:
-        os.write(self._ours, key)
+        os.write(self._controller, key)
 
     def close(self) -> None:
-        """Close the window. The kernel tells the session with SIGHUP, and whatever is printed then fails."""
+        """Close the terminal, as a closed window does. The session gets SIGHUP, and its output fails from then on."""
         if not self._closed.is_set():
             self._closed.set()
-            self._reading.join()  # as long as somebody reads, it is not closed
-            os.close(self._theirs)
-            os.close(self._ours)
+            self._reading.join()  # a terminal that is being read stays open
+            os.close(self._terminal)
+            os.close(self._controller)
 
-    async def ended(self) -> int:
+    async def exit_status(self) -> int:
+        """Wait until the command has ended, and return its exit status."""
         try:
-            await wait_until(lambda: self.process.poll() is not None, "it has ended", timeout=2 * TIMEOUT)
+            await wait_until(lambda: self.process.poll() is not None, "the command has ended", timeout=2 * TIMEOUT)
         except AssertionError as error:
             error.add_note(self.output.decode())
             raise
@@ -69,7 +68,7 @@ class Terminal:
 
 @pytest.fixture
 def port() -> int:
-    """A free port that no client is given meanwhile."""
+    """A free port, which the kernel gives to no client in the meantime."""
     with ports.reserve() as free:
         number: int = free.getsockname()[1]
         return number
@@ -77,9 +76,9 @@ def port() -> int:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Where the servers of this test have their folders. They run as another user, who has to get through.
+    """The parent of the servers' data folders, which is readable for the user that runs the servers.
 
-    It is none of pytest's own: whoever starts another session of it shuts those again.
+    A folder of pytest would not do, because another pytest session makes these folders private again.
     """
     with TemporaryDirectory() as name:
         Path(name).chmod(0o755)
@@ -88,7 +87,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 async def terminal(folder: Path, port: int) -> AsyncIterator[Terminal]:
-    """A terminal in which `gateway dev` is ready."""
+    """A terminal that runs `gateway dev`, after it is ready."""
     terminal = Terminal(shlex.join([sys.executable, "-m", "gateway", "dev", "--port", str(port)]), folder)
 
     async def is_ready() -> bool:
@@ -96,50 +95,48 @@ async def terminal(folder: Path, port: int) -> AsyncIterator[Terminal]:
         return b"Ctrl-C ends it." in terminal.output
 
     try:
-        await wait_until(is_ready, "it is ready", timeout=4 * TIMEOUT)
+        await wait_until(is_ready, "`gateway dev` is ready", timeout=4 * TIMEOUT)
         yield terminal
     finally:
         terminal.close()
         terminal.process.kill()
         terminal.process.wait()
 
-        async def nothing_is_left() -> bool:
-            return not stacks(folder)
+        async def is_empty() -> bool:
+            return not stack_folders(folder)
 
-        await wait_until(nothing_is_left, "the reaper has cleaned up")
+        await wait_until(is_empty, "the reaper has removed the folders")
 
 
-def stacks(folder: Path) -> list[Path]:
-    """The folders of stacks that are up, or were left behind."""
+def stack_folders(folder: Path) -> list[Path]:
+    """Return the folders of stacks that run or were not removed."""
     return list(folder.glob("gateway-devstack-*"))
 
 
-End = Callable[[Terminal], None]
-
-
 @pytest.mark.parametrize(
-    "end",
+    "stop",
     [lambda terminal: terminal.press(CTRL_C), lambda terminal: terminal.press(CTRL_C * 3), Terminal.close],
-    ids=["Ctrl-C", "Ctrl-C three times", "the window is closed"],
+    ids=["Ctrl-C", "Ctrl-C three times", "terminal closed"],
 )
-async def test_it_serves_until_the_person_leaves_and_leaves_nothing(
-    terminal: Terminal, folder: Path, port: int, end: End
+async def test_serves_until_it_is_stopped(
+    terminal: Terminal, folder: Path, port: int, stop: Callable[[Terminal], None]
 ) -> None:
+    """`gateway dev` serves complete briefs and counts observations. After Ctrl-C or a closed terminal nothing is left."""
     async with httpx.AsyncClient(timeout=TIMEOUT) as client:
         brief = (await client.get(f"http://127.0.0.1:{port}{EXAMPLE}")).json()
-        observations = f"http://127.0.0.1:{port}/v1/places/2657896"
-        created = await client.post(observations + "/observations", json={"temperature_c": 12.5, "condition": "rain"})
+        place = f"http://127.0.0.1:{port}/v1/places/2657896"
+        created = await client.post(place + "/observations", json={"temperature_c": 12.5, "condition": "rain"})
         assert created.status_code == 201
 
         async def counted() -> bool:
-            return bool((await client.get(observations)).json()["observation_count"])
+            return bool((await client.get(place)).json()["observation_count"])
 
-        await wait_until(counted, "the worker has counted it")
+        await wait_until(counted, "the worker has counted the observation")
     assert brief["complete"] is True
-    assert len(stacks(folder)) == 1
-    end(terminal)
+    assert len(stack_folders(folder)) == 1
+    stop(terminal)
 
-    assert await terminal.ended() in (0, OUTPUT_LOST)
-    assert stacks(folder) == []
+    assert await terminal.exit_status() in (0, OUTPUT_LOST)
+    assert stack_folders(folder) == []
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))

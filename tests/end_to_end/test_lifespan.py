@@ -2,24 +2,31 @@
 
 from gateway.devstack.stack import Devstack
 from gateway.settings import HttpSettings, Settings
-from tests.end_to_end.harness import ORDER, ZURICH, assert_nothing_is_held, held, running, told
+from tests.end_to_end.harness import (
+    ENTRY_ORDER,
+    ZURICH,
+    assert_no_server_leaks,
+    event_sequence,
+    open_connections,
+    running,
+)
 
 
 async def test_entries_exit_in_reverse_order(servers: Devstack, settings: Settings, instance: str) -> None:
     """The lifespan enters its entries in order and exits them in reverse; afterwards no server has a connection of it."""
     async with running(settings) as gateway:
         await gateway.client.get(f"/v1/places/{ZURICH}/brief")
-        connections = await held(servers, instance)
+        connections = await open_connections(servers, instance)
 
     assert {connection.split()[0] for connection in connections} == {"postgresql", "redis", "rabbitmq"}
-    assert told(gateway.stack.journal) == [
-        *(f"{step} {name}" for name in ORDER for step in ("entering", "entered")),
+    assert event_sequence(gateway.stack.journal) == [
+        *(f"{step} {name}" for name in ENTRY_ORDER for step in ("entering", "entered")),
         "started",
         "stopping",
-        *(f"{step} {name}" for name in reversed(ORDER) for step in ("exiting", "exited")),
+        *(f"{step} {name}" for name in reversed(ENTRY_ORDER) for step in ("exiting", "exited")),
         "stopped",
     ]
-    await assert_nothing_is_held(servers, instance)
+    await assert_no_server_leaks(servers, instance)
 
 
 async def test_start_without_weather_upstream(settings: Settings) -> None:

@@ -204,7 +204,7 @@ class TestApiKeys:
         """Keys that are empty, or that no header can carry, fail the startup. The error names the variable, not the key."""
         process = start("serve", "--port", "0", GATEWAY_API_KEYS=keys)
 
-        assert await process.status() == 3
+        assert await process.exit_status() == 3
         assert "GATEWAY_API_KEYS" in process.output
         assert "hunter" not in process.output
 

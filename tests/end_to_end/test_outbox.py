@@ -17,7 +17,7 @@ from gateway.schema.migrate import migrate
 from gateway.schema.tables import outbox, places
 from gateway.schema.transaction import transaction
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.test_worker import RAIN, broker, counts, depth, place, worker
+from tests.end_to_end.test_worker import RAIN, broker, message_count, place, start_worker, wait_for_count
 from tests.events.conftest import vhost
 from tests.support.waiting import wait_until
 
@@ -51,30 +51,30 @@ class TestKilledRelay:
     async def test_event_published_twice_is_counted_once(
         self, start: Start, servers: Devstack, broker: AbstractChannel, empty_database: str
     ) -> None:
-        """The next gateway publishes the event again, and the worker counts it once."""
+        """The next gateway publishes the event again, and the worker wait_for_count it once."""
         async with servers.postgresql.superuser(_name(empty_database)) as connection:
             await connection.execute(f"SELECT pg_advisory_lock({LOCK})")
             first = start("serve", "--port", "0")
             assert (await report(await first.url(), BERLIN)) == 201
             await wait_until(lambda: is_deleting(connection), "the relay has published and waits for the lock")
-            assert await depth(broker, OBSERVATIONS.name) == 1
-            first.send(SIGKILL)
-            await first.status()
+            assert await message_count(broker, OBSERVATIONS.name) == 1
+            first.send_signal(SIGKILL)
+            await first.exit_status()
             await connection.execute(f"SELECT pg_advisory_unlock({LOCK})")
             await wait_until(lambda: is_free(connection), "the entry is unlocked")
 
         await start("serve", "--port", "0").url()
         await wait_for_empty_outbox(empty_database)
-        assert await depth(broker, OBSERVATIONS.name) == 2
-        await worker(start)
+        assert await message_count(broker, OBSERVATIONS.name) == 2
+        await start_worker(start)
 
         async def is_empty() -> bool:
-            return await depth(broker, OBSERVATIONS.name) == 0
+            return await message_count(broker, OBSERVATIONS.name) == 0
 
         await wait_until(is_empty, "both messages are processed")
         async with transaction(empty_database, application_name="test") as counting:
             assert await counting.scalar(select(places.c.observation_count)) == 1
-        assert await depth(broker, DEAD_LETTERS) == 0
+        assert await message_count(broker, DEAD_LETTERS) == 0
 
 
 def _name(database: str) -> str:
@@ -120,15 +120,15 @@ async def virtual_host_deleted(servers: Devstack) -> AsyncIterator[None]:
 
 async def test_deleted_virtual_host_loses_no_count(start: Start, servers: Devstack, place: int) -> None:
     """Observations that are reported during and after the outage are all counted, without a restart of either process."""
-    worker_process = await worker(start)
+    worker_process = await start_worker(start)
     gateway_process = start("serve", "--port", "0")
     url = await gateway_process.url()
     assert await report(url, place) == 201
-    await counts(servers, place, 1)
+    await wait_for_count(servers, place, 1)
     async with virtual_host_deleted(servers):
         assert await report(url, place, 3) == 201
     assert await report(url, place, 3) == 201
-    await counts(servers, place, 7)
+    await wait_for_count(servers, place, 7)
     await wait_for_empty_outbox(servers.postgresql.url)
 
     for process in (worker_process, gateway_process):

@@ -1,4 +1,4 @@
-"""What a test has started ends with it, however that ends."""
+"""The processes that a test starts end with the test, however the test ends."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
-ONE_THAT_HEARS_NO_SIGNAL = "tests/pitfalls/test_uvicorn_signal_during_startup.py::test_startup_ignores_signals"
+PROCESS_TEST = "tests/pitfalls/test_uvicorn_signal_during_startup.py::test_startup_ignores_signals"
 
 
 def children(pid: int) -> list[int]:
@@ -24,41 +24,41 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.fixture
-def killed_later(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A pytest that runs one test, with a folder for temporary files of its own."""
+def other_pytest(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Another pytest process that runs one test, with its own folder for temporary files."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
-    run = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", ONE_THAT_HEARS_NO_SIGNAL]
-    with subprocess.Popen(run, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True) as process:  # noqa: S603 - ours
+    arguments = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", PROCESS_TEST]
+    with subprocess.Popen(  # noqa: S603 - our own code
+        arguments, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+    ) as process:
         yield process
         process.kill()
 
 
-async def test_a_process_of_a_test_does_not_outlive_a_pytest_that_is_killed(
-    killed_later: subprocess.Popen[bytes], tmp_path: Path
-) -> None:
-    started: list[int] = []
+async def test_killed_pytest_leaves_no_process(other_pytest: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    """If pytest is killed, the reaper ends the process of its test, and removes the data folder."""
+    programs: list[int] = []
 
-    def has_started_one() -> bool:
-        started[:] = [
-            child for child in children(killed_later.pid) if any("broken()" in word for word in command(child))
+    def program_started() -> bool:
+        programs[:] = [
+            child for child in children(other_pytest.pid) if any("broken()" in word for word in command(child))
         ]
-        return bool(started)
+        return bool(programs)
 
-    await wait_until(has_started_one, "pytest has started the process")
-    killed_later.kill()
+    await wait_until(program_started, "pytest has started the process")
+    other_pytest.kill()
 
     try:
-        await wait_until(lambda: not any(map(alive, started)), "the process has ended")
+        await wait_until(lambda: not any(map(alive, programs)), "the process has ended")
     finally:
-        for pid in filter(alive, started):
+        for pid in filter(alive, programs):
             os.kill(pid, signal.SIGKILL)
     await wait_until(lambda: not list(tmp_path.glob("gateway-devstack-*")), "the data folder is removed")
 
 
-async def test_a_gateway_of_a_test_belongs_to_the_stack(start: Start, devstack_folder: Path) -> None:
+async def test_gateway_process_belongs_to_the_stack(start: Start, devstack_folder: Path) -> None:
+    """The reaper finds a gateway process by the folder of the devstack."""
     process = start("serve", "--port", "0")
 
-    # Between its old program and its new one a process has no environment, for a moment.
-    await wait_until(
-        lambda: process.pid in reaper.find_processes(devstack_folder), "the process is found by the folder of the stack"
-    )
+    # While a process replaces its program, it has no environment for a moment.
+    await wait_until(lambda: process.pid in reaper.find_processes(devstack_folder), "the reaper finds the process")

@@ -88,7 +88,7 @@ async def test_secrets_are_neither_printed_nor_sent(
     secret_settings = {"GATEWAY_API_KEYS": f'["{API_KEY}"]', "GATEWAY_RABBITMQ__URL": servers.rabbitmq.url_of(vhost)}
     gateway = start("serve", "--port", "0", "--debug", GATEWAY_HTTP__WEATHER_URL=upstream.url, **secret_settings)
     worker = start("worker", "--debug", **secret_settings)
-    await worker.said('"event": "working"')
+    await worker.wait_for_output('"event": "working"')
     responses: list[httpx.Response] = []
 
     async with httpx.AsyncClient(base_url=await gateway.url(), trust_env=False, timeout=TIMEOUT) as client:
@@ -106,8 +106,8 @@ async def test_secrets_are_neither_printed_nor_sent(
         await wait_until(rabbitmq_fails, "the health check of RabbitMQ fails")
         responses += await send_all_requests(client)
     for process in (gateway, worker):
-        process.send(SIGTERM)
-        assert await process.status() == 0
+        process.send_signal(SIGTERM)
+        assert await process.exit_status() == 0
 
     printed = gateway.output + worker.output
     sent = "".join(f"{response.headers}{response.text}" for response in responses) + upstream.received.decode()

@@ -1,151 +1,154 @@
-"""The real process: exit statuses, and a stop that works at any time and leaves nothing behind."""
+"""`gateway serve` as a process: its exit statuses, and a stop that works at any time and leaks nothing."""
 
 import asyncio
-import json
 import socket
 from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
+from typing import Any
 
 import httpx
 import pytest
 
 from gateway.devstack import ports
 from gateway.devstack.stack import Devstack
-from gateway.process.listener import PortTakenError, bind_socket, enable_address_reuse
+from gateway.process.exit_status import ExitStatus
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.harness import ORDER, ZURICH, Process, assert_nothing_is_held, assert_problem_in_full, held
+from tests.end_to_end.harness import (
+    ENTRY_ORDER,
+    ZURICH,
+    assert_complete_problem,
+    assert_no_server_leaks,
+)
 from tests.support.waiting import TIMEOUT, wait_until
 
 BRIEF = f"/v1/places/{ZURICH}/brief"
 
 
-def events(process: Process) -> list[str]:
-    """What it has logged, with the entry where there is one."""
-    lines = [json.loads(line) for line in process.output.splitlines() if line.startswith("{")]
-    return [" ".join(filter(None, (line["event"], line.get("entry")))) for line in lines]
+async def get_brief(url: str) -> dict[str, Any]:
+    async with httpx.AsyncClient() as client:
+        brief: dict[str, Any] = (await client.get(url + BRIEF)).json()
+        return brief
 
 
 def unread_bytes(port: int) -> int:
-    """How many bytes the connections to a loopback port have received that its process has not read yet."""
+    """Return how many bytes wait in the receive buffers of the connections to a loopback port."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(int(row[4].split(":")[1], 16) for row in rows if int(row[1].split(":")[1], 16) == port)
 
 
-class TestASignal:
+class TestStopSignal:
     @pytest.mark.parametrize("number", [SIGTERM, SIGINT])
-    async def test_while_serving_stops_it_cleanly(
-        self, start: Start, servers: Devstack, instance: str, number: Signals
-    ) -> None:
+    async def test_stops_cleanly(self, start: Start, servers: Devstack, instance: str, number: Signals) -> None:
+        """A signal while serving: all entries exit in reverse order, the status is 0, and no server has a connection."""
         process = start("serve", "--port", "0")
-        url = await process.url()
-        async with httpx.AsyncClient() as client:
-            assert (await client.get(url + BRIEF)).json()["complete"] is True
-        process.send(number)
+        brief = await get_brief(await process.url())
+        process.send_signal(number)
 
-        assert await process.status() == 0
-        exited = [event.split()[1] for event in events(process) if event.startswith("exited ")]
-        assert exited == list(reversed(ORDER))
-        await assert_nothing_is_held(servers, instance)
+        assert brief["complete"] is True
+        assert await process.exit_status() == ExitStatus.OK
+        exited = [event.split()[1] for event in process.events if event.startswith("exited ")]
+        assert exited == list(reversed(ENTRY_ORDER))
+        await assert_no_server_leaks(servers, instance)
 
     @pytest.mark.parametrize("resource", ["database", "redis", "rabbitmq"])
-    async def test_during_a_startup_that_hangs_gives_everything_back(
-        self, start: Start, servers: Devstack, instance: str, resource: str
-    ) -> None:
+    async def test_cancels_the_startup(self, start: Start, servers: Devstack, instance: str, resource: str) -> None:
+        """A signal while a resource hangs in the startup cancels it long before its timeout. Everything is released."""
         server = {"database": servers.postgresql, "redis": servers.redis, "rabbitmq": servers.rabbitmq}[resource]
-        long = {f"GATEWAY_{resource.upper()}__START_TIMEOUT": "600", "GATEWAY_STARTUP_TIMEOUT": "600"}
+        long_timeouts = {f"GATEWAY_{resource.upper()}__START_TIMEOUT": "600", "GATEWAY_STARTUP_TIMEOUT": "600"}
         with server.suspended():
-            process = start("serve", "--port", "0", **long)
-            await process.said(f'"entry": "{resource}", "event": "entering"')
-            process.send(SIGTERM)
-            assert await process.status() == 3  # long before the start would time out
+            process = start("serve", "--port", "0", **long_timeouts)
+            await process.wait_for_output(f'"entry": "{resource}", "event": "entering"')
+            process.send_signal(SIGTERM)
 
-        assert "enter cancelled " + resource in events(process)
-        await assert_nothing_is_held(servers, instance)
+            assert await process.exit_status() == ExitStatus.START_FAILED
 
-    async def test_before_the_first_entry_ends_it(self, start: Start) -> None:
+        assert "enter cancelled " + resource in process.events
+        await assert_no_server_leaks(servers, instance)
+
+    async def test_before_the_first_entry(self, start: Start) -> None:
+        """A signal right after the start ends the process, however far it is."""
         process = start("serve", "--port", "0")
-        process.send(SIGTERM)
+        process.send_signal(SIGTERM)
 
-        assert await process.status() in (-SIGTERM, 0, 3)
+        assert await process.exit_status() in {-SIGTERM, ExitStatus.OK, ExitStatus.START_FAILED}
 
-    async def test_a_second_one_forces_the_stop(self, start: Start, servers: Devstack, instance: str) -> None:
+    async def test_second_signal_forces_the_shutdown(self, start: Start, servers: Devstack, instance: str) -> None:
+        """A second signal aborts a close that hangs, long before its timeout."""
         process = start("serve", "--port", "0", GATEWAY_DATABASE__STOP_TIMEOUT="600", GATEWAY_SHUTDOWN_TIMEOUT="600")
-        url = await process.url()
-        async with httpx.AsyncClient() as client:
-            await client.get(url + BRIEF)
+        await get_brief(await process.url())
         with servers.postgresql.suspended():
-            process.send(SIGTERM)
-            await process.said('"entry": "database", "event": "exiting"')
-            process.send(SIGTERM)
-            assert await process.status() == 130  # long before the stop would time out
+            process.send_signal(SIGTERM)
+            await process.wait_for_output('"entry": "database", "event": "exiting"')
+            process.send_signal(SIGTERM)
 
-        await assert_nothing_is_held(servers, instance)
+            assert await process.exit_status() == ExitStatus.FORCED
 
-    async def test_once_the_stop_has_taken_its_time_aborts_what_is_left_and_says_so(
-        self, start: Start, servers: Devstack, instance: str
-    ) -> None:
+        await assert_no_server_leaks(servers, instance)
+
+    async def test_after_the_release_changes_nothing(self, start: Start) -> None:
+        """A second signal after everything was released is ignored, or forces an end that comes anyway."""
+        process = start("serve", "--port", "0")
+        await process.url()
+        process.send_signal(SIGTERM)
+        await process.wait_for_output('"event": "stopped"')
+        process.send_signal(SIGTERM)
+
+        assert await process.exit_status() in {ExitStatus.OK, ExitStatus.FORCED}
+
+
+class TestCloseThatHangs:
+    async def test_is_aborted_at_its_stop_timeout(self, start: Start, servers: Devstack, instance: str) -> None:
+        """A close that hangs is aborted, the rest exits, and the last line of the output reports it."""
+        process = start("serve", "--port", "0", GATEWAY_DATABASE__STOP_TIMEOUT="0.5")
+        await get_brief(await process.url())
+        with servers.postgresql.suspended():
+            process.send_signal(SIGTERM)
+            status = await process.exit_status()
+
+        assert status == ExitStatus.UNCLEAN
+        assert "exited http" in process.events
+        assert "database was not released within 0.5 s" in process.output.splitlines()[-1]
+        await assert_no_server_leaks(servers, instance)
+
+    async def test_is_aborted_at_the_shutdown_timeout(self, start: Start, servers: Devstack, instance: str) -> None:
+        """A close may take no longer than the whole shutdown, whatever its own timeout. The rest exits."""
         process = start("serve", "--port", "0", GATEWAY_SHUTDOWN_TIMEOUT="4", GATEWAY_DATABASE__STOP_TIMEOUT="60")
-        url = await process.url()
-        async with httpx.AsyncClient() as client:
-            await client.get(url + BRIEF)
+        await get_brief(await process.url())
         with servers.postgresql.suspended():
-            process.send(SIGTERM)
-            assert await process.status() == 4
+            process.send_signal(SIGTERM)
+            status = await process.exit_status()
 
-        assert [event for event in events(process) if event.endswith(("database", "http", "stopped"))][-4:] == [
+        assert status == ExitStatus.UNCLEAN
+        assert [event for event in process.events if event.endswith(("database", "http", "stopped"))][-4:] == [
             "aborted database",
             "exiting http",
             "exited http",
             "stopped",
         ]
         assert "database was not released" in process.output.splitlines()[-1]
-        await assert_nothing_is_held(servers, instance)
-
-    async def test_after_everything_was_released_changes_nothing(self, start: Start) -> None:
-        process = start("serve", "--port", "0")
-        await process.url()
-        process.send(SIGTERM)
-        await process.said('"event": "stopped"')
-        process.send(SIGTERM)
-
-        assert await process.status() in (0, 130)
-
-    async def test_with_a_close_that_hangs_ends_in_time_and_says_so(
-        self, start: Start, servers: Devstack, instance: str
-    ) -> None:
-        process = start("serve", "--port", "0", GATEWAY_DATABASE__STOP_TIMEOUT="0.5")
-        url = await process.url()
-        async with httpx.AsyncClient() as client:
-            await client.get(url + BRIEF)
-        with servers.postgresql.suspended():
-            process.send(SIGTERM)
-            status = await process.status()
-
-        assert status == 4
-        assert "exited http" in events(process)
-        assert "database was not released within 0.5 s" in process.output.splitlines()[-1]
-        await assert_nothing_is_held(servers, instance)
+        await assert_no_server_leaks(servers, instance)
 
 
 class TestRequestsInFlight:
-    async def test_are_finished_while_it_drains_and_readiness_is_off(self, start: Start) -> None:
+    async def test_served_during_the_drain(self, start: Start) -> None:
+        """During the drain the process is not ready, but still serves complete briefs."""
         process = start("serve", "--port", "0", GATEWAY_DRAIN_SECONDS="3")
         url = await process.url()
         async with httpx.AsyncClient() as client:
-            process.send(SIGTERM)
-            await process.said("asked to stop")
+            process.send_signal(SIGTERM)
+            await process.wait_for_output("shutdown requested")
             ready = await client.get(url + "/readyz")
             brief = await client.get(url + BRIEF)
 
         assert (ready.status_code, brief.status_code) == (503, 200)
         assert brief.json()["complete"] is True
-        assert await process.status() == 0
+        assert await process.exit_status() == ExitStatus.OK
 
-    async def test_are_cancelled_after_the_graceful_seconds_and_answered(
-        self, start: Start, servers: Devstack, instance: str
-    ) -> None:
+    async def test_cancelled_after_the_graceful_seconds(self, start: Start, servers: Devstack, instance: str) -> None:
+        """A request that is not done after the graceful seconds is cancelled, and its client gets a 503 problem."""
         process = start("serve", "--port", "0", GATEWAY_GRACEFUL_SECONDS="0.3")
         url = await process.url()
+        port = int(url.rpartition(":")[2])
         sent = asyncio.Event()
 
         async def trace(event: str, _: object) -> None:
@@ -158,197 +161,61 @@ class TestRequestsInFlight:
                 place = client.get(f"{url}/v1/places/{ZURICH}", extensions={"trace": trace})
                 request = asyncio.create_task(place)
                 await asyncio.wait_for(sent.wait(), TIMEOUT)
-                port = int(url.rpartition(":")[2])
                 await wait_until(lambda: unread_bytes(port) == 0, "the gateway has read the request")
-                process.send(SIGTERM)
+                process.send_signal(SIGTERM)
                 response = await request
 
-        assert_problem_in_full(response, 503)
-        assert await process.status() == 0
-        await assert_nothing_is_held(servers, instance)
+        assert_complete_problem(response, 503)
+        assert await process.exit_status() == ExitStatus.OK
+        await assert_no_server_leaks(servers, instance)
 
 
-class TestSupervision:
-    async def test_an_entry_that_dies_stops_the_process(self, run: Start) -> None:
+class TestCrash:
+    async def test_stops_the_process(self, run: Start) -> None:
+        """An entry that crashes stops the process with status 1."""
         process = run("-m", "tests.end_to_end.crashing_app")
         url = await process.url()
         async with httpx.AsyncClient() as client:
-            await client.get(url + "/die")
+            await client.get(url + "/crash")
 
-        assert await process.status() == 1
-        assert "crashed worker" in events(process)
+        assert await process.exit_status() == ExitStatus.CRASHED
+        assert "crashed worker" in process.events
 
-    async def test_one_that_dies_while_it_drains_makes_it_no_clean_stop(self, run: Start) -> None:
+    async def test_during_the_drain(self, run: Start) -> None:
+        """An entry that crashes during the drain makes the status 1, too, and ends the drain."""
         process = run("-m", "tests.end_to_end.crashing_app", GATEWAY_DRAIN_SECONDS="5")
         url = await process.url()
-        process.send(SIGTERM)
-        await process.said("asked to stop")
+        process.send_signal(SIGTERM)
+        await process.wait_for_output("shutdown requested")
         async with httpx.AsyncClient() as client:
-            await client.get(url + "/die")
+            await client.get(url + "/crash")
 
-        assert await process.status() == 1
-
-
-class TestThePort:
-    async def test_taken_fails_at_once(self, start: Start) -> None:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            taken.listen()
-            process = start("serve", "--port", str(taken.getsockname()[1]))
-            assert await process.status() == 3
-
-        assert "address already in use" in process.output
-        assert "--port" in process.output
-        assert events(process) == []
-
-    def test_is_taken_before_it_is_listened_on(self) -> None:
-        with bind_socket("127.0.0.1", 0) as listener:
-            port = listener.getsockname()[1]
-            with pytest.raises(PortTakenError):
-                bind_socket("127.0.0.1", port)
-            with pytest.raises(ConnectionRefusedError):
-                socket.create_connection(("127.0.0.1", port))
-
-    def test_can_be_taken_again_right_after_connections_to_it_were_closed(self) -> None:
-        with bind_socket("127.0.0.1", 0) as listener:
-            enable_address_reuse(listener)
-            listener.listen()
-            port = listener.getsockname()[1]
-            with socket.create_connection(("127.0.0.1", port)) as client:
-                accepted, _ = listener.accept()
-                accepted.close()  # first, so that it is this side that waits in TIME_WAIT
-                assert client.recv(1) == b""
-        bind_socket("127.0.0.1", port).close()
-
-    @pytest.mark.parametrize("host", ["no such host", "256.1.1.1", "", "192.0.2.1"])
-    def test_of_no_address_here_says_so(self, host: str) -> None:
-        with pytest.raises(PortTakenError, match="--host"):
-            bind_socket(host or "\0", 0)
+        assert await process.exit_status() == ExitStatus.CRASHED
 
 
-BAD_SETTINGS = {
-    "GATEWAY_DATABASE__URL": "mysql://root:hunter2@nowhere/x",
-    "GATEWAY_REDIS__URL": "http://:hunter2@nowhere",
-    "GATEWAY_RABBITMQ__URL": "amqp://user:hunter2@nowhere:notaport/",
-    "GATEWAY_HTTP__WEATHER_URL": "ftp://hunter2@nowhere",
-    "GATEWAY_STARTUP_TIMEOUT": "hunter2",
-    "GATEWAY_MODEL__START_TIMEOUT": "1e9",
-    "GATEWAY_DATABASE__STOP_TIMEOUT": "-1",
-    "GATEWAY_REDIS__START_TIMEOUT": "nan",
-    "GATEWAY_SHUTDOWN_TIMEOUT": "1",
-    "GATEWAY_API_KEYS": "hunter2",
-    "GATEWAY_INSTANCE": "two words",
-}
+async def test_port_in_use_fails_before_the_startup(start: Start) -> None:
+    """If another process has the port, nothing is entered, and the message names the option to change."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        process = start("serve", "--port", str(other.getsockname()[1]))
+
+        assert await process.exit_status() == ExitStatus.START_FAILED
+
+    assert "address already in use" in process.output
+    assert "--port" in process.output
+    assert process.events == []
 
 
-class TestBadSettings:
-    @pytest.mark.parametrize("name", BAD_SETTINGS)
-    async def test_are_named_in_one_line_before_anything_is_entered(self, start: Start, name: str) -> None:
-        process = start("serve", "--port", "0", **{name: BAD_SETTINGS[name]})
-
-        assert await process.status() == 3
-        assert name in process.output
-        assert "hunter2" not in process.output
-        assert len(process.output.strip().splitlines()) == 1
-
-    @pytest.mark.parametrize("rest", ["/?apikey=hunter2", "?apikey=hunter2", "/hunter2", "#hunter2"])
-    async def test_the_upstream_is_an_origin(self, start: Start, rest: str) -> None:
-        process = start("serve", "--port", "0", GATEWAY_HTTP__WEATHER_URL=f"https://api.example.org{rest}")
-
-        assert await process.status() == 3
-        assert "GATEWAY_HTTP__WEATHER_URL" in process.output
-        assert "hunter2" not in process.output
-
-    async def test_an_option_that_no_driver_knows_is_named(self, start: Start, environment: dict[str, str]) -> None:
-        process = start("serve", "--port", "0", GATEWAY_DATABASE__URL=environment["GATEWAY_DATABASE__URL"] + "?foo=1")
-
-        assert await process.status() == 3
-        assert "GATEWAY_DATABASE__URL" in process.output.splitlines()[-1]
-        assert "foo" in process.output.splitlines()[-1]
-
-    async def test_a_refused_password_is_one_line_without_it(self, start: Start, environment: dict[str, str]) -> None:
-        url = environment["GATEWAY_DATABASE__URL"]
-        password = url.split(":")[2].split("@")[0]
-        process = start("serve", "--port", "0", GATEWAY_DATABASE__URL=url.replace(password, "hunter2"))
-
-        assert await process.status() == 3
-        last = process.output.strip().splitlines()[-1]
-        assert last.startswith("gateway: database: GATEWAY_DATABASE__URL: ")
-        assert "user or password" in last
-        assert "Traceback" not in process.output
-        assert "hunter2" not in process.output
-
-    async def test_debug_shows_the_traceback_and_still_no_password(self, start: Start) -> None:
-        process = start("serve", "--port", "0", "--debug", GATEWAY_MODEL__PATH="/nowhere")
-        assert await process.status() == 3
-        assert "Traceback" in process.output
-        assert "hunter2" not in process.output
-
-    async def test_wrong_usage_is_status_2(self, start: Start) -> None:
-        assert await start("serve", "--port", "many").status() == 2
-
-
-class TestCheck:
-    async def test_shows_the_timeline_and_leaves_nothing(self, start: Start, servers: Devstack, instance: str) -> None:
-        process = start("check")
-
-        assert await process.status() == 0
-        first_words = [line.split()[0] for line in process.output.splitlines() if line.strip()]
-        assert first_words == ["entry", *ORDER]
-        assert await held(servers, instance) == []
-
-    async def test_names_what_to_fix(self, start: Start) -> None:
-        process = start("check", GATEWAY_REDIS__URL="redis://127.0.0.1:1/0", GATEWAY_REDIS__START_TIMEOUT="1")
-
-        assert await process.status() == 3
-        last = process.output.strip().splitlines()[-1]
-        assert last.startswith("gateway: redis: not entered within 1 s")
-        assert "127.0.0.1:1" in last
-        assert "GATEWAY_REDIS__URL" in last
-
-    async def test_an_upstream_that_is_away_fails_it(self, start: Start) -> None:
-        process = start("check", GATEWAY_HTTP__WEATHER_URL="http://127.0.0.1:1")
-
-        assert await process.status() == 1
-        assert "gateway: http: " in process.output
-
-
-class TestMigrateAndSeed:
-    async def test_prepare_an_empty_database(self, start: Start, empty_database: str) -> None:
-        migrated = start("migrate", GATEWAY_DATABASE__URL=empty_database)
-        assert await migrated.status() == 0
-        seeded = start("seed", GATEWAY_DATABASE__URL=empty_database)
-        assert await seeded.status() == 0
-        again = start("seed", GATEWAY_DATABASE__URL=empty_database)
-        assert await again.status() == 0
-
-        assert "0 unchanged" in seeded.output
-        assert "0 places inserted" in again.output
-
-    async def test_seeding_too_early_says_what_to_do(self, start: Start, empty_database: str) -> None:
-        process = start("seed", GATEWAY_DATABASE__URL=empty_database)
-
-        assert await process.status() == 3
-        assert "gateway migrate" in process.output
-
-    @pytest.mark.parametrize("command", ["migrate", "seed"])
-    async def test_nobody_there_is_one_line(self, start: Start, command: str) -> None:
-        process = start(command, GATEWAY_DATABASE__URL="postgresql+asyncpg://u:hunter2@127.0.0.1:1/gateway")
-
-        assert await process.status() == 3
-        assert "127.0.0.1:1" in process.output
-        assert "hunter2" not in process.output
-        assert len(process.output.strip().splitlines()) == 1
-
-
-async def test_plain_uvicorn_serves_it_too(run: Start, servers: Devstack, instance: str) -> None:
+async def test_plain_uvicorn_serves_the_app(run: Start, servers: Devstack, instance: str) -> None:
+    """The app needs no server of its own: uvicorn serves it and stops it without a leak."""
     with ports.reserve() as reserved:
         port = reserved.getsockname()[1]
         process = run("-m", "uvicorn", "gateway.app:create_app", "--factory", "--port", str(port))
-        await process.said("Uvicorn running")
-        async with httpx.AsyncClient() as client:
-            assert (await client.get(f"http://127.0.0.1:{port}{BRIEF}")).json()["complete"] is True
-        process.send(SIGTERM)
+        await process.wait_for_output("Uvicorn running")
+        brief = await get_brief(f"http://127.0.0.1:{port}")
+        process.send_signal(SIGTERM)
+        await process.exit_status()
 
-        await process.status()
-    await assert_nothing_is_held(servers, instance)
+    assert brief["complete"] is True
+    await assert_no_server_leaks(servers, instance)

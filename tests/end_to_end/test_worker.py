@@ -1,4 +1,4 @@
-"""From a report to a count, through the real processes, whatever is killed on the way."""
+"""`gateway worker` as a process: it counts each observation once, whatever is killed, and stops cleanly."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,12 +17,12 @@ from gateway.devstack.stack import Devstack
 from gateway.events.messages import BriefViewed, ObservationRef, ObservationReported, ViewCounts, encode
 from gateway.events.topology import DEAD_LETTERS, DELIVERY_LIMIT, OBSERVATIONS, VIEWS, declare
 from gateway.places.seed import SHIPPED_TABLE, read
+from gateway.process.exit_status import ExitStatus
 from gateway.schema.migrate import migrate
 from gateway.schema.tables import places
 from gateway.schema.transaction import transaction
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.harness import Process, assert_nothing_is_held
-from tests.end_to_end.test_server import events
+from tests.end_to_end.harness import Process, assert_no_server_leaks
 from tests.events.conftest import vhost
 from tests.support.waiting import wait_until
 
@@ -30,216 +30,227 @@ __all__ = ["vhost"]
 
 RAIN = {"temperature_c": 12.5, "condition": "rain"}
 
-_unused = (row[0] for row in list(read(SHIPPED_TABLE))[100:])
+_unused_places = (row[0] for row in list(read(SHIPPED_TABLE))[100:])
 
 
 @pytest.fixture
 def place() -> int:
-    """A place that no other test looks at."""
-    place_id: int = next(_unused)
+    """A place that no other test uses."""
+    place_id: int = next(_unused_places)
     return place_id
 
 
 @pytest.fixture
 def environment(environment: dict[str, str], vhost: str) -> dict[str, str]:
-    """With a virtual host of this test's own."""
+    """The variables, with a virtual host of the test."""
     return environment | {"GATEWAY_RABBITMQ__URL": vhost}
 
 
 @pytest.fixture
 async def broker(vhost: str) -> AsyncIterator[AbstractChannel]:
-    """A channel for the test to publish and to look with, everything declared."""
+    """A channel of the test, with all exchanges and queues declared."""
     async with await aio_pika.connect(vhost) as connection:
         channel = await connection.channel()
         await declare(channel)
         yield channel
 
 
-async def worker(start: Start, *options: str, **variables: str) -> Process:
-    """A worker at work."""
+async def start_worker(start: Start, *options: str, **variables: str) -> Process:
+    """Start a worker, and wait until it consumes both queues."""
     process = start("worker", *options, **variables)
     for queue in (OBSERVATIONS.name, VIEWS.name):
-        await process.said(queue)  # "consuming"
-    await process.said('"event": "working"')
+        await process.wait_for_output(queue)
+    await process.wait_for_output('"event": "working"')
     return process
 
 
-async def publish(channel: AbstractChannel, *bodies: bytes, kind: str = OBSERVATIONS.routing_key) -> None:
+async def publish(channel: AbstractChannel, *bodies: bytes, event_type: str = OBSERVATIONS.routing_key) -> None:
     exchange = await channel.get_exchange("gateway.events")
     for body in bodies:
-        await exchange.publish(aio_pika.Message(body, delivery_mode=2), kind)
+        await exchange.publish(aio_pika.Message(body, delivery_mode=2), event_type)
 
 
-def reported(place: int, times: int = 1) -> list[bytes]:
-    return [encode(ObservationReported.create(ObservationRef(observation_id=n, place_id=place))) for n in range(times)]
+def observation_messages(place: int, count: int = 1) -> list[bytes]:
+    return [encode(ObservationReported.create(ObservationRef(observation_id=n, place_id=place))) for n in range(count)]
 
 
-async def counted(servers: Devstack, place: int) -> int:
-    async with transaction(servers.postgresql.url, application_name="look") as connection:
+async def observation_count(servers: Devstack, place: int) -> int:
+    async with transaction(servers.postgresql.url, application_name="test") as connection:
         return await connection.scalar(select(places.c.observation_count).where(places.c.id == place)) or 0
 
 
-async def counts(servers: Devstack, place: int, expected: int) -> None:
-    """Wait until so many observations of the place were counted."""
+async def wait_for_count(servers: Devstack, place: int, expected: int) -> None:
+    """Wait until at least `expected` observations of the place are counted, and assert that there are no more."""
 
-    async def there_are() -> bool:
-        return await counted(servers, place) >= expected
+    async def is_counted() -> bool:
+        return await observation_count(servers, place) >= expected
 
-    await wait_until(there_are, f"{expected} are counted")
-    assert await counted(servers, place) == expected
+    await wait_until(is_counted, f"{expected} observations are counted")
+    assert await observation_count(servers, place) == expected
 
 
-async def depth(channel: AbstractChannel, queue: str) -> int:
+async def message_count(channel: AbstractChannel, queue: str) -> int:
     return (await channel.declare_queue(queue, passive=True)).declaration_result.message_count or 0
 
 
-async def buried(channel: AbstractChannel, count: int) -> None:
-    async def there_are() -> bool:
-        return await depth(channel, DEAD_LETTERS) == count
+async def wait_for_dead_letters(channel: AbstractChannel, count: int) -> None:
+    async def is_reached() -> bool:
+        return await message_count(channel, DEAD_LETTERS) == count
 
-    await wait_until(there_are, f"there are {count} dead letters")
+    await wait_until(is_reached, f"there are {count} dead letters")
 
 
-class TestAnObservation:
-    async def test_that_was_reported_is_counted(self, start: Start, servers: Devstack, place: int) -> None:
-        await worker(start)
+class TestObservations:
+    async def test_created_observation_is_counted(self, start: Start, servers: Devstack, place: int) -> None:
+        """An observation that the gateway stored is counted by the worker, and the place has the new count."""
+        await start_worker(start)
         url = await start("serve", "--port", "0").url()
         async with httpx.AsyncClient(base_url=url) as client:
             response = await client.post(f"/v1/places/{place}/observations", json=RAIN)
             assert response.status_code == 201
-            await counts(servers, place, 1)
+            await wait_for_count(servers, place, 1)
 
             assert (await client.get(f"/v1/places/{place}")).json()["observation_count"] == 1
 
-    async def test_delivered_twice_is_counted_once(
+    async def test_duplicates_are_counted_once(
         self, start: Start, servers: Devstack, broker: AbstractChannel, place: int
     ) -> None:
-        await worker(start)
-        some = reported(place, 10)
-        await publish(broker, *some, *some, *reversed(some))
-        await publish(broker, *reported(place))
-        await counts(servers, place, 11)
+        """Messages that are delivered several times are counted once."""
+        await start_worker(start)
+        messages = observation_messages(place, 10)
+        await publish(broker, *messages, *messages, *reversed(messages))
+        await publish(broker, *observation_messages(place))
+        await wait_for_count(servers, place, 11)
 
-        async def worked_in() -> bool:
-            return await depth(broker, OBSERVATIONS.name) == 0
+        async def is_empty() -> bool:
+            return await message_count(broker, OBSERVATIONS.name) == 0
 
-        await wait_until(worked_in, "all is worked in")
-        assert await counted(servers, place) == 11
+        await wait_until(is_empty, "the queue is empty")
+        assert await observation_count(servers, place) == 11
 
-    async def test_is_accepted_while_rabbitmq_is_away_and_counted_once_it_is_back(
-        self, start: Start, servers: Devstack, place: int
-    ) -> None:
-        working = await worker(start)
+    async def test_rabbitmq_outage_loses_no_observation(self, start: Start, servers: Devstack, place: int) -> None:
+        """Observations are accepted while RabbitMQ is down. They wait in the outbox, and each is counted after the outage."""
+        worker = await start_worker(start)
         url = await start("serve", "--port", "0").url()
         async with httpx.AsyncClient(base_url=url) as client:
             statuses: list[int] = []
 
-            async def report(times: int) -> None:
-                for _ in range(times):
+            async def create(count: int) -> None:
+                for _ in range(count):
                     response = await client.post(f"/v1/places/{place}/observations", json=RAIN)
                     statuses.append(response.status_code)
 
-            async def relay_says(text: str) -> bool:
+            async def relay_detail_has(text: str) -> bool:
                 checks = (await client.get("/readyz")).json()["checks"]
                 return text in (checks["relay"]["remark"] or "")
 
-            await report(5)
+            await create(5)
             await servers.rabbitmq.sync()
-            writing = asyncio.create_task(report(40))
+            writing = asyncio.create_task(create(40))
             servers.rabbitmq.kill()
             try:
                 await writing
-                await report(5)
-                await wait_until(lambda: relay_says(" waiting, trying again"), "the depth is in the health details")
-                assert not await relay_says("outbox: 0 waiting")
+                await create(5)
+                await wait_until(
+                    lambda: relay_detail_has(" waiting, trying again"),
+                    "the health details have the depth of the outbox",
+                )
+                assert not await relay_detail_has("outbox: 0 waiting")
             finally:
                 await servers.rabbitmq.start()
-            await counts(servers, place, 50)
-            await wait_until(lambda: relay_says("outbox: 0 waiting, dead letters: 0"), "the outbox is empty")
+            await wait_for_count(servers, place, 50)
+            await wait_until(lambda: relay_detail_has("outbox: 0 waiting, dead letters: 0"), "the outbox is empty")
 
         assert statuses == [201] * 50
-        assert "crashed" not in working.output
+        assert "crashed" not in worker.output
 
-    async def test_is_counted_once_though_the_worker_is_killed_again_and_again(
+    async def test_killed_worker_counts_once(
         self, start: Start, servers: Devstack, broker: AbstractChannel, place: int
     ) -> None:
+        """A worker that is killed while it counts loses no observation, counts none twice, and dead-letters none."""
         for round_ in range(3):
-            process = await worker(start)
-            await publish(broker, *reported(place, 100))
-            least = round_ * 100 + 20
+            process = await start_worker(start)
+            await publish(broker, *observation_messages(place, 100))
+            minimum = round_ * 100 + 20
 
-            async def some_are_counted(least: int = least) -> bool:
-                return await counted(servers, place) >= least
+            async def some_are_counted(minimum: int = minimum) -> bool:
+                return await observation_count(servers, place) >= minimum
 
-            await wait_until(some_are_counted, "some are counted")
-            process.send(SIGKILL)
-            await process.status()
-        await worker(start)
+            await wait_until(some_are_counted, f"{minimum} observations are counted")
+            process.send_signal(SIGKILL)
+            await process.exit_status()
+        await start_worker(start)
 
-        await counts(servers, place, 300)
-        assert await depth(broker, DEAD_LETTERS) == 0
+        await wait_for_count(servers, place, 300)
+        assert await message_count(broker, DEAD_LETTERS) == 0
 
-    @pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP"])
-    async def test_waits_for_a_database_that_is_away_and_is_not_buried(
-        self, start: Start, servers: Devstack, broker: AbstractChannel, place: int, how: str
+    @pytest.mark.parametrize("outage", ["killed", "suspended"])
+    async def test_database_outage_dead_letters_nothing(
+        self, start: Start, servers: Devstack, broker: AbstractChannel, place: int, outage: str
     ) -> None:
-        process = await worker(start)
-        if how == "SIGKILL":
+        """While the database is unavailable, observations wait in the worker. They are counted after the outage."""
+        process = await start_worker(start)
+        if outage == "killed":
             servers.postgresql.kill()
         else:
             servers.postgresql.suspend()
         try:
-            await publish(broker, *reported(place, 2 * DELIVERY_LIMIT))
-            await process.said("handler failed, retrying")
+            await publish(broker, *observation_messages(place, 2 * DELIVERY_LIMIT))
+            await process.wait_for_output("handler failed, retrying")
         finally:
-            if how == "SIGKILL":
+            if outage == "killed":
                 await servers.postgresql.start()
             else:
                 servers.postgresql.resume()
 
-        await counts(servers, place, 2 * DELIVERY_LIMIT)
-        assert await depth(broker, DEAD_LETTERS) == 0
+        await wait_for_count(servers, place, 2 * DELIVERY_LIMIT)
+        assert await message_count(broker, DEAD_LETTERS) == 0
 
-    async def test_that_is_poison_is_buried_and_the_next_is_counted(
+    async def test_poison_messages_are_dead_lettered(
         self, start: Start, servers: Devstack, broker: AbstractChannel, place: int
     ) -> None:
-        process = await worker(start)
+        """Messages that cannot be decoded are dead-lettered and not logged, and the next observation is counted."""
+        process = await start_worker(start)
         await publish(
             broker, b"not JSON", b'{"type": "unknown"}', encode(BriefViewed.create(ViewCounts(views={place: 1})))
         )
-        await publish(broker, *reported(place))
+        await publish(broker, *observation_messages(place))
 
-        await counts(servers, place, 1)
-        await buried(broker, 3)
+        await wait_for_count(servers, place, 1)
+        await wait_for_dead_letters(broker, 3)
         assert process.output.count("poison message rejected") == 3
         assert "not JSON" not in process.output
 
 
 class TestViews:
-    async def test_are_added_once_for_each_event(
+    async def test_duplicates_are_added_once(
         self, start: Start, servers: Devstack, broker: AbstractChannel, place: int
     ) -> None:
-        await worker(start)
-        twice = encode(BriefViewed.create(ViewCounts(views={place: 3})))
+        """The views of an event that is delivered twice are added once."""
+        await start_worker(start)
+        duplicate = encode(BriefViewed.create(ViewCounts(views={place: 3})))
         last = encode(BriefViewed.create(ViewCounts(views={place: 4})))
-        await publish(broker, twice, twice, last, kind=VIEWS.routing_key)
+        await publish(broker, duplicate, duplicate, last, event_type=VIEWS.routing_key)
 
         async with Redis.from_url(servers.redis.url) as redis:
 
             async def all_are_added() -> bool:
                 return int(await redis.get(popularity_key(place)) or 0) >= 7
 
-            await wait_until(all_are_added, "all are added")
+            await wait_until(all_are_added, "all views are added")
             assert int(await redis.get(popularity_key(place)) or 0) == 7
 
-    async def test_wait_for_a_redis_that_is_away(
+    async def test_redis_outage_loses_no_views(
         self, start: Start, servers: Devstack, broker: AbstractChannel, place: int
     ) -> None:
-        process = await worker(start)
+        """While Redis is unavailable, views wait in the worker. They are added after the outage."""
+        process = await start_worker(start)
         servers.redis.kill()
         try:
-            await publish(broker, encode(BriefViewed.create(ViewCounts(views={place: 3}))), kind=VIEWS.routing_key)
-            await process.said("handler failed, retrying")
+            await publish(
+                broker, encode(BriefViewed.create(ViewCounts(views={place: 3}))), event_type=VIEWS.routing_key
+            )
+            await process.wait_for_output("handler failed, retrying")
         finally:
             await servers.redis.start()
 
@@ -248,69 +259,76 @@ class TestViews:
             async def are_added() -> bool:
                 return int(await redis.get(popularity_key(place)) or 0) == 3
 
-            await wait_until(are_added, "they are added")
+            await wait_until(are_added, "the views are added")
 
 
-class TestTheProcess:
+class TestProcess:
     @pytest.mark.parametrize("number", [SIGTERM, SIGINT])
-    async def test_stops_cleanly_at_a_signal(
-        self, start: Start, servers: Devstack, instance: str, number: Signals
-    ) -> None:
-        process = await worker(start)
-        process.send(number)
+    async def test_signal_stops_cleanly(self, start: Start, servers: Devstack, instance: str, number: Signals) -> None:
+        """A signal stops the worker: all entries exit in reverse order, and no server has a connection."""
+        process = await start_worker(start)
+        process.send_signal(number)
 
-        assert await process.status() == 0
-        exited = [event.split()[1] for event in events(process) if event.startswith("exited ")]
+        assert await process.exit_status() == ExitStatus.OK
+        exited = [event.split()[1] for event in process.events if event.startswith("exited ")]
         assert exited == ["cleanup", "views", "observations", "rabbitmq", "redis", "database"]
-        await assert_nothing_is_held(servers, instance)
+        await assert_no_server_leaks(servers, instance)
 
-    async def test_is_forced_by_a_second_signal(self, start: Start, servers: Devstack, instance: str) -> None:
-        process = await worker(start, GATEWAY_DATABASE__STOP_TIMEOUT="600", GATEWAY_SHUTDOWN_TIMEOUT="600")
+    async def test_second_signal_forces_the_shutdown(self, start: Start, servers: Devstack, instance: str) -> None:
+        """A second signal aborts a close that hangs, long before its timeout."""
+        process = await start_worker(start, GATEWAY_DATABASE__STOP_TIMEOUT="600", GATEWAY_SHUTDOWN_TIMEOUT="600")
         with servers.postgresql.suspended():
-            process.send(SIGTERM)
-            await process.said("exiting")
-            process.send(SIGTERM)
-            assert await process.status() == 130  # long before the stop would time out
-        await assert_nothing_is_held(servers, instance)
+            process.send_signal(SIGTERM)
+            await process.wait_for_output("exiting")
+            process.send_signal(SIGTERM)
 
-    async def test_gives_everything_back_when_it_is_stopped_while_it_starts(
-        self, start: Start, servers: Devstack, instance: str
-    ) -> None:
+            assert await process.exit_status() == ExitStatus.FORCED
+
+        await assert_no_server_leaks(servers, instance)
+
+    async def test_signal_cancels_the_startup(self, start: Start, servers: Devstack, instance: str) -> None:
+        """A signal while a resource hangs in the startup cancels it, and everything is released."""
         with servers.redis.suspended():
             process = start("worker")
-            await process.said('"entry": "redis"')
-            process.send(SIGTERM)
-            assert await process.status() == 3
-        await assert_nothing_is_held(servers, instance)
+            await process.wait_for_output('"entry": "redis"')
+            process.send_signal(SIGTERM)
 
-    async def test_that_cannot_start_says_why_in_one_line(self, start: Start) -> None:
+            assert await process.exit_status() == ExitStatus.START_FAILED
+
+        await assert_no_server_leaks(servers, instance)
+
+    async def test_failed_start_is_explained(self, start: Start) -> None:
+        """If a resource does not start, the last line of the output names it and the reason."""
         process = start("worker", GATEWAY_REDIS__URL="redis://127.0.0.1:1/0", GATEWAY_REDIS__START_TIMEOUT="1")
 
-        assert await process.status() == 3
+        assert await process.exit_status() == ExitStatus.START_FAILED
         assert process.output.strip().splitlines()[-1].startswith("gateway: redis: not entered within 1 s")
 
-    async def test_ends_when_what_it_does_is_broken(
+    async def test_bug_in_a_handler_stops_the_process(
         self, start: Start, broker: AbstractChannel, empty_database: str
     ) -> None:
+        """An error that no retry fixes crashes the consumer and stops the worker. The message stays in the queue."""
         await migrate(empty_database)
-        process = await worker(start, GATEWAY_DATABASE__URL=empty_database)
-        async with transaction(empty_database, application_name="break") as connection:
+        process = await start_worker(start, GATEWAY_DATABASE__URL=empty_database)
+        async with transaction(empty_database, application_name="test") as connection:
             await connection.exec_driver_sql("DROP TABLE consumed_events")
-        await publish(broker, *reported(1))
+        await publish(broker, *observation_messages(1))
 
-        assert await process.status() == 1
-        assert "crashed observations" in events(process)
-        assert await depth(broker, OBSERVATIONS.name) == 1
+        assert await process.exit_status() == ExitStatus.CRASHED
+        assert "crashed observations" in process.events
+        assert await message_count(broker, OBSERVATIONS.name) == 1
 
-    async def test_shows_that_it_is_alive_as_long_as_it_is(self, start: Start, tmp_path: Path) -> None:
-        alive = tmp_path / "alive"
-        process = await worker(start, "--alive", str(alive))
-        first = alive.stat().st_mtime
+    async def test_heartbeat_file(self, start: Start, tmp_path: Path) -> None:
+        """The heartbeat file is touched again and again while the worker runs, and removed when it stops."""
+        heartbeat = tmp_path / "heartbeat"
+        process = await start_worker(start, "--alive", str(heartbeat))
+        first = heartbeat.stat().st_mtime
 
         async def touched() -> bool:
-            return alive.stat().st_mtime > first
+            return heartbeat.stat().st_mtime > first
 
-        await wait_until(touched, "it is touched again")
-        process.send(SIGTERM)
-        await process.status()
-        assert not alive.exists()
+        await wait_until(touched, "the file is touched again")
+        process.send_signal(SIGTERM)
+        await process.exit_status()
+
+        assert not heartbeat.exists()

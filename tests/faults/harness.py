@@ -20,7 +20,7 @@ from gateway.devstack.stack import Devstack
 from gateway.lifecycle import EventType, StartError, TeardownError, format_error
 from gateway.serving.lifespan_manager import LifespanManager, StatefulApp
 from gateway.settings import Settings
-from tests.end_to_end.harness import RUNNER, held
+from tests.end_to_end.harness import ANYIO_RUNNER, open_connections
 from tests.faults.entry_faults import ENTRY_TIMEOUT, FaultPlan, Hook, faults_injected
 from tests.faults.lifespan_run import LifespanRun, enter_and_exit, journal_of
 from tests.faults.lifespan_sweep import LifespanSweep
@@ -112,7 +112,7 @@ class FaultLab:
         closed = len(self.proxies.log.closed) if self.proxies else 0
         started = time.monotonic()
         try:
-            await manager.enter()
+            await manager.startup()
             run.startup_duration = time.monotonic() - started
             run.stack, run.services = app.state.stack, manager.state["services"]
             try:
@@ -121,7 +121,7 @@ class FaultLab:
                     yield run
             finally:
                 started = time.monotonic()
-                await manager.leave()
+                await manager.shutdown()
         except TeardownError as error:
             run.outcome, run.error = "failed", error
         except StartError as error:
@@ -165,10 +165,10 @@ class FaultLab:
         return await _until_empty(self._leaks) + self._loop_errors
 
     async def _leaks(self) -> list[str]:
-        here = [line for line in ResourceSnapshot.take().leaked_since(self._before) if RUNNER not in line]
+        here = [line for line in ResourceSnapshot.take().leaked_since(self._before) if ANYIO_RUNNER not in line]
         wire = self.proxies.open_connections() if self.proxies else []
         # RabbitMQ takes half a second to list its connections: see the fixture `no_broker_leaks`.
-        return here + wire or await held(self.servers, self.settings.instance, broker=False)
+        return here + wire or await open_connections(self.servers, self.settings.instance, broker=False)
 
     @contextmanager
     def loop_errors_collected(self) -> Iterator[None]:
@@ -271,7 +271,7 @@ class FaultLab:
         """Return the connections of the runs that a server still has open after `LEAK_TIMEOUT`."""
 
         async def check() -> list[str]:
-            return await held(self.servers, self.settings.instance, broker=False)
+            return await open_connections(self.servers, self.settings.instance, broker=False)
 
         return asyncio.run(_until_empty(check))
 

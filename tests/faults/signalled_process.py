@@ -49,13 +49,13 @@ class SignalledProcess:
 
     def send_signal(self) -> None:
         """Send the next signal."""
-        self.process.send(next(self._signals))
+        self.process.send_signal(next(self._signals))
         self._signalled_at = time.monotonic()
 
     async def exit_status(self) -> int:
         """Wait until the process has ended after its last signal, and return its exit status."""
         assert list(self._signals) == []
-        status = await self.process.status(limit=3 * MAX_STOP_DURATION)
+        status = await self.process.exit_status(timeout=3 * MAX_STOP_DURATION)
         self.stop_duration = time.monotonic() - self._signalled_at
         return status
 

@@ -25,7 +25,7 @@ from faultlab.wire import WireFault
 from gateway.app import create_app
 from gateway.lifecycle import StartError, TeardownError
 from gateway.serving.lifespan_manager import LifespanManager, StatefulApp
-from tests.end_to_end.harness import ZURICH, held
+from tests.end_to_end.harness import ZURICH, open_connections
 from tests.faults.harness import FaultLab
 from tests.faults.lifespan_run import LifespanRun, journal_of
 from tests.support.entries import ENTRIES, WITH_SERVER, entries_before
@@ -75,7 +75,7 @@ class Schedule(RuleBasedStateMachine):
         """The startup succeeds; with a broken server it may fail, and the error names that server's resource."""
         lifespan = self.new_lifespan()
         started = time.monotonic()
-        error = self.call(start_error(lifespan.enter()))
+        error = self.call(start_error(lifespan.startup()))
         if error is None:
             self.lifespan = lifespan
         else:
@@ -91,7 +91,7 @@ class Schedule(RuleBasedStateMachine):
         lifespan = self.new_lifespan()
 
         async def start() -> bool:
-            entering = asyncio.create_task(lifespan.enter())
+            entering = asyncio.create_task(lifespan.startup())
             for _ in range(iterations):
                 await asyncio.sleep(0)
             entering.cancel()
@@ -112,7 +112,7 @@ class Schedule(RuleBasedStateMachine):
         assert self.lifespan is not None
         started = time.monotonic()
         try:
-            self.call(self.lifespan.leave())
+            self.call(self.lifespan.shutdown())
         except TeardownError:
             assert self.disturbed
         assert time.monotonic() - started < MAX_DURATION
@@ -128,7 +128,7 @@ class Schedule(RuleBasedStateMachine):
         started = time.monotonic()
 
         async def stop() -> None:
-            leaving = asyncio.create_task(lifespan.leave())
+            leaving = asyncio.create_task(lifespan.shutdown())
             for _ in range(iterations):
                 await asyncio.sleep(0)
             pending = not leaving.done()
@@ -210,7 +210,7 @@ class Schedule(RuleBasedStateMachine):
     async def wait_until_closed(self) -> None:
         async def closed() -> bool:
             here = ResourceSnapshot.take().leaked_since(self.before)
-            return not (here or self.proxies.open_connections()) and not await held(
+            return not (here or self.proxies.open_connections()) and not await open_connections(
                 self.lab.servers, self.instance, broker=False
             )
 

@@ -10,15 +10,14 @@ from signal import SIGINT, SIGTERM
 import httpx
 import pytest
 
+from gateway.process.exit_status import ExitStatus
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.harness import assert_problem_in_full
+from tests.end_to_end.harness import assert_complete_problem
 from tests.faults.harness import FaultLab
 from tests.faults.signalled_process import MAX_STOP_DURATION, SignalledProcess
 from tests.support.entries import ENTRIES, entries_before
 
 pytestmark = pytest.mark.usefixtures("no_broker_leaks")
-
-STOPPED, START_FAILED, UNCLEAN, FORCED = 0, 3, 4, 130
 
 
 @pytest.fixture(
@@ -57,7 +56,7 @@ async def test_before_the_first_entry(lab: FaultLab, process: SignalledProcess) 
         process.send_signal()
     status = await process.exit_status()
 
-    assert status == (FORCED if process.forced else START_FAILED)
+    assert status == (ExitStatus.FORCED if process.forced else ExitStatus.START_FAILED)
     assert process.journal == []
     assert process.stop_duration < MAX_STOP_DURATION
     assert await lab.leaks() == []
@@ -75,7 +74,7 @@ async def test_while_an_entry_starts(lab: FaultLab, process: SignalledProcess, e
     status = await process.exit_status()
 
     before = entries_before(entry)
-    assert status == (FORCED if process.forced else START_FAILED)
+    assert status == (ExitStatus.FORCED if process.forced else ExitStatus.START_FAILED)
     assert process.journal == [
         *entered(before),
         f"entering {entry}",
@@ -99,7 +98,7 @@ async def test_while_a_request_is_in_flight(lab: FaultLab, process: SignalledPro
         await process.hangs()
         process.send_signal()
         if process.forced:
-            await process.process.said("asked to stop")
+            await process.process.wait_for_output("shutdown requested")
             process.send_signal()
         if path == "/half":
             with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
@@ -108,10 +107,10 @@ async def test_while_a_request_is_in_flight(lab: FaultLab, process: SignalledPro
             with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
                 await request
         else:
-            assert_problem_in_full(await request, 503)
+            assert_complete_problem(await request, 503)
     status = await process.exit_status()
 
-    assert status == (FORCED if process.forced else STOPPED)
+    assert status == (ExitStatus.FORCED if process.forced else ExitStatus.OK)
     assert process.journal == [
         *entered(ENTRIES),
         "started",
@@ -138,7 +137,7 @@ async def test_while_an_entry_stops(lab: FaultLab, process: SignalledProcess, en
         process.send_signal()
     status = await process.exit_status()
 
-    assert status == (FORCED if process.forced else UNCLEAN)
+    assert status == (ExitStatus.FORCED if process.forced else ExitStatus.UNCLEAN)
     assert process.journal == [
         *entered(ENTRIES),
         "started",

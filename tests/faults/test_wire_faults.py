@@ -15,7 +15,7 @@ from gateway.devstack.open_meteo import Faults
 from gateway.devstack.weather import WeatherServer
 from gateway.lifecycle import EventType, StartTimeoutError
 from gateway.lifecycle.entry import ABORT_GRACE
-from tests.end_to_end.harness import ZURICH, forget
+from tests.end_to_end.harness import ZURICH, flush_redis
 from tests.faults.harness import FaultLab
 from tests.faults.lifespan_run import LifespanRun
 from tests.support.entries import BY_NAME, CONNECTED, ENTRIES, WITH_SERVER, entries_before
@@ -69,7 +69,7 @@ def long_timeouts(lab: FaultLab, proxies: ProxiedServers) -> None:
 
 async def test_graceful_close_of_every_connection(lab: FaultLab) -> None:
     """Without a fault, the connections are closed in reverse order, each as its protocol demands."""
-    await forget(lab.servers)  # so that the brief connects to the weather upstream
+    await flush_redis(lab.servers)  # so that the brief connects to the weather upstream
     async with lab.running() as run:
         assert (await run.client.get(BRIEF)).status_code == 200
 
@@ -198,7 +198,7 @@ async def test_stop_with_wire_fault(
     """When a connection breaks at the graceful close or right before the teardown, every other entry exits and every other
     connection is closed gracefully. Nothing leaks, and the next run is clean.
     """
-    await forget(lab.servers)
+    await flush_redis(lab.servers)
     lab.override(entry, stop_timeout=SHORT_TIMEOUT)
     async with lab.running() as run:
         assert (await run.client.get(BRIEF)).status_code == 200
@@ -229,7 +229,7 @@ async def test_request_in_flight_with_wire_fault(
     lab: FaultLab, proxies: ProxiedServers, weather: WeatherServer, fault: WireFault
 ) -> None:
     """When the connection of a call to the upstream breaks, the teardown that follows releases everything and nothing leaks."""
-    await forget(lab.servers)
+    await flush_redis(lab.servers)
     await weather.set_faults(Faults(latency_s=60))
     lab.override("http", stop_timeout=SHORT_TIMEOUT)
     async with lab.running() as run:

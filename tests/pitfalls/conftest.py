@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from faultlab import ResourceSnapshot
-from tests.end_to_end.harness import assert_nothing_is_left
+from tests.end_to_end.harness import assert_no_process_leaks
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ async def no_leaks(anyio_backend: str) -> AsyncIterator[None]:
     before = ResourceSnapshot.take()
     yield
     gc.collect()  # aio-pika closes lost connections from a finalizer, by a task: have it run here, not in another test
-    await assert_nothing_is_left(before)
+    await assert_no_process_leaks(before)
 
 
 @pytest.fixture

@@ -43,30 +43,30 @@ async def fixed() -> None:
 def program(request: pytest.FixtureRequest, tmp_path: Path, devstack_folder: Path) -> Iterator[Process]:
     """Run the parameter's code in another process."""
     code = f"import asyncio; from tests.pitfalls.{Path(__file__).stem} import broken, fixed; {request.param}"
-    process = Process(tmp_path, {"PYTHONPATH": str(ROOT)}, "-c", code, ends_with=devstack_folder)
+    process = Process(tmp_path, {"PYTHONPATH": str(ROOT)}, "-c", code, stack_folder=devstack_folder)
     yield process
-    process.end()
+    process.kill()
 
 
 @pytest.mark.parametrize("program", ["broken()"], indirect=True)
 async def test_startup_ignores_signals(program: Process) -> None:
     """After SIGTERM and SIGINT the startup goes on, and nothing is released."""
-    await program.said("starting")
-    program.send(signal.SIGTERM)
-    program.send(signal.SIGINT)
+    await program.wait_for_output("starting")
+    program.send_signal(signal.SIGTERM)
+    program.send_signal(signal.SIGINT)
 
     with pytest.raises(
         AssertionError, match="the process has ended"
     ):  # otherwise fixed upstream: a signal ends the startup
-        await program.status(limit=1)
+        await program.exit_status(timeout=1)
     assert "released" not in program.output
 
 
 @pytest.mark.parametrize("program", ["asyncio.run(fixed())"], indirect=True)
 async def test_startup_task_can_be_cancelled(program: Process) -> None:
     """A startup in a task of its own is cancelled by the signal handler and releases what it has."""
-    await program.said("starting")
-    program.send(signal.SIGTERM)
+    await program.wait_for_output("starting")
+    program.send_signal(signal.SIGTERM)
 
-    assert await program.status() != 0
+    assert await program.exit_status() != 0
     assert "released" in program.output

@@ -1,4 +1,4 @@
-"""The end of the process: in time, with the right status, whatever threads are stuck in."""
+"""The watchdog and the end of the process: in time and with the right status, even if a thread hangs."""
 
 import subprocess
 import sys
@@ -7,25 +7,25 @@ import pytest
 
 from tests.support.waiting import TIMEOUT
 
-STUCK = """
+SETUP = """
 import asyncio, threading
-from gateway.process.watchdog import END_WITHIN, Watchdog, end, run
+from gateway.process.watchdog import Watchdog, exit_process, run_without_waiting_for_threads
 
-stuck = threading.Event()
+never_set = threading.Event()
 
-async def leave_a_thread_stuck():
-    asyncio.get_running_loop().run_in_executor(None, stuck.wait)  # as a DNS lookup would be
-    print("worked", flush=True)
+async def leave_a_hanging_thread():
+    asyncio.get_running_loop().run_in_executor(None, never_set.wait)  # as a DNS lookup does
+    print("done", flush=True)
 """
 
 
-def process(code: str) -> tuple[int, str]:
-    """Run the code after `STUCK`; return exit status and output.
+def run(code: str) -> tuple[int, str]:
+    """Run the code after `SETUP` in a new process; return its exit status and its output.
 
-    The thread is stuck forever, and the later of two times is an hour: a process that waits for either does not end in time.
+    The thread hangs forever, and the later of two deadlines is in an hour. A process that waits for either times out.
     """
-    done = subprocess.run(  # noqa: S603 - ours
-        [sys.executable, "-W", "error", "-c", STUCK + code],
+    done = subprocess.run(  # noqa: S603 - our own code
+        [sys.executable, "-W", "error", "-c", SETUP + code],
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
@@ -35,24 +35,31 @@ def process(code: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_a_stuck_thread_does_not_hold_the_end() -> None:
-    assert process("run(leave_a_thread_stuck()); end(3)") == (3, "worked\n")
+def test_exit_does_not_wait_for_threads() -> None:
+    """A thread that hangs does not keep the process from exiting."""
+    code = "run_without_waiting_for_threads(leave_a_hanging_thread()); exit_process(3)"
+
+    assert run(code) == (3, "done\n")
 
 
-def test_where_nothing_is_stuck_it_ends_at_once_and_closes_the_loop() -> None:
-    assert process("run(asyncio.sleep(0)); print('done'); end(0)") == (0, "done\n")
+def test_exit_closes_the_loop() -> None:
+    """Without hanging threads the process exits at once, and closes its event loop: there is no ResourceWarning."""
+    code = "run_without_waiting_for_threads(asyncio.sleep(0)); print('done'); exit_process(0)"
+
+    assert run(code) == (0, "done\n")
 
 
 @pytest.mark.parametrize(
-    ("orders", "status"),
+    ("calls", "expected"),
     [
         ("exit_within(0.1, 4)", 4),
         ("exit_within(3600, 4); watchdog.exit_within(0.1, 130)", 130),
         ("exit_within(0.1, 4); watchdog.exit_within(3600, 130)", 130),
     ],
-    ids=["one", "the second is earlier", "the second is later"],
+    ids=["one deadline", "second is earlier", "second is later"],
 )
-def test_the_earlier_time_counts_and_the_later_status(orders: str, status: int) -> None:
-    ended, _ = process(f"watchdog = Watchdog(); watchdog.{orders}; stuck.wait()")
+def test_earliest_deadline_and_last_status(calls: str, expected: int) -> None:
+    """After several calls, the earliest deadline and the last status count."""
+    status, _ = run(f"watchdog = Watchdog(); watchdog.{calls}; never_set.wait()")
 
-    assert ended == status
+    assert status == expected
