@@ -6,13 +6,13 @@ from sqlalchemy.exc import DBAPIError
 
 from gateway.lifecycle import StartError, StartTimeoutError, TeardownError, format_error
 from gateway.resources.base import PermanentError
-from gateway.settings import PREFIX, Settings, address
+from gateway.settings import PREFIX, Settings, host_and_port
 
 _WHERE: dict[str, tuple[str, Callable[[Settings], str]]] = {
-    "http": ("HTTP__WEATHER_URL", lambda settings: address(settings.http.weather_url)),
-    "database": ("DATABASE__URL", lambda settings: address(settings.database.url)),
-    "redis": ("REDIS__URL", lambda settings: address(settings.redis.url)),
-    "rabbitmq": ("RABBITMQ__URL", lambda settings: address(settings.rabbitmq.url)),
+    "http": ("HTTP__WEATHER_URL", lambda settings: host_and_port(settings.http.weather_url)),
+    "database": ("DATABASE__URL", lambda settings: host_and_port(settings.database.url)),
+    "redis": ("REDIS__URL", lambda settings: host_and_port(settings.redis.url)),
+    "rabbitmq": ("RABBITMQ__URL", lambda settings: host_and_port(settings.rabbitmq.url)),
     "model": ("MODEL__PATH", lambda settings: str(settings.model.path)),
 }
 _REFUSALS = {
@@ -41,7 +41,7 @@ def explain(error: Exception, settings: Settings) -> str:
 
 def explain_database_error(error: Exception, settings: Settings) -> str:
     """Say why the database could not be migrated or filled."""
-    where = address(settings.database.url)
+    where = host_and_port(settings.database.url)
     if isinstance(error, DBAPIError):
         refusal = _REFUSALS.get(getattr(error.orig, "sqlstate", None) or "")
         if refusal is not None:

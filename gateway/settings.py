@@ -54,7 +54,7 @@ def _visible(key: SecretStr) -> SecretStr:
     return key
 
 
-def address(url: SecretStr) -> str:
+def host_and_port(url: SecretStr) -> str:
     """What of a URL may be shown: its host and port, without user and password."""
     parts = urlsplit(url.get_secret_value())
     host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else str(parts.hostname)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings import InvalidSettingsError, Settings, address, read_settings
+from gateway.settings import InvalidSettingsError, Settings, host_and_port, read_settings
 
 
 @pytest.fixture(autouse=True)
@@ -19,10 +19,10 @@ def _no_variables_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_defaults_are_those_of_one_machine() -> None:
     settings = read_settings()
 
-    assert address(settings.http.weather_url) == "api.open-meteo.com"
-    assert address(settings.database.url) == "localhost:5432"
-    assert address(settings.redis.url) == "localhost:6379"
-    assert address(settings.rabbitmq.url) == "localhost:5672"
+    assert host_and_port(settings.http.weather_url) == "api.open-meteo.com"
+    assert host_and_port(settings.database.url) == "localhost:5432"
+    assert host_and_port(settings.redis.url) == "localhost:6379"
+    assert host_and_port(settings.rabbitmq.url) == "localhost:5672"
     assert settings.model.path.is_file()
     assert (settings.database.start_timeout, settings.database.stop_timeout) == (10, 3)
     assert (settings.startup_timeout, settings.shutdown_timeout) == (30, 30)
@@ -35,7 +35,7 @@ def test_a_variable_sets_one_value_of_a_group(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("GATEWAY_REDIS__STOP_TIMEOUT", "7.5")
     redis = read_settings().redis
 
-    assert (redis.stop_timeout, address(redis.url)) == (7.5, "localhost:6379")
+    assert (redis.stop_timeout, host_and_port(redis.url)) == (7.5, "localhost:6379")
 
 
 def test_a_file_sets_what_no_variable_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_file_sets_what_no_variable_does(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("GATEWAY_REDIS__URL", "redis://from-variable/0")
     settings = read_settings()
 
-    assert (address(settings.database.url), address(settings.redis.url)) == ("from-file", "from-variable")
+    assert (host_and_port(settings.database.url), host_and_port(settings.redis.url)) == ("from-file", "from-variable")
 
 
 def test_every_mistake_has_a_line_and_no_value(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 from vega_datasets import data
 
-from gateway.resources.model import FEATURES, WET_MM, Day, ModelResource, features
+from gateway.resources.model import FEATURES, WET_MM, DayFeatures, ModelResource, features
 from gateway.settings import SHIPPED_MODEL, ModelSettings
 
 SEATTLE_LATITUDE = 47.6
@@ -43,7 +43,7 @@ Probabilities = NDArray[np.float64]
 class Sample:
     """Some days that each have a tomorrow, and whether it was wet."""
 
-    days: Sequence[Day]
+    days: Sequence[DayFeatures]
     wet_tomorrow: NDArray[np.bool_]
 
     @property
@@ -58,7 +58,7 @@ class Sample:
 def sample(years: Sequence[int]) -> Sample:
     """The days whose tomorrow is in one of the years: so no day is in two samples whose years differ."""
     days = [
-        Day(
+        DayFeatures(
             precipitation_mm=row.precipitation,
             temperature_max_c=row.temp_max,
             temperature_min_c=row.temp_min,
@@ -123,7 +123,7 @@ def fit(candidate: str, train: Sample) -> Pipeline:
     return CANDIDATES[candidate]().fit(features(train.days), train.wet_tomorrow)
 
 
-def wet_chance(pipeline: Pipeline, days: Sequence[Day]) -> Probabilities:
+def wet_chance(pipeline: Pipeline, days: Sequence[DayFeatures]) -> Probabilities:
     chances: Probabilities = pipeline.predict_proba(features(days))[:, 1]
     return chances
 
@@ -157,7 +157,7 @@ def export(pipeline: Pipeline, metadata: dict[str, str]) -> ModelProto:
     return onnx
 
 
-def served(path: Path, days: Sequence[Day]) -> Probabilities:
+def served(path: Path, days: Sequence[DayFeatures]) -> Probabilities:
     """What the gateway answers from the file: it also refuses a file that does not give its known answer."""
 
     async def ask() -> list[float]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from gateway.api.body_limit import MAX_BODY_BYTES
 from gateway.api.problems import ProblemError, problem_responses
 from gateway.dependencies import ModelDependency
-from gateway.resources.model import Day
+from gateway.resources.model import DayFeatures
 
 router = APIRouter(prefix="/v1/predictions", tags=["predictions"])
 
@@ -68,7 +68,7 @@ class Predictions(BaseModel):
 async def predict(model: ModelDependency, request: PredictionRequest) -> Predictions:
     """The chance that the day after is wet, for each of the days."""
     try:
-        days = [Day(**day.model_dump()) for day in request.days]
+        days = [DayFeatures(**day.model_dump()) for day in request.days]
     except ValueError as error:
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, f"{error}.") from None
     probabilities = await model.precipitation_probabilities(days)

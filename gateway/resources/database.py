@@ -16,7 +16,7 @@ from gateway.resources.base import PermanentError, Resource, retry_transient
 from gateway.resources.reading import KEPT
 from gateway.schema.revision import current_revision, mismatch
 from gateway.schema.transaction import DEFAULT_SSL_MODE
-from gateway.settings import DatabaseSettings, address
+from gateway.settings import DatabaseSettings, host_and_port
 
 POOL_SIZE = 10
 """Connections kept open; as many again come and go under load, and those that a reader keeps."""
@@ -82,7 +82,7 @@ class _Connection(asyncpg.Connection):
         await super().close(timeout=None if timeout is None else min(timeout, CLOSE_WITHIN))
 
 
-def _refuse_closed(adapted: DBAPIConnection, record: ConnectionPoolEntry, *_: object) -> None:
+def _discard_closed_connection(adapted: DBAPIConnection, record: ConnectionPoolEntry, *_: object) -> None:
     """Hand out no connection again that the server has closed: a restart of it costs no request.
 
     The driver sees that by itself. `pool_pre_ping` would ask the server each time, for three round trips; and whoever is cancelled
@@ -122,7 +122,7 @@ class DatabaseEngine(Resource[AsyncEngine]):
             pool_timeout=COMMAND_TIMEOUT,
             hide_parameters=True,
         )
-        event.listen(engine.sync_engine, "checkout", _refuse_closed)
+        event.listen(engine.sync_engine, "checkout", _discard_closed_connection)
         try:
             await retry_transient(self._verify, is_transient=is_transient)
             yield engine
@@ -152,7 +152,7 @@ class DatabaseEngine(Resource[AsyncEngine]):
             )
         except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidPasswordError) as error:
             raise PermanentError(
-                f"GATEWAY_DATABASE__URL: the server at {address(self.settings.url)} refuses this user or password: "
+                f"GATEWAY_DATABASE__URL: the server at {host_and_port(self.settings.url)} refuses this user or password: "
                 "correct them in the URL"
             ) from error
         except TypeError as error:
@@ -161,7 +161,7 @@ class DatabaseEngine(Resource[AsyncEngine]):
             ) from error
         except asyncpg.InvalidCatalogNameError as error:
             raise PermanentError(
-                f"GATEWAY_DATABASE__URL: the server at {address(self.settings.url)} has no such database: "
+                f"GATEWAY_DATABASE__URL: the server at {host_and_port(self.settings.url)} has no such database: "
                 "create it, or correct the name in the URL"
             ) from error
         self._raw.add(connection)
@@ -195,4 +195,4 @@ class DatabaseEngine(Resource[AsyncEngine]):
         """Ask for `SELECT 1`."""
         async with self._autocommitting().connect() as connection:
             await connection.execute(text("SELECT 1"))
-        return address(self.settings.url)
+        return host_and_port(self.settings.url)

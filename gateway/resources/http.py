@@ -10,7 +10,7 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from gateway.resources.base import Resource
-from gateway.settings import HttpSettings, address
+from gateway.settings import HttpSettings, host_and_port
 
 CONNECTIONS = 100
 """The most connections at once; a request beyond them waits for one."""
@@ -88,31 +88,31 @@ class HttpClient(Resource[httpx.AsyncClient]):
             except BaseException as error:  # a cancellation too: that is how a deadline looks from in here
                 self._finding = error
                 raise
-        return address(self.settings.weather_url)
+        return host_and_port(self.settings.weather_url)
 
 
 # The transport under httpx calls a refused and a lost connection a timeout, too: what aiohttp said is behind it.
 
 
-def timed_out(error: BaseException) -> bool:
+def is_timeout(error: BaseException) -> bool:
     """Whether a request failed because the server took too long."""
     return isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
 
 
-def refused(error: BaseException) -> bool:
+def is_connection_refused(error: BaseException) -> bool:
     """Whether a request failed because there was nobody to connect to."""
     cause = error.__cause__
     return isinstance(cause, aiohttp.ClientConnectorError) and not isinstance(cause, aiohttp.ClientSSLError)
 
 
-def is_worth_another_try(error: Exception) -> bool:
+def is_retryable(error: Exception) -> bool:
     """Whether the same question may well be answered at once: a connection was lost, or a proxy had nobody to ask."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code in _NOBODY_TO_ASK and "Retry-After" not in error.response.headers
-    return isinstance(error, httpx.TransportError) and not timed_out(error)
+    return isinstance(error, httpx.TransportError) and not is_timeout(error)
 
 
-def is_trouble(error: Exception) -> bool:
+def is_server_failure(error: Exception) -> bool:
     """Whether the server is in trouble, or tells us to leave it alone; not whether it only refused what it was asked."""
     if isinstance(error, httpx.HTTPStatusError) and error.response.is_client_error:
         return error.response.status_code == HTTPStatus.TOO_MANY_REQUESTS

@@ -55,7 +55,7 @@ _PLAUSIBLE = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Day:
+class DayFeatures:
     """The weather of one day at one place.
 
     Raises:
@@ -91,7 +91,7 @@ def season(day: date, latitude: float) -> tuple[float, float]:
     return math.sin(angle), math.cos(angle)
 
 
-def features(days: Sequence[Day]) -> "NDArray[np.float32]":
+def features(days: Sequence[DayFeatures]) -> "NDArray[np.float32]":
     """What the model takes, float32 [n, 6], in the order of `FEATURES`; for training and serving alike."""
     import numpy as np  # noqa: PLC0415  # 0.1 s, paid while the model is loaded
 
@@ -133,7 +133,7 @@ class Model:
             raise InvalidModelError(f"its metadata should have features {','.join(FEATURES)}")
         self.verify()
 
-    def precipitation_probability(self, today: Day) -> float:
+    def precipitation_probability(self, today: DayFeatures) -> float:
         """The chance, 0 to 1, that the day after `today` has at least `WET_MM` of precipitation.
 
         Takes some 20 µs, so it is asked for on the event loop.
@@ -144,7 +144,7 @@ class Model:
         """
         return self._predict(features([today]))[0]
 
-    async def precipitation_probabilities(self, days: Sequence[Day]) -> list[float]:
+    async def precipitation_probabilities(self, days: Sequence[DayFeatures]) -> list[float]:
         """The same for many days, each on its own; a large batch does not hold the event loop."""
         if len(days) <= MAX_INLINE_BATCH:
             return self._predict(features(days))
@@ -173,7 +173,7 @@ class Model:
         """Drop the session: who still asks gets a `RuntimeError`."""
         self._session = None
 
-    def _predict_in_chunks(self, days: Sequence[Day]) -> list[float]:
+    def _predict_in_chunks(self, days: Sequence[DayFeatures]) -> list[float]:
         chunks = (days[start : start + MAX_INLINE_BATCH] for start in range(0, len(days), MAX_INLINE_BATCH))
         return [probability for chunk in chunks for probability in self._predict(features(chunk))]
 

@@ -15,7 +15,7 @@ from aiormq.connection import TCPTransportFactory, TLSTransportFactory, Transpor
 from yarl import URL
 
 from gateway.resources.base import PermanentError, Resource, retry_transient
-from gateway.settings import RabbitMQSettings, address
+from gateway.settings import RabbitMQSettings, host_and_port
 
 RECONNECT_INTERVAL = 0.5
 """Seconds between two attempts to connect again. Closing may wait as long, so it has to be small."""
@@ -84,7 +84,7 @@ class RabbitMQConnection(Resource[RabbitMQ]):
 
     def _refusal(self, error: BaseException) -> str | None:
         """What to say of an error that does not pass by itself."""
-        server = f"the server at {address(self.settings.url)}"
+        server = f"the server at {host_and_port(self.settings.url)}"
         if isinstance(error, AuthenticationError | ProbableAuthenticationError):
             return f"{server} refuses this user or password: correct them in the URL"
         if isinstance(error, InvalidFrameError) and "Connection.OpenOk" in str(error):
@@ -107,7 +107,7 @@ class RabbitMQConnection(Resource[RabbitMQ]):
             raise ConnectionError("not connected, trying again")
         async with self._opened.connection.channel():
             pass
-        return address(self.settings.url)
+        return host_and_port(self.settings.url)
 
 
 def _transient(error: Exception) -> bool:

@@ -19,7 +19,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from gateway.resources.base import PermanentError, Resource, retry_transient
 from gateway.resources.reading import KEPT
-from gateway.settings import RedisSettings, address
+from gateway.settings import RedisSettings, host_and_port
 
 CONNECTIONS = 20
 """The most connections at once, beside those that a reader keeps; a command beyond them waits for one."""
@@ -69,7 +69,7 @@ class RedisPool(Resource[Redis]):
             await self.check()
         except _PERMANENT as error:
             raise PermanentError(
-                f"GATEWAY_REDIS__URL: the server at {address(self.settings.url)} refuses us: {error}: "
+                f"GATEWAY_REDIS__URL: the server at {host_and_port(self.settings.url)} refuses us: {error}: "
                 "correct user, password or database number in the URL"
             ) from error
 
@@ -86,7 +86,7 @@ class RedisPool(Resource[Redis]):
         if self._pool is None:
             raise RuntimeError("the Redis pool is not open")
         await Redis(connection_pool=self._pool).ping()
-        return address(self.settings.url)
+        return host_and_port(self.settings.url)
 
 
 def _transient(error: Exception) -> bool:

@@ -73,7 +73,7 @@ class TestPlaces:
         response = await gateway.client.get(path)
 
         assert is_problem(response, 422)
-        assert response.json()["mistakes"]
+        assert response.json()["errors"]
 
     async def test_the_database_away_is_a_problem(self, gateway: Running, servers: Devstack) -> None:
         async with servers.postgresql.killed():

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from gateway.resources.http import HttpClient, refused, timed_out
+from gateway.resources.http import HttpClient, is_connection_refused, is_timeout
 from gateway.settings import HttpSettings
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -48,7 +48,7 @@ async def test_a_connection_that_is_lost_is_neither_refused_nor_too_slow() -> No
         with pytest.raises(httpx.HTTPError) as caught:
             await client.get("/")
 
-    assert (refused(caught.value), timed_out(caught.value)) == (False, False)
+    assert (is_connection_refused(caught.value), is_timeout(caught.value)) == (False, False)
 
 
 async def test_a_server_without_tls_is_not_one_that_refuses() -> None:
@@ -61,7 +61,7 @@ async def test_a_server_without_tls_is_not_one_that_refuses() -> None:
         with pytest.raises((httpx.HTTPError, ssl.SSLError)) as caught:
             await client.get("/")
 
-    assert not refused(caught.value)
+    assert not is_connection_refused(caught.value)
 
 
 async def test_nobody_there_is_refused() -> None:
@@ -70,4 +70,4 @@ async def test_nobody_there_is_refused() -> None:
         with pytest.raises(httpx.HTTPError) as caught:
             await client.get("/")
 
-    assert refused(caught.value)
+    assert is_connection_refused(caught.value)

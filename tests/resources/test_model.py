@@ -25,7 +25,7 @@ from gateway.resources.model import (
     MAX_FILE_BYTES,
     MAX_INLINE_BATCH,
     TOLERANCE,
-    Day,
+    DayFeatures,
     InvalidModelError,
     Model,
     ModelResource,
@@ -47,8 +47,8 @@ def seattle(
     wind_m_s: float = 3.0,
     on: date = date(2024, 1, 15),
     latitude: float = 47.6,
-) -> Day:
-    return Day(
+) -> DayFeatures:
+    return DayFeatures(
         precipitation_mm=precipitation_mm,
         temperature_max_c=temperature_max_c,
         temperature_min_c=temperature_min_c,
@@ -68,7 +68,9 @@ DIFFERENT_DAYS = [
 ]
 
 DAYS_ON_EARTH = st.builds(
-    lambda temperatures, **others: Day(temperature_min_c=temperatures[0], temperature_max_c=temperatures[1], **others),
+    lambda temperatures, **others: DayFeatures(
+        temperature_min_c=temperatures[0], temperature_max_c=temperatures[1], **others
+    ),
     temperatures=st.tuples(st.floats(-100, 70), st.floats(-100, 70)).map(sorted),
     precipitation_mm=st.floats(0, 2000),
     wind_m_s=st.floats(0, 150),
@@ -206,7 +208,7 @@ class TestPrecipitationProbability:
 
     @settings(max_examples=300, deadline=None)
     @given(day=DAYS_ON_EARTH)
-    def test_is_a_probability_for_every_day_on_earth(self, model: Model, day: Day) -> None:
+    def test_is_a_probability_for_every_day_on_earth(self, model: Model, day: DayFeatures) -> None:
         """Between 0 and 1, far outside of what it was trained on too."""
         assert 0 <= model.precipitation_probability(day) <= 1
 
