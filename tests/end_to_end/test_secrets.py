@@ -108,7 +108,7 @@ async def test_nothing_that_the_process_prints_or_sends_has_a_secret(
 
     assert {200, 201, 401, 404, 422, 500, 503} <= statuses
     assert b"/v1/forecast" in upstream.received
-    assert "a request failed" in printed
+    assert "request failed" in printed
     urls = (servers.postgresql.url, servers.redis.url, servers.rabbitmq.url)
     for secret in (KEY, *(urlsplit(url).password or url for url in urls)):
         assert secret not in printed
