@@ -154,9 +154,12 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         try:
-            return json.loads(value)
+            keys = json.loads(value)
         except ValueError:
-            raise ValueError('should be a JSON list, such as ["one", "two"]') from None
+            keys = None
+        if not isinstance(keys, list):
+            raise ValueError('should be a JSON list, such as ["one", "two"]')  # noqa: TRY004 - pydantic expects ValueError
+        return keys
 
     @model_validator(mode="after")
     def _check_shutdown_budget(self) -> Self:
