@@ -21,13 +21,10 @@ from gateway.lifecycle import Journal, LifecycleStack
 from gateway.lifespan import Services
 from gateway.serving.lifespan_manager import LifespanManager, StatefulApp
 from gateway.settings import Settings
+from tests.support.entries import ENTRIES
 from tests.support.waiting import TIMEOUT, wait_until
 
-RESOURCES = ["http", "database", "redis", "rabbitmq", "model"]
-WORKERS = ["relay", "writer", "views", "briefs"]
-ORDER = [*RESOURCES, *WORKERS]
-"""What the lifespan enters, in order: what it owns, and what works with that."""
-
+ORDER = ENTRIES
 ZURICH = 2657896
 
 RUNNER = "TestRunner._call_in_runner_task"
