@@ -85,7 +85,7 @@ class HttpClient(Resource[httpx.AsyncClient]):
         return self.settings.location
 
 
-# httpx-aiohttp reports refused and lost connections as timeouts. The error of aiohttp, their cause, tells them apart.
+# httpx-aiohttp reports refused and lost connections as timeouts. Their cause, the error of aiohttp, is the real one.
 
 
 def is_timeout(error: BaseException) -> bool:

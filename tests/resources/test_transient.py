@@ -301,7 +301,7 @@ def test_error_with_emulated_class() -> None:
 
 
 PERMANENT = {
-    "syntax error": (("SELEC 1",), asyncpg.PostgresSyntaxError),
+    "syntax error": (("SELECT FROM WHERE",), asyncpg.PostgresSyntaxError),
     "unknown table": (("SELECT * FROM nowhere",), asyncpg.UndefinedTableError),
     "duplicate key": ((_CONSUMED_EVENT, _CONSUMED_EVENT), asyncpg.UniqueViolationError),
     "unknown place": ((_UNKNOWN_PLACE,), asyncpg.ForeignKeyViolationError),
