@@ -196,4 +196,4 @@ def connect_options(engine: AsyncEngine) -> dict[str, Any]:
     Dialect API of SQLAlchemy, which is meant for authors of dialects. `tests/resources/test_private_api.py` tests it.
     """
     _, options = engine.dialect.create_connect_args(engine.url)
-    return options
+    return dict(options)

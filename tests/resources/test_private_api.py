@@ -6,6 +6,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import pytest
@@ -61,7 +62,8 @@ class TestAbortConnector:
 
 
 @asynccontextmanager
-async def redis_pool(server: RedisServer, name: str) -> AsyncIterator[BlockingConnectionPool]:
+async def redis_pool(server: RedisServer, name: str) -> AsyncIterator[Any]:
+    """Yield a pool. It is typed as Any because redis-py has no types for its methods."""
     pool = BlockingConnectionPool.from_url(server.url, client_name=name)
     yield pool
     await pool.disconnect()
