@@ -81,7 +81,7 @@ def _json_response(body: Brief | BriefList, briefs: Iterable[Brief]) -> Response
 
 
 def _completeness_headers(briefs: Iterable[Brief]) -> dict[str, str]:
-    """Return the headers for clients that do not parse the body: is it complete, which sections are missing or stale."""
+    """Return the headers that report missing and stale sections to clients that do not parse the body."""
     missing: dict[str, None] = {}
     stale: dict[str, None] = {}
     for brief in briefs:
