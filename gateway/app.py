@@ -10,50 +10,49 @@ from starlette.types import ASGIApp
 from gateway.api import briefs, health, observations, places, predictions, problems
 from gateway.api.body_limit import PayloadTooLargeMiddleware
 from gateway.api.request_id import RequestIdMiddleware
-from gateway.api.telemetry import telemetry
 from gateway.lifespan import lifespan
 from gateway.settings import Settings, read_settings
 
 
 class GatewayApp(FastAPI):
-    """FastAPI with our request ids around everything, and our problems in its description."""
-
-    def setup(self) -> None:
-        """Add the first routes. They are tried in their order, and what is asked most comes even before the documentation."""
-        briefs.add_routes(self)
-        super().setup()
+    """FastAPI with request ids around all middleware, and the schema of problems in the OpenAPI description."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return RequestIdMiddleware(PayloadTooLargeMiddleware(super().build_middleware_stack()))
+        """Add the request ids outside of Starlette's own error handler, where `add_middleware` cannot add them.
+
+        Otherwise the response to an internal error would have no `X-Request-ID`.
+        """
+        return RequestIdMiddleware(super().build_middleware_stack())
 
     def openapi(self) -> dict[str, Any]:
-        """Describe the interface, with the one shape of all errors among the components."""
+        """Add the schema that all error responses refer to."""
         if self.openapi_schema is None:
             schema = super().openapi()
             schema["components"]["schemas"] |= problems.schemas()
-        return self.openapi_schema  # type: ignore[return-value]
+        return self.openapi_schema  # type: ignore[return-value]  # super().openapi() has set it
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Make the application. Nothing is opened before its lifespan is entered.
+    """Create the application. It opens nothing before its lifespan is entered.
 
     Args:
-        settings: read from the environment if it is None.
+        settings: read from the environment if None.
 
     Raises:
-        InvalidSettingsError: what is in the environment cannot be used.
+        InvalidSettingsError: the environment contains invalid settings.
     """
     app = GatewayApp(
         title="gateway",
-        description="What is known about a place, from several backends at once.",
+        description="Weather, observations and popularity of places, combined from several backends.",
         version=version("gateway"),
         lifespan=lifespan,
-        exception_handlers=problems.HANDLERS,
+        exception_handlers=problems.EXCEPTION_HANDLERS,
         redirect_slashes=False,
-        telemetry=telemetry(),
         responses=problems.problem_responses(HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE),
     )
     app.state.settings = settings or read_settings()
+    app.add_middleware(PayloadTooLargeMiddleware)
+    briefs.add_routes(app)
     for router in (observations.router, places.router, predictions.router, health.router):
         app.include_router(router)
     return app

@@ -1,30 +1,21 @@
-"""What went wrong, in one clear line: which setting, which resource, and what to do about it. Never a secret."""
-
-from collections.abc import Callable
+"""Error messages for operators: one line with the setting, the resource and the fix, and without secrets."""
 
 from sqlalchemy.exc import DBAPIError
 
 from gateway.lifecycle import StartError, StartTimeoutError, TeardownError, format_error
 from gateway.resources.base import PermanentError
-from gateway.settings import PREFIX, Settings, address
+from gateway.settings import PREFIX, ResourceSettings, Settings
 
-_WHERE: dict[str, tuple[str, Callable[[Settings], str]]] = {
-    "http": ("HTTP__WEATHER_URL", lambda settings: address(settings.http.weather_url)),
-    "database": ("DATABASE__URL", lambda settings: address(settings.database.url)),
-    "redis": ("REDIS__URL", lambda settings: address(settings.redis.url)),
-    "rabbitmq": ("RABBITMQ__URL", lambda settings: address(settings.rabbitmq.url)),
-    "model": ("MODEL__PATH", lambda settings: str(settings.model.path)),
-}
-_REFUSALS = {
-    "28P01": "refuses this user or password: correct them in the URL",
-    "28000": "refuses this user or password: correct them in the URL",
+_SQLSTATE_MESSAGES = {
+    "28P01": "rejects this user or password: correct them in the URL",
+    "28000": "rejects this user or password: correct them in the URL",
     "3D000": "has no such database: create it, or correct the name in the URL",
-    "42501": "does not let this user do that: grant it, or name another user in the URL",
+    "42501": "does not permit this to the user: grant the permission, or use another user in the URL",
 }
 
 
 def explain(error: Exception, settings: Settings) -> str:
-    """Say why the gateway did not start, or what was wrong when it stopped."""
+    """Return the reason why the gateway did not start, or why its shutdown was unclean."""
     if isinstance(error, TeardownError):
         return "; ".join(map(format_error, error.exceptions))
     if not isinstance(error, StartError):
@@ -32,30 +23,33 @@ def explain(error: Exception, settings: Settings) -> str:
     cause = error.__cause__
     if isinstance(cause, PermanentError):
         return f"{error.name}: {cause}"
-    if error.name not in _WHERE or cause is None:
+    group = getattr(settings, error.name, None)
+    if cause is None or not isinstance(group, ResourceSettings):  # a background worker has no settings
         return str(error)
-    variable, where = _WHERE[error.name]
-    what = f"start what should answer at {where(settings)}, or correct {PREFIX}{variable}"
-    return f"{error.name}: {_reason(cause)}: {what}"
+    return f"{error.name}: {_reason(cause)}: {_advice(error.name, group)}"
 
 
 def explain_database_error(error: Exception, settings: Settings) -> str:
-    """Say why the database could not be migrated or filled."""
-    where = address(settings.database.url)
+    """Return the reason why the database could not be migrated or filled."""
+    location = settings.database.location
     if isinstance(error, DBAPIError):
-        refusal = _REFUSALS.get(getattr(error.orig, "sqlstate", None) or "")
-        if refusal is not None:
-            return f"database: {PREFIX}DATABASE__URL: the server at {where} {refusal}"
-        return f"database: the server at {where} says: {format_error(error.orig or error)}"
+        message = _SQLSTATE_MESSAGES.get(getattr(error.orig, "sqlstate", None) or "")
+        if message is not None:
+            return f"database: {PREFIX}DATABASE__URL: the server at {location} {message}"
+        return f"database: the server at {location} reports: {format_error(error.orig or error)}"
     if isinstance(error, OSError):
-        what = f"start what should answer at {where}, or correct {PREFIX}DATABASE__URL"
-        return f"database: {format_error(error)}: {what}"
+        return f"database: {format_error(error)}: {_advice('database', settings.database)}"
     return f"database: {error}"
+
+
+def _advice(name: str, group: ResourceSettings) -> str:
+    variable = f"{PREFIX}{name}__{group.location_field}".upper()
+    return f"check that {group.location} is available, or correct {variable}"
 
 
 def _reason(cause: BaseException) -> str:
     if not isinstance(cause, StartTimeoutError):
         return format_error(cause)
-    whole = "".join(f" ({note})" for note in getattr(cause, "__notes__", ()))
-    last = f", the last attempt failed with {format_error(cause.__cause__)}" if cause.__cause__ else ""
-    return f"{cause}{whole}{last}"
+    notes = "".join(f" ({note})" for note in getattr(cause, "__notes__", ()))
+    last_error = f", the last attempt failed with {format_error(cause.__cause__)}" if cause.__cause__ else ""
+    return f"{cause}{notes}{last_error}"

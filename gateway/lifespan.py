@@ -1,4 +1,4 @@
-"""THE lifespan: what the process owns, in the order in which it is entered. It is released in reverse, whatever happens."""
+"""The lifespan: all that the process opens once, in this order. Everything is released in reverse order, whatever happens."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -28,7 +28,7 @@ from gateway.settings import Settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What the lifespan entered, and what works with it: requests get it through `dependencies.py`."""
+    """The entered resources and the services that use them. Routes get them through `dependencies.py`."""
 
     http: httpx.AsyncClient
     database: AsyncEngine
@@ -43,7 +43,7 @@ class Services:
 
 
 class State(TypedDict):
-    """What each request finds in its `state`."""
+    """The lifespan state, which Starlette copies to `request.state`."""
 
     services: Services
 
@@ -56,7 +56,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
         shutdown_timeout=settings.shutdown_timeout * TEARDOWN_SHARE,
         journal=Journal(listener=log_event),
     ) as stack:
-        app.state.stack = stack  # for the server, which may have to force a stop
+        app.state.stack = stack  # for the server: it watches for crashed entries, and may have to abort them
 
         http = await enter_resource(stack, HttpClient(settings.http, settings.instance))
         database = await enter_resource(stack, DatabaseEngine(settings.database, settings.instance))
@@ -64,7 +64,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
         rabbitmq = await enter_resource(stack, RabbitMQConnection(settings.rabbitmq, settings.instance))
         model = await enter_resource(stack, ModelResource(settings.model))
 
-        # What works with them comes after them, so that it ends before they do.
+        # The background workers use the resources, so they are entered after them and released before them.
         relay = await enter_resource(stack, OutboxRelay(database, rabbitmq.connection))
         writer = await enter_resource(stack, ObservationWriter(database, on_stored=relay.notify))
         views = await enter_resource(stack, ViewPublisher(rabbitmq.connection))

@@ -1,4 +1,4 @@
-"""Logging: one line an event on standard error, for people on a terminal and as JSON elsewhere."""
+"""Logging to standard error: one line for each event, formatted for people on a terminal and as JSON elsewhere."""
 
 import logging
 import sys
@@ -13,27 +13,25 @@ from structlog.typing import Processor
 
 from gateway.lifecycle import LifecycleEvent, format_error
 
-_QUIET = {
-    # They report each failed attempt to connect, with a traceback; the journal and the health checks say it once.
+_LIBRARY_LEVELS = {
+    # Each failed attempt to connect, with a traceback. The journal and the health checks report it once.
     "aio_pika": logging.CRITICAL,
     "aiormq": logging.CRITICAL,
-    "httpx": logging.WARNING,
-    # A close that is cancelled at its deadline; the journal says so.
-    "sqlalchemy.pool": logging.CRITICAL,
+    "httpx": logging.WARNING,  # each request
+    "sqlalchemy.pool": logging.CRITICAL,  # a close that is cancelled at its deadline; the journal has it
     "alembic": logging.WARNING,
-    # What it says of starting and stopping, we say.
-    "uvicorn.error": logging.WARNING,
+    "uvicorn.error": logging.WARNING,  # startup and shutdown; the server logs them itself
 }
 
 
 def configure_logging(level: int = logging.INFO) -> None:
-    """Send what we and the libraries log through structlog. Programs call this; importing configures nothing."""
+    """Send the log messages of the gateway and of libraries through structlog. Programs call it; an import does not."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         TimeStamper(fmt="iso", utc=True),
     ]
-    # Tracebacks come without local variables: these hold passwords.
+    # Tracebacks contain no local variables, because these hold passwords.
     if sys.stderr.isatty():
         rendering: list[Processor] = [ConsoleRenderer(exception_formatter=plain_traceback)]
     else:
@@ -49,24 +47,24 @@ def configure_logging(level: int = logging.INFO) -> None:
         ProcessorFormatter(foreign_pre_chain=shared, processors=[ProcessorFormatter.remove_processors_meta, *rendering])
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    for name, quiet in _QUIET.items():
-        logging.getLogger(name).setLevel(quiet)
+    for name, library_level in _LIBRARY_LEVELS.items():
+        logging.getLogger(name).setLevel(library_level)
     set_on_retry_hooks([_log_retry])
 
 
 def _log_retry(details: RetryDetails) -> None:
     structlog.get_logger("gateway.resources").warning(
-        "trying again", caused_by=format_error(details.caused_by), wait_s=round(details.wait_for, 2)
+        "retrying", caused_by=format_error(details.caused_by), wait_s=round(details.wait_for, 2)
     )
 
 
 def log_event(event: LifecycleEvent) -> None:
-    """Log a line of the journal."""
+    """Log an event of the journal."""
     details: dict[str, object] = {}
     if event.name is not None:
         details["entry"] = event.name
     if event.duration is not None:
-        details["took_ms"] = round(event.duration * 1000, 1)
+        details["duration_ms"] = round(event.duration * 1000, 1)
     if event.error is not None:
         details["error"] = format_error(event.error)
     log = structlog.get_logger("gateway.lifecycle")

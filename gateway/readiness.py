@@ -1,4 +1,4 @@
-"""Whether the gateway should be sent requests, and what each resource says of itself."""
+"""Readiness: whether load balancers should send requests to this process."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -6,51 +6,59 @@ from time import monotonic
 
 from gateway.lifecycle import CheckResult, LifecycleStack, Phase, run_health_checks
 
-CHECK_WITHIN = 1.0
-"""Seconds that the check of one resource may take."""
-
-FRESH_FOR = 0.5
-"""Seconds for which a report is given again: several may ask at once."""
-
-ESSENTIAL = "database"
-"""The one resource without which there is no answer at all. The others must not take every replica out of service."""
+CHECK_TIMEOUT = 1.0  # for the check of one entry
+REPORT_TTL = 0.5  # several load balancers may request a report at the same time
+REQUIRED_ENTRY = (
+    "database"  # no brief is possible without it; another failure must not take every replica out of service
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadinessStatus:
-    """What `/readyz` says."""
+    """The result of the health checks.
+
+    Attributes:
+        ready: load balancers should send requests.
+        status: `ok`, `degraded` (a check fails), `unavailable`, or the phase of a startup or shutdown.
+        checks: one for each entry; none during a startup or shutdown.
+    """
 
     ready: bool
     status: str
-    """`ok`, `degraded` (some resource is away), `unavailable`, or the phase of a life that is not serving."""
     checks: list[CheckResult] = field(default_factory=list)
 
 
 class Readiness:
-    """Asks the resources how they are, and remembers since when the essential one has been away."""
+    """Runs the health checks of the entries, and tracks for how long the required entry has been unavailable."""
 
     def __init__(self, stack: LifecycleStack, *, grace: float) -> None:
-        """`grace` is how many seconds the essential resource may be away before we are not ready."""
+        """Run no check yet.
+
+        Args:
+            stack: its entries are checked.
+            grace: the seconds for which the required entry may be unavailable while the process stays ready.
+        """
         self._stack = stack
         self._grace = grace
-        self._away_since: float | None = None
-        self._asking = asyncio.Lock()
+        self._unavailable_since: float | None = None
+        self._lock = asyncio.Lock()
         self._latest: tuple[float, ReadinessStatus] | None = None
 
     async def report(self) -> ReadinessStatus:
+        """Run the checks, unless the latest report is fresh. Concurrent callers share one run."""
         if not self._stack.ready:
-            died = self._stack.phase is Phase.STARTED
-            return ReadinessStatus(ready=False, status="unavailable" if died else self._stack.phase)
-        async with self._asking:  # whoever comes meanwhile waits, and gets the same
-            if self._latest is None or monotonic() - self._latest[0] >= FRESH_FOR:
-                report = self._judge(await run_health_checks(self._stack.entries, timeout=CHECK_WITHIN), monotonic())
-                self._latest = monotonic(), report
+            crashed = self._stack.phase is Phase.STARTED
+            return ReadinessStatus(ready=False, status="unavailable" if crashed else self._stack.phase)
+        async with self._lock:
+            if self._latest is None or monotonic() - self._latest[0] >= REPORT_TTL:
+                checks = await run_health_checks(self._stack.entries, timeout=CHECK_TIMEOUT)
+                self._latest = monotonic(), self._evaluate(checks, monotonic())
             return self._latest[1]
 
-    def _judge(self, checks: list[CheckResult], now: float) -> ReadinessStatus:
-        away = any(check.name == ESSENTIAL and not check.ok for check in checks)
-        self._away_since = (self._away_since or now) if away else None
-        if self._away_since is not None and now - self._away_since > self._grace:
+    def _evaluate(self, checks: list[CheckResult], now: float) -> ReadinessStatus:
+        unavailable = any(check.name == REQUIRED_ENTRY and not check.ok for check in checks)
+        self._unavailable_since = (self._unavailable_since or now) if unavailable else None
+        if self._unavailable_since is not None and now - self._unavailable_since > self._grace:
             return ReadinessStatus(ready=False, status="unavailable", checks=checks)
         status = "ok" if all(check.ok for check in checks) else "degraded"
         return ReadinessStatus(ready=True, status=status, checks=checks)

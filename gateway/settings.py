@@ -3,13 +3,24 @@
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     NestedSecretsSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -23,77 +34,92 @@ PositiveSeconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 
 
 class InvalidSettingsError(Exception):
-    """The settings cannot be used; the message has a line for each variable that is wrong, and no value of any."""
+    """The settings cannot be used. The message has one line for each invalid variable, and none of the values."""
 
 
-def _url_with(*schemes: str, origin: bool = False) -> AfterValidator:
-    """Accept a URL with one of the schemes, a host and a port that is a number."""
+def _url_validator(*schemes: str, origin_only: bool = False) -> AfterValidator:
+    """Accept a URL that has one of the schemes, a host, and a numeric port if it has a port.
+
+    With `origin_only`, reject user, path, query and fragment. They would have no effect, and httpx shows the whole URL in
+    its errors.
+    """
 
     def validate(url: SecretStr) -> SecretStr:
-        wanted = " or ".join(f"{scheme}://host:port" for scheme in schemes)
+        examples = " or ".join(f"{scheme}://host:port" for scheme in schemes)
         try:
             parts = urlsplit(url.get_secret_value())
-            usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-            if origin:  # anything else would have no effect, and be shown: httpx puts the whole URL into its errors
-                usable = (
-                    usable and "@" not in parts.netloc and not (parts.path.strip("/") or parts.query or parts.fragment)
-                )
+            valid = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
         except ValueError:
-            usable = False
-        if not usable:
-            raise ValueError(f"should be a URL like {wanted}")
+            valid = False
+        if valid and origin_only:
+            valid = "@" not in parts.netloc and not (parts.path.strip("/") or parts.query or parts.fragment)
+        if not valid:
+            raise ValueError(f"should be a URL like {examples}")
         return url
 
     return AfterValidator(validate)
 
 
-def _visible(key: SecretStr) -> SecretStr:
-    """Accept what a header can say as it is: an empty key would let everybody in, and a space could not be told."""
+def _printable_ascii(key: SecretStr) -> SecretStr:
+    """Reject keys that an Authorization header cannot carry unchanged, and the empty key, which any client could send."""
     if not re.fullmatch(r"[!-~]+", key.get_secret_value()):
         raise ValueError("should be visible ASCII characters, at least one and no space")
     return key
 
 
-def address(url: SecretStr) -> str:
-    """What of a URL may be shown: its host and port, without user and password."""
+def host_and_port(url: SecretStr) -> str:
+    """Return the part of a URL that messages may show, without user and password."""
     parts = urlsplit(url.get_secret_value())
     host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else str(parts.hostname)
     return f"{host}:{parts.port}" if parts.port else host
 
 
 class ResourceSettings(BaseModel):
-    """What every resource has: how long its start and its stop may take."""
+    """The settings of one resource: its timeouts and, in the subclasses, its location."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    location_field: ClassVar[str] = "url"
 
     start_timeout: PositiveSeconds = 10
     stop_timeout: PositiveSeconds = 3
 
+    @property
+    def location(self) -> str:
+        """The host and port, or the path, as messages may show it."""
+        value = getattr(self, self.location_field)
+        return host_and_port(value) if isinstance(value, SecretStr) else str(value)
+
 
 class HttpSettings(ResourceSettings):
-    weather_url: Annotated[SecretStr, _url_with("http", "https", origin=True)] = SecretStr("https://api.open-meteo.com")
+    location_field = "weather_url"
+
+    weather_url: Annotated[SecretStr, _url_validator("http", "https", origin_only=True)] = SecretStr(
+        "https://api.open-meteo.com"
+    )
 
 
 class DatabaseSettings(ResourceSettings):
-    url: Annotated[SecretStr, _url_with("postgresql+asyncpg")] = SecretStr(
+    url: Annotated[SecretStr, _url_validator("postgresql+asyncpg")] = SecretStr(
         "postgresql+asyncpg://gateway:gateway@localhost:5432/gateway"
     )
 
 
 class RedisSettings(ResourceSettings):
-    url: Annotated[SecretStr, _url_with("redis", "rediss")] = SecretStr("redis://localhost:6379/0")
+    url: Annotated[SecretStr, _url_validator("redis", "rediss")] = SecretStr("redis://localhost:6379/0")
 
 
 class RabbitMQSettings(ResourceSettings):
-    url: Annotated[SecretStr, _url_with("amqp", "amqps")] = SecretStr("amqp://guest:guest@localhost:5672/")
+    url: Annotated[SecretStr, _url_validator("amqp", "amqps")] = SecretStr("amqp://guest:guest@localhost:5672/")
 
 
 class ModelSettings(ResourceSettings):
+    location_field = "path"
+
     path: Path = SHIPPED_MODEL
 
 
 class Settings(BaseSettings):
-    """Everything that can be set, one nested group a resource. `Settings()` reads the environment."""
+    """All settings, with one nested group for each resource. `Settings()` reads the environment."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -118,15 +144,29 @@ class Settings(BaseSettings):
     graceful_seconds: Seconds = 10
     ready_grace: Seconds = 30
     brief_timeout: PositiveSeconds = 0.8
-    api_keys: tuple[Annotated[SecretStr, AfterValidator(_visible)], ...] = ()
+    api_keys: Annotated[tuple[Annotated[SecretStr, AfterValidator(_printable_ascii)], ...], NoDecode] = ()
     instance: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9._-]+$")] = "gateway"
 
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _parse_json_list(cls, value: Any) -> Any:
+        """Parse the text of the variable. pydantic-settings would parse it too, but its error has no variable name."""
+        if not isinstance(value, str):
+            return value
+        try:
+            keys = json.loads(value)
+        except ValueError:
+            keys = None
+        if not isinstance(keys, list):
+            raise ValueError('should be a JSON list, such as ["one", "two"]')  # noqa: TRY004 - pydantic expects ValueError
+        return keys
+
     @model_validator(mode="after")
-    def _the_stop_fits(self) -> Self:
+    def _check_shutdown_budget(self) -> Self:
         if self.drain_seconds + self.graceful_seconds >= self.shutdown_timeout:
             raise ValueError(
                 "GATEWAY_SHUTDOWN_TIMEOUT should be more than GATEWAY_DRAIN_SECONDS and GATEWAY_GRACEFUL_SECONDS "
-                "together: it bounds the whole stop"
+                "together: it limits the whole shutdown"
             )
         return self
 
@@ -139,7 +179,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        del dotenv_settings  # the environment is the one place for settings
+        del dotenv_settings  # a .env file would be a second place for settings
         return init_settings, env_settings, NestedSecretsSettingsSource(file_secret_settings)
 
 
@@ -147,24 +187,20 @@ def read_settings() -> Settings:
     """Read the environment and the secret files.
 
     Raises:
-        InvalidSettingsError: naming each variable that is wrong and what it should be.
+        InvalidSettingsError: a variable is invalid. The message names each one and the expected form.
     """
     try:
         return Settings()
     except ValidationError as error:
-        raise InvalidSettingsError(
-            "\n".join(map(_complaint, json.loads(error.json(include_url=False, include_input=False))))
-        ) from None
+        details = error.errors(include_url=False, include_input=False, include_context=False)
+        raise InvalidSettingsError("\n".join(map(_format_error, details))) from None
     except SettingsError as error:
-        # Its message names the field; the value that could not be parsed is only in its cause.
-        field = re.search(r'field "(\w+)"', str(error))
-        name = f"{PREFIX}{field[1].upper()}" if field else PREFIX
-        raise InvalidSettingsError(f'{name}: should be JSON, such as ["one", "two"] for a list') from None
+        # A variable such as GATEWAY_REDIS is set to text that is no JSON. The message names the field, not the value.
+        raise InvalidSettingsError(f"{error}: set one variable for each value, such as GATEWAY_REDIS__URL") from None
 
 
-def _complaint(error: dict[str, object]) -> str:
-    location = error["loc"]
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if not isinstance(location, list) or not location:
+def _format_error(error: ErrorDetails) -> str:
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
         return message
-    return f"{PREFIX}{'__'.join(str(part).upper() for part in location)}: {message[0].lower()}{message[1:]}"
+    return f"{PREFIX}{'__'.join(str(part).upper() for part in error['loc'])}: {message[0].lower()}{message[1:]}"

@@ -1,4 +1,4 @@
-"""The rules that hold the house together, where an import contract cannot say them."""
+"""Rules of the architecture that an import contract cannot express."""
 
 import ast
 import re
@@ -23,7 +23,7 @@ MODULES = sorted(
 
 
 def imports(path: Path) -> set[str]:
-    """The modules that a file imports; those of its own package begin with a dot, as in the source."""
+    """Return the modules that a file imports. Relative ones begin with a dot, as in the source."""
     tree = ast.parse(path.read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     return names | {
@@ -32,8 +32,8 @@ def imports(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "gateway" / "lifecycle").glob("*.py")), ids=lambda path: path.name)
-def test_the_core_imports_only_the_standard_library(path: Path) -> None:
-    """The core imports the standard library and, by relative imports, its own modules."""
+def test_core_imports(path: Path) -> None:
+    """The core imports only the standard library and, by relative imports, its own modules."""
     own = re.compile(r"\.[a-z_]+")
     foreign = {
         name for name in imports(path) if name.split(".")[0] not in sys.stdlib_module_names and not own.fullmatch(name)
@@ -41,7 +41,8 @@ def test_the_core_imports_only_the_standard_library(path: Path) -> None:
     assert foreign == set()
 
 
-def test_every_route_that_reads_a_body_has_a_limit_for_it() -> None:
+def test_body_limits() -> None:
+    """Every route that reads a body limits its size."""
     included = [route for router in (health, observations, places, predictions) for route in router.router.routes]
     routes = [*create_app(Settings()).routes, *included]
     with_body = [route for route in routes if isinstance(route, APIRoute) and route.body_field is not None]
@@ -49,7 +50,7 @@ def test_every_route_that_reads_a_body_has_a_limit_for_it() -> None:
     assert {route.max_body_size for route in with_body} == {MAX_BODY_BYTES}
 
 
-# Imports everything in one fresh process, and tells what that has opened, started or read.
+# Imports all modules in a fresh process, and prints the files, threads and variables that this opened, started or read.
 _IMPORT_ALL = """
 import importlib, os, sys, threading
 
@@ -59,29 +60,30 @@ class Environment(type(os.environ)):
         reads.add(name)
         return super().__getitem__(name)
 
-def held():
+def open_files():
     links = {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")}
     return {link for link in links.values() if not link.startswith("/proc")}
 
 os.environ.__class__ = Environment
-before, threads = held(), len(os.listdir("/proc/self/task"))
+before, threads = open_files(), len(os.listdir("/proc/self/task"))
 for name in sys.argv[1:]:
     importlib.import_module(name)
-print("opened:", sorted(held() - before))
+print("opened:", sorted(open_files() - before))
 print("threads:", len(os.listdir("/proc/self/task")) - threads)
 print("read:", sorted(name for name in reads if isinstance(name, str) and name.startswith("GATEWAY_")))
 """
 
 
 def fresh_process(code: str, *arguments: str) -> str:
-    done = subprocess.run(  # noqa: S603 - our own code
+    done = subprocess.run(  # noqa: S603 - the code is above
         [sys.executable, "-W", "error", "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_importing_opens_nothing_starts_nothing_and_reads_no_setting() -> None:
+def test_imports_have_no_side_effects() -> None:
+    """Importing all modules opens no file, starts no thread and reads no setting."""
     assert fresh_process(_IMPORT_ALL, *MODULES).splitlines() == ["opened: []", "threads: 0", "read: []"]
 
 
@@ -100,5 +102,6 @@ _MODULES_AFTER = "import importlib, sys; importlib.import_module(sys.argv[1]); p
         ("gateway.lifecycle", "pydantic"),
     ],
 )
-def test_nobody_pays_for_what_it_does_not_use(module: str, absent: str) -> None:
+def test_module_is_not_imported(module: str, absent: str) -> None:
+    """A module does not import expensive packages that it does not need, not even indirectly."""
     assert absent not in fresh_process(_MODULES_AFTER, module).split()

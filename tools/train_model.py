@@ -26,7 +26,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 from vega_datasets import data
 
-from gateway.resources.model import FEATURES, WET_MM, Day, ModelResource, features
+from gateway.resources.model import FEATURES, WET_MM, DayFeatures, ModelResource, features
 from gateway.settings import SHIPPED_MODEL, ModelSettings
 
 SEATTLE_LATITUDE = 47.6
@@ -43,7 +43,7 @@ Probabilities = NDArray[np.float64]
 class Sample:
     """Days, and for each whether the next day was wet."""
 
-    days: Sequence[Day]
+    days: Sequence[DayFeatures]
     wet_tomorrow: NDArray[np.bool_]
 
     @property
@@ -58,7 +58,7 @@ class Sample:
 def sample(years: Sequence[int]) -> Sample:
     """Return the days whose next day is in one of the years. Samples of different years have no day in common."""
     days = [
-        Day(
+        DayFeatures(
             precipitation_mm=row.precipitation,
             temperature_max_c=row.temp_max,
             temperature_min_c=row.temp_min,
@@ -123,7 +123,7 @@ def fit(candidate: str, train: Sample) -> Pipeline:
     return CANDIDATES[candidate]().fit(features(train.days), train.wet_tomorrow)
 
 
-def wet_chance(pipeline: Pipeline, days: Sequence[Day]) -> Probabilities:
+def wet_chance(pipeline: Pipeline, days: Sequence[DayFeatures]) -> Probabilities:
     chances: Probabilities = pipeline.predict_proba(features(days))[:, 1]
     return chances
 
@@ -160,7 +160,7 @@ def export(pipeline: Pipeline, metadata: dict[str, str]) -> ModelProto:
     return onnx
 
 
-def served(path: Path, days: Sequence[Day]) -> Probabilities:
+def served(path: Path, days: Sequence[DayFeatures]) -> Probabilities:
     """Return the predictions of the gateway, which also rejects a file without its known probability."""
 
     async def predict() -> list[float]:

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from benchmarks.contenders.orm import Observation, Place
-from gateway.resources.model import Day, Model, load
+from gateway.resources.model import DayFeatures, Model, load
 from gateway.settings import Settings
 
 
@@ -139,7 +139,7 @@ async def assemble_brief(
     views = await redis.get(f"popularity:{place_id}")
     redis_done_at = time.perf_counter()
     probability = model.precipitation_probability(
-        Day(
+        DayFeatures(
             precipitation_mm=weather.today.precipitation_mm,
             temperature_max_c=weather.today.temperature_max_c,
             temperature_min_c=weather.today.temperature_min_c,

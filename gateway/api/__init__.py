@@ -1,1 +1,1 @@
-"""The HTTP interface: thin routes, and the one shape of every error (see `problems.py`)."""
+"""The HTTP interface: thin routes, and one shape for all errors (see `problems.py`)."""

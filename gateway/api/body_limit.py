@@ -1,4 +1,4 @@
-"""The answer to a body that is too large, as a problem: Starlette's limit answers in plain text."""
+"""The response to a request body that is too large, as a problem. Starlette's own response is plain text."""
 
 import asyncio
 import contextlib
@@ -8,57 +8,53 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api.problems import problem
 
-MAX_BODY_BYTES = 1024 * 1024
-"""Of a request, in bytes."""
+MAX_BODY_BYTES = 1024 * 1024  # of a request
+METHODS_WITH_BODY = {"POST", "PUT", "PATCH"}
 
-WITH_BODY = {"POST", "PUT", "PATCH"}
-"""Methods with which there may be one that we read."""
-
-READ_ON = 16 * MAX_BODY_BYTES
-"""How much of a body that is too large is read, and dropped: a client that still sends when we close sees no answer, but
-that its connection was reset."""
-
-READ_ON_WITHIN = 2.0
-"""Seconds for that."""
+# A client that is still sending when the connection is closed gets a reset instead of the response. So the rest of the
+# body is read and dropped, up to these limits.
+MAX_DRAIN_BYTES = 16 * MAX_BODY_BYTES
+DRAIN_TIMEOUT = 2.0
 
 
 class PayloadTooLargeMiddleware:
-    """Goes around the routes, and puts a problem in the place of their limit's answer. Each that reads a body has the limit."""
+    """Replaces the 413 response of the routes that have a body limit with a problem."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope.get("method") not in WITH_BODY:
+        if scope.get("method") not in METHODS_WITH_BODY:
             await self._app(scope, receive, send)
             return
-        too_large = ended = False
+        too_large = body_complete = False
 
-        async def receive_and_note() -> Message:
-            nonlocal ended
+        async def track_receive() -> Message:
+            nonlocal body_complete
             message = await receive()
-            ended = not message.get("more_body", False)
+            body_complete = not message.get("more_body", False)
             return message
 
         async def send_or_replace(message: Message) -> None:
             nonlocal too_large
             if message["type"] == "http.response.start" and message["status"] == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
                 too_large = True
-                if not ended:
-                    await _read_on(receive)
-                detail = f"Send no more than {MAX_BODY_BYTES} bytes."
+                if not body_complete:
+                    await _drain(receive)
+                detail = f"The body is too large. Send at most {MAX_BODY_BYTES} bytes."
                 await problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)(scope, receive, send)
             if not too_large:
                 await send(message)
 
-        await self._app(scope, receive_and_note, send_or_replace)
+        await self._app(scope, track_receive, send_or_replace)
 
 
-async def _read_on(receive: Receive) -> None:
+async def _drain(receive: Receive) -> None:
+    """Read the rest of the body and drop it."""
     length = 0
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(READ_ON_WITHIN):
-            while length <= READ_ON:
+        async with asyncio.timeout(DRAIN_TIMEOUT):
+            while length <= MAX_DRAIN_BYTES:
                 message = await receive()
                 length += len(message.get("body", b""))
                 if not message.get("more_body", False):

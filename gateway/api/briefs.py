@@ -1,4 +1,7 @@
-"""Briefs: all that is known about places, from all backends at once. What does not answer in time is left out, and said."""
+"""Briefs: weather, outlook, observations and popularity of places, from all backends concurrently.
+
+A section whose backend does not respond in time is missing, and the response reports that.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,26 +13,26 @@ from fastapi import FastAPI, Query, Request, Response
 from pydantic import Field
 
 from gateway.api.disconnect import cancel_on_disconnect
-from gateway.api.places import PlaceId, unknown
+from gateway.api.places import PlaceId, place_not_found
 from gateway.api.problems import problem_responses
 from gateway.briefs.models import STALE, UNAVAILABLE
 from gateway.briefs.service import Brief
 from gateway.dependencies import get_services
 from gateway.schema.tables import MAX_PLACE_ID
 
-MOST_PLACES = 20
+MAX_PLACES = 20
 
 
 @dataclass(frozen=True)
 class BriefList:
-    """Several briefs, in the order in which they were asked for, each once."""
+    """Several briefs, in the order of the request, without duplicates."""
 
     items: list[Brief]
-    unknown: Annotated[list[int], Field(description="The ids that are of no place")]
+    unknown: Annotated[list[int], Field(description="The ids without a place")]
 
 
 def add_routes(app: FastAPI) -> None:
-    """Add them as the app's own. The routes of a router that it includes are matched twice: see docs/performance.md."""
+    """Add the routes to the app itself: FastAPI matches those of an included router twice (docs/performance.md)."""
     app.get(
         "/v1/places/{place_id}/brief",
         tags=["briefs"],
@@ -47,38 +50,38 @@ def add_routes(app: FastAPI) -> None:
 
 
 async def get_brief(place_id: PlaceId, request: Request) -> Response:
-    """All that is known about a place."""
+    """Return the brief of a place."""
     with cancel_on_disconnect(request):
         brief = await get_services(request).briefs.get(place_id)
     if brief is None:
-        raise unknown(place_id)
-    return _answer(brief, [brief])
+        raise place_not_found(place_id)
+    return _json_response(brief, [brief])
 
 
 async def get_briefs(
     place: Annotated[
         list[Annotated[int, Field(ge=1, le=MAX_PLACE_ID)]],
-        Query(min_length=1, max_length=MOST_PLACES, description="GeoNames' ids", examples=[[2657896, 2661552]]),
+        Query(min_length=1, max_length=MAX_PLACES, description="GeoNames ids", examples=[[2657896, 2661552]]),
     ],
     request: Request,
 ) -> Response:
-    """All that is known about several places, for no more calls to the backends than one takes."""
+    """Return the briefs of several places. They cost the backends no more calls than one brief."""
     place_ids = list(dict.fromkeys(place))
     with cancel_on_disconnect(request):
         found = await get_services(request).briefs.get_many(place_ids)
     items = [brief for brief in found if brief is not None]
-    of_no_place = [place_id for place_id, brief in zip(place_ids, found, strict=True) if brief is None]
-    return _answer(BriefList(items, of_no_place), items)
+    unknown = [place_id for place_id, brief in zip(place_ids, found, strict=True) if brief is None]
+    return _json_response(BriefList(items, unknown), items)
 
 
-def _answer(body: Brief | BriefList, briefs: Iterable[Brief]) -> Response:
-    """The body as JSON. It is typed throughout: to validate it once more would take longer than all that made it."""
+def _json_response(body: Brief | BriefList, briefs: Iterable[Brief]) -> Response:
+    """Serialise without FastAPI's validation of responses, which takes longer than the rest of the request."""
     content = orjson.dumps(body, option=orjson.OPT_UTC_Z)
-    return Response(content, headers=_completeness(briefs), media_type="application/json")
+    return Response(content, headers=_completeness_headers(briefs), media_type="application/json")
 
 
-def _completeness(briefs: Iterable[Brief]) -> dict[str, str]:
-    """The headers that say what the bodies say, for those who do not look into them."""
+def _completeness_headers(briefs: Iterable[Brief]) -> dict[str, str]:
+    """Return the headers that report missing and stale sections to clients that do not parse the body."""
     missing: dict[str, None] = {}
     stale: dict[str, None] = {}
     for brief in briefs:

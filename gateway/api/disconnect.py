@@ -1,37 +1,39 @@
-"""Clients that go away before they have their answer."""
+"""Clients that disconnect before they have their response."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from fastapi import Request
 
-PATIENCE = 0.1
-"""Seconds before we look. Most answers take less, and need not pay for a task that watches."""
+WATCH_DELAY = 0.1  # most responses are faster, and need no task that watches the connection
 
 
-class cancel_on_disconnect:  # noqa: N801 - used like a function
-    """Cancels what is awaited in it once the client has gone: nobody would read the answer.
+@contextmanager
+def cancel_on_disconnect(request: Request) -> Iterator[None]:
+    """Cancel the current task if the client disconnects inside the block.
 
-    The request must have no body, or have read it.
+    The request must have no body, or its body must have been read.
     """
+    task = asyncio.current_task()
+    watcher: asyncio.Task[None] | None = None
 
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self._watching: asyncio.Task[None] | None = None
+    def start_watcher() -> None:
+        nonlocal watcher
+        watcher = asyncio.create_task(_cancel_on_disconnect(request, task))
 
-    def __enter__(self) -> None:
-        self._working = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._begin_to_watch)
+    timer = asyncio.get_running_loop().call_later(WATCH_DELAY, start_watcher)
+    try:
+        yield
+    finally:
+        timer.cancel()
+        if watcher is not None:
+            watcher.cancel()
 
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        if self._watching is not None:
-            self._watching.cancel()
 
-    def _begin_to_watch(self) -> None:
-        self._watching = asyncio.create_task(self._watch())
-
-    async def _watch(self) -> None:
-        while (await self._request.receive())["type"] != "http.disconnect":
-            pass
-        if self._working is not None:
-            self._working.cancel()
+async def _cancel_on_disconnect(request: Request, task: "asyncio.Task[Any] | None") -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    if task is not None:
+        task.cancel()

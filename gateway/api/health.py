@@ -1,4 +1,4 @@
-"""What operators and load balancers ask."""
+"""The endpoints for operators and load balancers."""
 
 from http import HTTPStatus
 from typing import Literal
@@ -17,47 +17,50 @@ class Liveness(BaseModel):
 
 
 class Check(BaseModel):
-    """How one resource is."""
+    """The health check of one entry."""
 
     status: Literal["ok", "failed"]
-    took_ms: float
-    remark: str | None = Field(description="Where it is, or what is wrong with it")
+    took_ms: float = Field(description="The duration of the check, in milliseconds")
+    remark: str | None = Field(description="The location of the resource, other details, or the error")
 
 
 class ReadinessReport(BaseModel):
-    """Whether we should be sent requests."""
+    """The readiness of this process."""
 
     status: str = Field(
-        description="`ok`; `degraded`: some resource is away; `unavailable`: the database is, or a worker died; or the "
-        "phase of a start or a stop"
+        description="`ok`; `degraded`: a check fails; `unavailable`: the database fails for too long, or a background "
+        "worker crashed; or the phase of a startup or shutdown"
     )
     checks: dict[str, Check]
 
 
 class JournalEvent(BaseModel):
-    at_s: float = Field(description="Seconds since the journal began")
+    at_s: float = Field(description="Seconds since the start of the journal")
     event: str
-    name: str | None
-    took_s: float | None
+    name: str | None = Field(description="The entry")
+    took_s: float | None = Field(description="The duration of the step that ended, in seconds")
     error: str | None
 
 
 class LifecycleJournal(BaseModel):
-    """What was entered and exited, in order."""
+    """The events of the lifespan, in order."""
 
-    began_at: str
+    began_at: str = Field(description="The start of the journal (ISO 8601)")
     items: list[JournalEvent]
 
 
 @router.get("/livez")
 async def livez() -> Liveness:
-    """The process can answer."""
+    """The process responds."""
     return Liveness()
 
 
 @router.get("/readyz", responses={HTTPStatus.SERVICE_UNAVAILABLE.value: {"model": ReadinessReport}})
 async def readyz(readiness: ReadinessDependency, response: Response) -> ReadinessReport:
-    """We should be sent requests. A resource that is away degrades us; only the database takes us out, after a grace."""
+    """200 if this process should get requests, otherwise 503.
+
+    A resource that is unavailable causes `degraded`. Only the database causes 503, after a grace period.
+    """
     report = await readiness.report()
     if not report.ready:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE

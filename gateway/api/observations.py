@@ -1,4 +1,4 @@
-"""What people report about places."""
+"""Observations that clients report about places."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.api.body_limit import MAX_BODY_BYTES
 from gateway.api.keys import KeyRequired
-from gateway.api.places import PlaceId, unknown
+from gateway.api.places import PlaceId, place_not_found
 from gateway.api.problems import ProblemError, problem_responses
 from gateway.dependencies import ObservationWriterDependency, Session
 from gateway.observations.queries import Observation, get_observation, latest_observations
@@ -28,14 +28,15 @@ router = APIRouter(prefix="/v1/places/{place_id}/observations", tags=["observati
 PROBLEMS = (HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-def _storable(note: str) -> str:
+def _reject_nul(note: str) -> str:
+    """PostgreSQL cannot store this character."""
     if "\0" in note:
-        raise ValueError("should have no NUL character")
+        raise ValueError("should not contain a NUL character")
     return note
 
 
 class ObservationCreate(BaseModel):
-    """What somebody saw."""
+    """The weather at a place as the client observes it."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"temperature_c": 12.5, "condition": "rain"}]}
@@ -43,10 +44,10 @@ class ObservationCreate(BaseModel):
 
     temperature_c: Annotated[float, Field(strict=True, ge=MIN_TEMPERATURE_C, le=MAX_TEMPERATURE_C)]
     condition: Condition
-    note: Annotated[str, Field(max_length=MAX_NOTE_LENGTH), AfterValidator(_storable)] | None = None
+    note: Annotated[str, Field(max_length=MAX_NOTE_LENGTH), AfterValidator(_reject_nul)] | None = None
 
 
-class Observations(BaseModel):
+class ObservationList(BaseModel):
     items: list[Observation]
 
 
@@ -57,7 +58,7 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=255,
         pattern="^[!-~]+$",
-        description="A name of your choice for this report, in visible ASCII: sent again with it, it is stored once",
+        description="An id of your choice for this report, in visible ASCII. The same report with the same key is stored once.",
     ),
 ]
 ObservationId = Annotated[int, Path(ge=1, le=MAX_OBSERVATION_ID)]
@@ -70,7 +71,7 @@ ObservationId = Annotated[int, Path(ge=1, le=MAX_OBSERVATION_ID)]
     dependencies=[KeyRequired],
     responses={
         HTTPStatus.CREATED.value: {
-            "headers": {"Location": {"description": "Where it is", "schema": {"type": "string"}}},
+            "headers": {"Location": {"description": "The path of the observation", "schema": {"type": "string"}}},
         },
         **problem_responses(
             HTTPStatus.BAD_REQUEST,
@@ -89,20 +90,20 @@ async def report_observation(
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> Observation:
-    """Report what you see. Once it is answered with 201 it is never lost, and it is counted once."""
+    """Report an observation. After a response with 201 it is never lost, and it is counted once."""
     report = NewObservation(place_id, reported.temperature_c, reported.condition, reported.note)
     try:
         observation = await writer.write(report, idempotency_key)
     except UnknownPlaceError:
-        raise unknown(place_id) from None
+        raise place_not_found(place_id) from None
     except IdempotencyConflictError:
-        detail = "This Idempotency-Key belongs to another report. Send this one with a key of its own."
+        detail = "This Idempotency-Key was used for another report. Send this report with a new key."
         raise ProblemError(HTTPStatus.CONFLICT, detail) from None
     except WriteUnavailableError as error:
         raise ProblemError(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            "The database did not answer. The report may have been stored: send it again with the same "
-            "Idempotency-Key, and it is stored once.",
+            "The database is unavailable. The report may have been stored. Send it again with the same Idempotency-Key; "
+            "it will be stored only once.",
             headers={"Retry-After": "1"},
         ) from error
     response.headers["Location"] = f"/v1/places/{place_id}/observations/{observation.id}"
@@ -112,17 +113,17 @@ async def report_observation(
 @router.get("", responses=problem_responses(*PROBLEMS))
 async def get_observations(
     session: Session, place_id: PlaceId, limit: Annotated[int, Query(ge=1, le=100)] = 20
-) -> Observations:
-    """What was reported about a place; the latest first."""
+) -> ObservationList:
+    """List the observations of a place, the latest first."""
     connection = await session.connection()
     if await get_place(connection, place_id) is None:
-        raise unknown(place_id)
-    return Observations(items=await latest_observations(connection, place_id, limit))
+        raise place_not_found(place_id)
+    return ObservationList(items=await latest_observations(connection, place_id, limit))
 
 
 @router.get("/{observation_id}", responses=problem_responses(*PROBLEMS))
 async def read_observation(session: Session, place_id: PlaceId, observation_id: ObservationId) -> Observation:
-    """One observation."""
+    """Return one observation."""
     observation = await get_observation(await session.connection(), place_id, observation_id)
     if observation is None:
         raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no observation {observation_id} of place {place_id}.")

@@ -1,4 +1,4 @@
-"""What the model says of any day's weather."""
+"""Predictions of the model for any weather."""
 
 from datetime import date
 from http import HTTPStatus
@@ -10,19 +10,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from gateway.api.body_limit import MAX_BODY_BYTES
 from gateway.api.problems import ProblemError, problem_responses
 from gateway.dependencies import ModelDependency
-from gateway.resources.model import Day
+from gateway.resources.model import DayFeatures
 
 router = APIRouter(prefix="/v1/predictions", tags=["predictions"])
 
-MOST_DAYS = 1000
+MAX_DAYS = 1000
 
 Number = Annotated[float, Field(strict=True)]
 
 
-def _text(value: object) -> object:
-    """A date is written as text: a number would be taken for seconds since 1970."""
+def _require_text(value: object) -> object:
+    """Reject numbers, which pydantic accepts as seconds since 1970."""
     if not isinstance(value, str):
-        raise ValueError("should be a date like 2026-11-24")  # noqa: TRY004 - pydantic's way to refuse
+        raise ValueError("should be a date like 2026-11-24")  # noqa: TRY004 - pydantic expects ValueError
     return value
 
 
@@ -35,22 +35,22 @@ class DayOfWeather(BaseModel):
     temperature_max_c: Annotated[Number, Field(ge=-100, le=70)]
     temperature_min_c: Annotated[Number, Field(ge=-100, le=70)]
     wind_m_s: Annotated[Number, Field(ge=0, le=150, description="The mean of the day")]
-    date: Annotated[date, BeforeValidator(_text)]
-    latitude: Annotated[Number, Field(ge=-90, le=90, description="South is negative")]
+    date: Annotated[date, BeforeValidator(_require_text)]
+    latitude: Annotated[Number, Field(ge=-90, le=90, description="Negative in the south")]
 
 
 class PredictionRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    days: Annotated[list[DayOfWeather], Field(min_length=1, max_length=MOST_DAYS)]
+    days: Annotated[list[DayOfWeather], Field(min_length=1, max_length=MAX_DAYS)]
 
 
 class Prediction(BaseModel):
-    wet_tomorrow_probability: float = Field(description="The chance that the day after is wet")
+    wet_tomorrow_probability: float = Field(description="The probability that the next day is wet")
 
 
-class Predictions(BaseModel):
-    """One for each day, in their order."""
+class PredictionList(BaseModel):
+    """One prediction for each day, in the order of the request."""
 
     items: list[Prediction]
 
@@ -65,11 +65,11 @@ class Predictions(BaseModel):
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
 )
-async def predict(model: ModelDependency, request: PredictionRequest) -> Predictions:
-    """The chance that the day after is wet, for each of the days."""
+async def predict(model: ModelDependency, request: PredictionRequest) -> PredictionList:
+    """Return, for each day, the probability that the next day is wet."""
     try:
-        days = [Day(**day.model_dump()) for day in request.days]
+        days = [DayFeatures(**day.model_dump()) for day in request.days]
     except ValueError as error:
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, f"{error}.") from None
     probabilities = await model.precipitation_probabilities(days)
-    return Predictions(items=[Prediction(wet_tomorrow_probability=probability) for probability in probabilities])
+    return PredictionList(items=[Prediction(wet_tomorrow_probability=probability) for probability in probabilities])

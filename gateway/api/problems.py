@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem details: one shape for all of them, and it says what to do."""
+"""Errors as RFC 9457 problem details: one shape for all of them, with advice for the client."""
 
 from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPMethod, HTTPStatus
@@ -15,38 +15,38 @@ from gateway.briefs.place_loader import PlaceUnavailableError
 from gateway.dependencies import DatabaseUnavailableError, NotStartedError
 
 MEDIA_TYPE = "application/problem+json"
-
-MOST_MISTAKES = 20
-"""How many are listed: a request could have a hundred thousand."""
+MAX_ERRORS = 20  # in one response; a request can contain a hundred thousand
 
 _ADVICE = {
-    HTTPStatus.NOT_FOUND: "There is nothing at this path. What there is, /docs tells.",
-    HTTPStatus.METHOD_NOT_ALLOWED: "This path does not take this method. The header Allow has those that it takes.",
-    HTTPStatus.BAD_REQUEST: "The body cannot be read as JSON. Correct it, and send it again.",
+    HTTPStatus.NOT_FOUND: "No such path. See /docs.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "This path does not support this method. The Allow header lists the methods that it supports.",
+    HTTPStatus.BAD_REQUEST: "The body is not valid JSON. Correct it and send it again.",
 }
 
 ExceptionHandler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
 
-class Mistake(BaseModel):
-    """One thing that is wrong with a request."""
+class FieldError(BaseModel):
+    """One invalid field of a request."""
 
-    where: str = Field(description="The place in the request, such as `query.limit`")
+    where: str = Field(description="The field, such as `query.limit`")
     message: str
 
 
 class Problem(BaseModel):
-    """What went wrong (RFC 9457)."""
+    """An error (RFC 9457)."""
 
     type: str = "about:blank"
     title: str
     status: int
-    detail: str = Field(description="What went wrong here, and what to do about it")
-    mistakes: list[Mistake] | None = Field(None, description="All that is wrong with the request")
+    detail: str = Field(description="The reason, and what to do about it")
+    errors: list[FieldError] | None = Field(
+        None, description=f"The invalid fields of the request, at most {MAX_ERRORS}"
+    )
 
 
 class ProblemError(Exception):
-    """Raised by routes to answer with a problem."""
+    """Raised by a route that responds with a problem."""
 
     def __init__(self, status: HTTPStatus, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, detail)
@@ -56,7 +56,7 @@ class ProblemError(Exception):
 
 
 def problem_responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that answers with these problems, for the OpenAPI."""
+    """Return the `responses` argument of a route that responds with problems of these statuses, for the OpenAPI."""
     return {
         status.value: {
             "description": status.phrase,
@@ -67,15 +67,19 @@ def problem_responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
 
 
 def schemas() -> dict[str, Any]:
-    """The components of the OpenAPI that `documented` refers to."""
+    """Return the OpenAPI components that `problem_responses` refers to."""
     schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     return {**schema.pop("$defs"), "Problem": schema}
 
 
 def problem(
-    status: HTTPStatus, detail: str, *, headers: Mapping[str, str] | None = None, mistakes: list[Mistake] | None = None
+    status: HTTPStatus,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    errors: list[FieldError] | None = None,
 ) -> JSONResponse:
-    body = Problem(title=status.phrase, status=status, detail=detail, mistakes=mistakes)
+    body = Problem(title=status.phrase, status=status, detail=detail, errors=errors)
     return JSONResponse(body.model_dump(exclude_none=True), status, headers, MEDIA_TYPE)
 
 
@@ -84,16 +88,16 @@ async def _on_problem(_request: Request, error: ProblemError) -> JSONResponse:
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
-    """Of the framework: an unknown path, a method that a path does not have, a body that is too large."""
+    """Handle the framework's own errors: an unknown path, a method that a path does not support, a malformed body."""
     status = HTTPStatus(error.status_code)
     headers = dict(error.headers or {})
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["Allow"] = ", ".join(_methods_of(request))
+        headers["Allow"] = ", ".join(_allowed_methods(request))
     return problem(status, _ADVICE.get(status, str(error.detail)), headers=headers)
 
 
-def _methods_of(request: Request) -> list[str]:
-    """The methods that the path of a request takes. Starlette tells those of the first route only that has the path."""
+def _allowed_methods(request: Request) -> list[str]:
+    """Return the methods of all routes that have this path. Starlette returns those of the first one only."""
     routes = request.app.router.routes
     return [
         method.value
@@ -103,37 +107,39 @@ def _methods_of(request: Request) -> list[str]:
 
 
 async def _on_invalid_request(_request: Request, error: RequestValidationError) -> JSONResponse:
-    mistakes = [
-        Mistake(where=".".join(map(str, mistake["loc"])), message=str(mistake["msg"]))
-        for mistake in error.errors()[:MOST_MISTAKES]
+    errors = [
+        FieldError(where=".".join(map(str, details["loc"])), message=str(details["msg"]))
+        for details in error.errors()[:MAX_ERRORS]
     ]
-    detail = "Correct what is listed in `mistakes`, and send it again."
-    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, mistakes=mistakes)
+    return problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "Correct the fields listed in `errors` and send the request again.",
+        errors=errors,
+    )
 
 
 async def _on_unavailable(_request: Request, error: Exception) -> JSONResponse:
     reason = f" ({error.reason})" if isinstance(error, PlaceUnavailableError) else ""
-    detail = f"The database did not answer{reason}. Try again in a moment."
+    detail = f"The database is unavailable{reason}. Try again in a second."
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
 
 
 async def _on_not_started(_request: Request, _error: Exception) -> JSONResponse:
-    return problem(HTTPStatus.SERVICE_UNAVAILABLE, "The gateway has not started. Try again in a moment.")
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, "The gateway has not started. Try again in a second.")
 
 
-async def _on_mistake_of_ours(request: Request, _error: Exception) -> JSONResponse:
-    """Of anything else; `request_id.py` logs it."""
-    detail = f"This is a mistake of ours. Tell us the request id, {request.scope['request_id']}."
+async def _on_internal_error(request: Request, _error: Exception) -> JSONResponse:
+    """Handle all other errors. `request_id.py` logs them."""
+    detail = f"Internal error. Please report it with request id {request.scope['request_id']}."
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
 
-HANDLERS: dict[int | type[Exception], ExceptionHandler] = {
+EXCEPTION_HANDLERS: dict[int | type[Exception], ExceptionHandler] = {
     ProblemError: _on_problem,
     HTTPException: _on_http_exception,
     RequestValidationError: _on_invalid_request,
     DatabaseUnavailableError: _on_unavailable,
     PlaceUnavailableError: _on_unavailable,
     NotStartedError: _on_not_started,
-    Exception: _on_mistake_of_ours,
+    Exception: _on_internal_error,
 }
-"""How the app answers each error."""

@@ -13,9 +13,11 @@ def reason_for(error: BaseException) -> Reason:
     if isinstance(error, CircuitOpenError):
         return Reason.OPEN
     chain = list(_chain(error))
-    if any(isinstance(link, ConnectionRefusedError | socket.gaierror) or http.refused(link) for link in chain):
+    if any(
+        isinstance(link, ConnectionRefusedError | socket.gaierror) or http.is_connection_refused(link) for link in chain
+    ):
         return Reason.REFUSED
-    if isinstance(error, TimeoutError) or http.timed_out(error):
+    if isinstance(error, TimeoutError) or http.is_timeout(error):
         return Reason.TIMEOUT
     return Reason.ERROR
 

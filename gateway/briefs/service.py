@@ -24,7 +24,7 @@ from gateway.concurrency import TaskPool
 from gateway.observations.queries import Observation
 from gateway.places.queries import Place
 from gateway.resources.base import Resource
-from gateway.resources.model import Day, Model
+from gateway.resources.model import DayFeatures, Model
 from gateway.resources.reading import DatabaseReader, RedisReader
 
 CALL_WITHIN = 1.0
@@ -185,7 +185,7 @@ class BriefService(Resource["BriefService"]):
         )
 
     def _predict(self, today: DailyForecast, latitude: float) -> Outlook:
-        day = Day(
+        day = DayFeatures(
             precipitation_mm=today.precipitation_mm,
             temperature_max_c=today.temperature_max_c,
             temperature_min_c=today.temperature_min_c,

@@ -82,7 +82,7 @@ class WeatherCache:
         self._redis = redis
         self._questions = questions
         self._timeout = timeout
-        self._breaker = CircuitBreaker(questions.spawn, counts=http_errors.is_trouble)
+        self._breaker = CircuitBreaker(questions.spawn, counts=http_errors.is_server_failure)
         self._calls = asyncio.Semaphore(CALLS)
         self._flights: dict[int, asyncio.Future[CachedWeather]] = {}
         """The calls under way, by place: one for all who want the same."""
@@ -149,7 +149,7 @@ class WeatherCache:
 
     async def _fetch_persistently(self, place: Place) -> CachedWeather:
         async for attempt in stamina.retry_context(
-            on=http_errors.is_worth_another_try, attempts=2, timeout=None, wait_initial=0.02, wait_jitter=0.05
+            on=http_errors.is_retryable, attempts=2, timeout=None, wait_initial=0.02, wait_jitter=0.05
         ):
             with attempt:
                 weather = await fetch_weather(self._http, place)

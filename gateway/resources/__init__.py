@@ -1,1 +1,1 @@
-"""What the gateway owns for the life of the process: one file a resource, all of one shape (see `resource.py`)."""
+"""The resources: one file for each, all of one shape (see `base.py`)."""

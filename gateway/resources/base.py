@@ -1,4 +1,4 @@
-"""The shape of every entry of the lifespan, how it is entered, and how its startup is retried."""
+"""The common shape of the lifespan's entries: `Resource`, how it is entered, and how its startup is retried."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -17,17 +17,17 @@ Entered_co = TypeVar("Entered_co", covariant=True)
 WORKER_START_TIMEOUT = 1.0
 WORKER_STOP_TIMEOUT = 3.0
 
-TEARDOWN_SHARE = 0.9  # of the shutdown timeout; the rest is for aborting the entries that are left
+TEARDOWN_SHARE = 0.9  # of the shutdown timeout; the rest is for aborting entries that exceed it
 
 
 class PermanentError(Exception):
-    """A retry would not help. The message names the setting and what to do, and has no secret."""
+    """A retry would not help. The message names the setting and the fix, and contains no secret."""
 
 
 class Resource(ABC, Generic[Entered_co]):
     """Something that is opened once per process and shared, or a background worker that uses such resources.
 
-    Creating one opens nothing. The lifecycle core enters and exits `open()` once, each with a timeout.
+    The constructor opens nothing. The lifecycle core enters and exits `open()` once, each with a timeout.
 
     Attributes:
         name: its name in settings, journal and errors.
@@ -51,10 +51,10 @@ class Resource(ABC, Generic[Entered_co]):
         """
 
     def abort(self) -> None:
-        """Close the transports immediately, without waiting: the release failed or took too long."""
+        """Close the transports immediately, without waiting. Called if the release failed or took too long."""
 
     async def check(self) -> str | None:
-        """Return a detail or None if it works now; raise if it does not."""
+        """Return a detail, or None, if the resource works now. Raise an error if it does not."""
         return None
 
 
@@ -73,10 +73,10 @@ async def enter_resource(stack: LifecycleStack, resource: Resource[T]) -> T:
 async def retry_transient(attempt: Callable[[], Awaitable[T]], *, is_transient: Callable[[Exception], bool]) -> T:
     """Await `attempt()` until it succeeds, with backoff and jitter, as long as its errors are transient.
 
-    There is no limit: the start timeout of the entry is the limit. A cancellation is raised from the last error, so that
-    the timeout error can name it.
+    The number of attempts is not limited: the start timeout of the entry ends them. The cancellation then has the last
+    error as its cause, so that the timeout error can name it.
     """
-    last: Exception | None = None
+    last_error: Exception | None = None
     try:
         async for retry in stamina.retry_context(
             on=is_transient, attempts=None, timeout=None, wait_initial=0.05, wait_max=1.0, wait_jitter=0.05
@@ -85,8 +85,8 @@ async def retry_transient(attempt: Callable[[], Awaitable[T]], *, is_transient: 
                 try:
                     return await attempt()
                 except Exception as error:
-                    last = error
+                    last_error = error
                     raise
     except asyncio.CancelledError as cancelled:
-        raise cancelled from last
+        raise cancelled from last_error
     raise AssertionError("unreachable: the loop ends by returning or raising")

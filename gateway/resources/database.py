@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 from weakref import WeakSet
 
 import asyncpg
@@ -16,91 +17,63 @@ from gateway.resources.base import PermanentError, Resource, retry_transient
 from gateway.resources.reading import KEPT
 from gateway.schema.revision import current_revision, describe_mismatch
 from gateway.schema.transaction import DEFAULT_SSL_MODE
-from gateway.settings import DatabaseSettings, address
+from gateway.settings import DatabaseSettings
 
-POOL_SIZE = 10
-"""Connections kept open; as many again come and go under load, and those that a reader keeps."""
+POOL_SIZE = 10  # connections that stay open; as many again are opened under load
 
 CONNECT_TIMEOUT = 5.0
-COMMAND_TIMEOUT = 5.0
-"""Seconds for one statement. SQLAlchemy returns a session's connection behind a shield: with a server that has stopped, this is
-all that ends the wait."""
+COMMAND_TIMEOUT = 5.0  # for one statement; SQLAlchemy shields the close of a session, so only this limits it
+CLOSE_TIMEOUT = 0.25  # for a connection that is discarded because its task was cancelled
 
-CLOSE_WITHIN = 0.25
-"""Seconds for the server to hang up, on a connection that is given up."""
-
-_SESSION = {
-    # All of our statements look rows up by an index, whatever they are given. PostgreSQL would plan those anew that are given but
-    # a few ids, which takes longer than to run them.
+_SERVER_SETTINGS = {
+    # Every statement uses an index whatever its parameters. Without this PostgreSQL re-plans statements with short id
+    # lists, which costs more than running them.
     "plan_cache_mode": "force_generic_plan",
-    # What is asked for is mostly in memory. Else the few latest observations of a place would be found by sorting all of it, and
-    # those of a place that has many more than most have would take long.
+    # The data is mostly in memory. With the default, PostgreSQL reads and sorts all observations of a place to find the
+    # latest few, which is slow for a place with many.
     "random_page_cost": "1.1",
-    "timezone": "UTC",  # of the times in the JSON that it makes
+    "timezone": "UTC",  # of the times in the JSON that PostgreSQL makes
 }
-"""What each connection sets for itself."""
 
-_TRANSIENT = (
-    OSError,  # refused, unreachable, no such name yet; TimeoutError is one, too
-    asyncpg.PostgresConnectionError,  # it closed the connection in the middle
-    asyncpg.OperatorInterventionError,  # it is starting up, or shutting down; somebody ended what we asked
+_TRANSIENT_ERRORS = (
+    OSError,  # refused, unreachable, no such name yet; TimeoutError is a subclass
+    asyncpg.PostgresConnectionError,  # the connection was lost
+    asyncpg.OperatorInterventionError,  # the server is starting up or shutting down, or the statement was cancelled
     asyncpg.InsufficientResourcesError,  # too many connections, no memory, no space
-    asyncpg.TransactionRollbackError,  # a deadlock
+    asyncpg.TransactionRollbackError,  # a deadlock or a serialization failure
     asyncpg.LockNotAvailableError,  # the server's lock_timeout
     asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.ReadOnlySQLTransactionError,  # it is a replica, until it is promoted
-    asyncpg.InternalClientError,  # we began to ask in the very moment of its last words
+    asyncpg.ReadOnlySQLTransactionError,  # a replica that is not promoted yet
+    asyncpg.InternalClientError,  # a statement was sent at the moment at which the server closed the connection
 )
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Whether it may pass by itself: the server is away, or too slow. SQLAlchemy wraps some of the driver's errors only."""
+    """Return whether the error may go away without a change: the database is unavailable or too slow.
+
+    SQLAlchemy wraps only some of the driver's errors, so wrapped and bare ones are recognised.
+    """
     if isinstance(error, PoolTimeoutError):
         return True
     if isinstance(error, DBAPIError) and error.orig is not None:
         if error.connection_invalidated:
             return True
         error = error.orig
-    if isinstance(error, EmulatedDBAPIException):  # the driver's, as SQLAlchemy dresses it
+    if isinstance(error, EmulatedDBAPIException):  # SQLAlchemy's copy of the driver's error
         error = error.__cause__ or error
-    return isinstance(error, _TRANSIENT)
+    return isinstance(error, _TRANSIENT_ERRORS)
 
 
 def is_unavailable(error: BaseException | None) -> bool:
-    """Whether who uses the database should try again later: it may pass by itself, or a person is about to mend it."""
+    """Return whether the caller should try again later: the error is transient, or an operator has to fix the database."""
     return isinstance(error, PermanentError) or is_transient(error)
 
 
-class _Connection(asyncpg.Connection):
-    """A connection whose goodbye is short, where SQLAlchemy gives it a time.
-
-    That is when somebody is cancelled who uses it. Behind a shield it gives two seconds, all of which pass if the server has
-    stopped: for as long, nobody gets away, and the place in the pool is taken.
-    """
-
-    async def close(self, *, timeout: float | None = None) -> None:
-        await super().close(timeout=None if timeout is None else min(timeout, CLOSE_WITHIN))
-
-
-def _refuse_closed(adapted: DBAPIConnection, record: ConnectionPoolEntry, *_: object) -> None:
-    """Hand out no connection again that the server has closed: a restart of it costs no request.
-
-    The driver sees that by itself. `pool_pre_ping` would ask the server each time, for three round trips; and whoever is cancelled
-    while it asks one that has stopped, waits for as long as a statement may take. One that is new is not looked at: the pool tries
-    twice only, and what it raises then looks like a mistake.
-
-    Raises:
-        DisconnectionError: it is closed; the pool connects anew.
-    """
-    if "used" in record.info and adapted.driver_connection.is_closed():  # SQLAlchemy wraps the driver's connection
-        raise DisconnectionError
-    record.info["used"] = True
-
-
 class DatabaseEngine(Resource[AsyncEngine]):
-    """Owns SQLAlchemy's engine, and remembers the raw connections under it.
+    """Owns SQLAlchemy's engine, and tracks the asyncpg connections that it opens.
 
-    `dispose()` leaves those that are checked out, and when it is cancelled the rest as well: `abort()` terminates them.
+    `dispose()` does not close the connections that are checked out, and a cancelled `dispose()` closes no more
+    connections at all. `abort()` terminates those that are left.
     """
 
     name = "database"
@@ -109,7 +82,7 @@ class DatabaseEngine(Resource[AsyncEngine]):
         super().__init__(settings)
         self.settings = settings
         self._instance = instance
-        self._raw: WeakSet[asyncpg.Connection] = WeakSet()
+        self._connections: WeakSet[asyncpg.Connection] = WeakSet()
         self._engine: AsyncEngine | None = None
 
     @asynccontextmanager
@@ -122,12 +95,12 @@ class DatabaseEngine(Resource[AsyncEngine]):
             pool_timeout=COMMAND_TIMEOUT,
             hide_parameters=True,
         )
-        event.listen(engine.sync_engine, "checkout", _refuse_closed)
+        event.listen(engine.sync_engine, "checkout", _discard_closed_connection)
         try:
             await retry_transient(self._verify, is_transient=is_transient)
             yield engine
         finally:
-            # From now on nobody connects any more: a disposed engine would, and nobody would close it.
+            # A disposed engine would connect again, and that connection would never be closed. `_connect` refuses now.
             self._engine = None
             try:
                 await engine.dispose()
@@ -135,64 +108,92 @@ class DatabaseEngine(Resource[AsyncEngine]):
                 self.abort()
 
     async def _connect(self) -> asyncpg.Connection:
-        """Make a raw connection, as the pool asks for it.
+        """Open a connection for the pool.
 
         Raises:
-            PermanentError: the server does not know us, or the database.
+            PermanentError: the server rejects the credentials, has no such database, or asyncpg rejects the URL.
         """
-        _, options = self._opened.dialect.create_connect_args(self._opened.url)
+        server = f"GATEWAY_DATABASE__URL: the server at {self.settings.location}"
+        options = {
+            "ssl": DEFAULT_SSL_MODE,
+            **connect_options(self._require_engine()),
+            "timeout": CONNECT_TIMEOUT,
+            "command_timeout": COMMAND_TIMEOUT,
+            "server_settings": {"application_name": self._instance, **_SERVER_SETTINGS},
+        }
         try:
-            ours = {
-                "timeout": CONNECT_TIMEOUT,
-                "command_timeout": COMMAND_TIMEOUT,
-                "server_settings": {"application_name": self._instance, **_SESSION},
-            }
-            connection: asyncpg.Connection = await asyncpg.connect(
-                **{"ssl": DEFAULT_SSL_MODE, **options, **ours}, connection_class=_Connection
-            )
+            connection: asyncpg.Connection = await asyncpg.connect(**options, connection_class=_QuickCloseConnection)
         except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidPasswordError) as error:
-            raise PermanentError(
-                f"GATEWAY_DATABASE__URL: the server at {address(self.settings.url)} refuses this user or password: "
-                "correct them in the URL"
-            ) from error
+            raise PermanentError(f"{server} rejects this user or password: correct them in the URL") from error
         except TypeError as error:
             raise PermanentError(
-                f"GATEWAY_DATABASE__URL: it has an option that asyncpg does not know: {error}"
+                f"GATEWAY_DATABASE__URL: an option of the URL is unknown to asyncpg: {error}"
             ) from error
         except asyncpg.InvalidCatalogNameError as error:
-            raise PermanentError(
-                f"GATEWAY_DATABASE__URL: the server at {address(self.settings.url)} has no such database: "
-                "create it, or correct the name in the URL"
-            ) from error
-        self._raw.add(connection)
-        if self._engine is None:  # it was closed while this connected
+            raise PermanentError(f"{server} has no such database: create it, or correct the name in the URL") from error
+        self._connections.add(connection)
+        if self._engine is None:  # the engine was closed during the connect
             connection.terminate()
         return connection
 
     async def _verify(self) -> None:
-        """Ask for `SELECT 1` and for the revision of the schema."""
-        async with self._autocommitting().connect() as connection:
+        """Run `SELECT 1`, and compare the revision of the schema."""
+        async with self._autocommit_engine().connect() as connection:
             await connection.execute(text("SELECT 1"))
-            complaint = describe_mismatch(await current_revision(connection))
-        if complaint is not None:
-            raise PermanentError(f"GATEWAY_DATABASE__URL: {complaint}")
+            problem = describe_mismatch(await current_revision(connection))
+        if problem is not None:
+            raise PermanentError(f"GATEWAY_DATABASE__URL: {problem}")
 
-    @property
-    def _opened(self) -> AsyncEngine:
+    def _require_engine(self) -> AsyncEngine:
         if self._engine is None:
             raise RuntimeError("the database engine is not open")
         return self._engine
 
-    def _autocommitting(self) -> AsyncEngine:
-        return self._opened.execution_options(isolation_level="AUTOCOMMIT")
+    def _autocommit_engine(self) -> AsyncEngine:
+        return self._require_engine().execution_options(isolation_level="AUTOCOMMIT")
 
     def abort(self) -> None:
-        for connection in tuple(self._raw):
+        for connection in tuple(self._connections):
             if not connection.is_closed():
                 connection.terminate()
 
     async def check(self) -> str | None:
-        """Ask for `SELECT 1`."""
-        async with self._autocommitting().connect() as connection:
+        """Run `SELECT 1`."""
+        async with self._autocommit_engine().connect() as connection:
             await connection.execute(text("SELECT 1"))
-        return address(self.settings.url)
+        return self.settings.location
+
+
+class _QuickCloseConnection(asyncpg.Connection):
+    """Caps the close timeout that SQLAlchemy passes when a task is cancelled.
+
+    SQLAlchemy passes two seconds and shields the close. If the server has stopped responding, the cancelled task would
+    wait for all of them, with its place in the pool.
+    """
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        await super().close(timeout=None if timeout is None else min(timeout, CLOSE_TIMEOUT))
+
+
+def _discard_closed_connection(adapted: DBAPIConnection, record: ConnectionPoolEntry, *_: object) -> None:
+    """Discard a pooled connection that the server has closed, so that a restart of the server costs no request.
+
+    asyncpg notices the close without a query. `pool_pre_ping` would cost three round trips for each checkout, and a
+    timeout would not end it. New connections are not tested: the pool tries only twice, and then raises an error that
+    looks like a bug.
+
+    Raises:
+        DisconnectionError: it is closed. The pool opens a new one.
+    """
+    if "used" in record.info and adapted.driver_connection.is_closed():
+        raise DisconnectionError
+    record.info["used"] = True
+
+
+def connect_options(engine: AsyncEngine) -> dict[str, Any]:
+    """Return the arguments of `asyncpg.connect()` that the engine's URL contains.
+
+    Dialect API of SQLAlchemy, which is meant for authors of dialects. `tests/resources/test_private_api.py` tests it.
+    """
+    _, options = engine.dialect.create_connect_args(engine.url)
+    return dict(options)

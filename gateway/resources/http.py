@@ -1,4 +1,4 @@
-"""The HTTP client. The one file that knows which transport is under httpx, and what that raises."""
+"""The HTTP client. Only this file depends on aiohttp, the transport under httpx, and on its errors."""
 
 import time
 from collections.abc import AsyncGenerator
@@ -10,27 +10,21 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from gateway.resources.base import Resource
-from gateway.settings import HttpSettings, address
+from gateway.settings import HttpSettings
 
-CONNECTIONS = 100
-"""The most connections at once; a request beyond them waits for one."""
+MAX_CONNECTIONS = 100  # further requests wait for a free one
+DNS_CACHE_TTL = 1  # short, because an upstream that comes back may have a new address
+CHECK_INTERVAL = 10.0  # long, because the weather server is a third party's
+CHECK_PATH = "/v1/forecast?latitude=0&longitude=0"
 
-REMEMBER_ADDRESS = 1
-"""Seconds for which a name is not looked up again: a server that comes back may have another address."""
-
-ASK_EVERY = 10.0
-"""Seconds between two questions of the health check: the weather server is somebody else's."""
-
-PROBE = "/v1/forecast?latitude=0&longitude=0"
-
-_NOBODY_TO_ASK = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+_GATEWAY_STATUSES = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 
 
 class HttpClient(Resource[httpx.AsyncClient]):
     """Owns the client of the weather upstream, with its origin as base URL.
 
-    It opens no connection before the first request, and none is made to verify it: that the upstream is out of reach is
-    a health finding, not a failed startup. It has no timeout of its own: whoever asks has a deadline.
+    It connects with its first request, and the startup makes none: an unavailable upstream fails a health check, not the
+    startup. The client has no timeout, because every caller has a deadline.
     """
 
     name = "http"
@@ -41,19 +35,19 @@ class HttpClient(Resource[httpx.AsyncClient]):
         self._instance = instance
         self._client: httpx.AsyncClient | None = None
         self._connector: aiohttp.TCPConnector | None = None
-        self._asked: float | None = None
-        self._finding: BaseException | None = None
+        self._checked_at: float | None = None
+        self._last_error: BaseException | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[httpx.AsyncClient]:
         origin = self.settings.weather_url.get_secret_value()
-        # Only an upstream that has a certificate makes it worth the 40 ms that reading the authorities takes.
-        transport = AiohttpTransport(verify=origin.startswith("https:"), client=self._session)
+        # Loading the certificate authorities takes 40 ms, and only https needs them.
+        transport = AiohttpTransport(verify=origin.startswith("https:"), client=self._create_session)
         self._client = httpx.AsyncClient(
             transport=transport,
             base_url=origin,
             headers={"User-Agent": self._instance},
-            timeout=None,  # noqa: S113 - see above
+            timeout=None,  # noqa: S113 - see the docstring of the class
         )
         try:
             yield self._client
@@ -63,57 +57,65 @@ class HttpClient(Resource[httpx.AsyncClient]):
             finally:
                 self.abort()
 
-    def _session(self) -> aiohttp.ClientSession:
-        """What the transport calls at its first request."""
-        self._connector = aiohttp.TCPConnector(limit=CONNECTIONS, ttl_dns_cache=REMEMBER_ADDRESS)
+    def _create_session(self) -> aiohttp.ClientSession:
+        """Called by the transport at its first request."""
+        self._connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ttl_dns_cache=DNS_CACHE_TTL)
         return aiohttp.ClientSession(connector=self._connector, cookie_jar=aiohttp.DummyCookieJar())
 
     def abort(self) -> None:
         if self._connector is not None:
-            self._connector._close(abort_ssl=True)  # noqa: SLF001 - its public close() has to be awaited
+            abort_connector(self._connector)
 
     async def check(self) -> str | None:
-        """Ask the upstream for the least that it answers: every `ASK_EVERY` seconds, and each time after a failure.
+        """Send a minimal request: every `CHECK_INTERVAL` seconds, and each time after a failure.
 
         Raises:
-            httpx.HTTPError: it did not answer, or not with success.
+            httpx.HTTPError: no response, or an error status.
         """
         if self._client is None:
             raise RuntimeError("the HTTP client is not open")
         now = time.monotonic()
-        if self._asked is None or now - self._asked >= ASK_EVERY or self._finding is not None:
-            self._asked, self._finding = now, None
+        if self._checked_at is None or now - self._checked_at >= CHECK_INTERVAL or self._last_error is not None:
+            self._checked_at, self._last_error = now, None
             try:
-                (await self._client.get(PROBE)).raise_for_status()
-            except BaseException as error:  # a cancellation too: that is how a deadline looks from in here
-                self._finding = error
+                (await self._client.get(CHECK_PATH)).raise_for_status()
+            except BaseException as error:  # a cancellation too, because the deadline of a check cancels it
+                self._last_error = error
                 raise
-        return address(self.settings.weather_url)
+        return self.settings.location
 
 
-# The transport under httpx calls a refused and a lost connection a timeout, too: what aiohttp said is behind it.
+# httpx-aiohttp reports refused and lost connections as timeouts. Their cause, the error of aiohttp, is the real one.
 
 
-def timed_out(error: BaseException) -> bool:
-    """Whether a request failed because the server took too long."""
+def is_timeout(error: BaseException) -> bool:
+    """Return whether a request failed because the server took too long."""
     return isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
 
 
-def refused(error: BaseException) -> bool:
-    """Whether a request failed because there was nobody to connect to."""
+def is_connection_refused(error: BaseException) -> bool:
+    """Return whether a request failed because no connection could be made."""
     cause = error.__cause__
     return isinstance(cause, aiohttp.ClientConnectorError) and not isinstance(cause, aiohttp.ClientSSLError)
 
 
-def is_worth_another_try(error: Exception) -> bool:
-    """Whether the same question may well be answered at once: a connection was lost, or a proxy had nobody to ask."""
+def is_retryable(error: Exception) -> bool:
+    """Return whether the same request may succeed immediately: a connection was lost, or a proxy had no backend."""
     if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code in _NOBODY_TO_ASK and "Retry-After" not in error.response.headers
-    return isinstance(error, httpx.TransportError) and not timed_out(error)
+        return error.response.status_code in _GATEWAY_STATUSES and "Retry-After" not in error.response.headers
+    return isinstance(error, httpx.TransportError) and not is_timeout(error)
 
 
-def is_trouble(error: Exception) -> bool:
-    """Whether the server is in trouble, or tells us to leave it alone; not whether it only refused what it was asked."""
+def is_server_failure(error: Exception) -> bool:
+    """Return whether the server fails or limits its clients. A rejection of one request, any other 4xx, is no failure."""
     if isinstance(error, httpx.HTTPStatusError) and error.response.is_client_error:
         return error.response.status_code == HTTPStatus.TOO_MANY_REQUESTS
     return True
+
+
+def abort_connector(connector: aiohttp.TCPConnector) -> None:
+    """Close all connections immediately; TLS connections without a shutdown handshake.
+
+    Private API of aiohttp: the public `close()` has to be awaited. `tests/resources/test_private_api.py` tests it.
+    """
+    connector._close(abort_ssl=True)  # noqa: SLF001

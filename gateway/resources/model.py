@@ -1,6 +1,6 @@
-"""The model: the chance that tomorrow is wet, from the weather of today (docs/model.md).
+"""The model: the probability that tomorrow is wet, from the weather of today (docs/model.md).
 
-It is an ONNX file, a format that runs no code when it is loaded, made by tools/train_model.py.
+It is an ONNX file, made by tools/train_model.py. The format runs no code when it is loaded.
 """
 
 import asyncio
@@ -23,29 +23,26 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Both are read by native code when it is imported, and set here because the environment of a process may only be changed
-# while nothing else runs in it. ONNX Runtime's official builds would start a thread, keep a database in the home directory
-# and report to Microsoft; OpenBLAS, which numpy brings and nothing here uses, would start a thread a core.
+# Native code reads both variables when it is imported. They are set here because other threads may not run while the
+# environment changes. The official builds of ONNX Runtime would start a thread, keep a database in the home directory
+# and report to Microsoft. OpenBLAS, which numpy brings and nothing here uses, would start one thread per core.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# The columns of the model's one input, float32 [n, 6]. Its one output is float32 [n, 2]: the probabilities of a dry and
+# of a wet day.
 FEATURES = ("precipitation_mm", "temperature_max_c", "temperature_min_c", "wind_m_s", "season_sin", "season_cos")
-"""The columns of the model's one input, float32 [n, 6]. Its one output is float32 [n, 2]: the chance of dry and of wet."""
 
-WET_MM = 0.25
-"""A day is wet from this much precipitation on: 0.01 inch, the least that a gauge measures ("measurable precipitation")."""
+WET_MM = 0.25  # a day is wet from here on: 0.01 inch, the least that a gauge measures ("measurable precipitation")
+TOLERANCE = 1e-4  # of the known probability; processors differ by 1e-7
 
-TOLERANCE = 1e-4
-"""How far the answer to the known input may be off: processors differ by 1e-7, nobody acts on a hundredth of a percent."""
-
+# The largest batch that runs on the event loop, which it blocks for some 0.5 ms. A larger one runs in the model's thread,
+# which costs 0.1 ms, in chunks of this size, because numpy holds the interpreter's lock for a whole chunk.
 MAX_INLINE_BATCH = 256
-"""The largest batch worked on the event loop, which it holds for some 0.5 ms. More is handed to the model's thread, which
-costs 0.1 ms, and worked there in chunks of this size, because numpy keeps the interpreter's lock for a whole chunk."""
 
-MAX_FILE_BYTES = 100 * 2**20
-"""In bytes. The shipped model has 3 kB; what is larger than this is a mistaken path."""
+MAX_FILE_BYTES = 100 * 2**20  # the shipped model has 3 kB; a larger file is a wrong path
 
-_PLAUSIBLE = {
+_VALID_RANGES = {
     "precipitation_mm": (0, 2000),  # the record of one day is 1825 mm
     "temperature_max_c": (-100, 70),  # the records are -89.2 °C and 56.7 °C; more is Kelvin or Fahrenheit
     "temperature_min_c": (-100, 70),
@@ -55,35 +52,40 @@ _PLAUSIBLE = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Day:
+class DayFeatures:
     """The weather of one day at one place.
 
+    Attributes:
+        precipitation_mm: the sum of the day.
+        temperature_max_c: in degrees Celsius.
+        temperature_min_c: in degrees Celsius.
+        wind_m_s: the mean of the day, 10 m above the ground.
+        date: the local date.
+        latitude: in degrees, negative in the south.
+
     Raises:
-        ValueError: a value is not a number that this planet has seen; the message names it.
+        ValueError: a value is not a number or out of range. The message begins with its name.
     """
 
     precipitation_mm: float
-    """The sum of the day."""
     temperature_max_c: float
     temperature_min_c: float
     wind_m_s: float
-    """The mean of the day, 10 m above the ground."""
     date: date
     latitude: float
-    """In degrees, south negative."""
 
     def __post_init__(self) -> None:
-        for name, (lowest, highest) in _PLAUSIBLE.items():
-            if not lowest <= getattr(self, name) <= highest:  # neither is a NaN
+        for name, (lowest, highest) in _VALID_RANGES.items():
+            if not lowest <= getattr(self, name) <= highest:  # also true for NaN
                 raise ValueError(f"{name} should be a number from {lowest} to {highest}")
         if self.temperature_min_c > self.temperature_max_c:
             raise ValueError("temperature_min_c should not be above temperature_max_c")
 
 
 def season(day: date, latitude: float) -> tuple[float, float]:
-    """The day of the year as a point on a circle: sine and cosine, so that December is beside January.
+    """Return the day of the year as a point on a circle, sine and cosine, so that December is close to January.
 
-    South of the equator the year is shifted by half: the model learnt from one northern city only.
+    South of the equator the year is shifted by half a year, because the model was trained on one northern city.
     """
     angle = math.tau * (day.timetuple().tm_yday - 1) / 365.25
     if latitude < 0:
@@ -91,9 +93,9 @@ def season(day: date, latitude: float) -> tuple[float, float]:
     return math.sin(angle), math.cos(angle)
 
 
-def features(days: Sequence[Day]) -> "NDArray[np.float32]":
-    """What the model takes, float32 [n, 6], in the order of `FEATURES`; for training and serving alike."""
-    import numpy as np  # noqa: PLC0415  # 0.1 s, paid while the model is loaded
+def features(days: Sequence[DayFeatures]) -> "NDArray[np.float32]":
+    """Return the model's input, float32 [n, 6], with the columns `FEATURES`. Training and serving use it."""
+    import numpy as np  # noqa: PLC0415  # takes 0.1 s, while the model is loaded
 
     return np.array(
         [
@@ -111,50 +113,58 @@ def features(days: Sequence[Day]) -> "NDArray[np.float32]":
 
 
 class InvalidModelError(Exception):
-    """A model file, or what it answers, is not what we serve; the message says why."""
+    """A model file, or its output, is not usable. The message gives the reason."""
 
 
 class Model:
-    """The chance that tomorrow is wet. May be asked from several tasks and threads at once."""
+    """The probability that tomorrow is wet. Tasks and threads may share one model.
 
-    def __init__(self, session: Any, worker: Executor) -> None:
-        """Take an `onnxruntime.InferenceSession`, and the thread on which large batches are worked.
+    Attributes:
+        metadata: the texts that the training wrote into the file: `trained_on`, the scores, the known input and output.
+    """
+
+    def __init__(self, session: Any, executor: Executor) -> None:
+        """Wrap a session, and verify it.
+
+        Args:
+            session: an `onnxruntime.InferenceSession`.
+            executor: the thread that runs large batches.
 
         Raises:
-            InvalidModelError: its inputs, outputs or metadata are not those of our models, or its answer is wrong.
+            InvalidModelError: its inputs, outputs or metadata are not those of the gateway's models, or its prediction
+                is wrong.
         """
         self._session = session
-        self._worker = worker
-        self._input = _only("input", session.get_inputs(), columns=len(FEATURES))
-        self._output = _only("output", session.get_outputs(), columns=2)
+        self._executor = executor
+        self._input = _single_tensor("input", session.get_inputs(), columns=len(FEATURES))
+        self._output = _single_tensor("output", session.get_outputs(), columns=2)
         self.metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
-        """What the training wrote into the file: `trained_on`, the figures, the known answer."""
         if self.metadata.get("features") != ",".join(FEATURES):
             raise InvalidModelError(f"its metadata should have features {','.join(FEATURES)}")
         self.verify()
 
-    def precipitation_probability(self, today: Day) -> float:
-        """The chance, 0 to 1, that the day after `today` has at least `WET_MM` of precipitation.
+    def precipitation_probability(self, today: DayFeatures) -> float:
+        """Return the probability, 0 to 1, that the day after `today` has at least `WET_MM` of precipitation.
 
-        Takes some 20 µs, so it is asked for on the event loop.
+        It takes some 20 µs, so callers run it on the event loop.
 
         Raises:
             RuntimeError: the model is closed.
-            InvalidModelError: it answers what is no probability.
+            InvalidModelError: the output is not a probability.
         """
         return self._predict(features([today]))[0]
 
-    async def precipitation_probabilities(self, days: Sequence[Day]) -> list[float]:
-        """The same for many days, each on its own; a large batch does not hold the event loop."""
+    async def precipitation_probabilities(self, days: Sequence[DayFeatures]) -> list[float]:
+        """Return the probability for each of many days. A large batch does not block the event loop."""
         if len(days) <= MAX_INLINE_BATCH:
             return self._predict(features(days))
-        return await asyncio.get_running_loop().run_in_executor(self._worker, self._predict_in_chunks, days)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._predict_in_chunks, days)
 
     def verify(self) -> None:
-        """Predict what the file says it predicts.
+        """Predict the known input, and compare the result with the known probability in the metadata.
 
         Raises:
-            InvalidModelError: it does not.
+            InvalidModelError: they differ, or the metadata has none.
         """
         import numpy as np  # noqa: PLC0415  # see features()
 
@@ -165,15 +175,15 @@ class Model:
             raise InvalidModelError("its metadata should have a known_input and a known_probability") from None
         if known_input.shape != (1, len(FEATURES)):
             raise InvalidModelError(f"its known_input should have {len(FEATURES)} numbers")
-        (answer,) = self._predict(known_input)
-        if not abs(answer - expected) <= TOLERANCE:
-            raise InvalidModelError(f"it answers {answer:.4f} where its metadata says {expected:.4f}")
+        (probability,) = self._predict(known_input)
+        if not abs(probability - expected) <= TOLERANCE:
+            raise InvalidModelError(f"it predicts {probability:.4f} where its metadata has {expected:.4f}")
 
     def close(self) -> None:
-        """Drop the session: who still asks gets a `RuntimeError`."""
+        """Drop the session. Later calls raise `RuntimeError`."""
         self._session = None
 
-    def _predict_in_chunks(self, days: Sequence[Day]) -> list[float]:
+    def _predict_in_chunks(self, days: Sequence[DayFeatures]) -> list[float]:
         chunks = (days[start : start + MAX_INLINE_BATCH] for start in range(0, len(days), MAX_INLINE_BATCH))
         return [probability for chunk in chunks for probability in self._predict(features(chunk))]
 
@@ -184,35 +194,35 @@ class Model:
         (probabilities,) = session.run([self._output], {self._input: rows})
         wet: list[float] = probabilities[:, 1].tolist()
         if not all(0 <= probability <= 1 for probability in wet):
-            raise InvalidModelError("it answers what is no probability")
+            raise InvalidModelError("its output is not a probability")
         return wet
 
 
-def load(path: Path, worker: Executor) -> Model:
-    """Read and verify a model file: some 0.1 s the first time in a process, which is the import, and 2 ms from then on.
+def load(path: Path, executor: Executor) -> Model:
+    """Read and verify a model file. The first call in a process takes some 0.1 s for the import, later ones 2 ms.
 
     Raises:
-        PermanentError: naming the setting, the file and what is wrong with it.
+        PermanentError: the file is not usable. The message names the setting, the file and the reason.
     """
-    import onnxruntime  # noqa: PLC0415  # paid for here and not by whoever imports this module
+    import onnxruntime  # noqa: PLC0415  # takes 0.1 s, and a process without the model does not need it
 
     options = onnxruntime.SessionOptions()
-    # The calling thread does all the work: no pool that spins or outlives the session.
+    # The calling thread does all the work: a pool of threads would spin, or outlive the session.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.enable_mem_pattern = options.enable_cpu_mem_arena = False  # both keep memory for each size of batch seen
-    options.log_severity_level = 4  # fatal only: what is wrong is raised, and said once
+    options.enable_mem_pattern = options.enable_cpu_mem_arena = False  # both keep memory for each batch size seen
+    options.log_severity_level = 4  # fatal only, because errors are raised
     try:
-        return Model(onnxruntime.InferenceSession(_read(path), options, providers=["CPUExecutionProvider"]), worker)
-    except Exception as error:  # the exceptions of ONNX Runtime have no class in common
+        return Model(onnxruntime.InferenceSession(_read(path), options, providers=["CPUExecutionProvider"]), executor)
+    except Exception as error:  # the exceptions of ONNX Runtime have no common base class
         reason = error if isinstance(error, InvalidModelError) else "ONNX Runtime cannot use it"
         raise PermanentError(
-            f"GATEWAY_MODEL__PATH: {str(path)!r} is no model to serve: {reason}. "
-            "Set it to a file that `make model` wrote, or unset it for the model that the package ships"
+            f"GATEWAY_MODEL__PATH: {str(path)!r} is not a usable model: {reason}. "
+            "Set it to a file that `make model` wrote, or unset it to use the model of the package"
         ) from error
 
 
 def _read(path: Path) -> bytes:
-    """The content of a regular file; a FIFO or a device could block us, or never end."""
+    """Return the content of a regular file. A FIFO could block the thread, and a device could be endless."""
     try:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -226,24 +236,28 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _only(what: str, tensors: Sequence[Any], *, columns: int) -> str:
-    """The name of the only input or output, if it is float32 [n, columns] with any n."""
-    wanted = f"it should have one {what}, float32 [n, {columns}]"
+def _single_tensor(kind: str, tensors: Sequence[Any], *, columns: int) -> str:
+    """Return the name of the only input or output.
+
+    Raises:
+        InvalidModelError: there is another number of them, or it is not float32 [n, columns] with any n.
+    """
+    expected = f"it should have one {kind}, float32 [n, {columns}]"
     if len(tensors) != 1:
-        raise InvalidModelError(f"{wanted}, not {len(tensors)}")
+        raise InvalidModelError(f"{expected}, not {len(tensors)}")
     (tensor,) = tensors
     any_n = bool(tensor.shape) and not isinstance(tensor.shape[0], int)
     if tensor.type != "tensor(float)" or not any_n or tensor.shape[1:] != [columns]:
-        raise InvalidModelError(f"{wanted}, not {tensor.type} {tensor.shape}")
+        raise InvalidModelError(f"{expected}, not {tensor.type} {tensor.shape}")
     return str(tensor.name)
 
 
 class ModelResource(Resource[Model]):
-    """Owns the model and one thread, on which it is loaded and large batches are worked, one after another.
+    """Owns the model and one thread, which loads it and runs large batches one after another.
 
-    The thread is not one of `asyncio.to_thread`: those are never given back, and `asyncio.run` waits for them at its end.
-    A thread cannot be cancelled, so a start that is given up leaves it to end by itself, some 0.1 s later, and drops what
-    it loads. Only a file system that hangs could hold it longer, and with it the exit of the interpreter.
+    `asyncio.to_thread` is not used, because its threads stay until `asyncio.run` ends, which waits for them. A thread
+    cannot be cancelled: a cancelled start leaves it running until the load ends, some 0.1 s later, and drops the loaded
+    model. Only a file system that hangs could keep it, and the exit of the interpreter, waiting longer.
     """
 
     name = "model"
@@ -251,42 +265,42 @@ class ModelResource(Resource[Model]):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__(settings)
         self.settings = settings
-        self._worker: Executor | None = None
+        self._executor: Executor | None = None
         self._model: Model | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Model]:
-        """Load the model, verify it by its own known answer, yield it, drop it.
+        """Load the model, verify it with its known input, yield it, drop it.
 
         Raises:
-            PermanentError: the file is missing, unreadable or not one of our models.
+            PermanentError: the file is missing, unreadable or not one of the gateway's models.
         """
         loop = asyncio.get_running_loop()
-        worker = self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self.name)
+        executor = self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self.name)
         try:
-            model = self._model = await loop.run_in_executor(worker, load, self.settings.path, worker)
+            model = self._model = await loop.run_in_executor(executor, load, self.settings.path, executor)
             try:
                 yield model
             finally:
-                if self._model is model:  # nobody has aborted it
-                    await loop.run_in_executor(worker, model.close)  # behind the batches that are still being worked
-                    worker.shutdown()  # idle by now: this waits some microseconds for its end
+                if self._model is model:  # not aborted
+                    await loop.run_in_executor(executor, model.close)  # runs after the batches that are in progress
+                    executor.shutdown()  # its thread is idle by now, so this takes microseconds
         finally:
             self.abort()
 
     def abort(self) -> None:
         if self._model is not None:
             self._model.close()
-        if self._worker is not None:
-            self._worker.shutdown(wait=False)
-        self._model = self._worker = None
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
+        self._model = self._executor = None
 
     async def check(self) -> str | None:
-        """Predict what the file says it predicts.
+        """Predict the known input.
 
         Raises:
             RuntimeError: it is not open.
-            InvalidModelError: it answers something else.
+            InvalidModelError: the prediction is wrong.
         """
         if self._model is None:
             raise RuntimeError("the model is not open")

@@ -19,18 +19,28 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from gateway.resources.base import PermanentError, Resource, retry_transient
 from gateway.resources.reading import KEPT
-from gateway.settings import RedisSettings, address
+from gateway.settings import RedisSettings
 
-CONNECTIONS = 20
-"""The most connections at once, beside those that a reader keeps; a command beyond them waits for one."""
+MAX_CONNECTIONS = 20  # further commands wait for a free one
 
-_PERMANENT = (AuthenticationError, AuthorizationError, ResponseError)
+_PERMANENT_ERRORS = (AuthenticationError, AuthorizationError, ResponseError)
+
+
+def is_transient(error: Exception) -> bool:
+    """Return whether the error may go away without a change: refused, no such name yet, loading, too many clients."""
+    return is_unavailable(error) and not isinstance(error, InvalidResponse)
+
+
+def is_unavailable(error: Exception) -> bool:
+    """Return whether the caller should try again later."""
+    return isinstance(error, RedisError | OSError)
 
 
 class RedisPool(Resource[Redis]):
-    """Owns the client and the pool of connections under it.
+    """Owns the client and its connection pool.
 
-    It has no timeout of its own: whoever asks has a deadline, and on Python 3.11 redis-py's can swallow a cancellation.
+    The client has no timeout, because every caller has a deadline, and because a timeout of redis-py can swallow a
+    cancellation on Python 3.11.
     """
 
     name = "redis"
@@ -39,13 +49,13 @@ class RedisPool(Resource[Redis]):
         super().__init__(settings)
         self.settings = settings
         self._instance = instance
-        self._pool: _Pool | None = None
+        self._pool: _ClosablePool | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Redis]:
-        pool = self._pool = _Pool.from_url(
+        pool = self._pool = _ClosablePool.from_url(
             self.settings.url.get_secret_value(),
-            max_connections=CONNECTIONS + KEPT,
+            max_connections=MAX_CONNECTIONS + KEPT,
             timeout=None,
             client_name=self._instance,
             socket_timeout=None,
@@ -53,12 +63,12 @@ class RedisPool(Resource[Redis]):
             retry=Retry(NoBackoff(), 0),
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
-        redis = Redis.from_pool(pool)  # closes the pool when it is closed; Redis(connection_pool=...) would not
+        redis = Redis.from_pool(pool)  # closes the pool when it is closed; Redis(connection_pool=...) does not
         try:
-            await retry_transient(self._verify, is_transient=_transient)
+            await retry_transient(self._verify, is_transient=is_transient)
             yield redis
         finally:
-            pool.released = True
+            pool.closed = True
             try:
                 await redis.aclose()
             finally:
@@ -67,37 +77,28 @@ class RedisPool(Resource[Redis]):
     async def _verify(self) -> None:
         try:
             await self.check()
-        except _PERMANENT as error:
+        except _PERMANENT_ERRORS as error:
             raise PermanentError(
-                f"GATEWAY_REDIS__URL: the server at {address(self.settings.url)} refuses us: {error}: "
+                f"GATEWAY_REDIS__URL: the server at {self.settings.location} rejects the connection: {error}: "
                 "correct user, password or database number in the URL"
             ) from error
 
     def abort(self) -> None:
-        if self._pool is None:
-            return
-        for connection in (*self._pool._available_connections, *self._pool._in_use_connections):  # noqa: SLF001
-            if connection._writer is not None:  # noqa: SLF001 - there is no public way that does not wait
-                connection._writer.transport.abort()  # noqa: SLF001
-                connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001 - or it complains that nobody has closed it
+        if self._pool is not None:
+            abort_connections(self._pool)
 
     async def check(self) -> str | None:
-        """Ask for a PING."""
+        """Send a PING."""
         if self._pool is None:
             raise RuntimeError("the Redis pool is not open")
         await Redis(connection_pool=self._pool).ping()
-        return address(self.settings.url)
+        return self.settings.location
 
 
-def _transient(error: Exception) -> bool:
-    """Whether it may pass by itself: refused, not there yet, loading its data, out of connections."""
-    return isinstance(error, RedisError | OSError) and not isinstance(error, InvalidResponse)
+class _ClosablePool(BlockingConnectionPool):
+    """A pool that stays closed. redis-py's pool connects again when it is used, and that connection is never closed."""
 
-
-class _Pool(BlockingConnectionPool):
-    """A pool that stays closed: redis-py's connects again when it is used, and nobody would close that."""
-
-    released = False
+    closed = False
 
     def make_connection(self) -> AbstractConnection:
         """Make one that has hiredis pack its commands, as redis-py does for those who do not await."""
@@ -106,12 +107,23 @@ class _Pool(BlockingConnectionPool):
         return connection
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
-        self._raise_if_released()
+        self._check_open()
         await super().ensure_connection(connection)
-        if self.released:  # while it connected
+        if self.closed:  # during the connect
             await connection.disconnect(nowait=True)
-            self._raise_if_released()
+            self._check_open()
 
-    def _raise_if_released(self) -> None:
-        if self.released:
+    def _check_open(self) -> None:
+        if self.closed:
             raise RuntimeError("the Redis pool is not open")
+
+
+def abort_connections(pool: BlockingConnectionPool) -> None:
+    """Close the transports of all connections of the pool immediately, whether they are in use or not.
+
+    Private API of redis-py: the public `disconnect()` has to be awaited. `tests/resources/test_private_api.py` tests it.
+    """
+    for connection in (*pool._available_connections, *pool._in_use_connections):  # noqa: SLF001
+        if connection._writer is not None:  # noqa: SLF001
+            connection._writer.transport.abort()  # noqa: SLF001
+            connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001  # without it: a ResourceWarning

@@ -1,8 +1,7 @@
-"""Routes without servers: an example to copy.
+"""Tests of routes without servers: an example to copy.
 
-What a route works with comes with its request, in the state that the lifespan yielded, so a test gives the app another
-state. Nothing is entered, nothing is patched, and no server is needed. What the resources really do is for the tests against
-real servers.
+Routes get their services from the state of the request, which the lifespan yields. So a test replaces the state: it enters
+nothing, patches nothing and needs no server. Tests with real servers cover the resources themselves.
 """
 
 from collections.abc import AsyncIterator
@@ -25,7 +24,7 @@ ZURICH = Place(2657896, "Zürich", "Zurich", "CH", "ZH", 47.36667, 8.55, 415367,
 
 
 def without_weather(place: Place) -> Brief:
-    """A brief whose weather took too long."""
+    """Return a brief whose weather timed out."""
     return Brief(
         place=place,
         complete=False,
@@ -38,8 +37,8 @@ def without_weather(place: Place) -> Brief:
     )
 
 
-class BriefsOfOnePlace:
-    """Stands in for `Briefs`: it knows Zürich, and its database is away when it is asked for place 2."""
+class FakeBriefService:
+    """Replaces `BriefService`. It has the brief of Zürich, and its database is unavailable for place 2."""
 
     async def get(self, place_id: int) -> Brief | None:
         if place_id == 2:
@@ -47,20 +46,20 @@ class BriefsOfOnePlace:
         return without_weather(ZURICH) if place_id == ZURICH.id else None
 
 
-class BrokenBriefs:
+class FailingBriefService:
     async def get(self, _place_id: int) -> Brief | None:
-        raise ZeroDivisionError("a secret that nobody should see")
+        raise ZeroDivisionError("a secret")
 
 
 @dataclass
-class GatewayWithBriefs:
-    """Stands in for the `Gateway` that the lifespan yields: it has what the routes under test use."""
+class FakeServices:
+    """Replaces the `Services` of the lifespan. It has what the routes under test use."""
 
-    briefs: BriefsOfOnePlace | BrokenBriefs
+    briefs: FakeBriefService | FailingBriefService
 
 
-def client_of(app: FastAPI, briefs: BriefsOfOnePlace | BrokenBriefs) -> httpx.AsyncClient:
-    started = StatefulApp(app, {"services": GatewayWithBriefs(briefs)})
+def client_of(app: FastAPI, briefs: FakeBriefService | FailingBriefService) -> httpx.AsyncClient:
+    started = StatefulApp(app, {"services": FakeServices(briefs)})
     return httpx.AsyncClient(transport=httpx.ASGITransport(started), base_url="http://gateway")
 
 
@@ -71,11 +70,12 @@ def app() -> FastAPI:
 
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(app, BriefsOfOnePlace()) as client:
+    async with client_of(app, FakeBriefService()) as client:
         yield client
 
 
-async def test_a_brief_says_in_its_headers_what_its_body_says(client: httpx.AsyncClient) -> None:
+async def test_headers_of_an_incomplete_brief(client: httpx.AsyncClient) -> None:
+    """The headers report the missing and the stale sections of the body."""
     response = await client.get(f"/v1/places/{ZURICH.id}/brief")
 
     assert response.status_code == 200
@@ -86,14 +86,17 @@ async def test_a_brief_says_in_its_headers_what_its_body_says(client: httpx.Asyn
 
 
 @pytest.mark.parametrize(("place_id", "status"), [(1, 404), (2, 503)])
-async def test_what_cannot_be_answered_is_a_problem(client: httpx.AsyncClient, place_id: int, status: int) -> None:
+async def test_errors_are_problems(client: httpx.AsyncClient, place_id: int, status: int) -> None:
+    """An unknown place and an unavailable database are reported as RFC 9457 problems."""
     response = await client.get(f"/v1/places/{place_id}/brief")
 
     assert response.status_code == status
     assert response.headers["Content-Type"] == "application/problem+json"
 
 
-async def test_a_route_may_ask_for_the_id_of_its_request(app: FastAPI, client: httpx.AsyncClient) -> None:
+async def test_request_id_dependency(app: FastAPI, client: httpx.AsyncClient) -> None:
+    """A route gets the request id of its client."""
+
     @app.get("/id")
     async def show(request_id: RequestId) -> str:
         return request_id
@@ -101,8 +104,12 @@ async def test_a_route_may_ask_for_the_id_of_its_request(app: FastAPI, client: h
     assert (await client.get("/id", headers={"X-Request-ID": "mine"})).json() == "mine"
 
 
-async def test_a_mistake_of_ours_is_a_problem_with_a_request_id(app: FastAPI) -> None:
-    async with client_of(app, BrokenBriefs()) as client:
+async def test_internal_error_has_request_id(app: FastAPI) -> None:
+    """An unexpected error is reported as a problem with the request id, and without the error's text.
+
+    `GatewayApp.build_middleware_stack()` adds the header outside of Starlette's error handler.
+    """
+    async with client_of(app, FailingBriefService()) as client:
         response = await client.get(f"/v1/places/{ZURICH.id}/brief")
 
     assert response.status_code == 500

@@ -1,38 +1,97 @@
-"""FastAPI's telemetry is there once OpenTelemetry is, and costs nothing before."""
+"""FastAPI's own OpenTelemetry instrumentation, which the gateway leaves at its defaults."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.telemetry import get_telemetry_data
 from opentelemetry import metrics, trace
+from starlette.types import Message
 
-from gateway.api.telemetry import telemetry
-
-NOTHING = {"tracing": False, "metrics": False, "logs": False}
-ALL = {"tracing": True, "metrics": True, "logs": True}
-
-
-class Provider(trace.ProxyTracerProvider):
-    """Somebody's own, that is not the API's."""
+from gateway.app import create_app
+from gateway.settings import Settings
 
 
-def test_without_opentelemetry_nothing_is_recorded() -> None:
-    assert telemetry() == NOTHING
+class CustomTracerProvider(trace.ProxyTracerProvider):
+    """A provider that is neither the API's default nor its no-op."""
 
 
-def test_what_records_nothing_is_not_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+class CustomMeterProvider(metrics.MeterProvider):
+    def get_meter(self, name: str, *_args: Any, **_kwargs: Any) -> metrics.Meter:
+        return metrics.NoOpMeter(name)
+
+
+@asynccontextmanager
+async def no_lifespan(_app: object) -> AsyncIterator[None]:
+    yield
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    app = create_app(Settings())
+
+    @app.get("/recorded")
+    async def is_recorded() -> bool:
+        return get_telemetry_data() is not None
+
+    return app
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+        yield client
+
+
+async def test_no_telemetry_by_default(client: httpx.AsyncClient) -> None:
+    """Without an OpenTelemetry SDK nothing is recorded or exported."""
+    assert (await client.get("/recorded")).json() is False
+
+
+async def test_no_telemetry_with_noop_provider(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider that records nothing switches nothing on."""
     monkeypatch.setattr(trace, "get_tracer_provider", trace.NoOpTracerProvider)
-    assert telemetry() == NOTHING
+
+    assert (await client.get("/recorded")).json() is False
 
 
-@pytest.mark.parametrize(("api", "which"), [(trace, "get_tracer_provider"), (metrics, "get_meter_provider")])
-def test_once_anything_of_opentelemetry_is_set_up_all_is_recorded(
-    monkeypatch: pytest.MonkeyPatch, api: object, which: str
+@pytest.mark.parametrize(
+    ("api", "getter", "provider"),
+    [
+        (trace, "get_tracer_provider", CustomTracerProvider()),
+        (metrics, "get_meter_provider", CustomMeterProvider()),
+    ],
+    ids=["tracing", "metrics"],
+)
+async def test_telemetry_with_any_provider(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, api: object, getter: str, provider: object
 ) -> None:
-    monkeypatch.setattr(api, which, Provider)
-    assert telemetry() == ALL
+    """A tracer or a meter provider is enough, even if it is set after the app was created."""
+    monkeypatch.setattr(api, getter, lambda: provider)
+
+    assert (await client.get("/recorded")).json() is True
 
 
-def test_fastapi_can_be_told_to_set_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As FastAPI understands it itself: both shall agree."""
+async def test_fastapi_can_configure_exporters(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`FASTAPI_OTEL_AUTO_CONFIGURE` has its effect: FastAPI warns of an exporter that it does not support."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "unknown")
     monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "True")
-    assert telemetry() == ALL
-    assert FastAPI()._telemetry["auto_configure"]
+    app = create_app(Settings())
+    app.router.lifespan_context = no_lifespan
+    messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(_message: Message) -> None:
+        pass
+
+    await app({"type": "lifespan"}, receive, send)
+
+    assert "OTEL_TRACES_EXPORTER" in caplog.text

@@ -22,10 +22,7 @@ from gateway.lifecycle import Journal, LifecycleStack
 from gateway.lifespan import Services
 from gateway.serving.lifespan_manager import LifespanManager, StatefulApp
 from gateway.settings import Settings
-from tests.support.entries import ENTRIES
 from tests.support.waiting import TIMEOUT, wait_until
-
-ENTRY_ORDER = ENTRIES
 
 ZURICH = 2657896
 

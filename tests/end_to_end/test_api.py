@@ -12,7 +12,8 @@ import pytest
 from gateway.app import create_app
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
-from tests.end_to_end.harness import ENTRY_ORDER, ZURICH, Running, running
+from tests.end_to_end.harness import ZURICH, Running, running
+from tests.support.entries import ENTRIES
 from tests.support.waiting import wait_until
 
 NEUCHATEL = 2659496  # no test reports observations of it
@@ -83,7 +84,7 @@ class TestPlaces:
         response = await gateway.client.get(path)
 
         assert is_problem(response, 422)
-        assert response.json()["mistakes"]
+        assert response.json()["errors"]
 
     async def test_place_without_database(self, gateway: Running, servers: Devstack) -> None:
         """While the database is down, a request for a place is a problem; the next one after its restart succeeds."""
@@ -209,7 +210,7 @@ class TestOperations:
 
         assert response.status_code == 200
         assert response.json()["status"] == "ok"
-        assert list(response.json()["checks"]) == ENTRY_ORDER
+        assert list(response.json()["checks"]) == ENTRIES
 
     @pytest.mark.parametrize("name", ["redis", "rabbitmq"])
     async def test_degraded_while_server_is_paused(self, gateway: Running, servers: Devstack, name: str) -> None:
@@ -266,7 +267,7 @@ class TestOperations:
         lifecycle = (await gateway.client.get("/lifecycle")).json()
 
         entered = [event["name"] for event in lifecycle["items"] if event["event"] == "entered"]
-        assert entered == ENTRY_ORDER
+        assert entered == ENTRIES
 
     async def test_missing_lifespan(self, settings: Settings) -> None:
         """If the server does not run the lifespan, a request is a problem."""

@@ -5,7 +5,8 @@ import pytest
 from gateway.devstack.stack import Devstack
 from gateway.process.exit_status import ExitStatus
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.harness import ENTRY_ORDER, open_connections
+from tests.end_to_end.harness import open_connections
+from tests.support.entries import ENTRIES
 
 INVALID_SETTINGS = {
     "GATEWAY_DATABASE__URL": "mysql://root:hunter2@nowhere/x",
@@ -83,7 +84,7 @@ class TestCheck:
 
         assert await process.exit_status() == ExitStatus.OK
         first_words = [line.split()[0] for line in process.output.splitlines() if line.strip()]
-        assert first_words == ["entry", *ENTRY_ORDER]
+        assert first_words == ["entry", *ENTRIES]
         assert await open_connections(servers, instance) == []
 
     async def test_failed_start_names_the_setting(self, start: Start) -> None:

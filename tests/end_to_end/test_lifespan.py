@@ -3,13 +3,13 @@
 from gateway.devstack.stack import Devstack
 from gateway.settings import HttpSettings, Settings
 from tests.end_to_end.harness import (
-    ENTRY_ORDER,
     ZURICH,
     assert_no_server_leaks,
     event_sequence,
     open_connections,
     running,
 )
+from tests.support.entries import ENTRIES
 
 
 async def test_entries_exit_in_reverse_order(servers: Devstack, settings: Settings, instance: str) -> None:
@@ -20,10 +20,10 @@ async def test_entries_exit_in_reverse_order(servers: Devstack, settings: Settin
 
     assert {connection.split()[0] for connection in connections} == {"postgresql", "redis", "rabbitmq"}
     assert event_sequence(gateway.stack.journal) == [
-        *(f"{step} {name}" for name in ENTRY_ORDER for step in ("entering", "entered")),
+        *(f"{step} {name}" for name in ENTRIES for step in ("entering", "entered")),
         "started",
         "stopping",
-        *(f"{step} {name}" for name in reversed(ENTRY_ORDER) for step in ("exiting", "exited")),
+        *(f"{step} {name}" for name in reversed(ENTRIES) for step in ("exiting", "exited")),
         "stopped",
     ]
     await assert_no_server_leaks(servers, instance)

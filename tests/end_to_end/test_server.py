@@ -14,11 +14,11 @@ from gateway.devstack.stack import Devstack
 from gateway.process.exit_status import ExitStatus
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.harness import (
-    ENTRY_ORDER,
     ZURICH,
     assert_complete_problem,
     assert_no_server_leaks,
 )
+from tests.support.entries import ENTRIES
 from tests.support.waiting import TIMEOUT, wait_until
 
 BRIEF = f"/v1/places/{ZURICH}/brief"
@@ -47,7 +47,7 @@ class TestStopSignal:
         assert brief["complete"] is True
         assert await process.exit_status() == ExitStatus.OK
         exited = [event.split()[1] for event in process.events if event.startswith("exited ")]
-        assert exited == list(reversed(ENTRY_ORDER))
+        assert exited == list(reversed(ENTRIES))
         await assert_no_server_leaks(servers, instance)
 
     @pytest.mark.parametrize("resource", ["database", "redis", "rabbitmq"])

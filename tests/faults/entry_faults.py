@@ -8,16 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from faultlab import ExpirableTimers
-from gateway.briefs.service import BriefService
-from gateway.briefs.view_publisher import ViewPublisher
 from gateway.lifecycle import EntryCrashedError, StartTimeoutError, StopTimeoutError
-from gateway.observations.relay import OutboxRelay
-from gateway.observations.writer import ObservationWriter
-from gateway.resources.database import DatabaseEngine
-from gateway.resources.http import HttpClient
-from gateway.resources.model import ModelResource
-from gateway.resources.rabbitmq import RabbitMQConnection
-from gateway.resources.redis import RedisPool
+from gateway.resources.base import Resource
 
 ENTRY_TIMEOUT = 3.0  # of each resource while the lab expires timers; those of the workers are 3 s or less, always
 EXPIRED = (
@@ -118,26 +110,22 @@ def patch_entries(replace: Callable[[object, str, object], object] = setattr) ->
     Args:
         replace: sets an attribute; `monkeypatch.setattr` restores it at the end of a test.
     """
-    for resource in (HttpClient, DatabaseEngine, RedisPool, RabbitMQConnection, ModelResource):
-        replace(resource, "open", _with_hooks(resource.name, resource.open))
-    replace(OutboxRelay, "open", _with_hooks("relay", OutboxRelay.open))
-    replace(ObservationWriter, "open", _with_hooks("writer", ObservationWriter.open))
-    replace(ViewPublisher, "open", _with_hooks("views", ViewPublisher.open))
-    replace(BriefService, "open", _with_hooks("briefs", BriefService.open))
+    for resource in Resource.__subclasses__():  # the lifespan is imported by now, and all its entries with it
+        replace(resource, "open", _with_hooks(resource.open))
 
 
-def _with_hooks(name: str, original: Callable[[Any], AbstractAsyncContextManager[Any]]) -> Callable[[Any], Any]:
+def _with_hooks(original: Callable[[Any], AbstractAsyncContextManager[Any]]) -> Callable[[Any], Any]:
     @asynccontextmanager
     async def open_with_hooks(self: Any) -> AsyncGenerator[Any]:
         plan = _plan.get()
         async with original(self) as value:
-            await plan.on_enter.get(name, noop)()
+            await plan.on_enter.get(self.name, noop)()
             try:
                 async with asyncio.TaskGroup() as group:
-                    worker = group.create_task(plan.while_active.get(name, noop)())
+                    worker = group.create_task(plan.while_active.get(self.name, noop)())
                     yield value
                     worker.cancel()
             finally:
-                await plan.on_exit.get(name, noop)()
+                await plan.on_exit.get(self.name, noop)()
 
     return open_with_hooks

@@ -1,4 +1,4 @@
-"""The database engine: what it hands out, and its end."""
+"""The database engine: the connections that it opens, and its release."""
 
 import asyncio
 
@@ -8,12 +8,13 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 
 from gateway.devstack.stack import Devstack
-from gateway.resources.database import CLOSE_WITHIN, DatabaseEngine, is_unavailable
+from gateway.resources.database import CLOSE_TIMEOUT, DatabaseEngine, is_unavailable
 from gateway.settings import DatabaseSettings
 from tests.support.waiting import wait_until
 
 
-async def test_connections_that_the_server_has_closed_are_handed_to_nobody(servers: Devstack) -> None:
+async def test_closed_connections_are_discarded(servers: Devstack) -> None:
+    """The pool replaces a connection that the server has closed, so no statement fails."""
     resource = DatabaseEngine(DatabaseSettings(url=servers.postgresql.url), "closed")
     async with resource.open() as engine:
         async with engine.connect() as one, engine.connect() as other:
@@ -25,15 +26,16 @@ async def test_connections_that_the_server_has_closed_are_handed_to_nobody(serve
                 )
             )
 
-            async def noticed() -> bool:
+            async def is_noticed() -> bool:
                 return pooled.driver_connection is not None and pooled.driver_connection.is_closed()
 
-            await wait_until(noticed, "the driver has seen that one is closed")
+            await wait_until(is_noticed, "the driver has noticed that a connection is closed")
         async with engine.connect() as one, engine.connect() as other:
             assert [await connection.scalar(text("select 1")) for connection in (one, other)] == [1, 1]
 
 
-async def test_a_server_that_closes_each_new_connection_is_away_and_no_mistake_of_ours(servers: Devstack) -> None:
+async def test_closed_new_connections_are_unavailable(servers: Devstack) -> None:
+    """If the server closes each new connection, the error counts as unavailable and not as a bug."""
     resource = DatabaseEngine(DatabaseSettings(url=servers.postgresql.url), "closing")
     async with resource.open() as engine:
         resource.abort()
@@ -41,33 +43,36 @@ async def test_a_server_that_closes_each_new_connection_is_away_and_no_mistake_o
         with pytest.raises(DBAPIError) as caught:
             async with engine.connect() as connection:
                 await connection.execute(text("select 1"))
+
         assert is_unavailable(caught.value)
 
 
-async def test_whoever_is_cancelled_waits_but_a_moment_for_a_server_that_has_stopped(
-    servers: Devstack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SQLAlchemy would wait for two seconds."""
-    given: list[float | None] = []
+async def test_close_after_cancellation_is_short(servers: Devstack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a task is cancelled while the server is suspended, the close of its connection has a short timeout.
+
+    SQLAlchemy's own timeout is two seconds.
+    """
+    timeouts: list[float | None] = []
     close = asyncpg.Connection.close
 
-    async def close_and_note(connection: asyncpg.Connection, *, timeout: float | None = None) -> None:
-        given.append(timeout)
+    async def record_close(connection: asyncpg.Connection, *, timeout: float | None = None) -> None:
+        timeouts.append(timeout)
         await close(connection, timeout=timeout)
 
-    monkeypatch.setattr(asyncpg.Connection, "close", close_and_note)
-    resource = DatabaseEngine(DatabaseSettings(url=servers.postgresql.url), "stalled")
+    monkeypatch.setattr(asyncpg.Connection, "close", record_close)
+    resource = DatabaseEngine(DatabaseSettings(url=servers.postgresql.url), "suspended")
     async with resource.open() as engine, engine.connect() as connection:
         await connection.execute(text("select 1"))
         with servers.postgresql.suspended():
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await connection.execute(text("select 2"))
-            assert given == [CLOSE_WITHIN]
+
+            assert timeouts == [CLOSE_TIMEOUT]
 
 
-async def test_once_released_it_connects_no_more(servers: Devstack) -> None:
-    """SQLAlchemy's engine would: whoever still has it would open what nobody closes."""
+async def test_no_connection_after_release(servers: Devstack) -> None:
+    """The engine opens no connection after its release. SQLAlchemy's would, and that connection would never be closed."""
     resource = DatabaseEngine(DatabaseSettings(url=servers.postgresql.url), "released")
     async with resource.open() as engine, engine.connect():
         pass
@@ -78,7 +83,8 @@ async def test_once_released_it_connects_no_more(servers: Devstack) -> None:
     assert "released" not in await servers.postgresql.clients()
 
 
-async def test_released_while_it_is_used_it_terminates_what_is_in_use(servers: Devstack) -> None:
+async def test_release_terminates_connections_in_use(servers: Devstack) -> None:
+    """A connection that is checked out during the release is terminated."""
     resource = DatabaseEngine(DatabaseSettings(url=servers.postgresql.url), "in-use")
     async with resource.open() as engine:
         connection = await engine.connect()
@@ -90,7 +96,8 @@ async def test_released_while_it_is_used_it_terminates_what_is_in_use(servers: D
     await connection.close()
 
 
-async def test_its_sessions_are_as_we_need_them_whatever_the_database_says(servers: Devstack) -> None:
+async def test_server_settings_override_the_database(servers: Devstack) -> None:
+    """Each connection sets its time zone and its plan cache mode, whatever the defaults of the database are."""
     resource = DatabaseEngine(DatabaseSettings(url=servers.postgresql.url), "sessions")
     async with servers.postgresql.superuser() as superuser:
         await superuser.execute("alter database gateway set timezone to 'Europe/Zurich'")

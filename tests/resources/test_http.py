@@ -1,4 +1,4 @@
-"""The HTTP client: its health check, and which of its errors means what."""
+"""The HTTP client: its health check, and the classification of its errors."""
 
 import asyncio
 import ssl
@@ -9,7 +9,13 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from gateway.resources.http import HttpClient, refused, timed_out
+from gateway.resources.http import (
+    HttpClient,
+    is_connection_refused,
+    is_retryable,
+    is_server_failure,
+    is_timeout,
+)
 from gateway.settings import HttpSettings
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -17,6 +23,7 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def client_of(serve: Serve, scheme: str = "http") -> AsyncIterator[tuple[HttpClient, httpx.AsyncClient]]:
+    """Serve connections with `serve`, and yield the resource with its client."""
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         resource = HttpClient(HttpSettings(weather_url=SecretStr(f"{scheme}://127.0.0.1:{port}")), "test")
@@ -29,13 +36,19 @@ async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     writer.close()
 
 
-async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def close_after_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await reader.readuntil(b"\r\n\r\n")
     writer.close()
 
 
-async def test_an_upstream_that_hangs_stays_failed() -> None:
-    """The check is cancelled at its deadline: the next one must not take that for an answer."""
+async def respond_without_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    writer.close()
+
+
+async def test_check_of_silent_upstream_keeps_failing() -> None:
+    """A check that is cancelled at its deadline counts as a failure, so the next check sends a request again."""
     async with client_of(stay_silent) as (resource, _):
         for _ in range(2):
             with pytest.raises(TimeoutError):
@@ -43,31 +56,55 @@ async def test_an_upstream_that_hangs_stays_failed() -> None:
                     await resource.check()
 
 
-async def test_a_connection_that_is_lost_is_neither_refused_nor_too_slow() -> None:
-    async with client_of(hang_up) as (_, client):
+async def test_lost_connection() -> None:
+    """A connection that is lost counts neither as refused nor as a timeout."""
+    async with client_of(close_after_request) as (_, client):
         with pytest.raises(httpx.HTTPError) as caught:
             await client.get("/")
 
-    assert (refused(caught.value), timed_out(caught.value)) == (False, False)
+    assert not is_connection_refused(caught.value)
+    assert not is_timeout(caught.value)
+    assert is_retryable(caught.value)
 
 
-async def test_a_server_without_tls_is_not_one_that_refuses() -> None:
-    async def speak_plainly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1)
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        writer.close()
-
-    async with client_of(speak_plainly, scheme="https") as (_, client):
+async def test_failed_tls_handshake() -> None:
+    """A server without TLS does not count as a refused connection."""
+    async with client_of(respond_without_tls, scheme="https") as (_, client):
         with pytest.raises((httpx.HTTPError, ssl.SSLError)) as caught:
             await client.get("/")
 
-    assert not refused(caught.value)
+    assert not is_connection_refused(caught.value)
 
 
-async def test_nobody_there_is_refused() -> None:
+async def test_refused_connection() -> None:
+    """A port without a server counts as a refused connection."""
     resource = HttpClient(HttpSettings(weather_url=SecretStr("http://127.0.0.1:1")), "test")
     async with resource.open() as client:
         with pytest.raises(httpx.HTTPError) as caught:
             await client.get("/")
 
-    assert refused(caught.value)
+    assert is_connection_refused(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "retryable", "server_failure"),
+    [
+        (400, {}, False, False),
+        (404, {}, False, False),
+        (429, {}, False, True),
+        (500, {}, False, True),
+        (502, {}, True, True),
+        (503, {}, True, True),
+        (503, {"Retry-After": "5"}, False, True),
+        (504, {}, True, True),
+    ],
+)
+def test_error_status(status: int, headers: dict[str, str], *, retryable: bool, server_failure: bool) -> None:
+    """A gateway's status is retried, unless it has Retry-After. A rejected request is no failure of the server."""
+    response = httpx.Response(status, headers=headers, request=httpx.Request("GET", "http://upstream/"))
+
+    with pytest.raises(httpx.HTTPStatusError) as caught:
+        response.raise_for_status()
+
+    assert is_retryable(caught.value) is retryable
+    assert is_server_failure(caught.value) is server_failure

@@ -1,4 +1,4 @@
-"""The model: what it answers, which files it refuses, and what is left when it is closed."""
+"""The model: its predictions, the files that it rejects, and its release."""
 
 import asyncio
 import math
@@ -25,7 +25,7 @@ from gateway.resources.model import (
     MAX_FILE_BYTES,
     MAX_INLINE_BATCH,
     TOLERANCE,
-    Day,
+    DayFeatures,
     InvalidModelError,
     Model,
     ModelResource,
@@ -35,8 +35,7 @@ from gateway.resources.model import (
 )
 from gateway.settings import SHIPPED_MODEL, ModelSettings
 
-SOON = 30.0
-"""Seconds after which what should happen at once counts as not happening."""
+TIMEOUT = 30.0  # for steps that take milliseconds
 
 
 def seattle(
@@ -47,8 +46,8 @@ def seattle(
     wind_m_s: float = 3.0,
     on: date = date(2024, 1, 15),
     latitude: float = 47.6,
-) -> Day:
-    return Day(
+) -> DayFeatures:
+    return DayFeatures(
         precipitation_mm=precipitation_mm,
         temperature_max_c=temperature_max_c,
         temperature_min_c=temperature_min_c,
@@ -58,7 +57,7 @@ def seattle(
     )
 
 
-# The first wet day of the training years, as the table has it.
+# The first wet day of the training years, from the table.
 KNOWN_DAY = seattle(10.9, temperature_max_c=10.6, temperature_min_c=2.8, wind_m_s=4.5, on=date(2012, 1, 2))
 KNOWN_PROBABILITY = 0.8006
 
@@ -67,8 +66,10 @@ DIFFERENT_DAYS = [
     for n in range(2 * MAX_INLINE_BATCH + 1)
 ]
 
-DAYS_ON_EARTH = st.builds(
-    lambda temperatures, **others: Day(temperature_min_c=temperatures[0], temperature_max_c=temperatures[1], **others),
+VALID_DAYS = st.builds(
+    lambda temperatures, **others: DayFeatures(
+        temperature_min_c=temperatures[0], temperature_max_c=temperatures[1], **others
+    ),
     temperatures=st.tuples(st.floats(-100, 70), st.floats(-100, 70)).map(sorted),
     precipitation_mm=st.floats(0, 2000),
     wind_m_s=st.floats(0, 150),
@@ -79,8 +80,8 @@ DAYS_ON_EARTH = st.builds(
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[Model]:
-    with ThreadPoolExecutor(max_workers=1) as worker:
-        yield load(SHIPPED_MODEL, worker)
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        yield load(SHIPPED_MODEL, executor)
 
 
 @pytest.fixture
@@ -88,11 +89,11 @@ def resource() -> ModelResource:
     return ModelResource(ModelSettings())
 
 
-# What an ONNX file is on disk: protocol buffers, written here by hand because only the training needs the onnx package.
+# An ONNX file consists of protocol buffers. They are encoded here by hand, because only the training needs the onnx package.
 
 
 def message(*fields: tuple[int, int | str | bytes]) -> bytes:
-    """A protocol buffers message of fields, each a number and a value."""
+    """Encode a protocol buffers message. A field is a number and a value."""
     encoded = b""
     for number, value in fields:
         if isinstance(value, int):
@@ -121,10 +122,10 @@ def weights(name: str, shape: list[int], *numbers: float, kind: int) -> bytes:
     return message(*((1, size) for size in shape), (2, kind), (8, name), (9, packed))
 
 
-def ours_but(**changes: str) -> dict[str, str]:
-    """The metadata of a model that always answers 0.25, with something changed."""
-    ours = {"features": ",".join(FEATURES), "known_input": "[0, 0, 0, 0, 0, 0]", "known_probability": "0.25"}
-    return ours | changes
+def valid_metadata(**changes: str) -> dict[str, str]:
+    """Return the metadata of a model that always predicts 0.25, with changes."""
+    metadata = {"features": ",".join(FEATURES), "known_input": "[0, 0, 0, 0, 0, 0]", "known_probability": "0.25"}
+    return metadata | changes
 
 
 def onnx_file(
@@ -137,25 +138,25 @@ def onnx_file(
     outputs: list[bytes] | None = None,
     metadata: dict[str, str] | None = None,
 ) -> bytes:
-    """A model of ours that always answers `wet`, plus `wet_per_mm` for each mm of precipitation."""
+    """Return a valid model file that predicts `wet`, plus `wet_per_mm` for each mm of precipitation."""
     graph = message(
         (1, message((1, "day"), (1, "weights"), (2, "product"), (4, "MatMul"))),
-        (1, message((1, "product"), (1, "bias"), (2, "chances"), (4, "Add"))),
+        (1, message((1, "product"), (1, "bias"), (2, "probabilities"), (4, "Add"))),
         (2, "handmade"),
         (5, weights("weights", [6, columns], 0, wet_per_mm, *[0] * (6 * columns - 2), kind=kind)),
         (5, weights("bias", [columns], 1 - wet, wet, *[0] * (columns - 2), kind=kind)),
         *((11, info) for info in inputs or [tensor_info("day", ["n", 6], kind)]),
-        *((12, info) for info in outputs or [tensor_info("chances", ["n", columns], kind)]),
+        *((12, info) for info in outputs or [tensor_info("probabilities", ["n", columns], kind)]),
     )
     if metadata is None:
-        metadata = ours_but(known_probability=str(wet))
+        metadata = valid_metadata(known_probability=str(wet))
     properties = [(14, message((1, key), (2, value))) for key, value in metadata.items()]
     return message((1, 6), (7, graph), (8, message((1, ""), (2, 11))), *properties)
 
 
-class TestDay:
+class TestDayFeatures:
     @pytest.mark.parametrize(
-        ("wrong", "name"),
+        ("invalid", "name"),
         [
             ({"precipitation_mm": -0.1}, "precipitation_mm"),
             ({"precipitation_mm": math.nan}, "precipitation_mm"),
@@ -166,30 +167,30 @@ class TestDay:
             ({"latitude": 91.0}, "latitude"),
         ],
     )
-    def test_refuses_what_no_day_has_had(self, wrong: dict[str, Any], name: str) -> None:
+    def test_invalid_value(self, invalid: dict[str, Any], name: str) -> None:
         """A value out of range, infinite or not a number raises a ValueError that begins with its name."""
         with pytest.raises(ValueError, match=f"^{name} "):
-            seattle(**wrong)
+            seattle(**invalid)
 
 
 class TestSeason:
-    def test_december_is_beside_january(self) -> None:
-        """The last day of a year is as near to the first of the next as any two neighbours are."""
+    def test_december_is_close_to_january(self) -> None:
+        """The last day of a year is as close to the first day of the next year as two days in May."""
         distance = math.dist(season(date(2023, 12, 31), 47.6), season(date(2024, 1, 1), 47.6))
 
         assert distance == pytest.approx(
             math.dist(season(date(2024, 5, 1), 47.6), season(date(2024, 5, 2), 47.6)), rel=0.3
         )
 
-    def test_is_the_other_half_of_the_year_in_the_south(self) -> None:
-        """The first of January in Sydney is the second of July in Seattle."""
+    def test_southern_hemisphere(self) -> None:
+        """The first of January in Sydney equals the second of July in Seattle."""
         assert math.dist(season(date(2023, 7, 2), 47.6), season(date(2023, 1, 1), -33.9)) < 0.02
         assert math.dist(season(date(2023, 1, 1), 47.6), season(date(2023, 1, 1), -33.9)) == pytest.approx(2)
 
 
 class TestFeatures:
-    def test_are_in_the_order_of_their_names(self) -> None:
-        """One row a day, float32, the weather first and the season last."""
+    def test_columns(self) -> None:
+        """Each day is one row of float32 in the order of `FEATURES`, the weather first and the season last."""
         sine, cosine = season(KNOWN_DAY.date, KNOWN_DAY.latitude)
 
         rows = features([KNOWN_DAY, seattle()])
@@ -200,90 +201,90 @@ class TestFeatures:
 
 
 class TestPrecipitationProbability:
-    def test_gives_the_known_answer(self, model: Model) -> None:
-        """What the training run said about the first wet day of its table."""
+    def test_known_day(self, model: Model) -> None:
+        """The prediction for the first wet day of the table equals that of the training run."""
         assert pytest.approx(KNOWN_PROBABILITY, abs=TOLERANCE) == model.precipitation_probability(KNOWN_DAY)
 
     @settings(max_examples=300, deadline=None)
-    @given(day=DAYS_ON_EARTH)
-    def test_is_a_probability_for_every_day_on_earth(self, model: Model, day: Day) -> None:
-        """Between 0 and 1, far outside of what it was trained on too."""
+    @given(day=VALID_DAYS)
+    def test_valid_for_every_day(self, model: Model, day: DayFeatures) -> None:
+        """The prediction is between 0 and 1, even for weather far outside of the training data."""
         assert 0 <= model.precipitation_probability(day) <= 1
 
-    def test_rises_with_the_rain_of_today(self, model: Model) -> None:
-        """More rain today never lowers the chance, and a wet day has a clearly higher one than a dry day."""
-        chances = [model.precipitation_probability(seattle(mm)) for mm in (0, 0.1, 0.5, 1, 5, 20, 100)]
+    def test_rises_with_rain(self, model: Model) -> None:
+        """More rain today never lowers the probability, and a wet day has a clearly higher one than a dry day."""
+        probabilities = [model.precipitation_probability(seattle(mm)) for mm in (0, 0.1, 0.5, 1, 5, 20, 100)]
 
-        assert sorted(chances) == chances
-        assert chances[-1] - chances[0] > 0.2
+        assert sorted(probabilities) == probabilities
+        assert probabilities[-1] - probabilities[0] > 0.2
 
-    def test_is_higher_in_winter_than_in_summer_on_both_sides_of_the_equator(self, model: Model) -> None:
-        """The same day is likelier to be followed by a wet one in January in Seattle, and in July in Hobart."""
+    def test_higher_in_winter(self, model: Model) -> None:
+        """The probability is higher in January in Seattle and in July in Hobart, for the same weather."""
         january, july = date(2024, 1, 15), date(2024, 7, 15)
 
-        def chance(on: date, latitude: float) -> float:
+        def probability(on: date, latitude: float) -> float:
             return model.precipitation_probability(seattle(on=on, latitude=latitude))
 
-        assert chance(january, 47.6) > chance(july, 47.6)
-        assert chance(july, -42.9) > chance(january, -42.9)
+        assert probability(january, 47.6) > probability(july, 47.6)
+        assert probability(july, -42.9) > probability(january, -42.9)
 
-    def test_is_the_same_from_many_threads_at_once(self, model: Model) -> None:
-        """Eight threads that ask the same model get what one gets."""
-        alone = [model.precipitation_probability(day) for day in DIFFERENT_DAYS]
+    def test_concurrent_threads(self, model: Model) -> None:
+        """Eight threads that share one model get the same results as one thread."""
+        sequential = [model.precipitation_probability(day) for day in DIFFERENT_DAYS]
 
         with ThreadPoolExecutor(max_workers=8) as threads:
-            assert alone == list(threads.map(model.precipitation_probability, DIFFERENT_DAYS))
+            assert sequential == list(threads.map(model.precipitation_probability, DIFFERENT_DAYS))
 
-    def test_refuses_to_answer_what_is_no_probability(self, tmp_path: Path) -> None:
-        """A model that is right about its known input and says 1.5 about a day: nobody is told 150 %."""
+    def test_output_above_one(self, tmp_path: Path) -> None:
+        """A model that predicts its known input correctly, and 1.5 for another day, raises an error for that day."""
         path = tmp_path / "model.onnx"
         path.write_bytes(onnx_file(wet=0.5, wet_per_mm=0.1))
 
-        with ThreadPoolExecutor() as worker:
-            bold = load(path, worker)
+        with ThreadPoolExecutor() as executor:
+            model = load(path, executor)
 
-            assert pytest.approx(0.6) == bold.precipitation_probability(seattle(1))
-            with pytest.raises(InvalidModelError, match="no probability"):
-                bold.precipitation_probability(seattle(10))
+            assert pytest.approx(0.6) == model.precipitation_probability(seattle(1))
+            with pytest.raises(InvalidModelError, match="not a probability"):
+                model.precipitation_probability(seattle(10))
 
 
-class Gate:
-    """A session whose runs wait until the gate is opened, and note the thread they are on."""
+class BlockedSession:
+    """A session whose runs wait until `proceed` is set. It records the thread of each run."""
 
     def __init__(self, session: Any) -> None:
         self.session = session
-        self.opened = threading.Event()
-        self.arrived = threading.Event()
+        self.proceed = threading.Event()
+        self.started = threading.Event()
         self.threads: list[str] = []
 
     def run(self, *arguments: Any) -> Any:
         self.threads.append(threading.current_thread().name)
-        self.arrived.set()
-        assert self.opened.wait(SOON), "nobody opened the gate"
+        self.started.set()
+        assert self.proceed.wait(TIMEOUT), "the test never set `proceed`"
         return self.session.run(*arguments)
 
 
-async def ticks_until(done: Callable[[], bool]) -> int:
-    """Wait for something that a thread does: how often the event loop went round until then."""
-    ticks = 0
-    async with asyncio.timeout(SOON):
+async def iterations_until(done: Callable[[], bool]) -> int:
+    """Wait for an effect of a thread, and return the iterations of the event loop until then."""
+    iterations = 0
+    async with asyncio.timeout(TIMEOUT):
         while not done():
             await asyncio.sleep(0)
-            ticks += 1
-    return ticks
+            iterations += 1
+    return iterations
 
 
 def threads() -> set[str]:
-    """Every thread of this process, those of native code too."""
-    return set(os.listdir("/proc/self/task"))  # noqa: PTH208  # names are all we want
+    """Return the ids of all threads of this process, including those of native code."""
+    return set(os.listdir("/proc/self/task"))  # noqa: PTH208  # only names are needed
 
 
 class TestPrecipitationProbabilities:
     @pytest.mark.parametrize(
         "count", [0, 1, MAX_INLINE_BATCH, MAX_INLINE_BATCH + 1, 2 * MAX_INLINE_BATCH, 2 * MAX_INLINE_BATCH + 1]
     )
-    async def test_are_those_of_the_days_one_by_one(self, resource: ModelResource, count: int) -> None:
-        """In order, none lost where a chunk ends."""
+    async def test_same_as_single_predictions(self, resource: ModelResource, count: int) -> None:
+        """A batch has one result for each day, in order and without a gap between chunks."""
         days = DIFFERENT_DAYS[:count]
 
         async with resource.open() as model:
@@ -291,45 +292,45 @@ class TestPrecipitationProbabilities:
 
             assert singles == pytest.approx(await model.precipitation_probabilities(days), abs=1e-6)
 
-    async def test_of_a_small_batch_are_worked_on_the_event_loop(self, resource: ModelResource) -> None:
-        """The hand-over to a thread would cost more than it spares."""
+    async def test_small_batch_runs_on_the_loop(self, resource: ModelResource) -> None:
+        """A small batch runs in the thread of the event loop, because a switch of threads costs more."""
         async with resource.open() as model:
-            gate = model._session = Gate(model._session)
-            gate.opened.set()
+            blocked = model._session = BlockedSession(model._session)
+            blocked.proceed.set()
             await model.precipitation_probabilities(DIFFERENT_DAYS[:MAX_INLINE_BATCH])
 
-        assert [threading.current_thread().name] == gate.threads
+        assert [threading.current_thread().name] == blocked.threads
 
-    async def test_of_a_large_batch_do_not_hold_the_event_loop(self, resource: ModelResource) -> None:
-        """The loop goes on, and answers single days, while a batch is stuck; only the loop lets the batch go on."""
+    async def test_large_batch_does_not_block_the_loop(self, resource: ModelResource) -> None:
+        """While a batch is blocked, the event loop continues and predicts single days."""
         async with resource.open() as model:
             session = model._session
-            gate = model._session = Gate(session)
+            blocked = model._session = BlockedSession(session)
             batch = asyncio.create_task(model.precipitation_probabilities(DIFFERENT_DAYS))
-            await ticks_until(gate.arrived.is_set)
+            await iterations_until(blocked.started.is_set)
             model._session = session
             single = model.precipitation_probability(DIFFERENT_DAYS[0])
-            gate.opened.set()
+            blocked.proceed.set()
 
             assert pytest.approx(single) == (await batch)[0]
 
-        assert gate.threads == ["model_0"]
+        assert blocked.threads == ["model_0"]
 
 
 class TestLoad:
-    def refusal(self, path: Path) -> str:
-        """What is said about a file that is refused."""
-        with ThreadPoolExecutor() as worker, pytest.raises(PermanentError) as refused:
-            load(path, worker)
-        return str(refused.value)
+    def error_for(self, path: Path) -> str:
+        """Return the message of the error for an invalid file."""
+        with ThreadPoolExecutor() as executor, pytest.raises(PermanentError) as caught:
+            load(path, executor)
+        return str(caught.value)
 
-    def test_takes_a_model_made_by_hand(self, tmp_path: Path) -> None:
-        """The control of the tests below: what they break is whole when it is not broken."""
+    def test_handmade_file(self, tmp_path: Path) -> None:
+        """The file that the tests below modify is valid without their changes."""
         path = tmp_path / "model.onnx"
         path.write_bytes(onnx_file())
 
-        with ThreadPoolExecutor() as worker:
-            assert load(path, worker).precipitation_probability(seattle(10)) == 0.25
+        with ThreadPoolExecutor() as executor:
+            assert load(path, executor).precipitation_probability(seattle(10)) == 0.25
 
     @pytest.mark.parametrize(
         ("content", "reason"),
@@ -340,37 +341,46 @@ class TestLoad:
             (onnx_file(inputs=[tensor_info("day", ["n", 6], DOUBLE)]), "ONNX Runtime cannot use it"),
             (onnx_file(kind=DOUBLE), "one input, float32 [n, 6], not tensor(double) ['n', 6]"),
             (onnx_file(inputs=[tensor_info("day", ["n", "any"])]), "one input, float32 [n, 6]"),
-            (onnx_file(inputs=[tensor_info("day", [1, 6])], outputs=[tensor_info("chances", [1, 2])]), "one input"),
+            (
+                onnx_file(inputs=[tensor_info("day", [1, 6])], outputs=[tensor_info("probabilities", [1, 2])]),
+                "one input",
+            ),
             (onnx_file(inputs=[tensor_info("day", ["n", 6]), tensor_info("night", ["n", 6])]), "one input"),
-            (onnx_file(outputs=[tensor_info("chances", ["n", 2]), tensor_info("product", ["n", 2])]), "one output"),
+            (
+                onnx_file(outputs=[tensor_info("probabilities", ["n", 2]), tensor_info("product", ["n", 2])]),
+                "one output",
+            ),
             (onnx_file(columns=3), "one output, float32 [n, 2]"),
             (onnx_file(metadata={}), "features precipitation_mm,"),
-            (onnx_file(metadata=ours_but(features="wind_m_s,precipitation_mm")), "features precipitation_mm,"),
-            (onnx_file(metadata=ours_but(known_input="")), "known_input and a known_probability"),
-            (onnx_file(metadata=ours_but(known_input="{}")), "known_input and a known_probability"),
-            (onnx_file(metadata=ours_but(known_input="[0, 0]")), "known_input should have 6 numbers"),
-            (onnx_file(metadata=ours_but(known_input="[NaN, 0, 0, 0, 0, 0]")), "no probability"),
-            (onnx_file(metadata=ours_but(known_probability="high")), "known_input and a known_probability"),
-            (onnx_file(metadata=ours_but(known_probability="nan")), "answers 0.2500 where its metadata says nan"),
-            (onnx_file(metadata=ours_but(known_probability="0.2502")), "answers 0.2500 where its metadata says 0.2502"),
-            (onnx_file(wet=math.nan), "no probability"),
-            (onnx_file(wet=1.5), "no probability"),
+            (onnx_file(metadata=valid_metadata(features="wind_m_s,precipitation_mm")), "features precipitation_mm,"),
+            (onnx_file(metadata=valid_metadata(known_input="")), "known_input and a known_probability"),
+            (onnx_file(metadata=valid_metadata(known_input="{}")), "known_input and a known_probability"),
+            (onnx_file(metadata=valid_metadata(known_input="[0, 0]")), "known_input should have 6 numbers"),
+            (onnx_file(metadata=valid_metadata(known_input="[NaN, 0, 0, 0, 0, 0]")), "not a probability"),
+            (onnx_file(metadata=valid_metadata(known_probability="high")), "known_input and a known_probability"),
+            (onnx_file(metadata=valid_metadata(known_probability="nan")), "predicts 0.2500 where its metadata has nan"),
+            (
+                onnx_file(metadata=valid_metadata(known_probability="0.2502")),
+                "predicts 0.2500 where its metadata has 0.2502",
+            ),
+            (onnx_file(wet=math.nan), "not a probability"),
+            (onnx_file(wet=1.5), "not a probability"),
         ],
     )
-    def test_refuses_what_is_not_our_model(self, tmp_path: Path, content: bytes, reason: str) -> None:
-        """In one line that names the setting, the file and the reason, and says what to do."""
+    def test_invalid_file(self, tmp_path: Path, content: bytes, reason: str) -> None:
+        """The error is one line with the setting, the file, the reason and the fix."""
         path = tmp_path / "model.onnx"
         path.write_bytes(content)
 
-        refusal = self.refusal(path)
+        message = self.error_for(path)
 
-        assert refusal.startswith(f"GATEWAY_MODEL__PATH: '{path}' is no model to serve: ")
-        assert reason in refusal
-        assert "make model" in refusal
-        assert len(refusal.splitlines()) == 1
+        assert message.startswith(f"GATEWAY_MODEL__PATH: '{path}' is not a usable model: ")
+        assert reason in message
+        assert "make model" in message
+        assert len(message.splitlines()) == 1
 
-    def test_refuses_a_path_that_names_no_regular_file(self, tmp_path: Path) -> None:
-        """At once, even those whose reading would wait for ever or never end; the reason is the system's own."""
+    def test_path_without_regular_file(self, tmp_path: Path) -> None:
+        """The error has the reason of the operating system. Pipes and endless devices do not block the load."""
         (tmp_path / "folder").mkdir()
         (tmp_path / "loop").symlink_to("loop")
         (tmp_path / "file").touch()
@@ -386,80 +396,80 @@ class TestLoad:
         }
 
         for path, reason in reasons.items():
-            assert f"is no model to serve: {reason}. " in self.refusal(path)
+            assert f"is not a usable model: {reason}. " in self.error_for(path)
 
-    def test_refuses_a_file_that_it_may_not_read(self, tmp_path: Path) -> None:
-        """With the system's reason; root may read everything, so it is somebody else for as long as it tries."""
+    def test_unreadable_file(self, tmp_path: Path) -> None:
+        """The error has the reason of the operating system. Root may read all files, so the load runs as another user."""
         path = tmp_path / "model.onnx"
         path.write_bytes(SHIPPED_MODEL.read_bytes())
         path.chmod(0)
-        with ThreadPoolExecutor() as worker:
-            load(SHIPPED_MODEL, worker)  # imports what nobody else may read either
-        ourselves = os.geteuid()
+        with ThreadPoolExecutor() as executor:
+            load(SHIPPED_MODEL, executor)  # imports ONNX Runtime, which the other user cannot read either
+        own_user = os.geteuid()
         try:
-            if ourselves == 0:
-                os.seteuid(65534)  # nobody
-            refusal = self.refusal(path)
+            if own_user == 0:
+                os.seteuid(65534)
+            message = self.error_for(path)
         finally:
-            os.seteuid(ourselves)
+            os.seteuid(own_user)
 
-        assert "is no model to serve: permission denied. " in refusal
+        assert "is not a usable model: permission denied. " in message
 
-    def test_refuses_a_file_that_is_too_large(self, tmp_path: Path) -> None:
-        """One byte more than the limit, without reading on."""
+    def test_file_above_limit(self, tmp_path: Path) -> None:
+        """A file that is one byte larger than the limit is rejected, without reading all of it."""
         path = tmp_path / "model.onnx"
         with path.open("wb") as file:
             file.truncate(MAX_FILE_BYTES + 1)
 
-        assert "is no model to serve: it has more than 100 MB. " in self.refusal(path)
+        assert "is not a usable model: it has more than 100 MB. " in self.error_for(path)
 
-    def test_refuses_every_truncation(self, tmp_path: Path) -> None:
-        """Wherever the shipped file is cut, also between two fields, where it is a whole file to a parser."""
+    def test_truncated_file(self, tmp_path: Path) -> None:
+        """A truncated file is rejected, even if it is cut between two fields, where a parser accepts it."""
         content = SHIPPED_MODEL.read_bytes()
         path = tmp_path / "model.onnx"
 
         for size in [*range(0, len(content), 31), *range(len(content) - 450, len(content))]:
             path.write_bytes(content[:size])
-            assert "is no model to serve" in self.refusal(path)
+            assert "is not a usable model" in self.error_for(path)
 
-    def test_never_serves_a_damaged_file_whose_answer_is_another(self, tmp_path: Path) -> None:
-        """A byte changed anywhere: refused in the usual way, or the known answer is still right."""
+    def test_damaged_file(self, tmp_path: Path) -> None:
+        """A file with one changed byte is rejected, or it still predicts the known day correctly."""
         content = SHIPPED_MODEL.read_bytes()
         path = tmp_path / "model.onnx"
-        refused = 0
+        rejected = 0
 
-        with ThreadPoolExecutor() as worker:
-            for place in range(0, len(content), 7):
+        with ThreadPoolExecutor() as executor:
+            for position in range(0, len(content), 7):
                 damaged = bytearray(content)
-                damaged[place] ^= 0x41
+                damaged[position] ^= 0x41
                 path.write_bytes(damaged)
                 try:
-                    damaged_model = load(path, worker)
+                    damaged_model = load(path, executor)
                 except PermanentError:
-                    refused += 1
+                    rejected += 1
                 else:
-                    answer = damaged_model.precipitation_probability(KNOWN_DAY)
-                    assert pytest.approx(KNOWN_PROBABILITY, abs=2 * TOLERANCE) == answer
+                    probability = damaged_model.precipitation_probability(KNOWN_DAY)
+                    assert pytest.approx(KNOWN_PROBABILITY, abs=2 * TOLERANCE) == probability
 
-        assert refused > 100
+        assert rejected > 100
 
 
 class TestModelResource:
-    async def test_yields_a_model_that_checks_itself(self, resource: ModelResource) -> None:
-        """While it is open it answers, and its check has nothing to remark."""
+    async def test_open(self, resource: ModelResource) -> None:
+        """The open resource yields a model that predicts, and its health check succeeds without details."""
         async with resource.open() as model:
             assert pytest.approx(KNOWN_PROBABILITY, abs=TOLERANCE) == model.precipitation_probability(KNOWN_DAY)
             assert await resource.check() is None
 
-    async def test_check_fails_when_the_answer_is_another(self, resource: ModelResource) -> None:
-        """The check asks the model: it does not only look whether there is one."""
+    async def test_check_predicts(self, resource: ModelResource) -> None:
+        """The health check compares a prediction, so it fails if the known probability differs."""
         async with resource.open() as model:
             model.metadata["known_probability"] = "0.1"
-            with pytest.raises(InvalidModelError, match=r"answers 0\.80.. where its metadata says 0\.1000"):
+            with pytest.raises(InvalidModelError, match=r"predicts 0\.80.. where its metadata has 0\.1000"):
                 await resource.check()
 
-    async def test_answers_nobody_once_it_is_closed(self, resource: ModelResource) -> None:
-        """Who kept the model gets a RuntimeError, and so does who asks for a check."""
+    async def test_use_after_release(self, resource: ModelResource) -> None:
+        """Predictions and health checks raise RuntimeError after the release."""
         async with resource.open() as model:
             pass
 
@@ -470,130 +480,129 @@ class TestModelResource:
         with pytest.raises(RuntimeError, match="not open"):
             await resource.check()
 
-    async def test_opens_again(self, resource: ModelResource) -> None:
-        """A resource that was closed can be opened anew."""
+    async def test_open_again(self, resource: ModelResource) -> None:
+        """A released resource can be opened again."""
         for _ in range(2):
             async with resource.open():
                 assert await resource.check() is None
 
-    async def test_refuses_a_bad_file_and_leaves_no_thread(self, tmp_path: Path) -> None:
-        """The error comes through `open()` as it is."""
+    async def test_failed_open_leaks_no_thread(self, tmp_path: Path) -> None:
+        """`open()` raises the error of an invalid file, and its thread ends."""
         with pytest.raises(PermanentError, match="GATEWAY_MODEL__PATH"):
-            async with ModelResource(ModelSettings(path=tmp_path / "nowhere")).open():
-                pytest.fail("it opened")
+            async with ModelResource(ModelSettings(path=tmp_path / "missing")).open():
+                pytest.fail("the resource opened")
 
         for thread in threading.enumerate():
             if thread.name.startswith("model"):
-                thread.join(SOON)
+                thread.join(TIMEOUT)
                 assert not thread.is_alive()
 
-    async def test_does_not_hold_the_event_loop_while_it_loads(
-        self, resource: ModelResource, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """The loop goes round while the load is stuck; only the loop lets the load go on."""
-        loading, go_on = hold(monkeypatch)
+    async def test_load_does_not_block_the_loop(self, resource: ModelResource, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While the load is blocked, the event loop continues."""
+        loading, proceed = block_load(monkeypatch)
 
-        async def let_it_go_on() -> int:
-            ticks = await ticks_until(loading.is_set)
+        async def unblock_after_100_iterations() -> None:
+            await iterations_until(loading.is_set)
             for _ in range(100):
                 await asyncio.sleep(0)
-            go_on.set()
-            return ticks + 100
+            proceed.set()
 
-        ticks = asyncio.create_task(let_it_go_on())
+        unblocking = asyncio.create_task(unblock_after_100_iterations())
         async with resource.open():
-            assert await ticks >= 100
+            assert proceed.is_set()
+        await unblocking
 
-    async def test_gives_up_at_once_when_the_start_is_cancelled(
-        self, resource: ModelResource, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Though the load is stuck. Its thread ends by itself when the load does, and what it loaded is dropped."""
-        loading, go_on = hold(monkeypatch)
+    async def test_cancelled_open(self, resource: ModelResource, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A cancellation ends the start although the load is blocked.
+
+        The thread ends with the load, and the loaded model is dropped.
+        """
+        loading, proceed = block_load(monkeypatch)
 
         async def start() -> None:
             async with resource.open():
-                pytest.fail("it opened")
+                pytest.fail("the resource opened")
 
         starting = asyncio.create_task(start())
-        await ticks_until(loading.is_set)
+        await iterations_until(loading.is_set)
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting
         (thread,) = (thread for thread in threading.enumerate() if thread.name.startswith("model"))
         assert thread.is_alive()
-        go_on.set()
-        thread.join(SOON)
+        proceed.set()
+        thread.join(TIMEOUT)
 
         assert not thread.is_alive()
         with pytest.raises(RuntimeError, match="not open"):
             await resource.check()
 
-    async def test_leaves_no_thread_and_no_file(self, resource: ModelResource) -> None:
-        """One thread while it is open, none of it when it is closed, by the system's own list."""
+    async def test_no_leaks(self, resource: ModelResource) -> None:
+        """The open resource has one thread, and the closed one no thread and no file, by the lists of the kernel."""
         before, files = threads(), os.listdir("/proc/self/fd")  # noqa: PTH208
 
         async with resource.open():
             assert len(threads() - before) == 1
 
-        await ticks_until(lambda: threads() <= before)  # the system takes a joined thread off its list a moment later
+        await iterations_until(lambda: threads() <= before)  # the kernel lists a joined thread a little longer
         assert files == os.listdir("/proc/self/fd")  # noqa: PTH208
 
-    async def test_lets_the_batches_end_when_it_is_closed(self, resource: ModelResource) -> None:
-        """The release waits behind a batch that is being worked, and does not spoil it."""
+    async def test_release_waits_for_batches(self, resource: ModelResource) -> None:
+        """The release waits for a batch in progress, which succeeds."""
         async with resource.open() as model:
-            gate = model._session = Gate(model._session)
+            blocked = model._session = BlockedSession(model._session)
             batch = asyncio.create_task(model.precipitation_probabilities(DIFFERENT_DAYS))
-            await ticks_until(gate.arrived.is_set)
-            asyncio.get_running_loop().call_later(0.01, gate.opened.set)
+            await iterations_until(blocked.started.is_set)
+            asyncio.get_running_loop().call_later(0.01, blocked.proceed.set)
 
         assert len(DIFFERENT_DAYS) == len(await batch)
 
-    async def test_does_not_wait_for_a_batch_once_its_release_is_cancelled(self, resource: ModelResource) -> None:
-        """As the stop deadline does: the release ends though the batch is stuck, and the batch ends with an error."""
+    async def test_cancelled_release(self, resource: ModelResource) -> None:
+        """A release that is cancelled, as at the stop deadline, does not wait for a blocked batch, which then fails."""
         opening = resource.open()
         model = await opening.__aenter__()
-        gate = model._session = Gate(model._session)
+        blocked = model._session = BlockedSession(model._session)
         batch = asyncio.create_task(model.precipitation_probabilities(DIFFERENT_DAYS))
-        await ticks_until(gate.arrived.is_set)
+        await iterations_until(blocked.started.is_set)
 
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await opening.__aexit__(None, None, None)
         assert not batch.done()
-        gate.opened.set()
+        blocked.proceed.set()
 
         with pytest.raises(RuntimeError, match="the model is closed"):
             await batch
 
-    async def test_abort_ends_the_batches_with_an_error(self, resource: ModelResource) -> None:
-        """Neither the one being worked nor the one behind it is answered, or looks as if its caller was cancelled."""
+    async def test_abort_fails_batches(self, resource: ModelResource) -> None:
+        """The batch in progress and the queued one fail with RuntimeError, and not as cancelled."""
         async with resource.open() as model:
-            gate = model._session = Gate(model._session)
-            worked = asyncio.create_task(model.precipitation_probabilities(DIFFERENT_DAYS))
-            behind = asyncio.create_task(model.precipitation_probabilities(DIFFERENT_DAYS))
-            await ticks_until(gate.arrived.is_set)
+            blocked = model._session = BlockedSession(model._session)
+            running = asyncio.create_task(model.precipitation_probabilities(DIFFERENT_DAYS))
+            queued = asyncio.create_task(model.precipitation_probabilities(DIFFERENT_DAYS))
+            await iterations_until(blocked.started.is_set)
             resource.abort()
-            gate.opened.set()
-            outcomes = await asyncio.gather(worked, behind, return_exceptions=True)
+            blocked.proceed.set()
+            outcomes = await asyncio.gather(running, queued, return_exceptions=True)
 
             assert [str(outcome) for outcome in outcomes] == ["the model is closed"] * 2
 
-    def test_abort_of_what_was_never_opened_does_nothing(self, resource: ModelResource) -> None:
-        """As the core may call it whatever happened before."""
+    def test_abort_before_open(self, resource: ModelResource) -> None:
+        """The core may call `abort()` at any time; before `open()` it has no effect."""
         resource.abort()
 
 
-def hold(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
-    """Make a load wait: an event that tells that it is waiting, and one that lets it go on."""
-    loading, go_on = threading.Event(), threading.Event()
+def block_load(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Make `load` wait. Return the event that it sets when it waits, and the event that it waits for."""
+    loading, proceed = threading.Event(), threading.Event()
 
-    def held(*arguments: Any) -> Model:
+    def blocked_load(*arguments: Any) -> Model:
         loading.set()
-        assert go_on.wait(SOON), "nobody let the load go on"
+        assert proceed.wait(TIMEOUT), "the test never set `proceed`"
         return load(*arguments)
 
-    monkeypatch.setattr(module, "load", held)
-    return loading, go_on
+    monkeypatch.setattr(module, "load", blocked_load)
+    return loading, proceed
 
 
 OPEN_AND_CLOSE = """
@@ -608,20 +617,19 @@ async def main():
 
 asyncio.run(main())
 deadline = time.monotonic() + 30
-while len(os.listdir("/proc/self/task")) > 1:  # one that was joined takes another moment to be gone
-    assert time.monotonic() < deadline, "a thread was left"
+while len(os.listdir("/proc/self/task")) > 1:  # the kernel lists a joined thread a little longer
+    assert time.monotonic() < deadline, "a thread is left"
     time.sleep(0.01)
 """
 
 
-def test_nothing_is_left_in_a_process_that_opened_it(tmp_path: Path) -> None:
-    """Not by native code either: no thread, no file in the home directory, no word on a terminal.
+def test_no_leaks_in_a_fresh_process(tmp_path: Path) -> None:
+    """The first import and use leave no thread, no file in the home directory and no output, even from native code.
 
-    In a process of its own, because it is about the first import; with an empty environment, because ONNX Runtime keeps
-    still by itself where `CI` is set.
+    The environment is empty, because ONNX Runtime disables its telemetry if `CI` is set.
     """
     root = Path(module.__file__).parents[2]
-    process = subprocess.run(  # noqa: S603  # our own interpreter
+    process = subprocess.run(  # noqa: S603  # the own interpreter
         [sys.executable, "-c", OPEN_AND_CLOSE],
         env={"HOME": str(tmp_path), "PYTHONPATH": str(root)},
         capture_output=True,
@@ -634,8 +642,8 @@ def test_nothing_is_left_in_a_process_that_opened_it(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_page_about_the_model_has_the_figures_of_the_shipped_file(model: Model) -> None:
-    """docs/model.md says what the training wrote into the file."""
+def test_scores_in_the_docs(model: Model) -> None:
+    """docs/model.md shows the scores in the metadata of the shipped file."""
     page = (Path(__file__).parents[2] / "docs" / "model.md").read_text(encoding="utf-8")
 
     assert f"| the model | {model.metadata['accuracy']} | {model.metadata['brier_score']} |" in page

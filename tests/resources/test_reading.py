@@ -16,7 +16,8 @@ from gateway.devstack.redis import RedisServer
 from gateway.devstack.stack import Devstack
 from gateway.resources.database import POOL_SIZE, DatabaseEngine
 from gateway.resources.reading import KEPT, DatabaseReader, RedisReader
-from gateway.resources.redis import CONNECTIONS, RedisPool
+from gateway.resources.redis import MAX_CONNECTIONS as CONNECTIONS
+from gateway.resources.redis import RedisPool
 from gateway.settings import DatabaseSettings, RedisSettings
 from tests.support.waiting import TIMEOUT, wait_until
 

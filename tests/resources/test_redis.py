@@ -1,4 +1,4 @@
-"""The Redis pool, beyond what every lifespan shows of it."""
+"""The Redis pool: it stays closed after its release."""
 
 import asyncio
 from typing import Any
@@ -7,11 +7,12 @@ import pytest
 
 from gateway.devstack.redis import RedisServer
 from gateway.resources.reading import KEPT
-from gateway.resources.redis import CONNECTIONS, RedisPool
+from gateway.resources.redis import MAX_CONNECTIONS, RedisPool
 from gateway.settings import RedisSettings
 
 
-async def test_once_released_nobody_connects_any_more(redis_server: RedisServer) -> None:
+async def test_no_connection_after_release(redis_server: RedisServer) -> None:
+    """A command and a health check fail after the release, and open no connection."""
     resource = RedisPool(RedisSettings.model_validate({"url": redis_server.url}), "released-1")
     async with resource.open() as redis:
         assert await redis.ping()
@@ -23,11 +24,12 @@ async def test_once_released_nobody_connects_any_more(redis_server: RedisServer)
     assert "released-1" not in await redis_server.clients()
 
 
-async def test_a_command_that_waits_for_a_connection_when_it_is_released_gets_none(redis_server: RedisServer) -> None:
+async def test_waiting_command_fails_after_release(redis_server: RedisServer) -> None:
+    """A command that waits for a free connection during the release gets none."""
     resource = RedisPool(RedisSettings.model_validate({"url": redis_server.url}), "released-2")
     async with resource.open() as redis:
         pool: Any = redis.connection_pool
-        taken = [await pool.get_connection() for _ in range(CONNECTIONS + KEPT)]
+        taken = [await pool.get_connection() for _ in range(MAX_CONNECTIONS + KEPT)]
         waiting = asyncio.ensure_future(redis.ping())
         await asyncio.sleep(0)
     for connection in taken:

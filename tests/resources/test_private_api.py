@@ -1,0 +1,137 @@
+"""Private and undocumented API of client libraries: each test fails when a library changes what the gateway relies on.
+
+`test_aio_pika_unknown_vhost.py` in tests/pitfalls does the same for `is_vhost_rejected()`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from aiormq.connection import TCPTransportFactory
+from redis.asyncio import BlockingConnectionPool
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from gateway.devstack.rabbitmq import RabbitMQServer
+from gateway.devstack.redis import RedisServer
+from gateway.resources.database import connect_options
+from gateway.resources.http import abort_connector
+from gateway.resources.rabbitmq import HEARTBEAT, RECONNECT_INTERVAL, TrackingTransportFactory, robust_connection
+from gateway.resources.redis import abort_connections
+from tests.support.waiting import wait_until
+
+
+class TestAbortConnector:
+    """aiohttp: `TCPConnector._close(abort_ssl=True)`."""
+
+    async def test_closes_connection_in_use(self) -> None:
+        """The call is synchronous, and a request that is waiting for its response fails."""
+        received, closed = asyncio.Event(), asyncio.Event()
+
+        async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)  # nothing, if the client opens a second connection to retry and closes it
+            received.set()
+            await reader.read()
+            closed.set()
+            writer.close()
+
+        connector = aiohttp.TCPConnector()
+        async with (
+            await asyncio.start_server(stay_silent, "127.0.0.1", 0) as server,
+            aiohttp.ClientSession(connector=connector) as session,
+        ):
+            port = server.sockets[0].getsockname()[1]
+            request = asyncio.create_task(session.get(f"http://127.0.0.1:{port}/"))
+            await received.wait()
+
+            abort_connector(connector)
+
+            assert connector.closed
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await request
+            await closed.wait()
+
+    async def test_is_repeatable(self) -> None:
+        """`abort()` may be called after a release, and more than once."""
+        connector = aiohttp.TCPConnector()
+        await connector.close()
+
+        abort_connector(connector)
+
+
+@asynccontextmanager
+async def redis_pool(server: RedisServer, name: str) -> AsyncIterator[Any]:
+    """Yield a pool. It is typed as Any because redis-py has no types for its methods."""
+    pool = BlockingConnectionPool.from_url(server.url, client_name=name)
+    yield pool
+    await pool.disconnect()
+
+
+class TestAbortConnections:
+    """redis-py: `_available_connections`, `_in_use_connections`, `_writer` and `_close()`."""
+
+    async def test_closes_all_connections(self, redis_server: RedisServer) -> None:
+        """Connections in use and idle ones are closed without an `await`, and the server notices."""
+        async with redis_pool(redis_server, "abort-connections") as pool:
+            used, idle = [await pool.get_connection() for _ in range(2)]
+            await pool.release(idle)
+            assert (await redis_server.clients()).count("abort-connections") == 2
+
+            abort_connections(pool)
+
+            assert not used.is_connected
+            assert not idle.is_connected
+
+            async def server_noticed() -> bool:
+                return "abort-connections" not in await redis_server.clients()
+
+            await wait_until(server_noticed, "the server closed both connections")
+            await pool.release(used)
+
+    async def test_unconnected_connection_is_ignored(self, redis_server: RedisServer) -> None:
+        """A connection that was never connected has no transport."""
+        async with redis_pool(redis_server, "abort-unconnected") as pool:
+            pool._available_connections.append(pool.make_connection())
+
+            abort_connections(pool)
+
+
+class TestRobustConnection:
+    """aio-pika: `RobustConnection.kwargs["transport_factory"]` and `make_url`; aiormq: its transport factories."""
+
+    async def test_factory_opens_transport(self, rabbitmq_server: RabbitMQServer) -> None:
+        """The connection opens its transport with the given factory, and `abort()` of the factory closes it."""
+        factory = TrackingTransportFactory()
+        connection = robust_connection(rabbitmq_server.url, factory, name="private-api")
+        assert not connection.connected.is_set()
+        await connection.connect()
+
+        (transport,) = factory._transports
+        factory.abort()
+
+        assert transport.is_closing()
+        await connection.close()
+
+    async def test_url_has_the_options(self) -> None:
+        """`make_url` puts name, heartbeat and reconnect interval into the query, where aio-pika and aiormq read them."""
+        connection = robust_connection("amqp://guest:guest@localhost/vhost", TCPTransportFactory(), name="private-api")
+
+        assert connection.url.query["name"] == "private-api"
+        assert connection.url.query["heartbeat"] == str(HEARTBEAT)
+        assert connection.reconnect_interval == RECONNECT_INTERVAL
+
+
+def test_connect_options() -> None:
+    """SQLAlchemy: `create_connect_args()` returns the parts of the URL by asyncpg's argument names."""
+    engine = create_async_engine("postgresql+asyncpg://user:pass%40word@localhost:5433/name?ssl=require")
+
+    assert connect_options(engine) == {
+        "user": "user",
+        "password": "pass@word",
+        "host": "localhost",
+        "port": 5433,
+        "database": "name",
+        "ssl": "require",
+    }

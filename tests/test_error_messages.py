@@ -1,0 +1,95 @@
+"""The error messages for operators: one line with the entry, the setting and the fix, without secrets."""
+
+import pytest
+from sqlalchemy.exc import ProgrammingError
+
+from gateway.error_messages import explain, explain_database_error
+from gateway.lifecycle import StartError, StartTimeoutError, TeardownError
+from gateway.resources.base import PermanentError
+from gateway.settings import Settings
+from tests.support.entries import BY_NAME, RESOURCES, WORKERS
+
+SETTINGS = Settings.model_validate({"redis": {"url": "redis://user:hunter2@redis-host:1/0"}})
+
+
+def start_error(name: str, cause: Exception) -> StartError:
+    error = StartError(name, cause, [])
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize("name", RESOURCES)
+def test_unavailable_resource(name: str) -> None:
+    """The message names the resource, its location and the variable that has it."""
+    message = explain(start_error(name, ConnectionRefusedError("refused")), SETTINGS)
+
+    field = "path" if name == "model" else BY_NAME[name].url_setting
+    assert message.startswith(f"{name}: ConnectionRefusedError: refused: ")
+    assert getattr(SETTINGS, name).location in message
+    assert message.endswith(f"correct GATEWAY_{name.upper()}__{field.upper()}")
+
+
+def test_no_secrets() -> None:
+    """The location has no user and no password."""
+    message = explain(start_error("redis", ConnectionRefusedError("refused")), SETTINGS)
+
+    assert "redis-host:1" in message
+    assert "hunter2" not in message
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_failed_worker(name: str) -> None:
+    """A background worker has no variable to correct."""
+    error = start_error(name, RuntimeError("bug"))
+
+    assert explain(error, SETTINGS) == str(error)
+
+
+def test_permanent_error() -> None:
+    """The message of a PermanentError names the variable itself."""
+    error = start_error("redis", PermanentError("GATEWAY_REDIS__URL: correct it"))
+
+    assert explain(error, SETTINGS) == "redis: GATEWAY_REDIS__URL: correct it"
+
+
+def test_start_timeout() -> None:
+    """The message has the notes of the timeout and the error of the last attempt."""
+    timeout = StartTimeoutError("not entered within 10 s")
+    timeout.add_note("the timeout of the whole startup is 1 s")
+    timeout.__cause__ = ConnectionRefusedError("refused")
+
+    message = explain(start_error("redis", timeout), SETTINGS)
+
+    assert "not entered within 10 s (the timeout of the whole startup is 1 s)" in message
+    assert "the last attempt failed with ConnectionRefusedError: refused" in message
+
+
+def test_unclean_shutdown() -> None:
+    """The message has each error of the teardown."""
+    message = explain(TeardownError("unclean", [ValueError("one"), ValueError("two")]), SETTINGS)
+
+    assert message == "ValueError: one; ValueError: two"
+
+
+class DriverError(Exception):
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__("driver message")
+        self.sqlstate = sqlstate
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ProgrammingError("SELECT 1", {}, DriverError("3D000")), "GATEWAY_DATABASE__URL: the server at localhost:5432"),
+        (ProgrammingError("SELECT 1", {}, DriverError("42P01")), "the server at localhost:5432 reports: DriverError"),
+        (ConnectionRefusedError("refused"), "correct GATEWAY_DATABASE__URL"),
+        (ValueError("other"), "database: other"),
+    ],
+    ids=["known state", "other state", "unavailable", "other"],
+)
+def test_database_error(error: Exception, expected: str) -> None:
+    """The message of a migration or seed names the server, and the variable if a change of it can help."""
+    message = explain_database_error(error, SETTINGS)
+
+    assert expected in message
+    assert "SELECT 1" not in message
