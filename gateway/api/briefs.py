@@ -12,8 +12,7 @@ from pydantic import Field
 from gateway.api.disconnect import cancel_on_disconnect
 from gateway.api.places import PlaceId, unknown
 from gateway.api.problems import problem_responses
-from gateway.briefs.models import STALE, UNAVAILABLE
-from gateway.briefs.service import Brief
+from gateway.briefs.models import STALE, UNAVAILABLE, Brief
 from gateway.dependencies import get_services
 from gateway.schema.tables import MAX_PLACE_ID
 
@@ -82,7 +81,7 @@ def _completeness(briefs: Iterable[Brief]) -> dict[str, str]:
     missing: dict[str, None] = {}
     stale: dict[str, None] = {}
     for brief in briefs:
-        for name, section in brief.sections.named():
+        for name, section in brief.sections.items():
             if section.status is UNAVAILABLE:
                 missing[f"{name};reason={section.reason}"] = None
             elif section.status is STALE:

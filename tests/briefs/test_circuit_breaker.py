@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateway.briefs import circuit_breaker as module
-from gateway.briefs.circuit_breaker import FAILURES, CircuitBreaker, CircuitOpenError
+from gateway.briefs.circuit_breaker import FAILURE_THRESHOLD, CircuitBreaker, CircuitOpenError
 from gateway.concurrency import TaskPool
 from tests.support.waiting import wait_until
 
@@ -27,7 +27,7 @@ class Backend:
 
 @pytest.fixture(autouse=True)
 def probe_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PROBE_EVERY", 0.01)
+    monkeypatch.setattr(module, "PROBE_INTERVAL", 0.01)
 
 
 async def fail(breaker: CircuitBreaker, backend: Backend, times: int) -> None:
@@ -40,25 +40,25 @@ async def fail(breaker: CircuitBreaker, backend: Backend, times: int) -> None:
 async def test_a_backend_is_asked_until_it_has_failed_too_often_in_a_row() -> None:
     questions, backend = TaskPool(), Backend()
     breaker = CircuitBreaker(questions.spawn)
-    await fail(breaker, backend, FAILURES - 1)
+    await fail(breaker, backend, FAILURE_THRESHOLD - 1)
     assert not breaker.is_open
 
     await fail(breaker, backend, 1)
     assert breaker.is_open
     with pytest.raises(CircuitOpenError):
         await breaker.call(backend.ask)
-    assert backend.calls == FAILURES
+    assert backend.calls == FAILURE_THRESHOLD
     await questions.aclose()
 
 
 async def test_a_success_in_between_starts_the_count_anew() -> None:
     backend = Backend()
     breaker = CircuitBreaker(TaskPool().spawn)
-    await fail(breaker, backend, FAILURES - 1)
+    await fail(breaker, backend, FAILURE_THRESHOLD - 1)
     backend.error = None
     assert await breaker.call(backend.ask) == "an answer"
     backend.error = ConnectionError("gone again")
-    await fail(breaker, backend, FAILURES - 1)
+    await fail(breaker, backend, FAILURE_THRESHOLD - 1)
 
     assert not breaker.is_open
 
@@ -66,10 +66,10 @@ async def test_a_success_in_between_starts_the_count_anew() -> None:
 async def test_it_is_asked_again_as_soon_as_a_probe_was_answered() -> None:
     questions, backend = TaskPool(), Backend()
     breaker = CircuitBreaker(questions.spawn)
-    await fail(breaker, backend, FAILURES)
+    await fail(breaker, backend, FAILURE_THRESHOLD)
 
     async def probed_in_vain() -> bool:
-        return backend.calls > FAILURES + 2
+        return backend.calls > FAILURE_THRESHOLD + 2
 
     await wait_until(probed_in_vain, "it is probed again and again")
     assert breaker.is_open
@@ -85,9 +85,9 @@ async def test_it_is_asked_again_as_soon_as_a_probe_was_answered() -> None:
 
 async def test_a_refusal_of_one_question_is_no_trouble() -> None:
     questions, backend = TaskPool(), Backend()
-    breaker = CircuitBreaker(questions.spawn, counts=lambda error: not isinstance(error, ValueError))
+    breaker = CircuitBreaker(questions.spawn, is_failure=lambda error: not isinstance(error, ValueError))
     backend.error = ValueError("no such place")
-    await fail(breaker, backend, 2 * FAILURES)
+    await fail(breaker, backend, 2 * FAILURE_THRESHOLD)
 
     assert not breaker.is_open
 
@@ -96,7 +96,7 @@ async def test_a_question_that_is_never_answered_does_not_keep_the_others_waitin
     questions, backend, other = TaskPool(), Backend(), Backend()
     other.error = None
     breaker = CircuitBreaker(questions.spawn)
-    await fail(breaker, backend, FAILURES)
+    await fail(breaker, backend, FAILURE_THRESHOLD)
     with pytest.raises(CircuitOpenError):
         await breaker.call(other.ask)
 
@@ -109,7 +109,7 @@ async def test_a_question_that_is_never_answered_does_not_keep_the_others_waitin
 async def test_the_probing_ends_with_the_work_in_the_background() -> None:
     questions, backend = TaskPool(), Backend()
     before = asyncio.all_tasks()
-    await fail(CircuitBreaker(questions.spawn), backend, FAILURES)
+    await fail(CircuitBreaker(questions.spawn), backend, FAILURE_THRESHOLD)
     await questions.aclose()
 
     assert asyncio.all_tasks() == before

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from gateway.briefs.kept import popularity_key
 from gateway.briefs.popularity import add_views
+from gateway.briefs.queries import popularity_key
 from gateway.devstack.redis import RedisServer
 from gateway.events.messages import BriefViewed, ViewCounts
 

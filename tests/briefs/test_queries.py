@@ -47,7 +47,7 @@ async def test_a_row_that_was_spoiled_by_hand_is_nothing_to_the_other_places(ser
         try:
             async with DatabaseEngine(DatabaseSettings(url=servers.postgresql.url), "rows").open() as engine:
                 reader = DatabaseReader(engine)
-                known = await queries.places_with_observations(reader, [spoiled, other])
+                known = await queries.fetch_places_with_observations(reader, [spoiled, other])
                 await reader.close()
         finally:
             await superuser.execute("DELETE FROM observations WHERE created_at = 'infinity'")
@@ -59,12 +59,12 @@ async def test_a_row_that_was_spoiled_by_hand_is_nothing_to_the_other_places(ser
 
 async def test_a_long_text_is_read_and_not_remembered() -> None:
     place = Place(1, "Bern", "Bern", "CH", "BE", 46.9, 7.4, 1, "Europe/Zurich", 0)
-    note = "x" * queries.LARGEST_READ
+    note = "x" * queries.MAX_PARSE_CACHE_CHARS
     observation = {"id": 1, "place_id": 1, "temperature_c": 1, "condition": "rain", "note": note}
     latest = json.dumps([observation | {"created_at": "2026-11-28T00:00:00+00:00"}])
-    before = queries._read_once.cache_info()
-    known = queries._known(place, latest)
+    before = queries._parse_cached.cache_info()
+    known = queries._to_record(place, latest)
 
     assert known.observations is not None
     assert known.observations[0].note == note
-    assert queries._read_once.cache_info() == before
+    assert queries._parse_cached.cache_info() == before

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from aio_pika.abc import AbstractChannel
 
-from gateway.briefs.view_publisher import MOST_WAITING, ViewPublisher
+from gateway.briefs.view_publisher import MAX_PENDING, ViewPublisher
 from gateway.devstack.rabbitmq import RabbitMQServer
 from gateway.events.channels import CONNECTION_ERRORS, open_channel
 from gateway.events.messages import BriefViewed, decode
@@ -21,7 +21,7 @@ __all__ = ["channel", "rabbitmq", "vhost"]
 @pytest.fixture
 def no_publish_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """A healthy broker has as much time as it needs, so that no view is dropped on a busy machine."""
-    monkeypatch.setattr("gateway.briefs.view_publisher.PUBLISH_WITHIN", 60)
+    monkeypatch.setattr("gateway.briefs.view_publisher.PUBLISH_TIMEOUT", 60)
 
 
 async def arrived(rabbitmq: RabbitMQ) -> list[dict[int, int]]:
@@ -54,7 +54,7 @@ async def test_they_are_published_within_a_moment(rabbitmq: RabbitMQ, channel: A
             views.record(1)
 
             async def all_there(expected: int = round_) -> bool:
-                return views._waiting == Counter() and await depth(channel) == expected
+                return views._pending == Counter() and await depth(channel) == expected
 
             await wait_until(all_there, "they are published")
 
@@ -132,14 +132,14 @@ async def arrived_or_nothing(rabbitmq: RabbitMQ) -> list[dict[int, int]]:
 @pytest.mark.usefixtures("no_publish_timeout")
 async def test_more_than_can_wait_are_dropped_and_memory_is_bounded(rabbitmq: RabbitMQ) -> None:
     views = ViewPublisher(rabbitmq.connection)
-    for place_id in range(MOST_WAITING + 100):
+    for place_id in range(MAX_PENDING + 100):
         views.record(1 + place_id % 20_000)
-    assert (views.dropped, len(views._waiting)) == (100, MOST_WAITING)
+    assert (views.dropped, len(views._pending)) == (100, MAX_PENDING)
     async with views.open():
         pass
 
     (said,) = await arrived(rabbitmq)
-    assert sum(said.values()) == MOST_WAITING
+    assert sum(said.values()) == MAX_PENDING
 
 
 async def test_the_end_is_in_time_and_what_could_not_be_flushed_is_counted(
