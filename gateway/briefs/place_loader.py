@@ -1,12 +1,11 @@
 """Loads places from PostgreSQL, and their cached values from Redis, once for all briefs that are requested together."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from gateway.briefs.asked import Asked
 from gateway.briefs.batcher import Batcher
 from gateway.briefs.circuit_breaker import CircuitBreaker
 from gateway.briefs.models import Reason, reason_for
@@ -20,6 +19,8 @@ from gateway.briefs.queries import (
 from gateway.concurrency import TaskPool
 from gateway.places.queries import Place
 from gateway.resources.reading import DatabaseReader, RedisReader
+
+T = TypeVar("T")
 
 # Shares of a brief's timeout, counted from its request. Each step has to end before the steps that need its result.
 OBSERVATIONS_SHARE = 0.25  # for the places with their observations; after that, the places are loaded alone
@@ -45,25 +46,46 @@ class PlaceUnavailableError(Exception):
 
 @dataclass
 class LoadedPlaces:
-    """The places of one batch, and the values about them in Redis, which may still arrive.
+    """The places of one load, and the values about them in Redis, which may arrive later.
 
     Attributes:
         started_at: the time (`time.monotonic()`) at which the first of the briefs was requested.
         deadline: the time at which their last section has to be ready.
+        cached: the values in Redis by place id. It is cancelled at the deadline.
         places: by id. Places that do not exist are left out.
         places_elapsed: the seconds that PostgreSQL took.
-        cached: the values in Redis, by place id.
     """
 
     started_at: float
     deadline: float
-    places: Mapping[int, PlaceRecord]
-    places_elapsed: float
-    cached: Asked[Mapping[int, CachedEntry]]
+    cached: "asyncio.Future[Mapping[int, CachedEntry]]"
+    places: Mapping[int, PlaceRecord] = field(default_factory=dict)
+    places_elapsed: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._cached_at: float | None = None
+        self.cached.add_done_callback(self._on_cached)
+
+    def _on_cached(self, _: object) -> None:
+        self._cached_at = time.monotonic()
+
+    @property
+    def cached_elapsed(self) -> float:
+        """The seconds that Redis took, or has taken so far."""
+        return (self._cached_at or time.monotonic()) - self.started_at
 
     def cached_if_ready(self, place_id: int) -> CachedEntry | None:
-        """Return the values of a place, or None if they are not there yet, or are unavailable."""
-        return self.cached.answer[place_id] if self.cached.has_come else None
+        """Return the values of a place in Redis, or None if they are not there yet or Redis has failed."""
+        return self.cached.result()[place_id] if _succeeded(self.cached) else None
+
+    async def wait_for_cached(self, place_id: int) -> CachedEntry:
+        """Return the values of a place in Redis as soon as they are there.
+
+        Raises:
+            TimeoutError: they are not there at the deadline.
+            Exception: the error of the call to Redis.
+        """
+        return (await _result_by(self.cached, self.deadline))[place_id]
 
 
 class PlaceLoader:
@@ -103,42 +125,55 @@ class PlaceLoader:
         return self._tasks.call(self._load(place_ids, started_at), timeout=self._timeout)
 
     async def _load(self, place_ids: list[int], started_at: float) -> LoadedPlaces:
-        deadline = started_at + self._timeout * SECTION_SHARE
-        records = Asked(self._records.submit(place_ids), started_at)
-        cached = Asked(self._cached.submit(place_ids), started_at)
+        cached = self._cached.submit(place_ids)
+        loaded = LoadedPlaces(started_at, started_at + self._timeout * SECTION_SHARE, cached)
         try:
-            places = await self._load_with_fallback(place_ids, records, started_at)
-            if places:
-                with contextlib.suppress(Exception):  # without Redis, the weather is fetched upstream
-                    await cached.until(started_at + self._timeout * CACHE_SHARE)
+            loaded.places = await self._load_with_fallback(place_ids, started_at)
         except PlaceUnavailableError:
-            cached.give_up()
+            cached.cancel()
             raise
-        finally:
-            records.give_up()
-        if cached.is_open:
-            asyncio.get_running_loop().call_later(deadline - time.monotonic(), cached.give_up)
-        return LoadedPlaces(started_at, deadline, places, records.took, cached)
+        loaded.places_elapsed = time.monotonic() - started_at
+        if loaded.places:
+            await _wait_until_success({cached}, started_at + self._timeout * CACHE_SHARE)
+        if not cached.done():
+            # A call that no brief waits for any more would only delay those that come after it.
+            asyncio.get_running_loop().call_later(loaded.deadline - time.monotonic(), cached.cancel)
+        return loaded
 
-    async def _load_with_fallback(
-        self, place_ids: list[int], records: Asked[Mapping[int, PlaceRecord]], started_at: float
-    ) -> Mapping[int, PlaceRecord]:
+    async def _load_with_fallback(self, place_ids: list[int], started_at: float) -> Mapping[int, PlaceRecord]:
         """Load the places with their observations, or without them if those fail or take too long."""
+        records = self._records.submit(place_ids)
         try:
-            return await records.until(started_at + self._timeout * OBSERVATIONS_SHARE)
+            return await _result_by(records, started_at + self._timeout * OBSERVATIONS_SHARE)
         except Exception as error:  # noqa: BLE001 - whatever it is, the places may be available
             reason = reason_for(error)
-        alone = Asked(self._places.submit(place_ids), started_at)
+            return await self._load_first(place_ids, records, reason, started_at + self._timeout * PLACE_SHARE)
+        finally:
+            records.cancel()
+
+    async def _load_first(
+        self,
+        place_ids: list[int],
+        records: "asyncio.Future[Mapping[int, PlaceRecord]]",
+        reason: Reason,
+        deadline: float,
+    ) -> Mapping[int, PlaceRecord]:
+        """Load the places alone, unless `records` succeeds first. `reason` is why they have no observations then.
+
+        Raises:
+            PlaceUnavailableError: neither succeeds by the deadline.
+        """
+        places = self._places.submit(place_ids)
         try:
-            await records.or_until(alone, started_at + self._timeout * PLACE_SHARE)
-            if records.has_come:
-                return records.answer
-            places = await alone.until(0)
+            await _wait_until_success({records, places}, deadline)
+            if _succeeded(records):
+                return records.result()
+            loaded = await _result_by(places, deadline)
         except Exception as error:
             raise PlaceUnavailableError(reason_for(error)) from error
         finally:
-            alone.give_up()
-        return {place_id: PlaceRecord(place, None, reason) for place_id, place in places.items()}
+            places.cancel()
+        return {place_id: PlaceRecord(place, None, reason) for place_id, place in loaded.items()}
 
     def _load_records(self, place_ids: list[int], _: float) -> "asyncio.Future[Mapping[int, PlaceRecord]]":
         return self._tasks.call(fetch_places_with_observations(self._database, place_ids), timeout=self._call_timeout)
@@ -151,3 +186,30 @@ class PlaceLoader:
             return self._tasks.call(fetch_cached(self._redis, place_ids), timeout=self._call_timeout)
 
         return self._redis_breaker.call(fetch)
+
+
+async def _result_by(future: "asyncio.Future[T]", deadline: float) -> T:
+    """Wait for a future until `deadline` (`time.monotonic()`), and do not cancel it then: other tasks may wait for it.
+
+    A cancelled future counts as late. It must not raise CancelledError here, because the caller was not cancelled.
+
+    Raises:
+        TimeoutError: there is no result.
+        Exception: the exception of the future.
+    """
+    if not future.done():
+        await asyncio.wait({future}, timeout=max(0, deadline - time.monotonic()))
+    if not future.done() or future.cancelled():
+        raise TimeoutError("no response before the deadline")
+    return future.result()
+
+
+async def _wait_until_success(futures: "set[asyncio.Future[Any]]", deadline: float) -> None:
+    """Wait until one of the futures succeeds or all of them have failed, at most until `deadline`."""
+    pending = {future for future in futures if not future.done()}
+    while pending and not any(map(_succeeded, futures)) and (timeout := deadline - time.monotonic()) > 0:
+        _, pending = await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _succeeded(future: "asyncio.Future[Any]") -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None

@@ -180,10 +180,9 @@ def _observations(record: PlaceRecord, loaded: LoadedPlaces) -> Section[list[Obs
 
 
 async def _popularity(place_id: int, loaded: LoadedPlaces) -> Section[Popularity]:
-    cached = loaded.cached
     try:
-        entry = (await cached.until(loaded.deadline))[place_id]
+        entry = await loaded.wait_for_cached(place_id)
         popularity = Popularity(int(entry.views) if entry.views is not None else 0)
     except Exception as error:  # noqa: BLE001 - an error of Redis must not affect other sections
-        return unavailable(reason_for(error), cached.took)
-    return Section(status=OK, age_s=0.0, took_ms=milliseconds(cached.took), data=popularity)
+        return unavailable(reason_for(error), loaded.cached_elapsed)
+    return Section(status=OK, age_s=0.0, took_ms=milliseconds(loaded.cached_elapsed), data=popularity)
