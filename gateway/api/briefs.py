@@ -12,7 +12,7 @@ from pydantic import Field
 from gateway.api.disconnect import cancel_on_disconnect
 from gateway.api.places import PlaceId, unknown
 from gateway.api.problems import problem_responses
-from gateway.briefs.models import STALE, UNAVAILABLE, Brief
+from gateway.briefs.models import Brief, Status
 from gateway.dependencies import get_services
 from gateway.schema.tables import MAX_PLACE_ID
 
@@ -82,9 +82,9 @@ def _completeness(briefs: Iterable[Brief]) -> dict[str, str]:
     stale: dict[str, None] = {}
     for brief in briefs:
         for name, section in brief.sections.items():
-            if section.status is UNAVAILABLE:
+            if section.status is Status.UNAVAILABLE:
                 missing[f"{name};reason={section.reason}"] = None
-            elif section.status is STALE:
+            elif section.status is Status.STALE:
                 stale[name] = None
     headers = {"Gateway-Complete": "false" if missing else "true"}
     if missing:

@@ -13,15 +13,13 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.briefs.models import (
-    OK,
-    STALE,
-    UNAVAILABLE,
     Brief,
     Outlook,
     Popularity,
     Reason,
     Section,
     Sections,
+    Status,
     milliseconds,
     reason_for,
     unavailable,
@@ -121,7 +119,7 @@ class BriefService(Resource["BriefService"]):
         self._on_viewed(place_id)
         return Brief(
             place=record.place,
-            complete=UNAVAILABLE not in (weather.status, outlook.status, observations.status, popularity.status),
+            complete=Status.UNAVAILABLE not in (weather.status, outlook.status, observations.status, popularity.status),
             sections=Sections(weather=weather, outlook=outlook, observations=observations, popularity=popularity),
         )
 
@@ -135,9 +133,9 @@ class BriefService(Resource["BriefService"]):
             result = WeatherResult(decode_cached(late.weather), is_fresh=False, reason=result.reason)
         elapsed = milliseconds(time.monotonic() - loaded.started_at)
         if result.entry is None:
-            return Section(status=UNAVAILABLE, reason=result.reason, took_ms=elapsed)
+            return Section(status=Status.UNAVAILABLE, reason=result.reason, took_ms=elapsed)
         return Section(
-            status=OK if result.is_fresh else STALE,
+            status=Status.OK if result.is_fresh else Status.STALE,
             reason=result.reason,
             age_s=math.ceil(result.entry.age * 1000) / 1000,  # rounded up, so that it is never too low
             took_ms=elapsed,
@@ -176,7 +174,7 @@ class BriefService(Resource["BriefService"]):
 def _observations(record: PlaceRecord, loaded: LoadedPlaces) -> Section[list[Observation]]:
     if record.observations is None:
         return unavailable(record.reason or Reason.ERROR, loaded.places_elapsed)
-    return Section(status=OK, age_s=0.0, took_ms=milliseconds(loaded.places_elapsed), data=record.observations)
+    return Section(status=Status.OK, age_s=0.0, took_ms=milliseconds(loaded.places_elapsed), data=record.observations)
 
 
 async def _popularity(place_id: int, loaded: LoadedPlaces) -> Section[Popularity]:
@@ -185,4 +183,4 @@ async def _popularity(place_id: int, loaded: LoadedPlaces) -> Section[Popularity
         popularity = Popularity(int(entry.views) if entry.views is not None else 0)
     except Exception as error:  # noqa: BLE001 - an error of Redis must not affect other sections
         return unavailable(reason_for(error), loaded.cached_elapsed)
-    return Section(status=OK, age_s=0.0, took_ms=milliseconds(loaded.cached_elapsed), data=popularity)
+    return Section(status=Status.OK, age_s=0.0, took_ms=milliseconds(loaded.cached_elapsed), data=popularity)
