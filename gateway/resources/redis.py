@@ -7,7 +7,6 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.connection import HiredisRespSerializer
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -98,12 +97,6 @@ class _Pool(BlockingConnectionPool):
     """A pool that stays closed: redis-py's connects again when it is used, and nobody would close that."""
 
     released = False
-
-    def make_connection(self) -> AbstractConnection:
-        """Make one that has hiredis pack its commands, as redis-py does for those who do not await."""
-        connection: AbstractConnection = super().make_connection()  # type: ignore[no-untyped-call]
-        connection.pack_command = HiredisRespSerializer().pack  # type: ignore[method-assign, assignment]
-        return connection
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
         self._raise_if_released()
