@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from redis.asyncio import Redis
+
 from gateway.briefs.batcher import Batcher
 from gateway.briefs.circuit_breaker import CircuitBreaker
 from gateway.briefs.models import Reason, reason_for
@@ -18,7 +20,7 @@ from gateway.briefs.queries import (
 )
 from gateway.concurrency import TaskPool
 from gateway.places.queries import Place
-from gateway.resources.reading import DatabaseReader, RedisReader
+from gateway.resources.reading import DatabaseReader
 
 T = TypeVar("T")
 
@@ -96,7 +98,7 @@ class PlaceLoader:
     """
 
     def __init__(
-        self, database: DatabaseReader, redis: RedisReader, *, tasks: TaskPool, timeout: float, call_timeout: float
+        self, database: DatabaseReader, redis: Redis, *, tasks: TaskPool, timeout: float, call_timeout: float
     ) -> None:
         """Create a loader. A brief may take `timeout` seconds, and a call to a backend `call_timeout`."""
         self._database = database

@@ -1,18 +1,19 @@
 """The queries of a brief: one statement to PostgreSQL and one command to Redis, each for several places."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from redis.asyncio import Redis
 from sqlalchemy import ARRAY, Integer, Select, Text, any_, bindparam, cast, func, literal_column, select
 from sqlalchemy.dialects.postgresql import asyncpg
 
 from gateway.briefs.models import Reason
 from gateway.observations.queries import OBSERVATION_COLUMNS, Observation
 from gateway.places.queries import PLACE_COLUMNS, Place
-from gateway.resources.reading import DatabaseReader, RedisReader
+from gateway.resources.reading import DatabaseReader
 from gateway.schema.tables import observations, places
 
 LATEST_LIMIT = 5  # observations in a brief
@@ -88,14 +89,14 @@ async def fetch_places(database: DatabaseReader, place_ids: Sequence[int]) -> di
     return {row[0]: Place(*row) for row in rows}
 
 
-async def fetch_cached(redis: RedisReader, place_ids: Sequence[int]) -> Mapping[int, CachedEntry]:
+async def fetch_cached(redis: Redis, place_ids: Sequence[int]) -> dict[int, CachedEntry]:
     """Fetch the values in Redis about several places, by id, in one command.
 
     Raises:
         redis.RedisError, OSError: Redis is unavailable.
     """
     keys = [key for place_id in place_ids for key in (weather_key(place_id), popularity_key(place_id))]
-    values: Iterator[Any] = iter(await redis.command("MGET", *keys))
+    values: Iterator[Any] = iter(await redis.mget(keys))  # bytes, because the client does not decode them
     return {place_id: CachedEntry(next(values), next(values)) for place_id in place_ids}
 
 

@@ -33,7 +33,7 @@ from gateway.observations.queries import Observation
 from gateway.places.queries import Place
 from gateway.resources.base import Resource
 from gateway.resources.model import Day, Model
-from gateway.resources.reading import DatabaseReader, RedisReader
+from gateway.resources.reading import DatabaseReader
 
 # Longer than a brief's own deadline, so that a slow reconnect can finish and serve the next request instead of being
 # cancelled every time.
@@ -76,16 +76,15 @@ class BriefService(Resource["BriefService"]):
         self._on_viewed = on_viewed
         self._tasks = TaskPool()
         call_timeout = max(BACKEND_CALL_TIMEOUT, timeout)
-        self._readers = (DatabaseReader(database), RedisReader(redis))
-        self._loader = PlaceLoader(*self._readers, tasks=self._tasks, timeout=timeout, call_timeout=call_timeout)
+        self._reader = DatabaseReader(database)
+        self._loader = PlaceLoader(self._reader, redis, tasks=self._tasks, timeout=timeout, call_timeout=call_timeout)
         self._weather_cache = WeatherCache(http=http, redis=redis, tasks=self._tasks, timeout=call_timeout)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self]:
         """Yield the service. At the end of the block, end all calls that are in flight, and release their connections."""
         async with AsyncExitStack() as stack:
-            for reader in self._readers:
-                stack.push_async_callback(reader.close)
+            stack.push_async_callback(self._reader.close)
             stack.push_async_callback(self._tasks.aclose)
             yield self
 

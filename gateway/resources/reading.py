@@ -9,8 +9,6 @@ import asyncio
 from typing import Any
 
 import asyncpg
-from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 from sqlalchemy.util import greenlet_spawn
@@ -70,55 +68,6 @@ class DatabaseReader:
                 return pooled
             await _give_back(pooled)
         return await self._engine.raw_connection()
-
-
-class RedisReader:
-    """Runs commands that only read, on redis-py's connections themselves."""
-
-    def __init__(self, redis: Redis) -> None:
-        """Keep no connection yet."""
-        self._pool = redis.connection_pool
-        self._kept: list[AbstractConnection] = []
-        self._closed = False
-
-    async def command(self, *words: str) -> Any:
-        """Run a command; return its answer, strings as bytes.
-
-        Whoever is cancelled leaves no half-read answer to the next one: redis-py closes such a connection.
-
-        Raises:
-            OSError, redis.RedisError: Redis is away, or refuses.
-        """
-        connection = await self._connected()
-        try:
-            await connection.send_command(*words)
-            answer = await connection.read_response()
-        except BaseException:
-            await self._pool.release(connection)
-            raise
-        if self._closed or len(self._kept) == KEPT or not self._pool.can_get_connection():
-            await self._pool.release(connection)
-        else:
-            self._kept.append(connection)
-        return answer
-
-    async def close(self) -> None:
-        """Give the connections back to the pool."""
-        self._closed = True
-        while self._kept:
-            await self._pool.release(self._kept.pop())
-
-    async def _connected(self) -> AbstractConnection:
-        if not self._kept:
-            connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
-            return connection
-        connection = self._kept.pop()
-        try:
-            await self._pool.ensure_connection(connection)  # anew, if the server has closed it
-        except BaseException:
-            await self._pool.release(connection)
-            raise
-        return connection
 
 
 def _driver(pooled: PoolProxiedConnection) -> asyncpg.Connection:

@@ -17,11 +17,10 @@ from redis.exceptions import (
 from redis.maint_notifications import MaintNotificationsConfig
 
 from gateway.resources.base import PermanentError, Resource, retry_transient
-from gateway.resources.reading import KEPT
 from gateway.settings import RedisSettings, address
 
 CONNECTIONS = 20
-"""The most connections at once, beside those that a reader keeps; a command beyond them waits for one."""
+"""The most connections at once; a command beyond them waits for one."""
 
 _PERMANENT = (AuthenticationError, AuthorizationError, ResponseError)
 
@@ -44,7 +43,7 @@ class RedisPool(Resource[Redis]):
     async def open(self) -> AsyncGenerator[Redis]:
         pool = self._pool = _Pool.from_url(
             self.settings.url.get_secret_value(),
-            max_connections=CONNECTIONS + KEPT,
+            max_connections=CONNECTIONS,
             timeout=None,
             client_name=self._instance,
             socket_timeout=None,

@@ -1,16 +1,26 @@
 """What is read for a brief: how PostgreSQL goes about it."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
+from typing import Any
 
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
 from sqlalchemy import text
 
 from gateway.briefs import queries
 from gateway.briefs.models import Reason
+from gateway.briefs.queries import CachedEntry
+from gateway.devstack.redis import RedisServer
 from gateway.devstack.stack import Devstack
 from gateway.places.queries import Place
 from gateway.resources.database import DatabaseEngine
 from gateway.resources.reading import DatabaseReader
-from gateway.settings import DatabaseSettings
+from gateway.resources.redis import CONNECTIONS, RedisPool
+from gateway.settings import DatabaseSettings, RedisSettings
+from tests.support.waiting import TIMEOUT, wait_until
 
 FIVE_FOR_SOME = text("""
     INSERT INTO observations (place_id, temperature_c, condition)
@@ -68,3 +78,84 @@ async def test_a_long_text_is_read_and_not_remembered() -> None:
     assert known.observations is not None
     assert known.observations[0].note == note
     assert queries._parse_cached.cache_info() == before
+
+
+class TestFetchCached:
+    @pytest.fixture
+    async def redis(self, redis_server: RedisServer) -> AsyncIterator[Redis]:
+        async with RedisPool(RedisSettings.model_validate({"url": redis_server.url}), "queries").open() as redis:
+            await redis.flushdb()
+            yield redis
+            assert self.in_use(redis) == 0
+
+    @staticmethod
+    def in_use(redis: Redis) -> int:
+        """Return how many connections are checked out of the pool."""
+        pool: Any = redis.connection_pool
+        return len(pool._in_use_connections)
+
+    async def test_values(self, redis: Redis) -> None:
+        """Values are bytes. A key that does not exist, or is not a string, has none."""
+        await redis.set("weather:1", "ä")
+        await redis.set("popularity:1", 7)
+        await redis.lpush("weather:2", "a list")
+
+        assert await queries.fetch_cached(redis, [1, 2]) == {
+            1: CachedEntry("ä".encode(), b"7"),
+            2: CachedEntry(None, None),
+        }
+
+    async def test_concurrent_commands(self, redis: Redis) -> None:
+        """Commands that run at the same time each get their own response."""
+        await redis.mset({"popularity:1": 1, "popularity:2": 2})
+        first, second = await asyncio.gather(queries.fetch_cached(redis, [1]), queries.fetch_cached(redis, [2]))
+
+        assert first == {1: CachedEntry(None, b"1")}
+        assert second == {2: CachedEntry(None, b"2")}
+
+    async def test_closed_connection(self, redis: Redis, redis_server: RedisServer) -> None:
+        """A connection that the server has closed is replaced, and fails no command."""
+        before = await redis.client_id()
+        pool: Any = redis.connection_pool
+        (connection,) = [it for it in pool._available_connections if it.is_connected]
+        async with Redis.from_url(redis_server.url) as other:
+            await other.client_kill_filter(_id=str(before))
+        await wait_until(connection.can_read, "the end of the connection has arrived")
+
+        assert await queries.fetch_cached(redis, [1]) == {1: CachedEntry(None, None)}
+        assert await redis.client_id() != before
+
+    async def test_cancelled_caller(self, redis: Redis, redis_server: RedisServer) -> None:
+        """A caller that is cancelled leaves no unread response to the next one."""
+        await redis.mset({"popularity:1": 1, "popularity:2": 2})
+        with redis_server.suspended(), pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await queries.fetch_cached(redis, [1])
+
+        assert self.in_use(redis) == 0
+        assert await queries.fetch_cached(redis, [2]) == {2: CachedEntry(None, b"2")}
+
+    async def test_failed_command(self, redis: Redis) -> None:
+        """A command that fails keeps no connection."""
+        user = await redis.acl_whoami()
+        await redis.execute_command("ACL", "SETUSER", user, "-mget")
+        try:
+            with pytest.raises(NoPermissionError):
+                await queries.fetch_cached(redis, [1])
+        finally:
+            await redis.execute_command("ACL", "SETUSER", user, "+mget")
+
+        assert self.in_use(redis) == 0
+        assert await queries.fetch_cached(redis, [1]) == {1: CachedEntry(None, None)}
+
+    async def test_exhausted_pool(self, redis: Redis) -> None:
+        """Ten commands at the same time succeed, though the pool has one connection left."""
+        pool: Any = redis.connection_pool
+        taken = [await pool.get_connection() for _ in range(CONNECTIONS - 1)]
+        async with asyncio.timeout(TIMEOUT):
+            results = await asyncio.gather(*(queries.fetch_cached(redis, [1]) for _ in range(10)))
+            assert await redis.ping()
+        for connection in taken:
+            await pool.release(connection)
+
+        assert len(results) == 10

@@ -3,21 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from typing import Any
 
 import asyncpg
 import pytest
-from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 from sqlalchemy import QueuePool, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.devstack.redis import RedisServer
 from gateway.devstack.stack import Devstack
 from gateway.resources.database import POOL_SIZE, DatabaseEngine
-from gateway.resources.reading import KEPT, DatabaseReader, RedisReader
-from gateway.resources.redis import CONNECTIONS, RedisPool
-from gateway.settings import DatabaseSettings, RedisSettings
+from gateway.resources.reading import KEPT, DatabaseReader
+from gateway.settings import DatabaseSettings
 from tests.support.waiting import TIMEOUT, wait_until
 
 WHO = "select pg_backend_pid()"
@@ -140,108 +135,3 @@ class TestDatabase:
         async with asyncio.timeout(TIMEOUT), AsyncExitStack() as others:
             for _ in range(2 * POOL_SIZE):
                 await others.enter_async_context(engine.connect())
-
-
-class TestRedis:
-    @pytest.fixture
-    async def redis(self, redis_server: RedisServer) -> AsyncIterator[Redis]:
-        async with RedisPool(RedisSettings.model_validate({"url": redis_server.url}), INSTANCE).open() as redis:
-            yield redis
-
-    @pytest.fixture
-    async def reader(self, redis: Redis) -> AsyncIterator[RedisReader]:
-        reader = RedisReader(redis)
-        yield reader
-        await reader.close()
-        assert self.in_use(redis) == 0
-
-    @staticmethod
-    def in_use(redis: Redis) -> int:
-        pool: Any = redis.connection_pool
-        return len(pool._in_use_connections)
-
-    @staticmethod
-    async def who(reader: RedisReader) -> int:
-        return int(await reader.command("CLIENT", "ID"))
-
-    async def test_one_connection_is_kept_from_command_to_command(self, reader: RedisReader, redis: Redis) -> None:
-        assert await self.who(reader) == await self.who(reader)
-        assert self.in_use(redis) == 1
-
-    async def test_commands_at_the_same_time_have_each_their_own(self, reader: RedisReader, redis: Redis) -> None:
-        first, second = await asyncio.gather(self.who(reader), self.who(reader))
-
-        assert first != second
-        assert self.in_use(redis) == 2
-
-    async def test_strings_are_bytes_and_what_is_not_there_is_none(self, reader: RedisReader, redis: Redis) -> None:
-        await redis.set("reading:there", "ä")
-
-        assert await reader.command("MGET", "reading:there", "reading:not") == ["ä".encode(), None]
-
-    async def test_one_that_the_server_has_closed_costs_no_command(self, reader: RedisReader, redis: Redis) -> None:
-        closed = await self.who(reader)
-        [connection] = reader._kept
-        await redis.client_kill_filter(_id=str(closed))
-
-        async def noticed() -> bool:
-            return await connection.can_read()
-
-        await wait_until(noticed, "its end has come")
-        assert await self.who(reader) != closed
-
-    async def test_whoever_is_cancelled_leaves_no_half_read_answer_to_the_next_one(
-        self, reader: RedisReader, redis: Redis
-    ) -> None:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await reader.command("BLPOP", "reading:empty", "60")
-
-        assert self.in_use(redis) == 0
-        assert await reader.command("ECHO", "mine") == b"mine"
-
-    async def test_a_command_that_fails_keeps_no_connection_from_others(
-        self, reader: RedisReader, redis: Redis
-    ) -> None:
-        with pytest.raises(ResponseError):
-            await reader.command("NONSENSE")
-
-        assert self.in_use(redis) == 0
-        assert await self.who(reader)
-
-    async def test_what_is_still_read_when_it_is_closed_is_given_back_then(
-        self, reader: RedisReader, redis: Redis
-    ) -> None:
-        reading = asyncio.create_task(reader.command("BLPOP", "reading:pushed", "60"))
-
-        async def begun() -> bool:
-            return self.in_use(redis) == 1
-
-        await wait_until(begun, "it is under way")
-        await reader.close()
-        await redis.lpush("reading:pushed", "now")
-        await reading
-
-        assert self.in_use(redis) == 0
-
-    async def test_when_the_pool_runs_short_nobody_waits_for_one_that_is_idle(
-        self, reader: RedisReader, redis: Redis
-    ) -> None:
-        pool: Any = redis.connection_pool
-        taken = [await pool.get_connection() for _ in range(CONNECTIONS + KEPT - 1)]
-        async with asyncio.timeout(TIMEOUT):
-            told = await asyncio.gather(*(self.who(reader) for _ in range(10)))
-            assert await redis.ping()
-        for connection in taken:
-            await pool.release(connection)
-
-        assert len(told) == 10
-
-    async def test_what_it_keeps_is_beside_what_others_may_use(self, reader: RedisReader, redis: Redis) -> None:
-        await asyncio.gather(*(self.who(reader) for _ in range(KEPT + 1)))
-        assert self.in_use(redis) == KEPT
-        pool: Any = redis.connection_pool
-        async with asyncio.timeout(TIMEOUT):
-            taken = [await pool.get_connection() for _ in range(CONNECTIONS)]
-        for connection in taken:
-            await pool.release(connection)

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from gateway.devstack.redis import RedisServer
-from gateway.resources.reading import KEPT
 from gateway.resources.redis import CONNECTIONS, RedisPool
 from gateway.settings import RedisSettings
 
@@ -27,7 +26,7 @@ async def test_a_command_that_waits_for_a_connection_when_it_is_released_gets_no
     resource = RedisPool(RedisSettings.model_validate({"url": redis_server.url}), "released-2")
     async with resource.open() as redis:
         pool: Any = redis.connection_pool
-        taken = [await pool.get_connection() for _ in range(CONNECTIONS + KEPT)]
+        taken = [await pool.get_connection() for _ in range(CONNECTIONS)]
         waiting = asyncio.ensure_future(redis.ping())
         await asyncio.sleep(0)
     for connection in taken:
