@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.briefs.batcher import Batcher
 from gateway.briefs.circuit_breaker import CircuitBreaker
@@ -20,7 +21,6 @@ from gateway.briefs.queries import (
 )
 from gateway.concurrency import TaskPool
 from gateway.places.queries import Place
-from gateway.resources.reading import DatabaseReader
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ class PlaceLoader:
     """
 
     def __init__(
-        self, database: DatabaseReader, redis: Redis, *, tasks: TaskPool, timeout: float, call_timeout: float
+        self, database: AsyncEngine, redis: Redis, *, tasks: TaskPool, timeout: float, call_timeout: float
     ) -> None:
         """Create a loader. A brief may take `timeout` seconds, and a call to a backend `call_timeout`."""
         self._database = database

@@ -7,13 +7,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from redis.asyncio import Redis
-from sqlalchemy import ARRAY, Integer, Select, Text, any_, bindparam, cast, func, literal_column, select
-from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy import ARRAY, Integer, Text, any_, bindparam, cast, func, literal_column, select
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.briefs.models import Reason
 from gateway.observations.queries import OBSERVATION_COLUMNS, Observation
 from gateway.places.queries import PLACE_COLUMNS, Place
-from gateway.resources.reading import DatabaseReader
 from gateway.schema.tables import observations, places
 
 LATEST_LIMIT = 5  # observations in a brief
@@ -52,11 +51,6 @@ class CachedEntry:
     views: bytes | None
 
 
-def _compile(statement: Select[*tuple[Any, ...]]) -> str:
-    """Compile a statement once, and not with each brief."""
-    return str(statement.compile(dialect=asyncpg.dialect()))  # type: ignore[no-untyped-call]
-
-
 _NEWEST_FIRST = (observations.c.created_at.desc(), observations.c.id.desc())
 _BY_PLACE_IDS = places.c.id == any_(bindparam("place_ids", type_=ARRAY(Integer)))
 
@@ -70,22 +64,32 @@ _latest = (
 )
 # The observations of a place come as one JSON text, which is far cheaper than a row for each. PostgreSQL keeps their order.
 _latest_as_json = select(cast(func.json_agg(_latest.table_valued()), Text)).scalar_subquery()
-_PLACES = _compile(select(*PLACE_COLUMNS).where(_BY_PLACE_IDS))
-_PLACES_WITH_OBSERVATIONS = _compile(select(*PLACE_COLUMNS, _latest_as_json).where(_BY_PLACE_IDS))
+_PLACES = select(*PLACE_COLUMNS).where(_BY_PLACE_IDS)
+_PLACES_WITH_OBSERVATIONS = select(*PLACE_COLUMNS, _latest_as_json).where(_BY_PLACE_IDS)
 
 _parse = TypeAdapter(list[Observation]).validate_json
 _parse_cached = lru_cache(PARSE_CACHE_SIZE)(_parse)
 
 
-async def fetch_places_with_observations(database: DatabaseReader, place_ids: Sequence[int]) -> dict[int, PlaceRecord]:
-    """Fetch several places, each with its latest observations, by id. Places that do not exist are left out."""
-    rows = await database.fetch(_PLACES_WITH_OBSERVATIONS, place_ids)
+async def fetch_places_with_observations(database: AsyncEngine, place_ids: Sequence[int]) -> dict[int, PlaceRecord]:
+    """Fetch several places, each with its latest observations, by id. Places that do not exist are left out.
+
+    Raises:
+        OSError, sqlalchemy.exc.SQLAlchemyError: the database is unavailable.
+    """
+    async with database.connect() as connection:
+        rows = await connection.execute(_PLACES_WITH_OBSERVATIONS, {"place_ids": place_ids})
     return {row[0]: _to_record(Place(*row[:-1]), row[-1] or "[]") for row in rows}
 
 
-async def fetch_places(database: DatabaseReader, place_ids: Sequence[int]) -> dict[int, Place]:
-    """Fetch several places by id. Places that do not exist are left out."""
-    rows = await database.fetch(_PLACES, place_ids)
+async def fetch_places(database: AsyncEngine, place_ids: Sequence[int]) -> dict[int, Place]:
+    """Fetch several places by id. Places that do not exist are left out.
+
+    Raises:
+        OSError, sqlalchemy.exc.SQLAlchemyError: the database is unavailable.
+    """
+    async with database.connect() as connection:
+        rows = await connection.execute(_PLACES, {"place_ids": place_ids})
     return {row[0]: Place(*row) for row in rows}
 
 

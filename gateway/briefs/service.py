@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Self
 
@@ -33,7 +33,6 @@ from gateway.observations.queries import Observation
 from gateway.places.queries import Place
 from gateway.resources.base import Resource
 from gateway.resources.model import Day, Model
-from gateway.resources.reading import DatabaseReader
 
 # Longer than a brief's own deadline, so that a slow reconnect can finish and serve the next request instead of being
 # cancelled every time.
@@ -76,17 +75,18 @@ class BriefService(Resource["BriefService"]):
         self._on_viewed = on_viewed
         self._tasks = TaskPool()
         call_timeout = max(BACKEND_CALL_TIMEOUT, timeout)
-        self._reader = DatabaseReader(database)
-        self._loader = PlaceLoader(self._reader, redis, tasks=self._tasks, timeout=timeout, call_timeout=call_timeout)
+        # In autocommit mode, a statement costs no BEGIN and no ROLLBACK.
+        autocommit = database.execution_options(isolation_level="AUTOCOMMIT")
+        self._loader = PlaceLoader(autocommit, redis, tasks=self._tasks, timeout=timeout, call_timeout=call_timeout)
         self._weather_cache = WeatherCache(http=http, redis=redis, tasks=self._tasks, timeout=call_timeout)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self]:
         """Yield the service. At the end of the block, end all calls that are in flight, and release their connections."""
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._reader.close)
-            stack.push_async_callback(self._tasks.aclose)
+        try:
             yield self
+        finally:
+            await self._tasks.aclose()
 
     async def get(self, place_id: int) -> Brief | None:
         """Return the brief of a place, or None if there is no such place.

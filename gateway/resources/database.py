@@ -13,13 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from gateway.resources.base import PermanentError, Resource, retry_transient
-from gateway.resources.reading import KEPT
 from gateway.schema.revision import current_revision, describe_mismatch
 from gateway.schema.transaction import DEFAULT_SSL_MODE
 from gateway.settings import DatabaseSettings, address
 
 POOL_SIZE = 10
-"""Connections kept open; as many again come and go under load, and those that a reader keeps."""
+"""Connections kept open; as many again come and go under load."""
 
 CONNECT_TIMEOUT = 5.0
 COMMAND_TIMEOUT = 5.0
@@ -118,7 +117,7 @@ class DatabaseEngine(Resource[AsyncEngine]):
             self.settings.url.get_secret_value(),
             async_creator=self._connect,
             pool_size=POOL_SIZE,
-            max_overflow=POOL_SIZE + KEPT,
+            max_overflow=POOL_SIZE,
             pool_timeout=COMMAND_TIMEOUT,
             hide_parameters=True,
         )

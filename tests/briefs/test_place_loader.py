@@ -19,7 +19,6 @@ from gateway.briefs.place_loader import (
 from gateway.briefs.queries import CachedEntry, PlaceRecord
 from gateway.concurrency import TaskPool
 from gateway.places.queries import Place
-from gateway.resources.reading import DatabaseReader
 from tests.support.waiting import TIMEOUT, wait_until
 
 LONG = 2 * TIMEOUT  # a timeout that no test reaches
@@ -104,7 +103,7 @@ MakeLoader = Callable[[float], PlaceLoader]
 async def make_loader(tasks: TaskPool, backends: FakeBackends) -> MakeLoader:
     """Create a loader for briefs that may take a number of seconds."""
     del backends  # the loader calls these
-    database = DatabaseReader(create_async_engine("postgresql+asyncpg://nobody@localhost/none"))  # never connects
+    database = create_async_engine("postgresql+asyncpg://nobody@localhost/none")  # never connects
     return lambda timeout: PlaceLoader(database, Redis(), tasks=tasks, timeout=timeout, call_timeout=LONG)
 
 

@@ -244,7 +244,6 @@ class TestOurOwnPatience:
     def short(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("gateway.resources.database.COMMAND_TIMEOUT", 0.5)
         monkeypatch.setattr("gateway.resources.database.POOL_SIZE", 1)
-        monkeypatch.setattr("gateway.resources.database.KEPT", 0)
 
     async def test_with_a_statement_ends_and_that_passes_by_itself(self, database: AsyncEngine) -> None:
         error = await failure(_run(database, "SELECT pg_sleep(60)"))
