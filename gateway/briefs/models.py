@@ -84,10 +84,10 @@ class Sections:
 
 @dataclass(kw_only=True)
 class Brief:
-    """The aggregated answer about one place."""
+    """The aggregated response about one place."""
 
     place: Place
-    complete: Annotated[bool, Field(description="Whether no section is unavailable")]
+    complete: Annotated[bool, Field(description="True unless a section is unavailable")]
     sections: Sections
 
 

@@ -48,7 +48,7 @@ class PlaceUnavailableError(Exception):
 
 @dataclass
 class LoadedPlaces:
-    """The places of one load, and the values about them in Redis, which may arrive later.
+    """The places of one load, and the values in Redis about them, which may arrive later.
 
     Attributes:
         started_at: the time (`time.monotonic()`) at which the first of the briefs was requested.
@@ -93,8 +93,14 @@ class LoadedPlaces:
 class PlaceLoader:
     """Loads places for briefs.
 
-    All briefs that are requested in one iteration of the event loop share one load, with one set of deadlines. Loads in turn
-    share their statements and commands, because only `MAX_BATCHES_IN_FLIGHT` of these run at a time.
+    All briefs that are requested in one iteration of the event loop share one load, with one set of deadlines. A load calls
+    PostgreSQL and Redis at the same time, and does not wait for either longer than its share of the timeout:
+
+    - If the places with their observations fail or take too long, it loads the places alone.
+    - If Redis fails or takes too long, it returns without the cached values. They may still arrive until the deadline.
+
+    Loads in turn share statements and commands. At most `MAX_BATCHES_IN_FLIGHT` statements of a kind run at a time, and the
+    loads that start meanwhile share the next one. The same holds for commands.
     """
 
     def __init__(
@@ -138,7 +144,7 @@ class PlaceLoader:
         if loaded.places:
             await _wait_until_success({cached}, started_at + self._timeout * CACHE_SHARE)
         if not cached.done():
-            # A call that no brief waits for any more would only delay those that come after it.
+            # After the deadline no brief waits for it. If it is still in the queue of the batcher, it is not sent.
             asyncio.get_running_loop().call_later(loaded.deadline - time.monotonic(), cached.cancel)
         return loaded
 
@@ -149,11 +155,11 @@ class PlaceLoader:
             return await _result_by(records, started_at + self._timeout * OBSERVATIONS_SHARE)
         except Exception as error:  # noqa: BLE001 - whatever it is, the places may be available
             reason = reason_for(error)
-            return await self._load_first(place_ids, records, reason, started_at + self._timeout * PLACE_SHARE)
+            return await self._load_places_alone(place_ids, records, reason, started_at + self._timeout * PLACE_SHARE)
         finally:
             records.cancel()
 
-    async def _load_first(
+    async def _load_places_alone(
         self,
         place_ids: list[int],
         records: "asyncio.Future[Mapping[int, PlaceRecord]]",
@@ -199,8 +205,7 @@ async def _result_by(future: "asyncio.Future[T]", deadline: float) -> T:
         TimeoutError: there is no result.
         Exception: the exception of the future.
     """
-    if not future.done():
-        await asyncio.wait({future}, timeout=max(0, deadline - time.monotonic()))
+    await _wait_until_success({future}, deadline)
     if not future.done() or future.cancelled():
         raise TimeoutError("no response before the deadline")
     return future.result()

@@ -1,4 +1,4 @@
-"""Publishes to the worker which briefs were viewed: many views in one event, and dropped ones rather than a slow response."""
+"""Publishes the views of briefs for the worker: many views in one event, and dropped views rather than slow responses."""
 
 import asyncio
 from collections import Counter
