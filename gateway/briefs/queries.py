@@ -18,9 +18,7 @@ from gateway.schema.tables import observations, places
 LATEST_LIMIT = 5  # observations in a brief
 
 PARSE_CACHE_SIZE = 1_000
-MAX_PARSE_CACHE_CHARS = (
-    4096  # most lists of observations have some 900; larger ones are parsed each time, to save memory
-)
+MAX_PARSE_CACHE_CHARS = 4096  # most lists of observations have some 900; longer ones are not cached, to save memory
 
 
 @dataclass(slots=True)
@@ -51,13 +49,12 @@ class CachedEntry:
     views: bytes | None
 
 
-_NEWEST_FIRST = (observations.c.created_at.desc(), observations.c.id.desc())
 _BY_PLACE_IDS = places.c.id == any_(bindparam("place_ids", type_=ARRAY(Integer)))
 
 _latest = (
     select(*OBSERVATION_COLUMNS)
     .where(observations.c.place_id == places.c.id)
-    .order_by(*_NEWEST_FIRST)
+    .order_by(observations.c.created_at.desc(), observations.c.id.desc())
     .limit(literal_column(str(LATEST_LIMIT)))
     .correlate(places)
     .subquery("latest")
