@@ -75,9 +75,7 @@ class BriefService(Resource["BriefService"]):
         self._on_viewed = on_viewed
         self._tasks = TaskPool()
         call_timeout = max(BACKEND_CALL_TIMEOUT, timeout)
-        # In autocommit mode, a statement costs no BEGIN and no ROLLBACK.
-        autocommit = database.execution_options(isolation_level="AUTOCOMMIT")
-        self._loader = PlaceLoader(autocommit, redis, tasks=self._tasks, timeout=timeout, call_timeout=call_timeout)
+        self._loader = PlaceLoader(database, redis, tasks=self._tasks, timeout=timeout, call_timeout=call_timeout)
         self._weather_cache = WeatherCache(http=http, redis=redis, tasks=self._tasks, timeout=call_timeout)
 
     @asynccontextmanager

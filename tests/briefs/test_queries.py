@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+import asyncpg
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 from sqlalchemy import QueuePool, text
-from sqlalchemy.dialects.postgresql import asyncpg
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.briefs import queries
@@ -36,9 +35,8 @@ FIVE_OBSERVATIONS_FOR_SOME_PLACES = text("""
 class TestFetchPlaces:
     @pytest.fixture
     async def engine(self, servers: Devstack) -> AsyncIterator[AsyncEngine]:
-        """The engine in autocommit mode, as the service uses it."""
         async with DatabaseEngine(DatabaseSettings(url=servers.postgresql.url), "queries").open() as engine:
-            yield engine.execution_options(isolation_level="AUTOCOMMIT")
+            yield engine
             assert self.in_use(engine) == 0
 
     @staticmethod
@@ -49,10 +47,8 @@ class TestFetchPlaces:
 
     async def test_plan_without_sorting(self, engine: AsyncEngine) -> None:
         """The latest observations come off an index, so that a place with 100,000 of them costs no more than others."""
-        statement = str(queries._PLACES_WITH_OBSERVATIONS.compile(dialect=asyncpg.dialect()))  # type: ignore[no-untyped-call]
-        prepare = f"PREPARE brief(int[]) AS {statement.replace('$1::INTEGER[]', '$1')}"
+        prepare = f"PREPARE brief(int[]) AS {queries._PLACES_WITH_OBSERVATIONS.replace('$1::INTEGER[]', '$1')}"
         async with engine.connect() as connection:
-            await connection.execution_options(isolation_level="READ COMMITTED")
             # The plan depends on the data. The rollback restores the rows of other tests.
             await connection.execute(text("TRUNCATE observations CASCADE"))
             await connection.execute(FIVE_OBSERVATIONS_FOR_SOME_PLACES)
@@ -125,7 +121,7 @@ class TestFetchPlaces:
 
     async def test_failed_statement(self, engine: AsyncEngine) -> None:
         """A statement that fails keeps no connection."""
-        with pytest.raises(DBAPIError):
+        with pytest.raises(asyncpg.DataError):
             await queries.fetch_places(engine, [2**31])
 
         assert self.in_use(engine) == 0

@@ -5,14 +5,14 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any, TypeVar
 
+import asyncpg
 import pytest
 from redis.asyncio import Redis
-from sqlalchemy import Engine, event
 from starlette.types import ASGIApp, Message, Scope
 
 from gateway.devstack.open_meteo import Faults
@@ -40,17 +40,17 @@ async def redis(servers: Devstack) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-def statements() -> Iterator[list[str]]:
-    """The statements about places that are sent to PostgreSQL."""
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements that the gateway sends to PostgreSQL with `fetch`, as the briefs do."""
     sent: list[str] = []
+    fetch = asyncpg.Connection.fetch
 
-    def on_execute(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if "FROM places" in statement:
-            sent.append(statement)
+    def fetch_and_record(connection: asyncpg.Connection, query: str, *arguments: object) -> object:
+        sent.append(query)
+        return fetch(connection, query, *arguments)
 
-    event.listen(Engine, "before_cursor_execute", on_execute)
-    yield sent
-    event.remove(Engine, "before_cursor_execute", on_execute)
+    monkeypatch.setattr(asyncpg.Connection, "fetch", fetch_and_record)
+    return sent
 
 
 async def mget_count(redis: Redis) -> int:
