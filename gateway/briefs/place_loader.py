@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.briefs.batcher import Batcher
 from gateway.briefs.circuit_breaker import CircuitBreaker
 from gateway.briefs.models import Reason, reason_for
+from gateway.briefs.pinned_connections import PinnedConnections
 from gateway.briefs.queries import (
     CachedEntry,
     PlaceRecord,
@@ -104,7 +104,7 @@ class PlaceLoader:
     """
 
     def __init__(
-        self, database: AsyncEngine, redis: Redis, *, tasks: TaskPool, timeout: float, call_timeout: float
+        self, database: PinnedConnections, redis: Redis, *, tasks: TaskPool, timeout: float, call_timeout: float
     ) -> None:
         """Create a loader. A brief may take `timeout` seconds, and a call to a backend `call_timeout`."""
         self._database = database

@@ -1,22 +1,19 @@
 """The queries of a brief: one statement to PostgreSQL and one command to Redis, each for several places."""
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import asyncpg
 from pydantic import TypeAdapter, ValidationError
 from redis.asyncio import Redis
 from sqlalchemy import ARRAY, Integer, Select, Text, any_, bindparam, cast, func, literal_column, select
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.briefs.models import Reason
+from gateway.briefs.pinned_connections import PinnedConnections
 from gateway.observations.queries import OBSERVATION_COLUMNS, Observation
 from gateway.places.queries import PLACE_COLUMNS, Place
-from gateway.schema.driver import asyncpg_connection
 from gateway.schema.tables import observations, places
 
 LATEST_LIMIT = 5  # observations in a brief
@@ -76,23 +73,25 @@ _parse = TypeAdapter(list[Observation]).validate_json
 _parse_cached = lru_cache(PARSE_CACHE_SIZE)(_parse)
 
 
-async def fetch_places_with_observations(database: AsyncEngine, place_ids: Sequence[int]) -> dict[int, PlaceRecord]:
+async def fetch_places_with_observations(
+    database: PinnedConnections, place_ids: Sequence[int]
+) -> dict[int, PlaceRecord]:
     """Fetch several places, each with its latest observations, by id. Places that do not exist are left out.
 
     Raises:
         OSError, asyncpg.PostgresError, sqlalchemy.exc.SQLAlchemyError: the database is unavailable.
     """
-    rows = await _fetch(database, _PLACES_WITH_OBSERVATIONS, place_ids)
+    rows = await database.fetch(_PLACES_WITH_OBSERVATIONS, place_ids)
     return {row[0]: _to_record(Place(*row[:-1]), row[-1] or "[]") for row in rows}
 
 
-async def fetch_places(database: AsyncEngine, place_ids: Sequence[int]) -> dict[int, Place]:
+async def fetch_places(database: PinnedConnections, place_ids: Sequence[int]) -> dict[int, Place]:
     """Fetch several places by id. Places that do not exist are left out.
 
     Raises:
         OSError, asyncpg.PostgresError, sqlalchemy.exc.SQLAlchemyError: the database is unavailable.
     """
-    rows = await _fetch(database, _PLACES, place_ids)
+    rows = await database.fetch(_PLACES, place_ids)
     return {row[0]: Place(*row) for row in rows}
 
 
@@ -115,18 +114,6 @@ def weather_key(place_id: int) -> str:
 def popularity_key(place_id: int) -> str:
     """Return the key in Redis of the views of a place."""
     return f"popularity:{place_id}"
-
-
-async def _fetch(database: AsyncEngine, statement: str, place_ids: Sequence[int]) -> list[asyncpg.Record]:
-    """Run a statement with asyncpg itself, which takes half the CPU time of SQLAlchemy's `execute` (docs/performance.md)."""
-    async with database.connect() as connection:
-        driver = await asyncpg_connection(connection)
-        try:
-            rows: list[asyncpg.Record] = await driver.fetch(statement, place_ids)
-        except asyncio.CancelledError:
-            driver.terminate()  # an unread response must not reach the next caller; the pool replaces the connection
-            raise
-    return rows
 
 
 def _to_record(place: Place, latest: str) -> PlaceRecord:

@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import lru_cache
 from typing import Self
 
@@ -24,6 +24,7 @@ from gateway.briefs.models import (
     reason_for,
     unavailable,
 )
+from gateway.briefs.pinned_connections import PinnedConnections
 from gateway.briefs.place_loader import LoadedPlaces, PlaceLoader
 from gateway.briefs.queries import PlaceRecord
 from gateway.briefs.weather import DailyForecast, Weather
@@ -75,16 +76,17 @@ class BriefService(Resource["BriefService"]):
         self._on_viewed = on_viewed
         self._tasks = TaskPool()
         call_timeout = max(BACKEND_CALL_TIMEOUT, timeout)
-        self._loader = PlaceLoader(database, redis, tasks=self._tasks, timeout=timeout, call_timeout=call_timeout)
+        self._database = PinnedConnections(database)
+        self._loader = PlaceLoader(self._database, redis, tasks=self._tasks, timeout=timeout, call_timeout=call_timeout)
         self._weather_cache = WeatherCache(http=http, redis=redis, tasks=self._tasks, timeout=call_timeout)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self]:
         """Yield the service. At the end of the block, end all calls that are in flight, and release their connections."""
-        try:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._database.close)
+            stack.push_async_callback(self._tasks.aclose)
             yield self
-        finally:
-            await self._tasks.aclose()
 
     async def get(self, place_id: int) -> Brief | None:
         """Return the brief of a place, or None if there is no such place.

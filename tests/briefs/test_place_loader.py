@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from gateway.briefs import place_loader as module
 from gateway.briefs.models import Reason
+from gateway.briefs.pinned_connections import PinnedConnections
 from gateway.briefs.place_loader import (
     MAX_BATCHES_IN_FLIGHT,
     LoadedPlaces,
@@ -103,7 +104,7 @@ MakeLoader = Callable[[float], PlaceLoader]
 async def make_loader(tasks: TaskPool, backends: FakeBackends) -> MakeLoader:
     """Create a loader for briefs that may take a number of seconds."""
     del backends  # the loader calls these
-    database = create_async_engine("postgresql+asyncpg://nobody@localhost/none")  # never connects
+    database = PinnedConnections(create_async_engine("postgresql+asyncpg://gateway@localhost/none"))  # never connects
     return lambda timeout: PlaceLoader(database, Redis(), tasks=tasks, timeout=timeout, call_timeout=LONG)
 
 

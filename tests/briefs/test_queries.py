@@ -1,25 +1,24 @@
-"""The queries of a brief: their plan, their results, and the connections that they use."""
+"""The queries of a brief: their plan, their results, and the connections to Redis that they use."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from typing import Any
 
-import asyncpg
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
-from sqlalchemy import QueuePool, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.briefs import queries
 from gateway.briefs.models import Reason
+from gateway.briefs.pinned_connections import PinnedConnections
 from gateway.briefs.queries import CachedEntry
 from gateway.devstack.redis import RedisServer
 from gateway.devstack.stack import Devstack
 from gateway.places.queries import Place
-from gateway.resources.database import POOL_SIZE, DatabaseEngine
+from gateway.resources.database import DatabaseEngine
 from gateway.resources.redis import CONNECTIONS, RedisPool
 from gateway.settings import DatabaseSettings, RedisSettings
 from tests.support.waiting import TIMEOUT, wait_until
@@ -37,13 +36,12 @@ class TestFetchPlaces:
     async def engine(self, servers: Devstack) -> AsyncIterator[AsyncEngine]:
         async with DatabaseEngine(DatabaseSettings(url=servers.postgresql.url), "queries").open() as engine:
             yield engine
-            assert self.in_use(engine) == 0
 
-    @staticmethod
-    def in_use(engine: AsyncEngine) -> int:
-        """Return how many connections are checked out of the pool."""
-        assert isinstance(engine.pool, QueuePool)
-        return engine.pool.checkedout()
+    @pytest.fixture
+    async def database(self, engine: AsyncEngine) -> AsyncIterator[PinnedConnections]:
+        database = PinnedConnections(engine)
+        yield database
+        await database.close()
 
     async def test_plan_without_sorting(self, engine: AsyncEngine) -> None:
         """The latest observations come off an index, so that a place with 100,000 of them costs no more than others."""
@@ -62,16 +60,16 @@ class TestFetchPlaces:
         assert "Index Scan using pk_places on places" in nodes
         assert "Sort" not in nodes
 
-    async def test_missing_place(self, engine: AsyncEngine) -> None:
+    async def test_missing_place(self, database: PinnedConnections) -> None:
         """Places that do not exist are left out."""
-        places = await queries.fetch_places(engine, [ZURICH, 1])
-        records = await queries.fetch_places_with_observations(engine, [ZURICH, 1])
+        places = await queries.fetch_places(database, [ZURICH, 1])
+        records = await queries.fetch_places_with_observations(database, [ZURICH, 1])
 
         assert places[ZURICH].name == "Zürich"
         assert {*places} == {*records} == {ZURICH}
         assert records[ZURICH].place == places[ZURICH]
 
-    async def test_invalid_observation(self, engine: AsyncEngine, servers: Devstack) -> None:
+    async def test_invalid_observation(self, database: PinnedConnections, servers: Devstack) -> None:
         """A row that was edited by hand to an invalid value affects its own place only."""
         insert = (
             "INSERT INTO observations (place_id, temperature_c, condition, created_at) "
@@ -80,64 +78,13 @@ class TestFetchPlaces:
         async with servers.postgresql.superuser("gateway") as superuser:
             await superuser.execute(insert, ZURICH)
             try:
-                records = await queries.fetch_places_with_observations(engine, [ZURICH, BERN])
+                records = await queries.fetch_places_with_observations(database, [ZURICH, BERN])
             finally:
                 await superuser.execute("DELETE FROM observations WHERE created_at = 'infinity'")
 
         assert records[ZURICH].reason is Reason.ERROR
         assert records[ZURICH].observations is None
         assert records[BERN].observations is not None
-
-    async def test_concurrent_statements(self, engine: AsyncEngine) -> None:
-        """Statements that run at the same time each get their own rows."""
-        first, second = await asyncio.gather(
-            queries.fetch_places(engine, [ZURICH]), queries.fetch_places(engine, [BERN])
-        )
-
-        assert {*first} == {ZURICH}
-        assert {*second} == {BERN}
-
-    async def test_closed_connection(self, engine: AsyncEngine, servers: Devstack) -> None:
-        """A connection that the server has closed is replaced, and fails no statement."""
-        async with engine.connect() as connection:
-            closed = await connection.scalar(text("SELECT pg_backend_pid()"))
-            driver = (await connection.get_raw_connection()).driver_connection
-        async with servers.postgresql.superuser() as superuser:
-            await superuser.execute("SELECT pg_terminate_backend($1)", closed)
-        assert driver is not None
-        await wait_until(driver.is_closed, "the driver has seen the end of the connection")
-
-        assert {*await queries.fetch_places(engine, [ZURICH])} == {ZURICH}
-
-    async def test_cancelled_caller(self, engine: AsyncEngine, servers: Devstack) -> None:
-        """A caller that is cancelled leaves no unread response to the next one, and keeps no connection."""
-        await queries.fetch_places(engine, [ZURICH])
-        with servers.postgresql.suspended(), pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await queries.fetch_places(engine, [ZURICH])
-
-        assert self.in_use(engine) == 0
-        assert {*await queries.fetch_places(engine, [BERN])} == {BERN}
-
-    async def test_failed_statement(self, engine: AsyncEngine) -> None:
-        """A statement that fails keeps no connection."""
-        with pytest.raises(asyncpg.DataError):
-            await queries.fetch_places(engine, [2**31])
-
-        assert self.in_use(engine) == 0
-        assert {*await queries.fetch_places(engine, [ZURICH])} == {ZURICH}
-
-    async def test_exhausted_pool(self, engine: AsyncEngine) -> None:
-        """Ten statements at the same time succeed, though the pool has one connection left."""
-        async with AsyncExitStack() as stack:
-            for _ in range(2 * POOL_SIZE - 1):
-                await stack.enter_async_context(engine.connect())
-            async with asyncio.timeout(TIMEOUT):
-                results = await asyncio.gather(*(queries.fetch_places(engine, [ZURICH]) for _ in range(10)))
-                async with engine.connect() as connection:
-                    await connection.execute(text("SELECT 1"))
-
-        assert [{*result} for result in results] == 10 * [{ZURICH}]
 
 
 def test_long_text_is_not_cached() -> None:
