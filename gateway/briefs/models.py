@@ -46,7 +46,7 @@ class Section(Generic[T]):
     status: Status
     reason: Annotated[Reason | None, Field(description="Why it is not ok")] = None
     age_s: Annotated[float | None, Field(description="The age of the data in seconds")] = None
-    took_ms: Annotated[float, Field(description="How long this part took, in milliseconds")]
+    took_ms: Annotated[float, Field(description="The duration of this part in milliseconds")]
     data: Annotated[T | None, Field(description="None where it is unavailable")] = None
 
 
@@ -59,7 +59,7 @@ class Outlook:
 
 @dataclass
 class Popularity:
-    """How often the brief of a place was requested."""
+    """The number of requests for the brief of a place."""
 
     views: Annotated[int, Field(ge=0, lt=MAX_VIEWS)]
 
