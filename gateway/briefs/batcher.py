@@ -1,4 +1,4 @@
-"""The DataLoader pattern: calls for single keys that are made at the same time become one call for all of their keys."""
+"""The DataLoader pattern: calls that are made at the same time become one call for the keys of all of them."""
 
 import asyncio
 import time
@@ -65,7 +65,7 @@ class Batcher(Generic[Key, Result]):
         return future
 
     def _schedule_flush(self) -> None:
-        """Send a batch at the end of this loop iteration, so that other callers in this iteration can join it."""
+        """Send a batch in the next loop iteration, so that all callers in this one can join it."""
         if self._flush_handle is None and self._queue and self._in_flight < self._max_in_flight:
             self._flush_handle = asyncio.get_running_loop().call_soon(self._flush)
 

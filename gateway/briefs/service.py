@@ -112,15 +112,15 @@ class BriefService(Resource["BriefService"]):
         if record is None:
             return None
         weather = await self._weather(record.place, loaded)
-        outlook = self._outlook(record.place, weather)
-        observations = _observations(record, loaded)
-        popularity = await _popularity(place_id, loaded)
-        self._on_viewed(place_id)
-        return Brief(
-            place=record.place,
-            complete=Status.UNAVAILABLE not in (weather.status, outlook.status, observations.status, popularity.status),
-            sections=Sections(weather=weather, outlook=outlook, observations=observations, popularity=popularity),
+        sections = Sections(
+            weather=weather,
+            outlook=self._outlook(record.place, weather),
+            observations=_observations(record, loaded),
+            popularity=await _popularity(place_id, loaded),
         )
+        self._on_viewed(place_id)
+        complete = all(section.status is not Status.UNAVAILABLE for _, section in sections.items())
+        return Brief(place=record.place, complete=complete, sections=sections)
 
     async def _weather(self, place: Place, loaded: LoadedPlaces) -> Section[Weather]:
         cached = loaded.cached_if_ready(place.id)

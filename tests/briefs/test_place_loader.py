@@ -108,7 +108,7 @@ async def make_loader(tasks: TaskPool, backends: FakeBackends) -> MakeLoader:
     return lambda timeout: PlaceLoader(database, Redis(), tasks=tasks, timeout=timeout, call_timeout=LONG)
 
 
-class TestLoad:
+class TestPlaceLoad:
     async def test_one_load_for_a_tick(self, make_loader: MakeLoader, backends: FakeBackends) -> None:
         """Callers in the same tick of the event loop share a load, with one statement and one command."""
         loader = make_loader(LONG)
