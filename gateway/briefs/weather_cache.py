@@ -113,7 +113,7 @@ class WeatherCache:
         await asyncio.wait({fetch}, timeout=max(0, timeout))
         if not fetch.done():
             return WeatherResult(stale, is_fresh=False, reason=Reason.TIMEOUT)
-        if fetch.cancelled():
+        if fetch.cancelled():  # the task pool is closed
             return WeatherResult(stale, is_fresh=False, reason=Reason.ERROR)
         error = fetch.exception()
         if error is not None:
