@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Scope
 from benchmarks.backends import running_backends
 from benchmarks.contenders import hello_fastapi
 from gateway.app import create_app
-from gateway.briefs.service import Brief
+from gateway.briefs.models import Brief
 from gateway.cli import GC_THRESHOLD
 from gateway.serving.lifespan_manager import LifespanManager, StatefulApp
 

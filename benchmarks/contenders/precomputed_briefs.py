@@ -1,6 +1,7 @@
 """A ceiling: the gateway with precomputed briefs. The first request for a place assembles its brief, the others reuse it."""
 
-from gateway.briefs.service import Brief, BriefService
+from gateway.briefs.models import Brief
+from gateway.briefs.service import BriefService
 from gateway.cli import main
 
 _assemble = BriefService.get

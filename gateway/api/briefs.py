@@ -15,8 +15,7 @@ from pydantic import Field
 from gateway.api.disconnect import cancel_on_disconnect
 from gateway.api.places import PlaceId, place_not_found
 from gateway.api.problems import problem_responses
-from gateway.briefs.models import STALE, UNAVAILABLE
-from gateway.briefs.service import Brief
+from gateway.briefs.models import Brief, Status
 from gateway.dependencies import get_services
 from gateway.schema.tables import MAX_PLACE_ID
 
@@ -85,10 +84,10 @@ def _completeness_headers(briefs: Iterable[Brief]) -> dict[str, str]:
     missing: dict[str, None] = {}
     stale: dict[str, None] = {}
     for brief in briefs:
-        for name, section in brief.sections.named():
-            if section.status is UNAVAILABLE:
+        for name, section in brief.sections.items():
+            if section.status is Status.UNAVAILABLE:
                 missing[f"{name};reason={section.reason}"] = None
-            elif section.status is STALE:
+            elif section.status is Status.STALE:
                 stale[name] = None
     headers = {"Gateway-Complete": "false" if missing else "true"}
     if missing:

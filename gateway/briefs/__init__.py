@@ -1,1 +1,1 @@
-"""The brief: one answer about a place, of sections that are asked for at once and may be missing."""
+"""The brief: one response about a place, joined from several backends. Sections that are unavailable are marked as such."""

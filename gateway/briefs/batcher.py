@@ -1,97 +1,108 @@
-"""Asking once for what many want at the same time."""
+"""The DataLoader pattern: calls that are made at the same time become one call for the keys of all of them."""
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 Key = TypeVar("Key")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
+
+RESOLVE_PER_TICK = 16  # callers resolved in one iteration of the event loop
 
 
-TOLD_AT_ONCE = 16
-"""How many get their answer in one turn of the event loop: were it all, the first would be sent when the last is written."""
+class _Submission(NamedTuple, Generic[Key, Result]):
+    keys: Collection[Key]
+    submitted_at: float
+    future: "asyncio.Future[Result]"
 
 
-class Batcher(Generic[Key, Answer]):
-    """Puts the questions of those who ask at the same time into one call.
+class Batcher(Generic[Key, Result]):
+    """Collects the keys that callers submit in one iteration of the event loop, and loads them in one call.
 
-    A question only ever joins a batch that has not been sent, so no answer is older than its question. At most
-    `at_once` batches are under way; what is asked for meanwhile waits for the next one, which is larger for it: the
-    busier it gets, the less each question costs.
+    This is the DataLoader pattern, with a limit on the batches in flight. While `max_in_flight` batches are in flight, new
+    keys wait in a queue, and all of them go into the next batch: batches grow with the load, so the cost of a key falls.
 
-    Whoever asks has a future of its own: one that is cancelled, or no longer waited for, takes nothing from the others.
+    Keys never join a batch that has been sent, so that a result is never older than its call. Each caller has its own
+    future, and may cancel it without affecting the others.
     """
 
     def __init__(
         self,
-        load: Callable[[list[Key], float], "asyncio.Future[Answer]"],
+        load: Callable[[list[Key], float], "asyncio.Future[Result]"],
         *,
-        full: int,
-        at_once: float = float("inf"),
+        max_batch_size: int,
+        max_in_flight: float = float("inf"),
     ) -> None:
-        """Ask nothing yet.
+        """Create a batcher.
 
         Args:
-            load: asks for several keys, each once; also given is when the first of them was asked for
-                (`time.monotonic()`). The answer comes, or fails, in a time of its own (see `Questions.ask`).
-            full: a batch that has as many keys takes no further question in.
-            at_once: how many batches may be under way.
+            load: called with the distinct keys of a batch, and with the time (`time.monotonic()`) at which the first of
+                them was submitted. Its future needs a deadline of its own (see `TaskPool.call`).
+            max_batch_size: a batch with that many distinct keys is full. The keys of one caller stay together, so the
+                last caller may exceed it.
+            max_in_flight: the number of batches that may be in flight.
         """
         self._load = load
-        self._full = full
-        self._at_once = at_once
-        self._waiting: deque[tuple[Collection[Key], float, asyncio.Future[Answer]]] = deque()
-        self._under_way = 0
-        self._sending: asyncio.Handle | None = None
+        self._max_batch_size = max_batch_size
+        self._max_in_flight = max_in_flight
+        self._queue: deque[_Submission[Key, Result]] = deque()
+        self._in_flight = 0
+        self._flush_handle: asyncio.Handle | None = None
 
-    def ask(self, keys: Collection[Key]) -> "asyncio.Future[Answer]":
-        """Ask for `keys`, together with all that others ask for in this tick of the event loop.
+    def submit(self, keys: Collection[Key]) -> "asyncio.Future[Result]":
+        """Load `keys` with the next batch.
 
-        The answer is the one for the whole batch: these keys are among them. The future raises whatever `load` did.
+        Returns:
+            The result of the whole batch, which has these keys and those of other callers. It raises the exception of
+            `load`, or ConnectionError if that was cancelled.
         """
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((keys, time.monotonic(), answer))
-        self._send_soon()
-        return answer
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Submission(keys, time.monotonic(), future))
+        self._schedule_flush()
+        return future
 
-    def _send_soon(self) -> None:
-        if self._sending is None and self._waiting and self._under_way < self._at_once:
-            self._sending = asyncio.get_running_loop().call_soon(self._send)
+    def _schedule_flush(self) -> None:
+        """Send a batch in the next loop iteration, so that all callers in this one can join it."""
+        if self._flush_handle is None and self._queue and self._in_flight < self._max_in_flight:
+            self._flush_handle = asyncio.get_running_loop().call_soon(self._flush)
 
-    def _send(self) -> None:
-        self._sending = None
-        batch: dict[Key, None] = {}
-        first_asked = 0.0
-        answers: list[asyncio.Future[Answer]] = []
-        while self._waiting and len(batch) < self._full:
-            keys, asked, answer = self._waiting.popleft()
-            if not answer.done():  # else who asked has given up
-                first_asked = first_asked if answers else asked
-                batch.update(dict.fromkeys(keys))
-                answers.append(answer)
-        if answers:
-            self._under_way += 1
-            self._load(list(batch), first_asked).add_done_callback(partial(self._hand_on, answers))
-            self._send_soon()
+    def _flush(self) -> None:
+        """Send the next batch: submissions from the queue until it is full, without those that were cancelled."""
+        self._flush_handle = None
+        batch: list[_Submission[Key, Result]] = []
+        keys: dict[Key, None] = {}  # distinct, in order
+        while self._queue and len(keys) < self._max_batch_size:
+            submission = self._queue.popleft()
+            if not submission.future.done():
+                batch.append(submission)
+                keys.update(dict.fromkeys(submission.keys))
+        if batch:
+            futures = [submission.future for submission in batch]
+            self._in_flight += 1
+            self._load(list(keys), batch[0].submitted_at).add_done_callback(partial(self._on_batch_done, futures))
+            self._schedule_flush()
 
-    def _hand_on(self, answers: "list[asyncio.Future[Answer]]", loaded: "asyncio.Future[Answer]") -> None:
-        self._under_way -= 1
-        self._send_soon()
-        self._tell(answers, loaded)
+    def _on_batch_done(self, futures: "list[asyncio.Future[Result]]", loaded: "asyncio.Future[Result]") -> None:
+        self._in_flight -= 1
+        self._schedule_flush()
+        self._resolve(futures, loaded)
 
-    def _tell(self, answers: "list[asyncio.Future[Answer]]", loaded: "asyncio.Future[Answer]") -> None:
-        """Tell those who asked; only some in each turn of the loop, for what they write is sent at its end."""
-        error = ConnectionError("nobody answers any more") if loaded.cancelled() else loaded.exception()
-        for answer in answers[:TOLD_AT_ONCE]:
-            if answer.done():
+    def _resolve(self, futures: "list[asyncio.Future[Result]]", loaded: "asyncio.Future[Result]") -> None:
+        """Copy the result of a batch to the futures of its callers, a few in each loop iteration.
+
+        Resolving all of them at once would delay the first response until the last one is serialised.
+        """
+        error = ConnectionError("the call was cancelled") if loaded.cancelled() else loaded.exception()
+        for future in futures[:RESOLVE_PER_TICK]:
+            if future.done():
                 continue
             if error is None:
-                answer.set_result(loaded.result())
+                future.set_result(loaded.result())
             else:
-                answer.set_exception(error)
-                answer.exception()  # so that the loop does not miss anybody who would have awaited it
-        if rest := answers[TOLD_AT_ONCE:]:
-            asyncio.get_running_loop().call_soon(self._tell, rest, loaded)
+                future.set_exception(error)
+                future.exception()  # marks it as retrieved, in case the caller is gone
+        if rest := futures[RESOLVE_PER_TICK:]:
+            asyncio.get_running_loop().call_soon(self._resolve, rest, loaded)

@@ -1,4 +1,4 @@
-"""Leaving a backend alone that keeps failing, and noticing when it is back."""
+"""A circuit breaker that probes in the background."""
 
 import asyncio
 import random
@@ -10,79 +10,86 @@ from gateway.concurrency import failed_future
 
 T = TypeVar("T")
 
-FAILURES = 5
-"""As many in a row, and the backend is left alone."""
+FAILURE_THRESHOLD = 5  # failures in a row that open the circuit
 
-PROBE_EVERY = 0.5
-"""Seconds between two probes. With a second for each, a backend that is back is asked again well within two."""
+# Between two probes. With a second for each probe, a backend that has recovered is called again well within two.
+PROBE_INTERVAL = 0.5
 
 
 class CircuitOpenError(Exception):
-    """The backend kept failing and is left alone for now."""
+    """The call was rejected, because the backend kept failing."""
 
 
 class CircuitBreaker:
-    """Lets calls through until too many in a row have failed; then raises at once, and probes in the background.
+    """Passes calls on until too many in a row have failed. Then it rejects calls, and probes the backend until one succeeds.
 
-    Requests do not probe: one would have to wait for a backend that is probably dead, and whoever came meanwhile would
-    be told that it is dead when it is not any more.
+    A call is a function that starts it and returns a future.
+
+    Requests do not probe: the request that did would have to wait for a backend that is probably still down, and the others
+    would be rejected meanwhile even if the backend has recovered.
+
+    Attributes:
+        is_open: calls are rejected at present.
     """
 
     def __init__(
         self,
-        background: Callable[[Coroutine[Any, Any, None]], object],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
         *,
-        counts: Callable[[Exception], bool] = lambda _: True,
+        is_failure: Callable[[Exception], bool] = lambda _: True,
     ) -> None:
-        """Begin closed.
+        """Create a breaker that is closed.
 
         Args:
-            background: runs the probing to its end (see `Questions.keep`).
-            counts: whether an error says that the backend is in trouble, and not only that this call was wrong.
+            spawn: runs the probes in the background (see `TaskPool.spawn`).
+            is_failure: return whether an error is a failure of the backend. Other errors count as success, because the
+                backend has responded.
         """
-        self._background = background
-        self._counts = counts
-        self._failures = 0
-        self._wanted: Callable[[], asyncio.Future[Any]] | None = None
         self.is_open = False
-        """Whether the backend is left alone."""
+        self._spawn = spawn
+        self._is_failure = is_failure
+        self._failures = 0
+        self._probe_call: Callable[[], asyncio.Future[Any]] | None = None
 
-    def call(self, ask: Callable[[], "asyncio.Future[T]"]) -> "asyncio.Future[T]":
-        """Ask, for an answer that comes, or fails, in a time of its own. It raises `CircuitOpenError` if nothing was asked."""
+    def call(self, call: Callable[[], "asyncio.Future[T]"]) -> "asyncio.Future[T]":
+        """Start a call, and return its future. The future raises `CircuitOpenError` if the call was rejected."""
         if self.is_open:
-            return failed_future(self.refuse(ask))
-        return self._try(ask)
+            return failed_future(self.reject(call))
+        return self._attempt(call)
 
-    def refuse(self, ask: Callable[[], "asyncio.Future[Any]"]) -> CircuitOpenError:
-        """Say that a question is not asked now. The next probe asks it: another one may be what the backend cannot answer."""
-        self._wanted = ask
-        return CircuitOpenError("it kept failing and is left alone for now")
+    def reject(self, call: Callable[[], "asyncio.Future[Any]"]) -> CircuitOpenError:
+        """Make a rejected call the next probe, and return the error for its caller.
 
-    def _try(self, ask: Callable[[], "asyncio.Future[T]"]) -> "asyncio.Future[T]":
-        answer = ask()
-        answer.add_done_callback(partial(self._judge, ask))
-        return answer
+        Probes change with the callers, because one call may fail though the backend has recovered.
+        """
+        self._probe_call = call
+        return CircuitOpenError("it kept failing, so it is not called for now")
 
-    def _judge(self, ask: Callable[[], "asyncio.Future[Any]"], answer: "asyncio.Future[Any]") -> None:
-        if answer.cancelled():
-            return  # whoever asked has gone: that says nothing
-        error = answer.exception()
-        if isinstance(error, Exception) and self._counts(error):
-            self._fail(ask)
+    def _attempt(self, call: Callable[[], "asyncio.Future[T]"]) -> "asyncio.Future[T]":
+        result = call()
+        result.add_done_callback(partial(self._on_result, call))
+        return result
+
+    def _on_result(self, call: Callable[[], "asyncio.Future[Any]"], result: "asyncio.Future[Any]") -> None:
+        if result.cancelled():
+            return  # by its caller: that is no sign of the backend's state
+        error = result.exception()
+        if isinstance(error, Exception) and self._is_failure(error):
+            self._record_failure(call)
         else:
             self._failures = 0
             self.is_open = False
 
-    def _fail(self, ask: Callable[[], "asyncio.Future[Any]"]) -> None:
+    def _record_failure(self, call: Callable[[], "asyncio.Future[Any]"]) -> None:
         self._failures += 1
-        if self._failures >= FAILURES and not self.is_open:
+        if self._failures >= FAILURE_THRESHOLD and not self.is_open:
             self.is_open = True
-            self._wanted = ask
-            self._background(self._probe())
+            self._probe_call = call
+            self._spawn(self._probe())
 
     async def _probe(self) -> None:
-        """Ask the question that was wanted last, again and again, until the backend answers."""
+        """Repeat the call that was rejected last until one succeeds."""
         while self.is_open:
-            await asyncio.sleep(PROBE_EVERY * random.uniform(0.8, 1))  # noqa: S311 - jitter is no secret
-            if self._wanted is not None:
-                await asyncio.wait({self._try(self._wanted)})
+            await asyncio.sleep(PROBE_INTERVAL * random.uniform(0.8, 1))  # noqa: S311 - jitter is no secret
+            if self._probe_call is not None:
+                await asyncio.wait({self._attempt(self._probe_call)})

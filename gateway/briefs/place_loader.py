@@ -1,46 +1,45 @@
-"""Looking up what PostgreSQL and Redis know about places: once for all briefs that are asked for together."""
+"""Loads places from PostgreSQL, and their cached values from Redis, once for all briefs that are requested together."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from gateway.briefs.asked import Asked
+from redis.asyncio import Redis
+
 from gateway.briefs.batcher import Batcher
 from gateway.briefs.circuit_breaker import CircuitBreaker
-from gateway.briefs.kept import CachedEntry, fetch_kept
-from gateway.briefs.models import Reason
-from gateway.briefs.queries import PlaceRecord, only_places, places_with_observations
-from gateway.briefs.reasons import reason_for
+from gateway.briefs.models import Reason, reason_for
+from gateway.briefs.pinned_connections import PinnedConnections
+from gateway.briefs.queries import (
+    CachedEntry,
+    PlaceRecord,
+    fetch_cached,
+    fetch_places,
+    fetch_places_with_observations,
+)
 from gateway.concurrency import TaskPool
 from gateway.places.queries import Place
-from gateway.resources.reading import DatabaseReader, RedisReader
 
-# How much of the brief's time its parts have, counted from when it was asked for: each gets less than the whole, so that there is
-# time left for what waits for it, and to answer.
+T = TypeVar("T")
 
-SHARE = 0.9
-"""For any section."""
+# Shares of a brief's timeout, counted from its request. Each step has to end before the steps that need its result.
+OBSERVATIONS_SHARE = 0.25  # for the places with their observations; after that, the places are loaded alone
+CACHE_SHARE = 0.25  # for the cached weather; after that, it is fetched upstream
+PLACE_SHARE = 0.5  # for the places, without which there is no brief
+SECTION_SHARE = 0.9  # for any section; the rest is for sending the brief
 
-PLACE_SHARE = 0.5
-"""For the place: the weather waits for it."""
-
-OBSERVATIONS_SHARE = 0.25
-"""For the place with its observations. If that is not enough, the place is asked for alone."""
-
-KEPT_SHARE = 0.25
-"""For what Redis keeps of the weather. Then it is asked for upstream."""
-
-AT_ONCE = 2
-"""How many batches to one backend are under way at most: the fewer, the more questions share one."""
-
-FULL = 100
-"""A batch that has as many places takes no further question in; the last one may have brought it beyond."""
+MAX_BATCHES_IN_FLIGHT = 2  # to one backend: the fewer, the more places share one
+MAX_BATCH_SIZE = 100  # places
 
 
 class PlaceUnavailableError(Exception):
-    """The database did not say in time what place that is, so there is nothing to ask the others about."""
+    """The database did not return the place in time, so there is no brief.
+
+    Attributes:
+        reason: why it did not.
+    """
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
@@ -49,107 +48,175 @@ class PlaceUnavailableError(Exception):
 
 @dataclass
 class LoadedPlaces:
-    """What there is about some places."""
+    """The places of one load, and the values in Redis about them, which may arrive later.
 
-    began: float
-    """When the first of them was asked for (`time.monotonic()`)."""
-    by: float
-    """When the last section has to be there."""
-    known: Mapping[int, PlaceRecord]
-    """What PostgreSQL knows, by place. Those that do not exist are left out."""
-    known_took: float
-    """Seconds until PostgreSQL had told it."""
-    kept: Asked[Mapping[int, CachedEntry]]
-    """What Redis keeps, by place. It has had its time for the weather, but may still come."""
+    Attributes:
+        started_at: the time (`time.monotonic()`) at which the first of the briefs was requested.
+        deadline: the time at which their last section has to be ready.
+        cached: the values in Redis by place id. It is cancelled at the deadline.
+        places: by id. Places that do not exist are left out.
+        places_elapsed: the seconds that PostgreSQL took.
+    """
 
-    def kept_by_now(self, place_id: int) -> CachedEntry | None:
-        """What Redis keeps of a place, unless that has not come yet."""
-        return self.kept.answer[place_id] if self.kept.has_come else None
+    started_at: float
+    deadline: float
+    cached: "asyncio.Future[Mapping[int, CachedEntry]]"
+    places: Mapping[int, PlaceRecord] = field(default_factory=dict)
+    places_elapsed: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._cached_at: float | None = None
+        self.cached.add_done_callback(self._on_cached)
+
+    def _on_cached(self, _: object) -> None:
+        self._cached_at = time.monotonic()
+
+    @property
+    def cached_elapsed(self) -> float:
+        """The seconds that Redis took, or has taken so far."""
+        return (self._cached_at or time.monotonic()) - self.started_at
+
+    def cached_if_ready(self, place_id: int) -> CachedEntry | None:
+        """Return the values of a place in Redis, or None if they are not there yet or Redis has failed."""
+        return self.cached.result()[place_id] if _succeeded(self.cached) else None
+
+    async def wait_for_cached(self, place_id: int) -> CachedEntry:
+        """Return the values of a place in Redis as soon as they are there.
+
+        Raises:
+            TimeoutError: they are not there at the deadline.
+            Exception: the error of the call to Redis.
+        """
+        return (await _result_by(self.cached, self.deadline))[place_id]
 
 
 class PlaceLoader:
-    """Looks places up. What is asked for in one tick of the event loop shares a lookup until it is full, with one set of deadlines.
+    """Loads places for briefs.
 
-    Lookups share their statements and commands: while enough of these are under way, those of several wait for the next.
+    All briefs that are requested in one iteration of the event loop share one load, with one set of deadlines. A load calls
+    PostgreSQL and Redis at the same time, and does not wait for either longer than its share of the timeout:
+
+    - If the places with their observations fail or take too long, it loads the places alone.
+    - If Redis fails or takes too long, it returns without the cached values. They may still arrive until the deadline.
+
+    Loads in turn share statements and commands. At most `MAX_BATCHES_IN_FLIGHT` statements of a kind run at a time, and the
+    loads that start meanwhile share the next one. The same holds for commands.
     """
 
     def __init__(
-        self, database: DatabaseReader, redis: RedisReader, *, questions: TaskPool, timeout: float, call_within: float
+        self, database: PinnedConnections, redis: Redis, *, tasks: TaskPool, timeout: float, call_timeout: float
     ) -> None:
-        """Ask nothing yet. `timeout` is how many seconds a brief has, `call_within` how many a call to a backend."""
+        """Create a loader. A brief may take `timeout` seconds, and a call to a backend `call_timeout`."""
         self._database = database
         self._redis = redis
-        self._questions = questions
+        self._tasks = tasks
         self._timeout = timeout
-        self._call_within = call_within
-        self._redis_breaker = CircuitBreaker(questions.spawn)
-        self._lookups = Batcher(self._start, full=FULL)
-        self._rows = Batcher(self._load_rows, full=FULL, at_once=AT_ONCE)
-        self._places = Batcher(self._load_places, full=FULL, at_once=AT_ONCE)
-        self._kept = Batcher(self._load_kept, full=FULL, at_once=AT_ONCE)
+        self._call_timeout = call_timeout
+        self._redis_breaker = CircuitBreaker(tasks.spawn)
+        self._loads = Batcher(self._start_load, max_batch_size=MAX_BATCH_SIZE)
+        self._records = Batcher(self._load_records, max_batch_size=MAX_BATCH_SIZE, max_in_flight=MAX_BATCHES_IN_FLIGHT)
+        self._places = Batcher(self._load_places, max_batch_size=MAX_BATCH_SIZE, max_in_flight=MAX_BATCHES_IN_FLIGHT)
+        self._cached = Batcher(self._load_cached, max_batch_size=MAX_BATCH_SIZE, max_in_flight=MAX_BATCHES_IN_FLIGHT)
 
-    async def ask(self, place_ids: Collection[int]) -> LoadedPlaces:
-        """Look places up. The lookup may have more than these.
+    async def load(self, place_ids: Collection[int]) -> LoadedPlaces:
+        """Load several places. The result may have others, too.
 
         Raises:
-            PlaceUnavailableError: the database is away, or we are being stopped.
+            PlaceUnavailableError: the database is unavailable, or the task pool is closed.
         """
         try:
-            return await self._lookups.ask(place_ids)
+            return await self._loads.submit(place_ids)
         except (TimeoutError, ConnectionError) as error:
             raise PlaceUnavailableError(reason_for(error)) from error
 
-    def _start(self, place_ids: list[int], began: float) -> "asyncio.Future[LoadedPlaces]":
-        return self._questions.call(self._look_up(place_ids, began), timeout=self._timeout)
+    def _start_load(self, place_ids: list[int], started_at: float) -> "asyncio.Future[LoadedPlaces]":
+        return self._tasks.call(self._load(place_ids, started_at), timeout=self._timeout)
 
-    async def _look_up(self, place_ids: list[int], began: float) -> LoadedPlaces:
-        by = began + self._timeout * SHARE
-        rows = Asked(self._rows.ask(place_ids), began)
-        kept = Asked(self._kept.ask(place_ids), began)
+    async def _load(self, place_ids: list[int], started_at: float) -> LoadedPlaces:
+        cached = self._cached.submit(place_ids)
+        loaded = LoadedPlaces(started_at, started_at + self._timeout * SECTION_SHARE, cached)
         try:
-            known = await self._known(place_ids, rows, began)
-            if known:
-                with contextlib.suppress(Exception):  # Redis is away, or late: the weather can be had without it
-                    await kept.until(began + self._timeout * KEPT_SHARE)
+            loaded.places = await self._load_with_fallback(place_ids, started_at)
         except PlaceUnavailableError:
-            kept.give_up()
+            cached.cancel()
             raise
-        finally:
-            rows.give_up()
-        if kept.is_open:
-            asyncio.get_running_loop().call_later(by - time.monotonic(), kept.give_up)
-        return LoadedPlaces(began, by, known, rows.took, kept)
+        loaded.places_elapsed = time.monotonic() - started_at
+        if loaded.places:
+            await _wait_until_success({cached}, started_at + self._timeout * CACHE_SHARE)
+        if not cached.done():
+            # After the deadline no brief waits for it. If it is still in the queue of the batcher, it is not sent.
+            asyncio.get_running_loop().call_later(loaded.deadline - time.monotonic(), cached.cancel)
+        return loaded
 
-    async def _known(
-        self, place_ids: list[int], rows: Asked[Mapping[int, PlaceRecord]], began: float
-    ) -> Mapping[int, PlaceRecord]:
-        """What PostgreSQL knows: all of it, or the places alone if that comes first where the rest fails or takes long."""
+    async def _load_with_fallback(self, place_ids: list[int], started_at: float) -> Mapping[int, PlaceRecord]:
+        """Load the places with their observations, or without them if those fail or take too long."""
+        records = self._records.submit(place_ids)
         try:
-            return await rows.until(began + self._timeout * OBSERVATIONS_SHARE)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the places may be there
+            return await _result_by(records, started_at + self._timeout * OBSERVATIONS_SHARE)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the places may be available
             reason = reason_for(error)
-        alone = Asked(self._places.ask(place_ids), began)
+            return await self._load_places_alone(place_ids, records, reason, started_at + self._timeout * PLACE_SHARE)
+        finally:
+            records.cancel()
+
+    async def _load_places_alone(
+        self,
+        place_ids: list[int],
+        records: "asyncio.Future[Mapping[int, PlaceRecord]]",
+        reason: Reason,
+        deadline: float,
+    ) -> Mapping[int, PlaceRecord]:
+        """Load the places alone, unless `records` succeeds first. `reason` is why they have no observations then.
+
+        Raises:
+            PlaceUnavailableError: neither succeeds by the deadline.
+        """
+        places = self._places.submit(place_ids)
         try:
-            await rows.or_until(alone, began + self._timeout * PLACE_SHARE)
-            if rows.has_come:
-                return rows.answer
-            places = await alone.until(0)
+            await _wait_until_success({records, places}, deadline)
+            if _succeeded(records):
+                return records.result()
+            loaded = await _result_by(places, deadline)
         except Exception as error:
             raise PlaceUnavailableError(reason_for(error)) from error
         finally:
-            alone.give_up()
-        return {place_id: PlaceRecord(place, None, reason) for place_id, place in places.items()}
+            places.cancel()
+        return {place_id: PlaceRecord(place, None, reason) for place_id, place in loaded.items()}
 
-    def _load_rows(self, place_ids: list[int], _: float) -> "asyncio.Future[Mapping[int, PlaceRecord]]":
-        return self._questions.call(places_with_observations(self._database, place_ids), timeout=self._call_within)
+    def _load_records(self, place_ids: list[int], _: float) -> "asyncio.Future[Mapping[int, PlaceRecord]]":
+        return self._tasks.call(fetch_places_with_observations(self._database, place_ids), timeout=self._call_timeout)
 
     def _load_places(self, place_ids: list[int], _: float) -> "asyncio.Future[Mapping[int, Place]]":
-        return self._questions.call(only_places(self._database, place_ids), timeout=self._call_within)
+        return self._tasks.call(fetch_places(self._database, place_ids), timeout=self._call_timeout)
 
-    def _load_kept(self, place_ids: list[int], _: float) -> "asyncio.Future[Mapping[int, CachedEntry]]":
-        """Ask Redis, unless it has been failing."""
+    def _load_cached(self, place_ids: list[int], _: float) -> "asyncio.Future[Mapping[int, CachedEntry]]":
+        def fetch() -> "asyncio.Future[Mapping[int, CachedEntry]]":
+            return self._tasks.call(fetch_cached(self._redis, place_ids), timeout=self._call_timeout)
 
-        def ask() -> "asyncio.Future[Mapping[int, CachedEntry]]":
-            return self._questions.call(fetch_kept(self._redis, place_ids), timeout=self._call_within)
+        return self._redis_breaker.call(fetch)
 
-        return self._redis_breaker.call(ask)
+
+async def _result_by(future: "asyncio.Future[T]", deadline: float) -> T:
+    """Wait for a future until `deadline` (`time.monotonic()`), and do not cancel it then: other tasks may wait for it.
+
+    A cancelled future counts as late. It must not raise CancelledError here, because the caller was not cancelled.
+
+    Raises:
+        TimeoutError: there is no result.
+        Exception: the exception of the future.
+    """
+    await _wait_until_success({future}, deadline)
+    if not future.done() or future.cancelled():
+        raise TimeoutError("no response before the deadline")
+    return future.result()
+
+
+async def _wait_until_success(futures: "set[asyncio.Future[Any]]", deadline: float) -> None:
+    """Wait until one of the futures succeeds or all of them have failed, at most until `deadline`."""
+    pending = {future for future in futures if not future.done()}
+    while pending and not any(map(_succeeded, futures)) and (timeout := deadline - time.monotonic()) > 0:
+        _, pending = await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _succeeded(future: "asyncio.Future[Any]") -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None

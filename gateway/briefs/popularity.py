@@ -1,14 +1,14 @@
-"""Popularity: how often a place was asked for, counted in Redis by the worker."""
+"""Popularity: the views of each place, which the worker counts in Redis."""
 
 from redis.asyncio import Redis
 
-from gateway.briefs.kept import popularity_key
+from gateway.briefs.queries import popularity_key
 from gateway.events.messages import BriefViewed
 
-REMEMBER = 24 * 60 * 60
-"""Seconds for which an event is known again."""
+DEDUP_TTL = 24 * 60 * 60  # for which the id of an event is stored, so that the event is not added again
 
-# Counted and remembered, or neither: Redis runs a script as a whole. A counter that somebody has spoiled is passed over.
+# Redis runs a script as a whole: the id is stored and the views are added, or neither. `pcall` skips a counter that is not a
+# number.
 _ADD = """
 if not redis.call('SET', KEYS[1], '', 'NX', 'EX', ARGV[1]) then return 0 end
 for i = 2, #KEYS do redis.pcall('INCRBY', KEYS[i], ARGV[i]) end
@@ -17,7 +17,11 @@ return 1
 
 
 async def add_views(redis: Redis, event: BriefViewed) -> None:
-    """Add the views of an event to those of each place, unless they were added before."""
+    """Add the views of an event to the counters of its places, unless the event was added before.
+
+    Raises:
+        redis.RedisError, OSError: Redis is unavailable.
+    """
     views = event.data.views
     keys = [f"consumed:{event.id}", *map(popularity_key, views)]
-    await redis.eval(_ADD, len(keys), *keys, REMEMBER, *views.values())
+    await redis.eval(_ADD, len(keys), *keys, DEDUP_TTL, *views.values())

@@ -1,80 +1,124 @@
-"""What PostgreSQL knows for a brief: places with their latest observations, all in one statement."""
+"""The queries of a brief: one statement to PostgreSQL and one command to Redis, each for several places."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from redis.asyncio import Redis
 from sqlalchemy import ARRAY, Integer, Select, Text, any_, bindparam, cast, func, literal_column, select
-from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy.dialects import postgresql
 
 from gateway.briefs.models import Reason
+from gateway.briefs.pinned_connections import PinnedConnections
 from gateway.observations.queries import OBSERVATION_COLUMNS, Observation
 from gateway.places.queries import PLACE_COLUMNS, Place
-from gateway.resources.reading import DatabaseReader
 from gateway.schema.tables import observations, places
 
-OBSERVATIONS = 5
-"""How many of the latest a brief has."""
+LATEST_LIMIT = 5  # observations in a brief
 
-READ = 1_000
-"""The most lists of observations that are remembered as what they are, and not only as text."""
-
-LARGEST_READ = 4096
-"""In characters. Most have some 900; what is larger is read each time, for it would take memory."""
+PARSE_CACHE_SIZE = 1_000
+MAX_PARSE_CACHE_CHARS = 4096  # most lists of observations have some 900; longer ones are not cached, to save memory
 
 
 @dataclass(slots=True)
 class PlaceRecord:
-    """A place, and what was reported about it lately, the newest first."""
+    """A place and its latest observations, the newest first.
+
+    Attributes:
+        place: the place.
+        observations: None if they are unavailable.
+        reason: the reason why they are unavailable.
+    """
 
     place: Place
     observations: list[Observation] | None
-    """None: they could not be fetched."""
     reason: Reason | None = None
-    """Why not."""
 
 
-def _sql(statement: Select[*tuple[Any, ...]]) -> str:
-    """The text of a statement: compiled once, and not with each brief."""
-    return str(statement.compile(dialect=asyncpg.dialect()))  # type: ignore[no-untyped-call]
+@dataclass(slots=True)
+class CachedEntry:
+    """The values in Redis about one place, undecoded. None: the key does not exist, or is not a string.
+
+    Attributes:
+        weather: a `CachedWeather` as JSON.
+        views: the count of its views, in decimal digits.
+    """
+
+    weather: bytes | None
+    views: bytes | None
 
 
-_NEWEST_FIRST = (observations.c.created_at.desc(), observations.c.id.desc())
-_WANTED = places.c.id == any_(bindparam("place_ids", type_=ARRAY(Integer)))
+def _compile(statement: Select[*tuple[Any, ...]]) -> str:
+    return str(statement.compile(dialect=postgresql.asyncpg.dialect()))  # type: ignore[no-untyped-call]
+
+
+_BY_PLACE_IDS = places.c.id == any_(bindparam("place_ids", type_=ARRAY(Integer)))
 
 _latest = (
     select(*OBSERVATION_COLUMNS)
     .where(observations.c.place_id == places.c.id)
-    .order_by(*_NEWEST_FIRST)
-    .limit(literal_column(str(OBSERVATIONS)))
+    .order_by(observations.c.created_at.desc(), observations.c.id.desc())
+    .limit(literal_column(str(LATEST_LIMIT)))
     .correlate(places)
     .subquery("latest")
 )
-# As the text of JSON, in the order of the subquery, which PostgreSQL keeps: their columns would take the driver longer than all else.
-_as_json = select(cast(func.json_agg(_latest.table_valued()), Text)).scalar_subquery()
-_PLACES = _sql(select(*PLACE_COLUMNS).where(_WANTED))
-_PLACES_WITH_OBSERVATIONS = _sql(select(*PLACE_COLUMNS, _as_json).where(_WANTED))
+# The observations of a place come as one JSON text, which is far cheaper than a row for each. PostgreSQL keeps their order.
+_latest_as_json = select(cast(func.json_agg(_latest.table_valued()), Text)).scalar_subquery()
+_PLACES = _compile(select(*PLACE_COLUMNS).where(_BY_PLACE_IDS))
+_PLACES_WITH_OBSERVATIONS = _compile(select(*PLACE_COLUMNS, _latest_as_json).where(_BY_PLACE_IDS))
 
-_read = TypeAdapter(list[Observation]).validate_json
-_read_once = lru_cache(READ)(_read)  # the same text is the same observations
+_parse = TypeAdapter(list[Observation]).validate_json
+_parse_cached = lru_cache(PARSE_CACHE_SIZE)(_parse)
 
 
-async def places_with_observations(database: DatabaseReader, place_ids: Sequence[int]) -> dict[int, PlaceRecord]:
-    """Fetch places, each with its latest observations. Those that do not exist are left out."""
+async def fetch_places_with_observations(
+    database: PinnedConnections, place_ids: Sequence[int]
+) -> dict[int, PlaceRecord]:
+    """Fetch several places, each with its latest observations, by id. Places that do not exist are left out.
+
+    Raises:
+        OSError, asyncpg.PostgresError, sqlalchemy.exc.SQLAlchemyError: the database is unavailable.
+    """
     rows = await database.fetch(_PLACES_WITH_OBSERVATIONS, place_ids)
-    return {row[0]: _known(Place(*row[:-1]), row[-1] or "[]") for row in rows}
+    return {row[0]: _to_record(Place(*row[:-1]), row[-1] or "[]") for row in rows}
 
 
-async def only_places(database: DatabaseReader, place_ids: Sequence[int]) -> dict[int, Place]:
-    """Fetch places. Those that do not exist are left out."""
+async def fetch_places(database: PinnedConnections, place_ids: Sequence[int]) -> dict[int, Place]:
+    """Fetch several places by id. Places that do not exist are left out.
+
+    Raises:
+        OSError, asyncpg.PostgresError, sqlalchemy.exc.SQLAlchemyError: the database is unavailable.
+    """
     rows = await database.fetch(_PLACES, place_ids)
     return {row[0]: Place(*row) for row in rows}
 
 
-def _known(place: Place, latest: str) -> PlaceRecord:
+async def fetch_cached(redis: Redis, place_ids: Sequence[int]) -> dict[int, CachedEntry]:
+    """Fetch the values in Redis about several places, by id, in one command.
+
+    Raises:
+        redis.RedisError, OSError: Redis is unavailable.
+    """
+    keys = [key for place_id in place_ids for key in (weather_key(place_id), popularity_key(place_id))]
+    values: Iterator[Any] = iter(await redis.mget(keys))  # bytes, because the client does not decode them
+    return {place_id: CachedEntry(next(values), next(values)) for place_id in place_ids}
+
+
+def weather_key(place_id: int) -> str:
+    """Return the key in Redis of the weather of a place."""
+    return f"weather:{place_id}"
+
+
+def popularity_key(place_id: int) -> str:
+    """Return the key in Redis of the views of a place."""
+    return f"popularity:{place_id}"
+
+
+def _to_record(place: Place, latest: str) -> PlaceRecord:
+    parse = _parse_cached if len(latest) <= MAX_PARSE_CACHE_CHARS else _parse
     try:
-        return PlaceRecord(place, _read_once(latest) if len(latest) <= LARGEST_READ else _read(latest))
-    except ValidationError:  # somebody has spoiled a row by hand; that is nothing to the other places
+        return PlaceRecord(place, parse(latest))
+    except ValidationError:  # a row was edited by hand; the other places are unaffected
         return PlaceRecord(place, None, Reason.ERROR)

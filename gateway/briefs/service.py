@@ -1,88 +1,51 @@
-"""Putting a brief together: everything is asked for at once, and what does not answer in time is left out, and said."""
+"""Assembles briefs: all backends are called at once, and a section that is not ready in time is left out and marked."""
 
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, ItemsView
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Self
+from typing import Self
 
 import httpx
-from pydantic import Field
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.briefs.models import OK, STALE, UNAVAILABLE, Reason, Section, milliseconds, unavailable
+from gateway.briefs.models import (
+    Brief,
+    Outlook,
+    Popularity,
+    Reason,
+    Section,
+    Sections,
+    Status,
+    milliseconds,
+    reason_for,
+    unavailable,
+)
+from gateway.briefs.pinned_connections import PinnedConnections
 from gateway.briefs.place_loader import LoadedPlaces, PlaceLoader
 from gateway.briefs.queries import PlaceRecord
-from gateway.briefs.reasons import reason_for
 from gateway.briefs.weather import DailyForecast, Weather
-from gateway.briefs.weather_cache import WeatherCache, WeatherResult, read
+from gateway.briefs.weather_cache import WeatherCache, WeatherResult, decode_cached
 from gateway.concurrency import TaskPool
 from gateway.observations.queries import Observation
 from gateway.places.queries import Place
 from gateway.resources.base import Resource
 from gateway.resources.model import DayFeatures, Model
-from gateway.resources.reading import DatabaseReader, RedisReader
 
-CALL_WITHIN = 1.0
-"""Seconds for one call to a backend. That is longer than a brief waits for it: it may have to connect anew, and were that
-given up each time, a slow network would never be connected again. Whoever comes next finds it done."""
+# Longer than a brief's own deadline, so that a slow reconnect can finish and serve the next request instead of being
+# cancelled every time.
+BACKEND_CALL_TIMEOUT = 1.0
 
-OUTLOOKS = 10_000
-"""The most days whose outlook is remembered."""
-
-MOST_VIEWS = 2**63
-"""Redis' own counters stay below it; a text that somebody has put there need not."""
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What the model makes of the weather."""
-
-    wet_tomorrow_probability: Annotated[float, Field(ge=0, le=1, description="The chance that tomorrow is wet")]
-
-
-@dataclass
-class Popularity:
-    """How often a place was asked for."""
-
-    views: Annotated[int, Field(ge=0, lt=MOST_VIEWS)]
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.views < MOST_VIEWS:
-            raise ValueError("what Redis has there is no count")
-
-
-@dataclass(kw_only=True)
-class Sections:
-    """The parts of a brief."""
-
-    weather: Section[Weather]
-    outlook: Section[Outlook]
-    observations: Section[list[Observation]]
-    popularity: Section[Popularity]
-
-    def named(self) -> ItemsView[str, Section[Any]]:
-        """Each with its name."""
-        return vars(self).items()
-
-
-@dataclass(kw_only=True)
-class Brief:
-    """The aggregated answer about one place."""
-
-    place: Place
-    complete: Annotated[bool, Field(description="Whether no section is unavailable")]
-    sections: Sections
+OUTLOOK_CACHE_SIZE = 10_000
 
 
 class BriefService(Resource["BriefService"]):
-    """Answers what is known about places, from all backends, within `timeout` seconds.
+    """Assembles briefs from all backends.
 
-    Briefs that are asked for together share one statement to PostgreSQL and one command to Redis.
+    Briefs that are requested together share one statement to PostgreSQL and one command to Redis.
     """
 
     name = "briefs"
@@ -97,90 +60,101 @@ class BriefService(Resource["BriefService"]):
         on_viewed: Callable[[int], object],
         timeout: float,
     ) -> None:
-        """Ask nothing yet. `on_viewed` is called with the id of each place whose brief was put together, and takes no time."""
+        """Create a service that has called no backend yet.
+
+        Args:
+            http: for the weather upstream.
+            database: for places and observations.
+            redis: for cached weather and popularity.
+            model: for the outlook.
+            on_viewed: called with the place id of each brief. It must not block.
+            timeout: seconds that a brief may take.
+        """
         super().__init__()
         self._model = model
-        self._outlook_of = lru_cache(OUTLOOKS)(self._predict)  # the same day has the same, and the model takes its time
+        self._cached_outlook = lru_cache(OUTLOOK_CACHE_SIZE)(self._predict)
         self._on_viewed = on_viewed
-        self._questions = TaskPool()
-        call_within = max(CALL_WITHIN, timeout)
-        self._readers = (DatabaseReader(database), RedisReader(redis))
-        self._lookups = PlaceLoader(*self._readers, questions=self._questions, timeout=timeout, call_within=call_within)
-        self._forecasts = WeatherCache(http=http, redis=redis, questions=self._questions, timeout=call_within)
+        self._tasks = TaskPool()
+        call_timeout = max(BACKEND_CALL_TIMEOUT, timeout)
+        self._database = PinnedConnections(database)
+        self._loader = PlaceLoader(self._database, redis, tasks=self._tasks, timeout=timeout, call_timeout=call_timeout)
+        self._weather_cache = WeatherCache(http=http, redis=redis, tasks=self._tasks, timeout=call_timeout)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self]:
-        """Before this is left, whatever is still being asked has ended, and the pools have their connections back."""
+        """Yield the service. At the end of the block, end all calls that are in flight, and release their connections."""
         async with AsyncExitStack() as stack:
-            for reader in self._readers:
-                stack.push_async_callback(reader.close)
-            stack.push_async_callback(self._questions.aclose)
+            stack.push_async_callback(self._database.close)
+            stack.push_async_callback(self._tasks.aclose)
             yield self
 
-    async def get_many(self, place_ids: Collection[int]) -> list[Brief | None]:
-        """Put together the briefs of several places, in their order. None: there is no such place.
+    async def get(self, place_id: int) -> Brief | None:
+        """Return the brief of a place, or None if there is no such place.
 
         Raises:
-            PlaceUnavailableError: the database is away.
+            PlaceUnavailableError: the database is unavailable.
         """
-        lookup = await self._lookups.ask(place_ids)
+        return await self._assemble(place_id, await self._loader.load([place_id]))
+
+    async def get_many(self, place_ids: Collection[int]) -> list[Brief | None]:
+        """Return the briefs of several places in their order, with None for places that do not exist.
+
+        Raises:
+            PlaceUnavailableError: the database is unavailable.
+        """
+        loaded = await self._loader.load(place_ids)
         async with asyncio.TaskGroup() as group:
-            briefs = [group.create_task(self._put_together(place_id, lookup)) for place_id in place_ids]
+            briefs = [group.create_task(self._assemble(place_id, loaded)) for place_id in place_ids]
         return [brief.result() for brief in briefs]
 
-    async def get(self, place_id: int) -> Brief | None:
-        """Put together the brief of a place. None: there is no such place.
-
-        Raises:
-            PlaceUnavailableError: the database is away.
-        """
-        return await self._put_together(place_id, await self._lookups.ask([place_id]))
-
-    async def _put_together(self, place_id: int, lookup: LoadedPlaces) -> Brief | None:
-        known = lookup.known.get(place_id)
-        if known is None:
+    async def _assemble(self, place_id: int, loaded: LoadedPlaces) -> Brief | None:
+        record = loaded.places.get(place_id)
+        if record is None:
             return None
-        weather = await self._weather(known.place, lookup)
-        outlook = self._outlook(known.place, weather)
-        observations = _observations(known, lookup.known_took)
-        popularity = await _popularity(place_id, lookup)
-        self._on_viewed(place_id)
-        return Brief(
-            place=known.place,
-            complete=UNAVAILABLE not in (weather.status, outlook.status, observations.status, popularity.status),
-            sections=Sections(weather=weather, outlook=outlook, observations=observations, popularity=popularity),
+        weather = await self._weather(record.place, loaded)
+        sections = Sections(
+            weather=weather,
+            outlook=self._outlook(record.place, weather),
+            observations=_observations(record, loaded),
+            popularity=await _popularity(place_id, loaded),
         )
+        self._on_viewed(place_id)
+        complete = all(section.status is not Status.UNAVAILABLE for _, section in sections.items())
+        return Brief(place=record.place, complete=complete, sections=sections)
 
-    async def _weather(self, place: Place, lookup: LoadedPlaces) -> Section[Weather]:
-        kept = lookup.kept_by_now(place.id)
-        found = await self._forecasts.find(place, None if kept is None else kept.weather, by=lookup.by)
-        if found.forecast is None and kept is None and (late := lookup.kept_by_now(place.id)) is not None:
-            found = WeatherResult(read(late.weather), fresh=False, reason=found.reason)  # better than none
-        took = milliseconds(time.monotonic() - lookup.began)
-        if found.forecast is None:
-            return Section(status=UNAVAILABLE, reason=found.reason, took_ms=took)
+    async def _weather(self, place: Place, loaded: LoadedPlaces) -> Section[Weather]:
+        cached = loaded.cached_if_ready(place.id)
+        result = await self._weather_cache.get(
+            place, None if cached is None else cached.weather, deadline=loaded.deadline
+        )
+        if result.entry is None and cached is None and (late := loaded.cached_if_ready(place.id)) is not None:
+            # Upstream failed, but Redis has responded meanwhile: stale weather is better than none.
+            result = WeatherResult(decode_cached(late.weather), is_fresh=False, reason=result.reason)
+        elapsed = milliseconds(time.monotonic() - loaded.started_at)
+        if result.entry is None:
+            return Section(status=Status.UNAVAILABLE, reason=result.reason, took_ms=elapsed)
         return Section(
-            status=OK if found.fresh else STALE,
-            reason=found.reason,
-            age_s=math.ceil(found.forecast.age * 1000) / 1000,  # not younger than it is
-            took_ms=took,
-            data=found.forecast.weather,
+            status=Status.OK if result.is_fresh else Status.STALE,
+            reason=result.reason,
+            age_s=math.ceil(result.entry.age * 1000) / 1000,  # rounded up, so that it is never too low
+            took_ms=elapsed,
+            data=result.entry.weather,
         )
 
     def _outlook(self, place: Place, weather: Section[Weather]) -> Section[Outlook]:
-        """What the model makes of the weather: as old as that, and as stale."""
-        began = time.monotonic()
+        """Predict from the weather. The outlook has the weather's age and status."""
+        started_at = time.monotonic()
         if weather.data is None:
             return unavailable(Reason.NO_WEATHER, 0.0)
         try:
-            outlook = self._outlook_of(weather.data.today, place.latitude)
-        except Exception as error:  # noqa: BLE001 - any failure is this section's, and no other's
-            return unavailable(reason_for(error), time.monotonic() - began)
+            outlook = self._cached_outlook(weather.data.today, place.latitude)
+        except Exception as error:  # noqa: BLE001 - an error of the model must not affect other sections
+            return unavailable(reason_for(error), time.monotonic() - started_at)
         return Section(
             status=weather.status,
             reason=weather.reason,
             age_s=weather.age_s,
-            took_ms=milliseconds(time.monotonic() - began),
+            took_ms=milliseconds(time.monotonic() - started_at),
             data=outlook,
         )
 
@@ -196,17 +170,16 @@ class BriefService(Resource["BriefService"]):
         return Outlook(self._model.precipitation_probability(day))
 
 
-def _observations(known: PlaceRecord, took: float) -> Section[list[Observation]]:
-    if known.observations is None:
-        return unavailable(known.reason or Reason.ERROR, took)
-    return Section(status=OK, age_s=0.0, took_ms=milliseconds(took), data=known.observations)
+def _observations(record: PlaceRecord, loaded: LoadedPlaces) -> Section[list[Observation]]:
+    if record.observations is None:
+        return unavailable(record.reason or Reason.ERROR, loaded.places_elapsed)
+    return Section(status=Status.OK, age_s=0.0, took_ms=milliseconds(loaded.places_elapsed), data=record.observations)
 
 
-async def _popularity(place_id: int, lookup: LoadedPlaces) -> Section[Popularity]:
-    kept = lookup.kept
+async def _popularity(place_id: int, loaded: LoadedPlaces) -> Section[Popularity]:
     try:
-        there = (await kept.until(lookup.by))[place_id]
-        popularity = Popularity(int(there.views) if there.views is not None else 0)
-    except Exception as error:  # noqa: BLE001 - any failure is this section's, and no other's
-        return unavailable(reason_for(error), kept.took)
-    return Section(status=OK, age_s=0.0, took_ms=milliseconds(kept.took), data=popularity)
+        entry = await loaded.wait_for_cached(place_id)
+        popularity = Popularity(int(entry.views) if entry.views is not None else 0)
+    except Exception as error:  # noqa: BLE001 - an error of Redis must not affect other sections
+        return unavailable(reason_for(error), loaded.cached_elapsed)
+    return Section(status=Status.OK, age_s=0.0, took_ms=milliseconds(loaded.cached_elapsed), data=popularity)

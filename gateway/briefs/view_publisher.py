@@ -1,4 +1,4 @@
-"""Telling the worker which briefs were asked for: many views in one event, and rather none than a slow answer."""
+"""Publishes the views of briefs for the worker: many views in one event, and dropped views rather than slow responses."""
 
 import asyncio
 from collections import Counter
@@ -14,76 +14,74 @@ from gateway.events.messages import BriefViewed, ViewCounts, encode
 from gateway.events.publisher import Publisher, PublishError
 from gateway.resources.base import Resource
 
-EVERY = 0.25
-"""Seconds between two events."""
-
-PUBLISH_WITHIN = 1.0
-"""Seconds for an event; it is dropped then."""
-
-MOST_WAITING = 10_000
-"""The most views that wait to be published; what comes beyond them is dropped."""
+FLUSH_INTERVAL = 0.25
+PUBLISH_TIMEOUT = 1.0
+MAX_PENDING = 10_000  # views that wait to be published; more are dropped
 
 log = structlog.get_logger("gateway.views")
 
 
 class ViewPublisher(Resource["ViewPublisher"]):
-    """Counts views, and publishes the counts now and then. What cannot be published is dropped, and that is counted."""
+    """Counts views by place, and publishes the counts in intervals. Views that cannot be published are dropped.
+
+    Attributes:
+        dropped: the number of views that were dropped.
+    """
 
     name = "views"
 
     def __init__(self, rabbitmq: RobustConnection) -> None:
         super().__init__()
         self.dropped = 0
-        """How many views were lost."""
         self._publisher = Publisher(rabbitmq)
-        self._waiting: Counter[int] = Counter()
-        self._count = 0
-        self._any = asyncio.Event()
+        self._pending: Counter[int] = Counter()
+        self._pending_count = 0
+        self._has_pending = asyncio.Event()
         self._stopping = asyncio.Event()
 
     def record(self, place_id: int) -> None:
-        """Count a view of the brief of a place. It takes no time, and never fails."""
-        if self._count >= MOST_WAITING:
+        """Count a view of the brief of a place. This takes no time, and never fails."""
+        if self._pending_count >= MAX_PENDING:
             self.dropped += 1
             return
-        self._waiting[place_id] += 1
-        self._count += 1
-        self._any.set()
+        self._pending[place_id] += 1
+        self._pending_count += 1
+        self._has_pending.set()
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self]:
-        """Publish until this is left, and what is left then."""
+        """Publish in the background for the duration of the block, and at its end the views that are left."""
         async with background_task(
-            self._work(), name="views", stop=self._stop, stop_timeout=2 * PUBLISH_WITHIN + EVERY
+            self._run(), name="views", stop=self._stop, stop_timeout=2 * PUBLISH_TIMEOUT + FLUSH_INTERVAL
         ):
             yield self
 
     def _stop(self) -> None:
         self._stopping.set()
-        self._any.set()
+        self._has_pending.set()
 
-    async def _work(self) -> None:
+    async def _run(self) -> None:
         while not self._stopping.is_set():
-            await self._any.wait()
-            await wait_for_event(self._stopping, timeout=EVERY)  # for more to come together
+            await self._has_pending.wait()
+            await wait_for_event(self._stopping, timeout=FLUSH_INTERVAL)
             await self._publish()
-        await self._publish()  # what came while the last was published
+        await self._publish()  # the views that were recorded while the last event was published
 
     async def _publish(self) -> None:
-        views, count = dict(self._waiting), self._count
+        views, count = dict(self._pending), self._pending_count
         if not views:
             return
-        self._waiting.clear()
-        self._count = 0
-        self._any.clear()
+        self._pending.clear()
+        self._pending_count = 0
+        self._has_pending.clear()
         event = BriefViewed.create(ViewCounts(views=views))
         try:
-            await self._publisher.publish(event.id, event.type, encode(event), timeout=PUBLISH_WITHIN)
+            await self._publisher.publish(event.id, event.type, encode(event), timeout=PUBLISH_TIMEOUT)
         except PublishError:
             if self.dropped == 0:
-                log.warning("views are dropped from now on, and counted")
+                log.warning("cannot publish views; dropping and counting them from now on")
             self.dropped += count
 
     async def check(self) -> str | None:
-        """Say how many views were dropped."""
+        """Return how many views were dropped."""
         return f"{self.dropped} dropped"

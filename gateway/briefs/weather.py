@@ -1,4 +1,4 @@
-"""The weather of a place, from an upstream that speaks Open-Meteo's forecast contract."""
+"""The weather of a place, from an upstream with the forecast API of Open-Meteo."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -10,10 +10,10 @@ from pydantic import BaseModel, Field, ValidationError
 
 from gateway.places.queries import Place
 
-FORECAST = "/v1/forecast"
-LARGEST_ANSWER = 256 * 1024
-"""In bytes. An answer for one place has less than 1 kB; we do not read what somebody else's server likes to send."""
+FORECAST_PATH = "/v1/forecast"
+MAX_RESPONSE_BYTES = 256 * 1024  # a response for one place has less than 1 kB
 
+# Encoded once, because httpx takes 0.1 ms for it.
 _VARIABLES = urlencode(
     {
         "current": "temperature_2m,relative_humidity_2m,precipitation,weather_code,wind_speed_10m",
@@ -24,7 +24,6 @@ _VARIABLES = urlencode(
     },
     safe=",",
 )
-"""As the URL has them: made once, for httpx takes 0.1 ms each time."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Code = Annotated[int, Field(ge=0, le=99, description="WMO code 4677, as Open-Meteo uses it")]
@@ -32,7 +31,7 @@ Code = Annotated[int, Field(ge=0, le=99, description="WMO code 4677, as Open-Met
 
 @dataclass(frozen=True, kw_only=True)
 class DailyForecast:
-    """The day as it is forecast."""
+    """The forecast for a day."""
 
     date: date
     precipitation_mm: Finite
@@ -55,29 +54,30 @@ class Weather:
 
 
 class UpstreamError(Exception):
-    """The upstream answered, but not with the weather."""
+    """The response of the upstream is not a valid forecast."""
 
 
 async def fetch_weather(http: httpx.AsyncClient, place: Place) -> Weather:
-    """Ask for the weather of a place.
+    """Fetch the weather of a place.
 
     Raises:
-        httpx.HTTPError: the upstream did not answer, or not with success.
-        UpstreamError: what it answered is not the weather.
+        httpx.HTTPError: there is no response, or its status is an error.
+        UpstreamError: the response is too large, or not a valid forecast.
     """
-    url = f"{FORECAST}?latitude={place.latitude:.5f}&longitude={place.longitude:.5f}&{_VARIABLES}"
-    # Not compressed: what is small on the wire could be of any size in memory.
-    plain = {"Accept-Encoding": "identity"}
-    async with http.stream("GET", url, headers=plain) as response:
+    url = f"{FORECAST_PATH}?latitude={place.latitude:.5f}&longitude={place.longitude:.5f}&{_VARIABLES}"
+    # A small compressed response could have any size in memory.
+    uncompressed = {"Accept-Encoding": "identity"}
+    async with http.stream("GET", url, headers=uncompressed) as response:
         response.raise_for_status()
         content = bytearray()
         async for chunk in response.aiter_raw():
             content += chunk
-            if len(content) > LARGEST_ANSWER:
-                raise UpstreamError(f"the answer has more than {LARGEST_ANSWER} bytes")
-    return _weather(bytes(content))
+            if len(content) > MAX_RESPONSE_BYTES:
+                raise UpstreamError(f"the response has more than {MAX_RESPONSE_BYTES} bytes")
+    return _parse_weather(bytes(content))
 
 
+# The response of Open-Meteo, as far as it is used.
 class _Current(BaseModel):
     time: str
     temperature_2m: Finite
@@ -100,11 +100,11 @@ class _Forecast(BaseModel):
     daily: _Daily
 
 
-def _weather(content: bytes) -> Weather:
+def _parse_weather(content: bytes) -> Weather:
     try:
         forecast = _Forecast.model_validate_json(content)
     except ValidationError as error:
-        raise UpstreamError(f"the answer is no forecast: {error.error_count()} mistakes") from None
+        raise UpstreamError(f"the response is not a forecast: {error.error_count()} errors") from None
     current, daily = forecast.current, forecast.daily
     return Weather(
         observed_at=current.time,

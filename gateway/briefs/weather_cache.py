@@ -1,4 +1,4 @@
-"""The weather of places: kept in Redis, and asked for upstream by one caller for all who want it."""
+"""The weather of places, cached in Redis and fetched upstream: stale-while-revalidate with single flight."""
 
 import asyncio
 import contextlib
@@ -14,140 +14,143 @@ from pydantic import Field, TypeAdapter, ValidationError
 from redis.asyncio import Redis
 
 from gateway.briefs.circuit_breaker import CircuitBreaker
-from gateway.briefs.kept import weather_key
-from gateway.briefs.models import Reason
-from gateway.briefs.reasons import reason_for
+from gateway.briefs.models import Reason, reason_for
+from gateway.briefs.queries import weather_key
 from gateway.briefs.weather import Weather, fetch_weather
 from gateway.concurrency import TaskPool, failed_future
 from gateway.places.queries import Place
 from gateway.resources import http as http_errors
 
-FRESH_FOR = 60.0
-"""Seconds for which the weather is as good as new."""
+FRESH_TTL = 60.0
+STALE_TTL = 24 * 3600
+REVALIDATE_WAIT_SHARE = 0.5  # of its time, for which the revalidating caller waits before it returns stale weather
+MAX_CONCURRENT_FETCHES = 50
+CACHE_WRITE_TIMEOUT = 1.0
 
-KEPT_FOR = 24 * 3600
-"""Seconds for which it is better than none."""
-
-WAIT_WITH_STALE = 0.5
-"""How much of its time the one who revalidates waits for news, while there is stale weather to answer with."""
-
-CALLS = 50
-"""The most calls upstream at once; one beyond them waits."""
-
-KEEP_WITHIN = 1.0
-"""Seconds that writing to Redis may take."""
-
-PARSED = 10_000
-"""The most forecasts that are remembered as what they are, and not only as bytes."""
-
-LARGEST_KEPT = 4096
-"""In bytes. Ours have some 400; what is larger is somebody else's, and nothing to remember."""
-
-CLOCKS_DIFFER = 1.0
-"""Seconds by which another replica's clock may be ahead of ours. What was fetched later than that is not ours."""
+PARSE_CACHE_SIZE = 10_000
+MAX_CACHED_BYTES = 4096  # the gateway writes some 400; larger values are not its own, and are ignored
+MAX_CLOCK_SKEW = 1.0  # seconds that the clock of another replica may be ahead; weather from later than that is ignored
 
 
 @dataclass(frozen=True, kw_only=True)
 class CachedWeather:
-    """The weather, and when it was fetched, in seconds since 1970. As JSON it is what Redis keeps."""
+    """A cache entry. Redis holds it as JSON.
+
+    Attributes:
+        fetched_at: in seconds since 1970.
+        weather: the weather as it was fetched.
+    """
 
     fetched_at: Annotated[float, Field(allow_inf_nan=False)]
     weather: Weather
 
     @property
     def age(self) -> float:
-        """In seconds."""
+        """The seconds since it was fetched."""
         return max(0.0, time.time() - self.fetched_at)
 
 
-# Redis gives the same bytes for a minute: they are read once.
-_parse = lru_cache(PARSED)(TypeAdapter(CachedWeather).validate_json)
+# Redis returns the same bytes for a minute, so that they are parsed once.
+_parse_cached = lru_cache(PARSE_CACHE_SIZE)(TypeAdapter(CachedWeather).validate_json)
 
 
 @dataclass(slots=True)
 class WeatherResult:
-    """What there is to say about the weather: a forecast or none, and the reason why it is not fresh."""
+    """The best weather that is available.
 
-    forecast: CachedWeather | None
-    fresh: bool
+    Attributes:
+        entry: None if there is no weather.
+        is_fresh: it is younger than `FRESH_TTL`.
+        reason: why it is not fresh. None if it is, or if another caller revalidates it at present.
+    """
+
+    entry: CachedWeather | None
+    is_fresh: bool
     reason: Reason | None = None
 
 
 class WeatherCache:
-    """Finds the weather: fresh from Redis, else from upstream, else stale from Redis."""
+    """Gets the weather: fresh from Redis, else from upstream, else stale from Redis.
 
-    def __init__(self, *, http: httpx.AsyncClient, redis: Redis, questions: TaskPool, timeout: float) -> None:
-        """`timeout` is how many seconds upstream has for an answer, with the second try after a first that failed."""
+    Callers of the same place share one fetch (single flight). If stale weather is available, one caller revalidates it, and
+    the others get it without waiting.
+    """
+
+    def __init__(self, *, http: httpx.AsyncClient, redis: Redis, tasks: TaskPool, timeout: float) -> None:
+        """Create a cache. A fetch, with the retry after a failure, may take `timeout` seconds."""
         self._http = http
         self._redis = redis
-        self._questions = questions
+        self._tasks = tasks
         self._timeout = timeout
-        self._breaker = CircuitBreaker(questions.spawn, counts=http_errors.is_server_failure)
-        self._calls = asyncio.Semaphore(CALLS)
-        self._flights: dict[int, asyncio.Future[CachedWeather]] = {}
-        """The calls under way, by place: one for all who want the same."""
+        self._breaker = CircuitBreaker(tasks.spawn, is_failure=http_errors.is_server_failure)
+        self._fetch_slots = asyncio.Semaphore(MAX_CONCURRENT_FETCHES)
+        self._in_flight: dict[int, asyncio.Future[CachedWeather]] = {}  # by place id
 
-    async def find(self, place: Place, kept: bytes | None, *, by: float) -> WeatherResult:
-        """Find the weather of a place until `by` (`time.monotonic()`). It never raises, whatever upstream does.
+    async def get(self, place: Place, cached: bytes | None, *, deadline: float) -> WeatherResult:
+        """Return the weather of a place at `deadline` (`time.monotonic()`) at the latest. It does not raise if upstream fails.
 
-        `kept` is what Redis has of it; what cannot be read is as good as nothing.
+        `cached` is the value in Redis. An unreadable value counts as none.
         """
-        forecast = read(kept)
-        if forecast is not None and forecast.age < FRESH_FOR:
-            return WeatherResult(forecast, fresh=True)
-        flight = self._flights.get(place.id)
-        if flight is None:
-            return await self._from(self._start(place), forecast, by)
-        if forecast is not None and not flight.done():
-            return WeatherResult(forecast, fresh=False)  # somebody is at it
-        found = await self._from(flight, forecast, by)
-        if found.fresh or not flight.done():
-            return found
-        # It began before us, and so it had to end before our time is up.
-        return await self._from(self._flights.get(place.id) or self._start(place), forecast, by)
+        entry = decode_cached(cached)
+        if entry is not None and entry.age < FRESH_TTL:
+            return WeatherResult(entry, is_fresh=True)
+        fetch = self._in_flight.get(place.id)
+        if fetch is None:
+            return await self._await_fetch(self._start_fetch(place), entry, deadline)
+        if entry is not None and not fetch.done():
+            return WeatherResult(entry, is_fresh=False)  # another caller revalidates it
+        result = await self._await_fetch(fetch, entry, deadline)
+        if result.is_fresh or not fetch.done():
+            return result
+        # The shared fetch has failed. It started before this call, so this call has time left for a fetch of its own.
+        return await self._await_fetch(self._in_flight.get(place.id) or self._start_fetch(place), entry, deadline)
 
-    async def _from(
-        self, flight: "asyncio.Future[CachedWeather]", forecast: CachedWeather | None, by: float
+    async def _await_fetch(
+        self, fetch: "asyncio.Future[CachedWeather]", stale: CachedWeather | None, deadline: float
     ) -> WeatherResult:
-        """Wait for a flight; with stale weather at hand not to the end."""
-        patience = (by - time.monotonic()) * (1 if forecast is None else WAIT_WITH_STALE)
-        await asyncio.wait({flight}, timeout=max(0, patience))
-        if not flight.done():
-            return WeatherResult(forecast, fresh=False, reason=Reason.TIMEOUT)
-        if flight.cancelled():
-            return WeatherResult(forecast, fresh=False, reason=Reason.ERROR)
-        error = flight.exception()
+        """Wait for a fetch until the deadline, or only for a share of that time if there is stale weather to return."""
+        timeout = (deadline - time.monotonic()) * (1 if stale is None else REVALIDATE_WAIT_SHARE)
+        await asyncio.wait({fetch}, timeout=max(0, timeout))
+        if not fetch.done():
+            return WeatherResult(stale, is_fresh=False, reason=Reason.TIMEOUT)
+        if fetch.cancelled():  # the task pool is closed
+            return WeatherResult(stale, is_fresh=False, reason=Reason.ERROR)
+        error = fetch.exception()
         if error is not None:
-            return WeatherResult(forecast, fresh=False, reason=reason_for(error))
-        return WeatherResult(flight.result(), fresh=True)
+            return WeatherResult(stale, is_fresh=False, reason=reason_for(error))
+        return WeatherResult(fetch.result(), is_fresh=True)
 
-    def _start(self, place: Place) -> "asyncio.Future[CachedWeather]":
+    def _start_fetch(self, place: Place) -> "asyncio.Future[CachedWeather]":
+        """Start the fetch that all callers of a place share, unless upstream kept failing."""
         if self._breaker.is_open:
-            return failed_future(self._breaker.refuse(partial(self._fetch, place)))
-        flight: asyncio.Future[CachedWeather] = asyncio.get_running_loop().create_future()
-        self._flights[place.id] = flight
-        self._questions.spawn(self._fly(place, flight))
-        return flight
+            return failed_future(self._breaker.reject(partial(self._fetch, place)))
+        fetch: asyncio.Future[CachedWeather] = asyncio.get_running_loop().create_future()
+        self._in_flight[place.id] = fetch
+        self._tasks.spawn(self._run_fetch(place, fetch))
+        return fetch
 
-    async def _fly(self, place: Place, flight: "asyncio.Future[CachedWeather]") -> None:
-        """Fetch the weather for whoever waits for the flight; and only then keep it, so that nobody waits for that."""
+    async def _run_fetch(self, place: Place, fetch: "asyncio.Future[CachedWeather]") -> None:
+        """Resolve `fetch` as soon as the weather is there, and write it to Redis after that.
+
+        The fetch stays in flight during the write, so that no caller fetches what Redis is about to have.
+        """
         try:
-            async with self._calls:  # a call that has to wait for us says nothing about upstream
-                forecast = await self._breaker.call(partial(self._fetch, place))
-        except Exception as error:  # noqa: BLE001 - whoever waits tells it
-            flight.set_exception(error)
-            flight.exception()  # so that the loop does not miss them, if they are gone
+            async with self._fetch_slots:  # outside of the breaker: waiting for a slot is no failure of upstream
+                entry = await self._breaker.call(partial(self._fetch, place))
+        except Exception as error:  # noqa: BLE001 - it reaches the callers through the future
+            fetch.set_exception(error)
+            fetch.exception()  # marks it as retrieved, in case all callers are gone
         else:
-            flight.set_result(forecast)
-            await self._keep(place, forecast)
+            fetch.set_result(entry)
+            await self._cache(place, entry)
         finally:
-            del self._flights[place.id]
-            flight.cancel()  # unless it has landed: we were cancelled, and nobody shall wait for ever
+            del self._in_flight[place.id]
+            fetch.cancel()  # no effect once resolved; on cancellation, wake all waiters
 
     def _fetch(self, place: Place) -> "asyncio.Future[CachedWeather]":
-        return self._questions.call(self._fetch_persistently(place), timeout=self._timeout)
+        return self._tasks.call(self._fetch_with_retry(place), timeout=self._timeout)
 
-    async def _fetch_persistently(self, place: Place) -> CachedWeather:
+    async def _fetch_with_retry(self, place: Place) -> CachedWeather:
         async for attempt in stamina.retry_context(
             on=http_errors.is_retryable, attempts=2, timeout=None, wait_initial=0.02, wait_jitter=0.05
         ):
@@ -155,21 +158,21 @@ class WeatherCache:
                 weather = await fetch_weather(self._http, place)
         return CachedWeather(fetched_at=time.time(), weather=weather)
 
-    async def _keep(self, place: Place, forecast: CachedWeather) -> None:
-        with contextlib.suppress(Exception):  # then it is fetched again
-            await self._questions.call(self._write(place, forecast), timeout=KEEP_WITHIN)
+    async def _cache(self, place: Place, entry: CachedWeather) -> None:
+        with contextlib.suppress(Exception):  # without an entry, the next caller fetches it again
+            await self._tasks.call(self._write_to_redis(place, entry), timeout=CACHE_WRITE_TIMEOUT)
 
-    async def _write(self, place: Place, forecast: CachedWeather) -> None:
-        await self._redis.set(weather_key(place.id), orjson.dumps(forecast), ex=KEPT_FOR)
+    async def _write_to_redis(self, place: Place, entry: CachedWeather) -> None:
+        await self._redis.set(weather_key(place.id), orjson.dumps(entry), ex=STALE_TTL)
 
 
-def read(kept: bytes | None) -> CachedWeather | None:
-    """The forecast that Redis keeps, if it is one, of the last day and not of the future."""
-    if kept is None or len(kept) > LARGEST_KEPT:
+def decode_cached(value: bytes | None) -> CachedWeather | None:
+    """Decode a value of Redis. None: there is none, it is not valid, too old, or from the future."""
+    if value is None or len(value) > MAX_CACHED_BYTES:
         return None
     try:
-        forecast = _parse(kept)
+        entry = _parse_cached(value)
     except ValidationError:
         return None
-    age = time.time() - forecast.fetched_at
-    return forecast if -CLOCKS_DIFFER <= age <= KEPT_FOR else None
+    age = time.time() - entry.fetched_at
+    return entry if -MAX_CLOCK_SKEW <= age <= STALE_TTL else None

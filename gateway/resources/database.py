@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from gateway.resources.base import PermanentError, Resource, retry_transient
-from gateway.resources.reading import KEPT
 from gateway.schema.revision import current_revision, describe_mismatch
 from gateway.schema.transaction import DEFAULT_SSL_MODE
 from gateway.settings import DatabaseSettings
@@ -91,7 +90,7 @@ class DatabaseEngine(Resource[AsyncEngine]):
             self.settings.url.get_secret_value(),
             async_creator=self._connect,
             pool_size=POOL_SIZE,
-            max_overflow=POOL_SIZE + KEPT,
+            max_overflow=POOL_SIZE,
             pool_timeout=COMMAND_TIMEOUT,
             hide_parameters=True,
         )

@@ -7,7 +7,6 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.connection import HiredisRespSerializer
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -18,7 +17,6 @@ from redis.exceptions import (
 from redis.maint_notifications import MaintNotificationsConfig
 
 from gateway.resources.base import PermanentError, Resource, retry_transient
-from gateway.resources.reading import KEPT
 from gateway.settings import RedisSettings
 
 MAX_CONNECTIONS = 20  # further commands wait for a free one
@@ -55,7 +53,7 @@ class RedisPool(Resource[Redis]):
     async def open(self) -> AsyncGenerator[Redis]:
         pool = self._pool = _ClosablePool.from_url(
             self.settings.url.get_secret_value(),
-            max_connections=MAX_CONNECTIONS + KEPT,
+            max_connections=MAX_CONNECTIONS,
             timeout=None,
             client_name=self._instance,
             socket_timeout=None,
@@ -99,12 +97,6 @@ class _ClosablePool(BlockingConnectionPool):
     """A pool that stays closed. redis-py's pool connects again when it is used, and that connection is never closed."""
 
     closed = False
-
-    def make_connection(self) -> AbstractConnection:
-        """Make one that has hiredis pack its commands, as redis-py does for those who do not await."""
-        connection: AbstractConnection = super().make_connection()  # type: ignore[no-untyped-call]
-        connection.pack_command = HiredisRespSerializer().pack  # type: ignore[method-assign, assignment]
-        return connection
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
         self._check_open()

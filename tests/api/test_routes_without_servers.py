@@ -12,9 +12,8 @@ import pytest
 from fastapi import FastAPI
 
 from gateway.app import create_app
-from gateway.briefs.models import Reason, Section, Status
+from gateway.briefs.models import Brief, Outlook, Popularity, Reason, Section, Sections, Status
 from gateway.briefs.place_loader import PlaceUnavailableError
-from gateway.briefs.service import Brief, Outlook, Popularity, Sections
 from gateway.dependencies import RequestId
 from gateway.places.queries import Place
 from gateway.serving.lifespan_manager import StatefulApp

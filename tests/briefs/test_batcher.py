@@ -1,4 +1,4 @@
-"""Sharing calls: what is asked for together costs one call, and nobody pays for what another one does."""
+"""The batcher: which keys share a call, and what the callers of a batch have to do with each other."""
 
 import asyncio
 import time
@@ -6,174 +6,195 @@ from collections.abc import Mapping
 
 import pytest
 
-from gateway.briefs.batcher import TOLD_AT_ONCE, Batcher
+from gateway.briefs.batcher import RESOLVE_PER_TICK, Batcher
+
+Squares = Mapping[int, int]
 
 
-class Backend:
-    """Answers numbers with their squares. It answers once it is let, one batch after another."""
+class SquaresBackend:
+    """Returns the squares of numbers. It responds to one batch after another, as a test releases them.
+
+    Attributes:
+        batches: the keys of each batch.
+        submitted_at: the time that came with each batch.
+        failing: it raises ConnectionError instead.
+    """
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
-        self.asked: list[float] = []
-        self._let = asyncio.Semaphore(0)
-        self.broken = False
+        self.submitted_at: list[float] = []
+        self.failing = False
+        self._released = asyncio.Semaphore(0)
 
-    def load(self, numbers: list[int], asked: float) -> "asyncio.Future[Mapping[int, int]]":
+    def load(self, numbers: list[int], submitted_at: float) -> "asyncio.Future[Squares]":
         self.batches.append(numbers)
-        self.asked.append(asked)
-        return asyncio.ensure_future(self._answer(numbers))
+        self.submitted_at.append(submitted_at)
+        return asyncio.ensure_future(self._respond(numbers))
 
-    async def _answer(self, numbers: list[int]) -> Mapping[int, int]:
-        await self._let.acquire()
-        if self.broken:
-            raise ConnectionError("gone")
+    def release(self, batches: int = 1) -> None:
+        for _ in range(batches):
+            self._released.release()
+
+    async def _respond(self, numbers: list[int]) -> Squares:
+        await self._released.acquire()
+        if self.failing:
+            raise ConnectionError("the backend is gone")
         return {number: number * number for number in numbers}
 
-    def let(self, batches: int = 1) -> None:
-        for _ in range(batches):
-            self._let.release()
+
+@pytest.fixture
+async def backend() -> SquaresBackend:
+    return SquaresBackend()
 
 
-def batcher(backend: Backend, *, at_once: int = 1, full: int = 100) -> Batcher[int, Mapping[int, int]]:
-    return Batcher(backend.load, at_once=at_once, full=full)
-
-
-async def all_of(answers: "list[asyncio.Future[Mapping[int, int]]]") -> list[Mapping[int, int]]:
-    return await asyncio.gather(*answers)
+def make_batcher(
+    backend: SquaresBackend, *, max_in_flight: int = 1, max_batch_size: int = 100
+) -> Batcher[int, Squares]:
+    return Batcher(backend.load, max_in_flight=max_in_flight, max_batch_size=max_batch_size)
 
 
 async def ticks(number: int = 5) -> None:
-    """Let everything run that can."""
+    """Let the event loop run everything that is ready."""
     for _ in range(number):
         await asyncio.sleep(0)
 
 
-async def test_what_is_asked_for_in_one_tick_shares_one_call() -> None:
-    backend = Backend()
-    shared = batcher(backend)
-    answers = [shared.ask(numbers) for numbers in ([1], [2, 3], [2])]
-    backend.let()
+class TestBatches:
+    async def test_one_batch_for_a_tick(self, backend: SquaresBackend) -> None:
+        """Keys that are submitted in one iteration of the event loop share one call. Each key is loaded once."""
+        batcher = make_batcher(backend)
+        futures = [batcher.submit(numbers) for numbers in ([1], [2, 3], [2])]
+        backend.release()
 
-    assert await all_of(answers) == [{1: 1, 2: 4, 3: 9}] * 3
-    assert backend.batches == [[1, 2, 3]]
+        assert await asyncio.gather(*futures) == [{1: 1, 2: 4, 3: 9}] * 3
+        assert backend.batches == [[1, 2, 3]]
 
-
-async def test_a_question_never_joins_what_was_sent_before_it_was_asked() -> None:
-    """Else its answer could be older than the question."""
-    backend = Backend()
-    shared = batcher(backend)
-    first = shared.ask([2])
-    await ticks()
-    second = shared.ask([2])
-    backend.let(2)
-
-    assert [await first, await second] == [{2: 4}, {2: 4}]
-    assert backend.batches == [[2], [2]]
-
-
-async def test_what_comes_while_enough_is_under_way_waits_and_shares_the_next_call() -> None:
-    backend = Backend()
-    shared = batcher(backend, at_once=2)
-    answers = []
-    for number in range(6):
-        answers.append(shared.ask([number]))
+    async def test_sent_batch_is_closed(self, backend: SquaresBackend) -> None:
+        """A key does not join a batch that has been sent, because its result could be older than the call."""
+        batcher = make_batcher(backend)
+        first = batcher.submit([2])
         await ticks()
+        second = batcher.submit([2])
+        backend.release(2)
 
-    assert backend.batches == [[0], [1]]
-    backend.let(3)
-    await all_of(answers)
-    assert backend.batches == [[0], [1], [2, 3, 4, 5]]
+        assert [await first, await second] == [{2: 4}, {2: 4}]
+        assert backend.batches == [[2], [2]]
 
+    async def test_max_in_flight(self, backend: SquaresBackend) -> None:
+        """While `max_in_flight` batches are in flight, keys wait, and all of them share the next batch."""
+        batcher = make_batcher(backend, max_in_flight=2)
+        futures = []
+        for number in range(6):
+            futures.append(batcher.submit([number]))
+            await ticks()
 
-async def test_a_batch_that_is_full_takes_no_more_in_and_the_rest_follows() -> None:
-    backend = Backend()
-    shared = batcher(backend, full=2)
-    answers = [shared.ask(numbers) for numbers in ([0], [1, 2], [3], [4], [5])]
-    backend.let(3)
+        assert backend.batches == [[0], [1]]
+        backend.release(3)
+        await asyncio.gather(*futures)
+        assert backend.batches == [[0], [1], [2, 3, 4, 5]]
 
-    assert await all_of(answers) == [{0: 0, 1: 1, 2: 4}, {0: 0, 1: 1, 2: 4}, {3: 9, 4: 16}, {3: 9, 4: 16}, {5: 25}]
-    assert backend.batches == [[0, 1, 2], [3, 4], [5]]
+    async def test_max_batch_size(self, backend: SquaresBackend) -> None:
+        """A full batch takes no more keys, and the rest goes into the next ones. The keys of a caller stay together."""
+        batcher = make_batcher(backend, max_batch_size=2)
+        futures = [batcher.submit(numbers) for numbers in ([0], [1, 2], [3], [4], [5])]
+        backend.release(3)
 
+        assert await asyncio.gather(*futures) == [
+            {0: 0, 1: 1, 2: 4},
+            {0: 0, 1: 1, 2: 4},
+            {3: 9, 4: 16},
+            {3: 9, 4: 16},
+            {5: 25},
+        ]
+        assert backend.batches == [[0, 1, 2], [3, 4], [5]]
 
-async def test_a_failure_reaches_all_who_shared_the_call_and_nobody_else() -> None:
-    backend = Backend()
-    shared = batcher(backend)
-    backend.broken = True
-    answers = [shared.ask([1]), shared.ask([2])]
-    backend.let()
-    outcomes = await asyncio.gather(*answers, return_exceptions=True)
-    backend.broken = False
-    backend.let()
+    async def test_batch_size_counts_distinct_keys(self, backend: SquaresBackend) -> None:
+        """A key that many callers submit counts once, so a popular key does not fill a batch."""
+        batcher = make_batcher(backend, max_batch_size=2)
+        futures = [batcher.submit(numbers) for numbers in ([1], [1], [1], [2])]
+        backend.release()
 
-    assert [type(outcome) for outcome in outcomes] == [ConnectionError, ConnectionError]
-    assert await shared.ask([1]) == {1: 1}
+        assert await asyncio.gather(*futures) == [{1: 1, 2: 4}] * 4
+        assert backend.batches == [[1, 2]]
 
+    async def test_submission_time(self, backend: SquaresBackend) -> None:
+        """A batch comes with the time at which the first of its callers submitted. Cancelled callers do not count."""
+        batcher = make_batcher(backend)
+        cancelled = batcher.submit([0])
+        cancelled.cancel()
+        before = time.monotonic()
+        first, second = batcher.submit([1]), batcher.submit([2])
+        after = time.monotonic()
+        backend.release()
+        await asyncio.gather(first, second)
 
-async def test_whoever_is_cancelled_takes_nothing_from_those_who_shared_the_call() -> None:
-    backend = Backend()
-    shared = batcher(backend)
-
-    async def ask(number: int) -> Mapping[int, int]:
-        return await shared.ask([number])
-
-    leaving, staying = asyncio.create_task(ask(2)), asyncio.create_task(ask(2))
-    await ticks()
-    leaving.cancel()
-    backend.let()
-
-    assert await staying == {2: 4}
-    with pytest.raises(asyncio.CancelledError):
-        await leaving
-
-
-async def test_what_nobody_waits_for_any_more_is_not_asked_for() -> None:
-    backend = Backend()
-    shared = batcher(backend)
-    first = shared.ask([1])
-    await ticks()
-    given_up, wanted = shared.ask([2]), shared.ask([3])
-    given_up.cancel()
-    backend.let(2)
-
-    assert [await first, await wanted] == [{1: 1}, {3: 9}]
-    assert backend.batches == [[1], [3]]
+        (submitted_at,) = backend.submitted_at
+        assert before <= submitted_at <= after
 
 
-async def test_a_batch_knows_when_the_first_of_its_questions_was_asked() -> None:
-    backend = Backend()
-    shared = batcher(backend)
-    given_up = shared.ask([0])
-    given_up.cancel()
-    between = time.monotonic()
-    first, second = shared.ask([1]), shared.ask([2])
-    after = time.monotonic()
-    backend.let()
-    await all_of([first, second])
+class TestCallers:
+    async def test_failure(self, backend: SquaresBackend) -> None:
+        """A failure reaches all callers of the batch, and no caller of the next one."""
+        batcher = make_batcher(backend)
+        backend.failing = True
+        futures = [batcher.submit([1]), batcher.submit([2])]
+        backend.release()
+        errors = await asyncio.gather(*futures, return_exceptions=True)
+        backend.failing = False
+        backend.release()
 
-    [asked] = backend.asked
-    assert between <= asked <= after
+        assert [type(error) for error in errors] == [ConnectionError, ConnectionError]
+        assert await batcher.submit([1]) == {1: 1}
 
+    async def test_cancelled_caller(self, backend: SquaresBackend) -> None:
+        """A caller that is cancelled does not affect the others of its batch."""
+        batcher = make_batcher(backend)
 
-async def test_not_all_are_told_in_one_turn_of_the_loop_but_all_are_told() -> None:
-    """What one turn writes is sent at its end: the first would wait for the last."""
-    backend = Backend()
-    shared = batcher(backend)
-    told: list[int] = []
-    answers = [shared.ask([number]) for number in range(2 * TOLD_AT_ONCE + 1)]
-    for answer in answers:
-        answer.add_done_callback(lambda _: told.append(turn))
-    backend.let()
-    for turn in range(10):  # noqa: B007 - the callbacks look at it
-        await asyncio.sleep(0)
+        async def square(number: int) -> Squares:
+            return await batcher.submit([number])
 
-    assert [told.count(each) for each in sorted(set(told))] == [TOLD_AT_ONCE, TOLD_AT_ONCE, 1]
+        cancelled, other = asyncio.create_task(square(2)), asyncio.create_task(square(2))
+        await ticks()
+        cancelled.cancel()
+        backend.release()
 
+        assert await other == {2: 4}
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
 
-async def test_a_call_that_is_cancelled_lets_nobody_wait_for_ever() -> None:
-    call: asyncio.Future[Mapping[int, int]] = asyncio.get_running_loop().create_future()
-    answer = Batcher[int, Mapping[int, int]](lambda _numbers, _asked: call, full=1).ask([1])
-    await ticks()
-    call.cancel()
+    async def test_cancelled_before_sending(self, backend: SquaresBackend) -> None:
+        """Keys of cancelled callers are not loaded."""
+        batcher = make_batcher(backend)
+        first = batcher.submit([1])
+        await ticks()
+        cancelled, other = batcher.submit([2]), batcher.submit([3])
+        cancelled.cancel()
+        backend.release(2)
 
-    with pytest.raises(ConnectionError):
-        await answer
+        assert [await first, await other] == [{1: 1}, {3: 9}]
+        assert backend.batches == [[1], [3]]
+
+    async def test_resolved_in_portions(self, backend: SquaresBackend) -> None:
+        """All callers are resolved, but only some in each iteration of the event loop, so that the first can respond."""
+        batcher = make_batcher(backend)
+        resolved_in: list[int] = []
+        futures = [batcher.submit([number]) for number in range(2 * RESOLVE_PER_TICK + 1)]
+        for future in futures:
+            future.add_done_callback(lambda _: resolved_in.append(tick))
+        backend.release()
+        for tick in range(10):  # noqa: B007 - the callbacks read it
+            await asyncio.sleep(0)
+
+        portions = [resolved_in.count(each) for each in sorted(set(resolved_in))]
+        assert portions == [RESOLVE_PER_TICK, RESOLVE_PER_TICK, 1]
+
+    async def test_cancelled_load(self) -> None:
+        """If the load is cancelled, its callers get ConnectionError, because they were not cancelled themselves."""
+        loaded: asyncio.Future[Squares] = asyncio.get_running_loop().create_future()
+        batcher = Batcher[int, Squares](lambda _keys, _submitted_at: loaded, max_batch_size=1)
+        future = batcher.submit([1])
+        await ticks()
+        loaded.cancel()
+
+        with pytest.raises(ConnectionError):
+            await future

@@ -1,115 +1,132 @@
-"""Leaving a backend alone: not too early, not for longer than it is away, and at no request's expense."""
+"""The circuit breaker: when it opens, and how it notices in the background that the backend has recovered."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
 from gateway.briefs import circuit_breaker as module
-from gateway.briefs.circuit_breaker import FAILURES, CircuitBreaker, CircuitOpenError
+from gateway.briefs.circuit_breaker import FAILURE_THRESHOLD, CircuitBreaker, CircuitOpenError
 from gateway.concurrency import TaskPool
 from tests.support.waiting import wait_until
 
 
-class Backend:
-    def __init__(self) -> None:
-        self.error: Exception | None = ConnectionError("gone")
+class FailingBackend:
+    """Raises `error`, or responds if that is None. It counts its calls."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
         self.calls = 0
 
-    def ask(self) -> "asyncio.Future[str]":
+    def call(self) -> "asyncio.Future[str]":
         self.calls += 1
-        return asyncio.ensure_future(self._answer())
+        return asyncio.ensure_future(self._respond())
 
-    async def _answer(self) -> str:
+    async def _respond(self) -> str:
         if self.error is not None:
             raise self.error
-        return "an answer"
+        return "response"
 
 
 @pytest.fixture(autouse=True)
-def probe_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PROBE_EVERY", 0.01)
+def short_probe_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PROBE_INTERVAL", 0.01)
 
 
-async def fail(breaker: CircuitBreaker, backend: Backend, times: int) -> None:
+@pytest.fixture
+async def backend() -> FailingBackend:
+    """A backend that fails."""
+    return FailingBackend(ConnectionError("the backend is gone"))
+
+
+@pytest.fixture
+async def tasks() -> AsyncIterator[TaskPool]:
+    tasks = TaskPool()
+    yield tasks
+    await tasks.aclose()
+
+
+@pytest.fixture
+async def breaker(tasks: TaskPool) -> CircuitBreaker:
+    return CircuitBreaker(tasks.spawn)
+
+
+async def fail(breaker: CircuitBreaker, backend: FailingBackend, times: int) -> None:
+    """Call a failing backend several times."""
+    assert backend.error is not None
     for _ in range(times):
-        with pytest.raises(Exception) as raised:  # noqa: PT011 - which one, is said below
-            await breaker.call(backend.ask)
+        with pytest.raises(type(backend.error)) as raised:
+            await breaker.call(backend.call)
         assert raised.value is backend.error
 
 
-async def test_a_backend_is_asked_until_it_has_failed_too_often_in_a_row() -> None:
-    questions, backend = TaskPool(), Backend()
-    breaker = CircuitBreaker(questions.spawn)
-    await fail(breaker, backend, FAILURES - 1)
-    assert not breaker.is_open
+class TestOpening:
+    async def test_threshold(self, breaker: CircuitBreaker, backend: FailingBackend) -> None:
+        """The breaker opens after `FAILURE_THRESHOLD` failures in a row, and then rejects calls."""
+        await fail(breaker, backend, FAILURE_THRESHOLD - 1)
+        assert not breaker.is_open
 
-    await fail(breaker, backend, 1)
-    assert breaker.is_open
-    with pytest.raises(CircuitOpenError):
-        await breaker.call(backend.ask)
-    assert backend.calls == FAILURES
-    await questions.aclose()
+        await fail(breaker, backend, 1)
+        assert breaker.is_open
+        with pytest.raises(CircuitOpenError):
+            await breaker.call(backend.call)
+        assert backend.calls == FAILURE_THRESHOLD
 
+    async def test_success_resets_the_count(self, breaker: CircuitBreaker, backend: FailingBackend) -> None:
+        """A success in between resets the count of failures."""
+        await fail(breaker, backend, FAILURE_THRESHOLD - 1)
+        backend.error = None
+        assert await breaker.call(backend.call) == "response"
+        backend.error = ConnectionError("the backend is gone again")
+        await fail(breaker, backend, FAILURE_THRESHOLD - 1)
 
-async def test_a_success_in_between_starts_the_count_anew() -> None:
-    backend = Backend()
-    breaker = CircuitBreaker(TaskPool().spawn)
-    await fail(breaker, backend, FAILURES - 1)
-    backend.error = None
-    assert await breaker.call(backend.ask) == "an answer"
-    backend.error = ConnectionError("gone again")
-    await fail(breaker, backend, FAILURES - 1)
+        assert not breaker.is_open
 
-    assert not breaker.is_open
+    async def test_other_errors(self, tasks: TaskPool) -> None:
+        """Errors that are no failure of the backend do not open the breaker."""
+        breaker = CircuitBreaker(tasks.spawn, is_failure=lambda error: not isinstance(error, ValueError))
+        await fail(breaker, FailingBackend(ValueError("no such place")), 2 * FAILURE_THRESHOLD)
 
+        assert not breaker.is_open
 
-async def test_it_is_asked_again_as_soon_as_a_probe_was_answered() -> None:
-    questions, backend = TaskPool(), Backend()
-    breaker = CircuitBreaker(questions.spawn)
-    await fail(breaker, backend, FAILURES)
+    async def test_cancelled_calls(self, breaker: CircuitBreaker, backend: FailingBackend) -> None:
+        """Calls that their callers cancel do not open the breaker."""
+        for _ in range(2 * FAILURE_THRESHOLD):
+            result = breaker.call(backend.call)
+            result.cancel()
+            await asyncio.wait({result})
 
-    async def probed_in_vain() -> bool:
-        return backend.calls > FAILURES + 2
-
-    await wait_until(probed_in_vain, "it is probed again and again")
-    assert breaker.is_open
-    backend.error = None
-
-    async def closed() -> bool:
-        return not breaker.is_open
-
-    await wait_until(closed, "a probe is answered")
-    assert await breaker.call(backend.ask) == "an answer"
-    assert not questions._tasks, "it is probed no more"
+        assert not breaker.is_open
 
 
-async def test_a_refusal_of_one_question_is_no_trouble() -> None:
-    questions, backend = TaskPool(), Backend()
-    breaker = CircuitBreaker(questions.spawn, counts=lambda error: not isinstance(error, ValueError))
-    backend.error = ValueError("no such place")
-    await fail(breaker, backend, 2 * FAILURES)
+class TestProbes:
+    async def test_recovery(self, breaker: CircuitBreaker, backend: FailingBackend) -> None:
+        """The breaker probes until a probe succeeds. Then it is closed, and probes no more."""
+        before = asyncio.all_tasks()
+        await fail(breaker, backend, FAILURE_THRESHOLD)
+        await wait_until(lambda: backend.calls > FAILURE_THRESHOLD + 2, "several probes have failed")
+        assert breaker.is_open
 
-    assert not breaker.is_open
+        backend.error = None
+        await wait_until(lambda: not breaker.is_open, "a probe succeeds")
+        assert await breaker.call(backend.call) == "response"
+        await wait_until(lambda: asyncio.all_tasks() <= before, "the probing ends")
 
+    async def test_last_rejected_call_is_probed(self, breaker: CircuitBreaker, backend: FailingBackend) -> None:
+        """One call that always fails does not keep the breaker open: the next probe is the call that was rejected last."""
+        await fail(breaker, backend, FAILURE_THRESHOLD)
+        other = FailingBackend()
+        with pytest.raises(CircuitOpenError):
+            await breaker.call(other.call)
 
-async def test_a_question_that_is_never_answered_does_not_keep_the_others_waiting() -> None:
-    questions, backend, other = TaskPool(), Backend(), Backend()
-    other.error = None
-    breaker = CircuitBreaker(questions.spawn)
-    await fail(breaker, backend, FAILURES)
-    with pytest.raises(CircuitOpenError):
-        await breaker.call(other.ask)
+        await wait_until(lambda: not breaker.is_open, "the other call is probed")
+        assert other.calls == 1
 
-    async def closed() -> bool:
-        return not breaker.is_open
+    async def test_end_with_task_pool(self, backend: FailingBackend) -> None:
+        """The probing ends when its task pool is closed."""
+        tasks = TaskPool()
+        before = asyncio.all_tasks()
+        await fail(CircuitBreaker(tasks.spawn), backend, FAILURE_THRESHOLD)
+        await tasks.aclose()
 
-    await wait_until(closed, "the probe asks what was wanted last")
-
-
-async def test_the_probing_ends_with_the_work_in_the_background() -> None:
-    questions, backend = TaskPool(), Backend()
-    before = asyncio.all_tasks()
-    await fail(CircuitBreaker(questions.spawn), backend, FAILURES)
-    await questions.aclose()
-
-    assert asyncio.all_tasks() == before
+        assert asyncio.all_tasks() == before

@@ -1,12 +1,11 @@
-"""Views: many in one event, dropped and counted rather than waited for, and flushed in the end."""
+"""The view publisher: views share an event, are dropped and counted without RabbitMQ, and are flushed at the end."""
 
 import asyncio
-from collections import Counter
 
 import pytest
 from aio_pika.abc import AbstractChannel
 
-from gateway.briefs.view_publisher import MOST_WAITING, ViewPublisher
+from gateway.briefs.view_publisher import MAX_PENDING, ViewPublisher
 from gateway.devstack.rabbitmq import RabbitMQServer
 from gateway.events.channels import CONNECTION_ERRORS, open_channel
 from gateway.events.messages import BriefViewed, decode
@@ -20,134 +19,134 @@ __all__ = ["channel", "rabbitmq", "vhost"]
 
 @pytest.fixture
 def no_publish_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A healthy broker has as much time as it needs, so that no view is dropped on a busy machine."""
-    monkeypatch.setattr("gateway.briefs.view_publisher.PUBLISH_WITHIN", 60)
+    """Give a healthy broker as much time as it needs, so that no view is dropped on a busy machine."""
+    monkeypatch.setattr("gateway.briefs.view_publisher.PUBLISH_TIMEOUT", 60)
 
 
-async def arrived(rabbitmq: RabbitMQ) -> list[dict[int, int]]:
-    """What the events in the queue say; it is empty then."""
+async def take_events(rabbitmq: RabbitMQ) -> list[dict[int, int]]:
+    """Empty the queue, and return the views of each event in it."""
     channel = await open_channel(rabbitmq.connection, confirms=False)
     queue = await channel.declare_queue(VIEWS.name, passive=True)
-    said = []
+    events = []
     while (message := await queue.get(no_ack=True, fail=False, timeout=5)) is not None:
-        said.append(decode(message.body, BriefViewed).data.views)
+        events.append(decode(message.body, BriefViewed).data.views)
     await channel.close()
-    return said
+    return events
 
 
 @pytest.mark.usefixtures("no_publish_timeout")
-async def test_many_views_are_one_event(rabbitmq: RabbitMQ) -> None:
-    views = ViewPublisher(rabbitmq.connection)
-    async with views.open():
+async def test_views_share_an_event(rabbitmq: RabbitMQ) -> None:
+    """Many views are published in one event, with a count for each place."""
+    publisher = ViewPublisher(rabbitmq.connection)
+    async with publisher.open():
         for place_id in (1, 2, 1, 1):
-            views.record(place_id)
+            publisher.record(place_id)
 
-    assert await arrived(rabbitmq) == [{1: 3, 2: 1}]
+    assert await take_events(rabbitmq) == [{1: 3, 2: 1}]
 
 
 @pytest.mark.usefixtures("no_publish_timeout")
-async def test_they_are_published_within_a_moment(rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
+async def test_published_while_running(rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
+    """Views are published without waiting for the end, again and again."""
     await declare(channel)
-    views = ViewPublisher(rabbitmq.connection)
-    async with views.open():
-        for round_ in (1, 2):
-            views.record(1)
+    publisher = ViewPublisher(rabbitmq.connection)
+    async with publisher.open():
+        for events in (1, 2):
+            publisher.record(1)
 
-            async def all_there(expected: int = round_) -> bool:
-                return views._waiting == Counter() and await depth(channel) == expected
+            async def published(expected: int = events) -> bool:
+                return not publisher._pending and await queue_length(channel) == expected
 
-            await wait_until(all_there, "they are published")
+            await wait_until(published, "the view is published")
 
 
-async def depth(channel: AbstractChannel) -> int | None:
+async def queue_length(channel: AbstractChannel) -> int | None:
     return (await channel.declare_queue(VIEWS.name, passive=True)).declaration_result.message_count
 
 
-async def test_without_views_nothing_is_published(rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
-    views = ViewPublisher(rabbitmq.connection)
-    monkeypatch.setattr(views, "_publisher", None)
-    async with views.open():
+async def test_no_event_without_views(rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without views, nothing is published: a call of the missing publisher would raise."""
+    publisher = ViewPublisher(rabbitmq.connection)
+    monkeypatch.setattr(publisher, "_publisher", None)
+    async with publisher.open():
         pass
 
 
 @pytest.mark.usefixtures("no_publish_timeout")
-async def test_what_comes_while_one_is_published_is_flushed_in_the_end(rabbitmq: RabbitMQ) -> None:
-    views = ViewPublisher(rabbitmq.connection)
-    publish = views._publisher.publish
+async def test_last_views_are_flushed(rabbitmq: RabbitMQ) -> None:
+    """Views that are recorded while the last event is published are published at the end."""
+    publisher = ViewPublisher(rabbitmq.connection)
+    publish = publisher._publisher.publish
     publishing = asyncio.Event()
 
-    async def publish_slowly(*arguments: object, timeout: float) -> None:
-        views._publisher.publish = publish  # type: ignore[method-assign]
+    async def publish_and_record(*arguments: object, timeout: float) -> None:
+        publisher._publisher.publish = publish  # type: ignore[method-assign]
         publishing.set()
         await publish(*arguments, timeout=timeout)  # type: ignore[arg-type]
-        views.record(2)
+        publisher.record(2)
 
-    views._publisher.publish = publish_slowly  # type: ignore[method-assign, assignment]
-    async with views.open():
-        views.record(1)
+    publisher._publisher.publish = publish_and_record  # type: ignore[method-assign, assignment]
+    async with publisher.open():
+        publisher.record(1)
         await asyncio.wait_for(publishing.wait(), TIMEOUT)
 
-    assert await arrived(rabbitmq) == [{1: 1}, {2: 1}]
+    assert await take_events(rabbitmq) == [{1: 1}, {2: 1}]
 
 
-@pytest.mark.parametrize("how", ["SIGSTOP", "SIGKILL"])
-async def test_without_rabbitmq_they_are_dropped_and_counted_and_adding_takes_no_time(
-    rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer, how: str
-) -> None:
-    views = ViewPublisher(rabbitmq.connection)
-    async with views.open():
-        if how == "SIGSTOP":
+@pytest.mark.parametrize("outage", ["SIGSTOP", "SIGKILL"])
+async def test_dropped_without_rabbitmq(rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer, outage: str) -> None:
+    """Without RabbitMQ, views are dropped and counted. They are published again once it has recovered."""
+    publisher = ViewPublisher(rabbitmq.connection)
+    async with publisher.open():
+        if outage == "SIGSTOP":
             rabbitmq_server.suspend()
         else:
             rabbitmq_server.kill()
         try:
             for _ in range(5):
-                views.record(1)
-
-            async def are_dropped() -> bool:
-                return views.dropped == 5
-
-            await wait_until(are_dropped, "they are dropped")
-            assert await views.check() == "5 dropped"
+                publisher.record(1)
+            await wait_until(lambda: publisher.dropped == 5, "the views are dropped")
+            assert await publisher.check() == "5 dropped"
         finally:
-            if how == "SIGSTOP":
+            if outage == "SIGSTOP":
                 rabbitmq_server.resume()
             else:
                 await rabbitmq_server.start()
 
-        async def is_there() -> bool:
-            views.record(2)
-            return {2} in [set(said) for said in await arrived_or_nothing(rabbitmq)]
+        async def published() -> bool:
+            publisher.record(2)
+            return any(set(event) == {2} for event in await take_events_if_connected(rabbitmq))
 
-        await wait_until(is_there, "they are published again")
+        await wait_until(published, "views are published again")
 
 
-async def arrived_or_nothing(rabbitmq: RabbitMQ) -> list[dict[int, int]]:
+async def take_events_if_connected(rabbitmq: RabbitMQ) -> list[dict[int, int]]:
     try:
-        return await arrived(rabbitmq)
+        return await take_events(rabbitmq)
     except CONNECTION_ERRORS:
-        return []  # it is coming back just now
+        return []  # the connection is being recovered
 
 
 @pytest.mark.usefixtures("no_publish_timeout")
-async def test_more_than_can_wait_are_dropped_and_memory_is_bounded(rabbitmq: RabbitMQ) -> None:
-    views = ViewPublisher(rabbitmq.connection)
-    for place_id in range(MOST_WAITING + 100):
-        views.record(1 + place_id % 20_000)
-    assert (views.dropped, len(views._waiting)) == (100, MOST_WAITING)
-    async with views.open():
+async def test_pending_views_are_bounded(rabbitmq: RabbitMQ) -> None:
+    """At most `MAX_PENDING` views wait in memory. More of them are dropped."""
+    publisher = ViewPublisher(rabbitmq.connection)
+    for place_id in range(MAX_PENDING + 100):
+        publisher.record(1 + place_id % 20_000)
+    assert publisher.dropped == 100
+    assert len(publisher._pending) == MAX_PENDING
+    async with publisher.open():
         pass
 
-    (said,) = await arrived(rabbitmq)
-    assert sum(said.values()) == MOST_WAITING
+    (views,) = await take_events(rabbitmq)
+    assert sum(views.values()) == MAX_PENDING
 
 
-async def test_the_end_is_in_time_and_what_could_not_be_flushed_is_counted(
-    rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer
-) -> None:
-    views = ViewPublisher(rabbitmq.connection)
+async def test_end_without_rabbitmq(rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer) -> None:
+    """At the end, views are flushed within a time limit. Views that could not be flushed are counted as dropped."""
+    publisher = ViewPublisher(rabbitmq.connection)
     with rabbitmq_server.suspended():
-        async with asyncio.timeout(TIMEOUT), views.open():  # without a bound it would wait until the broker is back
-            views.record(1)
+        async with asyncio.timeout(TIMEOUT), publisher.open():  # without a limit, it would wait for the broker
+            publisher.record(1)
 
-    assert views.dropped == 1
+    assert publisher.dropped == 1

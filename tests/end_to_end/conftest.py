@@ -71,7 +71,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Running]:
 @pytest.fixture
 def long_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set the timeout of calls to backends to CALL_TIMEOUT. A call to a server that does not respond takes that long."""
-    monkeypatch.setattr("gateway.briefs.service.CALL_WITHIN", CALL_TIMEOUT)
+    monkeypatch.setattr("gateway.briefs.service.BACKEND_CALL_TIMEOUT", CALL_TIMEOUT)
     monkeypatch.setattr("gateway.resources.database.COMMAND_TIMEOUT", CALL_TIMEOUT)
     monkeypatch.setattr("gateway.resources.database.CONNECT_TIMEOUT", CALL_TIMEOUT)
 

@@ -82,7 +82,7 @@ async def measured(
         "gateway.observations.relay.POLL_INTERVAL", 60
     )  # otherwise it can poll the outbox during a measurement
     # A busy machine must not lose cached weather to the timeout of the write.
-    monkeypatch.setattr("gateway.briefs.weather_cache.KEEP_WITHIN", TIMEOUT)
+    monkeypatch.setattr("gateway.briefs.weather_cache.CACHE_WRITE_TIMEOUT", TIMEOUT)
     await flush_redis(servers)  # upstream must be called
     async with (
         proxied(servers) as proxied_servers,

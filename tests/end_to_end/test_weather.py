@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.briefs.circuit_breaker import FAILURES, PROBE_EVERY
-from gateway.briefs.service import CALL_WITHIN
-from gateway.briefs.weather_cache import FRESH_FOR, WeatherCache
+from gateway.briefs.circuit_breaker import FAILURE_THRESHOLD, PROBE_INTERVAL
+from gateway.briefs.service import BACKEND_CALL_TIMEOUT
+from gateway.briefs.weather_cache import FRESH_TTL, WeatherCache
 from gateway.devstack.open_meteo import Faults
 from gateway.devstack.redis import RedisServer
 from gateway.devstack.stack import Devstack
@@ -38,7 +38,7 @@ async def redis(servers: Devstack) -> AsyncIterator[Redis]:
 @pytest.fixture(autouse=True)
 def no_write_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """The weather is written to Redis even if the machine is busy."""
-    monkeypatch.setattr("gateway.briefs.weather_cache.KEEP_WITHIN", TIMEOUT)
+    monkeypatch.setattr("gateway.briefs.weather_cache.CACHE_WRITE_TIMEOUT", TIMEOUT)
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ async def test_fresh_weather_is_cached(gateway: Running, upstream: WeatherServer
     assert (first["status"], second["status"]) == ("ok", "ok")
     assert second["data"] == first["data"]
     assert (await upstream.calls()).calls == 1
-    assert 0 < second["age_s"] < FRESH_FOR
+    assert 0 < second["age_s"] < FRESH_TTL
 
 
 async def test_forecast_is_cached_for_a_day(gateway: Running, redis: Redis) -> None:
@@ -116,8 +116,8 @@ async def test_one_request_revalidates(
     fresh = await revalidating
 
     assert (stale["status"], stale["reason"]) == ("stale", None)
-    assert 61 <= stale["age_s"] < 61 + FRESH_FOR
-    assert (fresh["status"], fresh["age_s"] < FRESH_FOR) == ("ok", True)
+    assert 61 <= stale["age_s"] < 61 + FRESH_TTL
+    assert (fresh["status"], fresh["age_s"] < FRESH_TTL) == ("ok", True)
     assert (await request_weather(gateway))["status"] == "ok"
     assert (await upstream.calls()).calls == 2
 
@@ -155,7 +155,7 @@ async def test_stale_weather_if_upstream_fails(
 
     assert (section["status"], section["reason"]) == ("stale", reason)
     assert section["data"] is not None
-    assert 80_000 <= section["age_s"] < 80_000 + FRESH_FOR
+    assert 80_000 <= section["age_s"] < 80_000 + FRESH_TTL
     assert elapsed < LATE
     assert outlook["status"] == "stale"
     assert outlook["age_s"] >= 80_000
@@ -201,7 +201,7 @@ async def test_invalid_forecast_is_a_cache_miss(
     section = await request_weather(gateway)
 
     assert (section["status"], section["reason"]) == ("ok", None)
-    assert section["age_s"] < FRESH_FOR
+    assert section["age_s"] < FRESH_TTL
     assert (await upstream.calls()).calls == 2
 
 
@@ -215,7 +215,7 @@ async def test_key_of_another_type_is_a_cache_miss(gateway: Running, upstream: W
     section = await request_weather(gateway)
 
     assert (section["status"], section["reason"]) == ("ok", None)
-    assert section["age_s"] < FRESH_FOR
+    assert section["age_s"] < FRESH_TTL
     assert (await upstream.calls()).calls == 2
 
 
@@ -249,7 +249,7 @@ async def test_weather_without_redis(
 async def open_circuit(gateway: Running, upstream: WeatherServer) -> None:
     """Let upstream fail until the circuit breaker is open."""
     await upstream.set_faults(Faults(status=500))
-    for _ in range(FAILURES):
+    for _ in range(FAILURE_THRESHOLD):
         assert (await request_weather(gateway))["reason"] == "error"
 
 
@@ -271,7 +271,7 @@ async def test_open_circuit_only_probes(gateway: Running, upstream: WeatherServe
     for _ in range(20):
         section = await request_weather(gateway)
         assert (section["status"], section["reason"]) == ("unavailable", "open")
-    max_probes = 1 + (time.monotonic() - started_at) / (0.8 * PROBE_EVERY)
+    max_probes = 1 + (time.monotonic() - started_at) / (0.8 * PROBE_INTERVAL)
 
     assert (await upstream.calls()).calls - calls <= max_probes
     await wait_for_probes(upstream, 2)
@@ -294,7 +294,7 @@ async def test_successful_probe_closes_the_circuit(gateway: Running, upstream: W
 
 def test_circuit_closes_within_two_seconds() -> None:
     """When upstream recovers, the probe in flight may still time out, but the next one succeeds."""
-    assert CALL_WITHIN + PROBE_EVERY < 2
+    assert BACKEND_CALL_TIMEOUT + PROBE_INTERVAL < 2
 
 
 async def test_open_circuit_fails_fast(settings: Settings, upstream: WeatherServer) -> None:
@@ -326,7 +326,7 @@ async def test_queued_calls_are_not_failures(
 
     20 calls of 0.3 s, two at a time: the last ones wait longer than the timeout of a call.
     """
-    monkeypatch.setattr("gateway.briefs.weather_cache.CALLS", 2)
+    monkeypatch.setattr("gateway.briefs.weather_cache.MAX_CONCURRENT_FETCHES", 2)
     await upstream.set_faults(Faults(latency_s=0.3))
     async with running(settings.model_copy(update={"brief_timeout": 2.0})) as gateway:
         places = (await gateway.client.get("/v1/places", params={"limit": 20})).json()["items"]
@@ -365,8 +365,8 @@ async def test_response_does_not_wait_for_the_cache(
         await asyncio.Event().wait()
 
     # A brief that waits for the write would exceed its deadline.
-    monkeypatch.setattr("gateway.briefs.weather_cache.KEEP_WITHIN", 3600)
-    monkeypatch.setattr(WeatherCache, "_write", write_forever)
+    monkeypatch.setattr("gateway.briefs.weather_cache.CACHE_WRITE_TIMEOUT", 3600)
+    monkeypatch.setattr(WeatherCache, "_write_to_redis", write_forever)
     first = await request_weather(gateway)
     await asyncio.wait_for(writing.wait(), TIMEOUT)
     second = await request_weather(gateway)

@@ -12,7 +12,7 @@ from aio_pika.abc import AbstractChannel
 from redis.asyncio import Redis
 from sqlalchemy import select
 
-from gateway.briefs.kept import popularity_key
+from gateway.briefs.queries import popularity_key
 from gateway.devstack.stack import Devstack
 from gateway.events.messages import BriefViewed, ObservationRef, ObservationReported, ViewCounts, encode
 from gateway.events.topology import DEAD_LETTERS, DELIVERY_LIMIT, OBSERVATIONS, VIEWS, declare

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from gateway.devstack.redis import RedisServer
-from gateway.resources.reading import KEPT
 from gateway.resources.redis import MAX_CONNECTIONS, RedisPool
 from gateway.settings import RedisSettings
 
@@ -29,7 +28,7 @@ async def test_waiting_command_fails_after_release(redis_server: RedisServer) ->
     resource = RedisPool(RedisSettings.model_validate({"url": redis_server.url}), "released-2")
     async with resource.open() as redis:
         pool: Any = redis.connection_pool
-        taken = [await pool.get_connection() for _ in range(MAX_CONNECTIONS + KEPT)]
+        taken = [await pool.get_connection() for _ in range(MAX_CONNECTIONS)]
         waiting = asyncio.ensure_future(redis.ping())
         await asyncio.sleep(0)
     for connection in taken:
