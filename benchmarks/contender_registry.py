@@ -75,13 +75,13 @@ HELLO_ASGI = Contender(
     ready_path="/",
 )
 PRECOMPUTED_BYTES = Contender(
-    name="FastAPI, bytes at hand",
+    name="FastAPI, precomputed bytes",
     description="ceiling: a plain FastAPI route that takes the place's id and returns the precomputed bytes of its brief",
     command=_uvicorn("precomputed_bytes"),
     environment=_LONG_BRIEF_TIMEOUT,
 )
 PRECOMPUTED_BRIEFS = Contender(
-    name="gateway, briefs at hand",
+    name="gateway, precomputed briefs",
     description="ceiling: the gateway with precomputed briefs: only its route, its middleware and the JSON are left",
     command=_gateway_command("benchmarks.contenders.precomputed_briefs"),
     environment=_LONG_BRIEF_TIMEOUT,
