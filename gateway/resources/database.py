@@ -18,7 +18,8 @@ from gateway.schema.revision import current_revision, describe_mismatch
 from gateway.schema.transaction import DEFAULT_SSL_MODE
 from gateway.settings import DatabaseSettings
 
-POOL_SIZE = 10  # connections that stay open; as many again are opened under load
+POOL_SIZE = 10  # connections that stay open
+MAX_OVERFLOW = 14  # opened under load: as many again, and the four that the briefs pin
 
 CONNECT_TIMEOUT = 5.0
 COMMAND_TIMEOUT = 5.0  # for one statement; SQLAlchemy shields the close of a session, so only this limits it
@@ -90,7 +91,7 @@ class DatabaseEngine(Resource[AsyncEngine]):
             self.settings.url.get_secret_value(),
             async_creator=self._connect,
             pool_size=POOL_SIZE,
-            max_overflow=POOL_SIZE,
+            max_overflow=MAX_OVERFLOW,
             pool_timeout=COMMAND_TIMEOUT,
             hide_parameters=True,
         )

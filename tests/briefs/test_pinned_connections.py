@@ -10,8 +10,9 @@ from sqlalchemy import QueuePool, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.briefs.pinned_connections import PinnedConnections
+from gateway.briefs.place_loader import MAX_BATCHES_IN_FLIGHT
 from gateway.devstack.stack import Devstack
-from gateway.resources.database import POOL_SIZE, DatabaseEngine
+from gateway.resources.database import MAX_OVERFLOW, POOL_SIZE, DatabaseEngine
 from gateway.settings import DatabaseSettings
 from tests.support.waiting import TIMEOUT, wait_until
 
@@ -112,7 +113,7 @@ async def test_failed_statement(connections: PinnedConnections, engine: AsyncEng
 async def test_exhausted_pool(connections: PinnedConnections, engine: AsyncEngine) -> None:
     """If the pool has one connection left, statements take turns, and leave it to others after that."""
     async with AsyncExitStack() as stack:
-        for _ in range(2 * POOL_SIZE - 1):
+        for _ in range(POOL_SIZE + MAX_OVERFLOW - 1):
             await stack.enter_async_context(engine.connect())
         async with asyncio.timeout(TIMEOUT):
             pids = await asyncio.gather(*(backend_pid(connections) for _ in range(10)))
@@ -120,3 +121,14 @@ async def test_exhausted_pool(connections: PinnedConnections, engine: AsyncEngin
                 await other.execute(text("SELECT 1"))
 
     assert len(pids) == 10
+
+
+async def test_pinned_connections_are_extra(connections: PinnedConnections, engine: AsyncEngine) -> None:
+    """While the briefs pin as many connections as they can, twice the pool size is left for other statements."""
+    statements = 2 * MAX_BATCHES_IN_FLIGHT  # for places with and without observations
+    await asyncio.gather(*(backend_pid(connections) for _ in range(statements)))
+    assert checked_out(engine) == statements
+
+    async with asyncio.timeout(TIMEOUT), AsyncExitStack() as stack:
+        for _ in range(2 * POOL_SIZE):
+            await stack.enter_async_context(engine.connect())

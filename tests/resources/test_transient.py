@@ -250,6 +250,7 @@ class TestClientTimeouts:
     def short_timeout(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("gateway.resources.database.COMMAND_TIMEOUT", 0.5)
         monkeypatch.setattr("gateway.resources.database.POOL_SIZE", 1)
+        monkeypatch.setattr("gateway.resources.database.MAX_OVERFLOW", 1)
 
     async def test_slow_statement(self, database: AsyncEngine) -> None:
         """A statement that exceeds the command timeout raises a transient TimeoutError."""
