@@ -109,7 +109,8 @@ def reason_for(error: BaseException) -> Reason:
     if isinstance(error, CircuitOpenError):
         return Reason.OPEN
     if any(
-        isinstance(cause, ConnectionRefusedError | socket.gaierror) or http.is_connection_refused(cause) for cause in _causes(error)
+        isinstance(cause, ConnectionRefusedError | socket.gaierror) or http.is_connection_refused(cause)
+        for cause in _causes(error)
     ):
         return Reason.REFUSED
     if isinstance(error, TimeoutError) or http.is_timeout(error):
