@@ -11,7 +11,7 @@ import structlog
 T = TypeVar("T")
 
 CANCEL_RETRY_INTERVAL = 0.1  # seconds between repeated cancellations of a task that ignores them
-INITIAL_DELAY = 0.05
+INITIAL_DELAY = 0.05  # seconds, of a `Backoff`
 MAX_DELAY = 1.0
 
 log = structlog.get_logger("gateway.concurrency")
@@ -45,7 +45,7 @@ class TaskPool:
         Client libraries may take long to release a connection after a cancellation. The returned future does not wait for
         that. Cancelling it, or a task that awaits it, cancels the call.
 
-        It raises:
+        The future raises:
             TimeoutError: there is no result after `timeout` seconds.
             ConnectionError: the pool is closed, or the client library cancelled its own call, as some do on a lost
                 connection.
@@ -94,7 +94,7 @@ class TaskPool:
         await self.wait(timeout=timeout)
 
     async def aclose(self, *, drain_timeout: float = CANCEL_RETRY_INTERVAL) -> None:
-        """End all tasks: on their own within `drain_timeout` seconds, then by cancelling them until they end."""
+        """Reject further calls, wait `drain_timeout` seconds for the tasks, and cancel the rest until all have ended."""
         self._closed = True
         await self.wait(timeout=drain_timeout)
         while self._tasks:
@@ -122,14 +122,14 @@ async def background_task(
     stop_timeout: float = 0,
     abort: Callable[[], object] | None = None,
 ) -> AsyncGenerator[None]:
-    """Run `coro` in the background for the duration of the block. If it fails, the block is cancelled, and its error is raised.
+    """Run `coro` in the background for the duration of the block. If it fails, cancel the block, and raise its error.
 
     Args:
         coro: runs until it is stopped or cancelled.
         name: the name of its task.
         stop: called at the end of the block. It makes `coro` return.
         stop_timeout: the seconds that `coro` has to return before it is cancelled.
-        abort: called after the cancellation. It drops resources that could delay the end of `coro`.
+        abort: called last, even if `coro` has returned. It drops resources that could delay the end of `coro`.
     """
     try:
         async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""The lifespan: all that the process opens once, in this order. Everything is released in reverse order, whatever happens."""
+"""The lifespan: opens all resources and background workers in order, and releases them in reverse order, also after an error."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -56,7 +56,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
         shutdown_timeout=settings.shutdown_timeout * TEARDOWN_SHARE,
         journal=Journal(listener=log_event),
     ) as stack:
-        app.state.stack = stack  # for the server: it watches for crashed entries, and may have to abort them
+        app.state.stack = stack  # for the server, which watches it for a crash, and aborts it in a forced shutdown
 
         http = await enter_resource(stack, HttpClient(settings.http, settings.instance))
         database = await enter_resource(stack, DatabaseEngine(settings.database, settings.instance))
@@ -64,7 +64,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
         rabbitmq = await enter_resource(stack, RabbitMQConnection(settings.rabbitmq, settings.instance))
         model = await enter_resource(stack, ModelResource(settings.model))
 
-        # The background workers use the resources, so they are entered after them and released before them.
+        # Background workers use the resources, so they start after the resources and stop before them.
         relay = await enter_resource(stack, OutboxRelay(database, rabbitmq.connection))
         writer = await enter_resource(stack, ObservationWriter(database, on_stored=relay.notify))
         views = await enter_resource(stack, ViewPublisher(rabbitmq.connection))

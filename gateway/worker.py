@@ -33,12 +33,12 @@ log = structlog.get_logger("gateway.worker")
 
 @dataclass
 class Worker:
-    """The argument of `worker_lifespan`, as the FastAPI app is the argument of the gateway's `lifespan`.
+    """The settings and the state of `worker_lifespan`. The lifespan of the gateway has them in `app.state`.
 
     Attributes:
         settings: the settings of the gateway.
-        heartbeat_path: a file to touch while the worker runs.
-        stack: the stack of the lifespan, as soon as there is one.
+        heartbeat_path: the file that `HeartbeatFile` touches, or None.
+        stack: the stack of the lifespan, or None before the lifespan has created it.
     """
 
     settings: Settings
@@ -76,7 +76,7 @@ async def worker_lifespan(worker: Worker) -> AsyncGenerator[None]:
         redis = await enter_resource(stack, RedisPool(settings.redis, settings.instance))
         rabbitmq = await enter_resource(stack, RabbitMQConnection(settings.rabbitmq, settings.instance))
 
-        # The background workers come after the resources that they use, so that they stop before these are released.
+        # Background workers use the resources, so they start after the resources and stop before them.
         observation_consumer = Consumer(
             "observations",
             rabbitmq.connection,

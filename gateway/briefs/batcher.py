@@ -23,7 +23,8 @@ class Batcher(Generic[Key, Result]):
     """Collects the keys that callers submit in one iteration of the event loop, and loads them in one call.
 
     This is the DataLoader pattern, with a limit on the batches in flight. While `max_in_flight` batches are in flight, new
-    keys wait in a queue, and all of them go into the next batch: batches grow with the load, so the cost of a key falls.
+    keys wait in a queue. The next batch takes as many of them as fit. Batches grow with the load, so the cost of a key
+    falls.
 
     Keys never join a batch that has been sent, so that a result is never older than its call. Each caller has its own
     future, and may cancel it without affecting the others.
@@ -40,7 +41,8 @@ class Batcher(Generic[Key, Result]):
 
         Args:
             load: called with the distinct keys of a batch, and with the time (`time.monotonic()`) at which the first of
-                them was submitted. Its future needs a deadline of its own (see `TaskPool.call`).
+                them was submitted. Its future must have a deadline (see `TaskPool.call`), because the batch
+                is in flight until it is done.
             max_batch_size: a batch with that many distinct keys is full. The keys of one caller stay together, so the
                 last caller may exceed it.
             max_in_flight: the number of batches that may be in flight.
@@ -53,11 +55,11 @@ class Batcher(Generic[Key, Result]):
         self._flush_handle: asyncio.Handle | None = None
 
     def submit(self, keys: Collection[Key]) -> "asyncio.Future[Result]":
-        """Load `keys` with the next batch.
+        """Queue `keys`, and load all of them in one batch.
 
         Returns:
-            The result of the whole batch, which has these keys and those of other callers. It raises the exception of
-            `load`, or ConnectionError if that was cancelled.
+            A future with the result of the whole batch, which has these keys and those of other callers. It raises the
+            exception of the load, or ConnectionError if the load was cancelled.
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._queue.append(_Submission(keys, time.monotonic(), future))

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 FAILURE_THRESHOLD = 5  # failures in a row that open the circuit
 
-# Between two probes. With a second for each probe, a backend that has recovered is called again well within two.
+# Seconds between two probes. A probe may take one second, so calls resume within two seconds after a recovery.
 PROBE_INTERVAL = 0.5
 
 
@@ -23,10 +23,10 @@ class CircuitOpenError(Exception):
 class CircuitBreaker:
     """Passes calls on until too many in a row have failed. Then it rejects calls, and probes the backend until one succeeds.
 
-    A call is a function that starts it and returns a future.
+    A call is passed as a function that starts it and returns its future.
 
-    Requests do not probe: the request that did would have to wait for a backend that is probably still down, and the others
-    would be rejected meanwhile even if the backend has recovered.
+    The probes run in the background, not in a request. A request that probes would have to wait for a backend that is
+    probably still down. Meanwhile, all others would be rejected, even after a recovery.
 
     Attributes:
         is_open: calls are rejected at present.
@@ -42,7 +42,7 @@ class CircuitBreaker:
 
         Args:
             spawn: runs the probes in the background (see `TaskPool.spawn`).
-            is_failure: return whether an error is a failure of the backend. Other errors count as success, because the
+            is_failure: returns whether an error is a failure of the backend. Other errors count as success, because the
                 backend has responded.
         """
         self.is_open = False
@@ -60,7 +60,7 @@ class CircuitBreaker:
     def reject(self, call: Callable[[], "asyncio.Future[Any]"]) -> CircuitOpenError:
         """Make a rejected call the next probe, and return the error for its caller.
 
-        Probes change with the callers, because one call may fail though the backend has recovered.
+        The probe is not always the same call, because one call may fail even if the backend has recovered.
         """
         self._probe_call = call
         return CircuitOpenError("it kept failing, so it is not called for now")
@@ -72,7 +72,7 @@ class CircuitBreaker:
 
     def _on_result(self, call: Callable[[], "asyncio.Future[Any]"], result: "asyncio.Future[Any]") -> None:
         if result.cancelled():
-            return  # by its caller: that is no sign of the backend's state
+            return  # by its caller, which is no sign of the state of the backend
         error = result.exception()
         if isinstance(error, Exception) and self._is_failure(error):
             self._record_failure(call)

@@ -15,7 +15,7 @@ class PinnedConnections:
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
-        """Connect to nothing yet."""
+        """Open no connection yet."""
         assert isinstance(engine.pool, QueuePool)  # noqa: S101 - for mypy
         self._engine = engine
         self._pool = engine.pool
@@ -34,7 +34,7 @@ class PinnedConnections:
             driver.terminate()  # after a cancellation, its unread response must not reach the next caller
             await connection.close()
             raise
-        if self._pool.overflow() > 0:  # others may wait for a connection
+        if self._pool.overflow() > 0:  # the pool is larger than its size, so others may wait for a connection
             await connection.close()
         else:
             self._idle.append((connection, driver))

@@ -30,7 +30,7 @@ CACHE_SHARE = 0.25  # for the cached weather; after that, it is fetched upstream
 PLACE_SHARE = 0.5  # for the places, without which there is no brief
 SECTION_SHARE = 0.9  # for any section; the rest is for sending the brief
 
-MAX_BATCHES_IN_FLIGHT = 2  # to one backend: the fewer, the more places share one
+MAX_BATCHES_IN_FLIGHT = 2  # of one kind; with fewer, each batch has more places
 MAX_BATCH_SIZE = 100  # places
 
 
@@ -52,10 +52,10 @@ class LoadedPlaces:
 
     Attributes:
         started_at: the time (`time.monotonic()`) at which the first of the briefs was requested.
-        deadline: the time at which their last section has to be ready.
-        cached: the values in Redis by place id. It is cancelled at the deadline.
-        places: by id. Places that do not exist are left out.
-        places_elapsed: the seconds that PostgreSQL took.
+        deadline: the time (`time.monotonic()`) at which all sections have to be ready.
+        cached: a future with the values in Redis by place id. It is cancelled at the deadline.
+        places: the places by id, without those that do not exist.
+        places_elapsed: seconds from `started_at` until PostgreSQL had returned the places.
     """
 
     started_at: float
@@ -73,18 +73,18 @@ class LoadedPlaces:
 
     @property
     def cached_elapsed(self) -> float:
-        """The seconds that Redis took, or has taken so far."""
+        """Seconds from `started_at` until Redis responded, or until now."""
         return (self._cached_at or time.monotonic()) - self.started_at
 
     def cached_if_ready(self, place_id: int) -> CachedEntry | None:
-        """Return the values of a place in Redis, or None if they are not there yet or Redis has failed."""
+        """Return the cached values of a place, or None if Redis has not responded yet or has failed."""
         return self.cached.result()[place_id] if _succeeded(self.cached) else None
 
     async def wait_for_cached(self, place_id: int) -> CachedEntry:
-        """Return the values of a place in Redis as soon as they are there.
+        """Wait for Redis, and return the cached values of a place.
 
         Raises:
-            TimeoutError: they are not there at the deadline.
+            TimeoutError: Redis has not responded at the deadline.
             Exception: the error of the call to Redis.
         """
         return (await _result_by(self.cached, self.deadline))[place_id]
@@ -99,8 +99,8 @@ class PlaceLoader:
     - If the places with their observations fail or take too long, it loads the places alone.
     - If Redis fails or takes too long, it returns without the cached values. They may still arrive until the deadline.
 
-    Loads in turn share statements and commands. At most `MAX_BATCHES_IN_FLIGHT` statements of a kind run at a time, and the
-    loads that start meanwhile share the next one. The same holds for commands.
+    Several loads can share one statement: at most `MAX_BATCHES_IN_FLIGHT` statements of a kind run at a time, and the loads
+    that start meanwhile share the next one. The same holds for commands to Redis.
     """
 
     def __init__(
@@ -113,19 +113,25 @@ class PlaceLoader:
         self._timeout = timeout
         self._call_timeout = call_timeout
         self._redis_breaker = CircuitBreaker(tasks.spawn)
-        self._loads = Batcher(self._start_load, max_batch_size=MAX_BATCH_SIZE)
-        self._records = Batcher(self._load_records, max_batch_size=MAX_BATCH_SIZE, max_in_flight=MAX_BATCHES_IN_FLIGHT)
-        self._places = Batcher(self._load_places, max_batch_size=MAX_BATCH_SIZE, max_in_flight=MAX_BATCHES_IN_FLIGHT)
-        self._cached = Batcher(self._load_cached, max_batch_size=MAX_BATCH_SIZE, max_in_flight=MAX_BATCHES_IN_FLIGHT)
+        self._load_batcher = Batcher(self._start_load, max_batch_size=MAX_BATCH_SIZE)
+        self._record_batcher = Batcher(
+            self._load_records, max_batch_size=MAX_BATCH_SIZE, max_in_flight=MAX_BATCHES_IN_FLIGHT
+        )
+        self._place_batcher = Batcher(
+            self._load_places, max_batch_size=MAX_BATCH_SIZE, max_in_flight=MAX_BATCHES_IN_FLIGHT
+        )
+        self._cache_batcher = Batcher(
+            self._load_cached, max_batch_size=MAX_BATCH_SIZE, max_in_flight=MAX_BATCHES_IN_FLIGHT
+        )
 
     async def load(self, place_ids: Collection[int]) -> LoadedPlaces:
-        """Load several places. The result may have others, too.
+        """Load several places. The result may also have places of other callers.
 
         Raises:
             PlaceUnavailableError: the database is unavailable, or the task pool is closed.
         """
         try:
-            return await self._loads.submit(place_ids)
+            return await self._load_batcher.submit(place_ids)
         except (TimeoutError, ConnectionError) as error:
             raise PlaceUnavailableError(reason_for(error)) from error
 
@@ -133,7 +139,7 @@ class PlaceLoader:
         return self._tasks.call(self._load(place_ids, started_at), timeout=self._timeout)
 
     async def _load(self, place_ids: list[int], started_at: float) -> LoadedPlaces:
-        cached = self._cached.submit(place_ids)
+        cached = self._cache_batcher.submit(place_ids)
         loaded = LoadedPlaces(started_at, started_at + self._timeout * SECTION_SHARE, cached)
         try:
             loaded.places = await self._load_with_fallback(place_ids, started_at)
@@ -144,13 +150,13 @@ class PlaceLoader:
         if loaded.places:
             await _wait_until_success({cached}, started_at + self._timeout * CACHE_SHARE)
         if not cached.done():
-            # After the deadline no brief waits for it. If it is still in the queue of the batcher, it is not sent.
+            # After the deadline, no brief waits for Redis. The batcher does not send keys whose future is cancelled.
             asyncio.get_running_loop().call_later(loaded.deadline - time.monotonic(), cached.cancel)
         return loaded
 
     async def _load_with_fallback(self, place_ids: list[int], started_at: float) -> Mapping[int, PlaceRecord]:
         """Load the places with their observations, or without them if those fail or take too long."""
-        records = self._records.submit(place_ids)
+        records = self._record_batcher.submit(place_ids)
         try:
             return await _result_by(records, started_at + self._timeout * OBSERVATIONS_SHARE)
         except Exception as error:  # noqa: BLE001 - whatever it is, the places may be available
@@ -166,12 +172,18 @@ class PlaceLoader:
         reason: Reason,
         deadline: float,
     ) -> Mapping[int, PlaceRecord]:
-        """Load the places alone, unless `records` succeeds first. `reason` is why they have no observations then.
+        """Load the places alone, unless `records` succeeds first.
+
+        Args:
+            place_ids: the places to load.
+            records: the places with their observations, which are late or have failed.
+            reason: why places that are loaded alone have no observations.
+            deadline: the time (`time.monotonic()`) until which to wait.
 
         Raises:
             PlaceUnavailableError: neither succeeds by the deadline.
         """
-        places = self._places.submit(place_ids)
+        places = self._place_batcher.submit(place_ids)
         try:
             await _wait_until_success({records, places}, deadline)
             if _succeeded(records):

@@ -1,4 +1,4 @@
-"""Assembles briefs: all backends are called at once, and a section that is not ready in time is left out and marked."""
+"""Assembles briefs from all backends. A section that is not ready in time is left out and marked."""
 
 import asyncio
 import math

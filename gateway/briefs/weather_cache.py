@@ -23,7 +23,7 @@ from gateway.resources import http as http_errors
 
 FRESH_TTL = 60.0
 STALE_TTL = 24 * 3600
-REVALIDATE_WAIT_SHARE = 0.5  # of its time, for which the revalidating caller waits before it returns stale weather
+REVALIDATE_WAIT_SHARE = 0.5  # of the time to the deadline; after that, the revalidating caller returns stale weather
 MAX_CONCURRENT_FETCHES = 50
 CACHE_WRITE_TIMEOUT = 1.0
 
@@ -50,7 +50,7 @@ class CachedWeather:
         return max(0.0, time.time() - self.fetched_at)
 
 
-# Redis returns the same bytes for a minute, so that they are parsed once.
+# Redis returns the same bytes until the next fetch, so each value is parsed only once.
 _parse_cached = lru_cache(PARSE_CACHE_SIZE)(TypeAdapter(CachedWeather).validate_json)
 
 
@@ -87,9 +87,12 @@ class WeatherCache:
         self._in_flight: dict[int, asyncio.Future[CachedWeather]] = {}  # by place id
 
     async def get(self, place: Place, cached: bytes | None, *, deadline: float) -> WeatherResult:
-        """Return the weather of a place at `deadline` (`time.monotonic()`) at the latest. It does not raise if upstream fails.
+        """Return the best weather of a place that is available by `deadline`. It does not raise if upstream fails.
 
-        `cached` is the value in Redis. An unreadable value counts as none.
+        Args:
+            place: the place.
+            cached: its value in Redis. An unreadable value counts as none.
+            deadline: the time (`time.monotonic()`) at which to return at the latest.
         """
         entry = decode_cached(cached)
         if entry is not None and entry.age < FRESH_TTL:
@@ -167,7 +170,7 @@ class WeatherCache:
 
 
 def decode_cached(value: bytes | None) -> CachedWeather | None:
-    """Decode a value of Redis. None: there is none, it is not valid, too old, or from the future."""
+    """Decode a value of Redis. Return None if there is no value, or if it is invalid, too old or from the future."""
     if value is None or len(value) > MAX_CACHED_BYTES:
         return None
     try:

@@ -41,7 +41,7 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
     - If the handler succeeds, the message is acknowledged.
     - If the message is not a valid event (poison), it is rejected and dead-lettered, because a retry would not help.
     - If the handler fails with a transient error, it is called again until it succeeds. Meanwhile the message stays
-      unacknowledged. To requeue it would count as a delivery, and a long outage would dead-letter it.
+      unacknowledged. A requeue would count as a delivery, so a long outage would dead-letter it.
     - If the channel is lost, its handlers are cancelled, and the broker delivers their messages again on the next channel.
     - If the handler fails with another error, the consumer crashes, and the process stops.
 
@@ -63,7 +63,7 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
         """Configure the consumer.
 
         Args:
-            name: the name of its entry.
+            name: the name of its entry in the lifespan.
             rabbitmq: reconnects on its own.
             queue: the queue to consume.
             event_type: the type of the events in the queue.
@@ -98,7 +98,7 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
         Raises:
             HandlerError: a handler failed with an error that is not transient.
         """
-        # The drain, and then the end of the deliveries, of the handlers and of the channel.
+        # The calls of `_drain()`, and then the cancelled handlers and the close of the channel.
         stop_timeout = DRAIN_TIMEOUT + 3 * CLOSE_TIMEOUT
         async with background_task(
             self._run(), name=self._queue.name, stop=self._stopping.set, stop_timeout=stop_timeout
@@ -172,7 +172,7 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
             await wait_for_event(self._stopping, timeout=backoff.next_delay())
             if self._stopping.is_set():
                 return  # the broker delivers it again
-        with suppress(*CONNECTION_ERRORS):  # else the broker delivers it again, and the handler detects that
+        with suppress(*CONNECTION_ERRORS):  # without an ack, the broker delivers it again, and the handler detects that
             await message.ack()
 
     async def _reject(self, message: AbstractIncomingMessage, error: PoisonMessageError) -> None:
@@ -180,7 +180,7 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
         self._log.error(
             "poison message rejected", message_id=message.message_id, error=str(error), rejected=self.rejected
         )
-        with suppress(*CONNECTION_ERRORS):  # else the broker delivers it again, and it is rejected again
+        with suppress(*CONNECTION_ERRORS):  # if this fails, the broker delivers it again, and it is rejected again
             await message.reject(requeue=False)
 
     async def _try_handle(self, event: E, *, is_retry: bool) -> bool:

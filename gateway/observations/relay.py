@@ -22,7 +22,7 @@ from gateway.schema.driver import asyncpg_connection
 from gateway.schema.tables import outbox
 
 BATCH_SIZE = 100  # entries that are published together
-POLL_INTERVAL = 1.0  # finds the entries of other processes; the gateway's own writes call `notify()`
+POLL_INTERVAL = 1.0  # for the entries of other processes; the gateway's own writes call `notify()`
 PUBLISH_TIMEOUT = 2.0  # for a batch, whose entries are locked meanwhile
 DRAIN_TIMEOUT = 0.5  # at a stop, for the batch in flight; after that it is rolled back, and published again later
 DEAD_LETTER_TIMEOUT = 0.3  # for the broker to report the number of dead letters
@@ -43,7 +43,7 @@ log = structlog.get_logger("gateway.relay")
 
 
 class OutboxRelay(Resource["OutboxRelay"]):
-    """Publishes the entries of the outbox in their order, and deletes those that the broker has confirmed.
+    """Publishes the entries of the outbox, oldest first, and deletes those that the broker has confirmed.
 
     If one of the two servers becomes unavailable between the confirm and the deletion, the event is published again.
 
@@ -69,7 +69,7 @@ class OutboxRelay(Resource["OutboxRelay"]):
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self]:
-        """Publish for the duration of the block. An error that is not transient ends the block, because it is a bug."""
+        """Publish for the duration of the block. An error that is not transient is a bug, and cancels the block."""
         async with background_task(
             self._run(), name=self.name, stop=self._stop, stop_timeout=DRAIN_TIMEOUT, abort=self.abort
         ):
@@ -112,7 +112,7 @@ class OutboxRelay(Resource["OutboxRelay"]):
                 if confirmed:
                     await connection.execute(_DELETE, {"ids": confirmed})
         finally:
-            # Not before the rollback has ended. SQLAlchemy shields it, so only `abort()` can interrupt it.
+            # Only after the rollback: SQLAlchemy shields it from cancellation, so only `abort()` can end it early.
             self._connection = None
         for failure in failures.values():
             raise failure

@@ -24,7 +24,7 @@ class ProcessResult(NamedTuple):
 
     Attributes:
         status: its exit status.
-        error: the error of the startup or of the shutdown.
+        error: the error of the startup or of the shutdown, if any.
     """
 
     status: ExitStatus
@@ -52,7 +52,7 @@ class ProcessRunner:
     - The body works until `wait_for_shutdown()` returns: after a stop signal, or when an entry crashes.
     - A stop signal during the startup cancels the startup.
     - A second stop signal, at any time, aborts the stack of the lifespan.
-    - If all this takes too long, the watchdog of the signals ends the process.
+    - If the process does not end in time after a stop signal, the watchdog of the signals ends it.
 
     Attributes:
         signals: the stop signals of the process.
@@ -71,7 +71,7 @@ class ProcessRunner:
         Args:
             lifespan: entered and exited once, both in the same task.
             body: called with this runner after the startup. It calls `wait_for_shutdown()`, and ends its work after that.
-            get_stack: returns the stack of the lifespan as soon as there is one.
+            get_stack: returns the stack of the lifespan, or None before the lifespan has created it.
             shutdown_timeout: seconds from the first signal to the end of the process.
         """
         self.signals = ShutdownSignals(shutdown_timeout=shutdown_timeout)

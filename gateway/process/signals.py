@@ -13,7 +13,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class ShutdownSignals:
-    """Two futures that stop signals resolve, and a watchdog that ends the process if the event loop does not.
+    """Resolves a future at each of the first two stop signals. A watchdog ends the process if it does not end in time.
 
     Attributes:
         requested: done after the first signal. The process has the shutdown timeout to end.

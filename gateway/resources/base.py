@@ -1,4 +1,4 @@
-"""The common shape of the lifespan's entries: `Resource`, how it is entered, and how its startup is retried."""
+"""`Resource`, the base class for the entries of a lifespan, and functions that enter it and retry its startup."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -73,7 +73,7 @@ async def enter_resource(stack: LifecycleStack, resource: Resource[T]) -> T:
 async def retry_transient(attempt: Callable[[], Awaitable[T]], *, is_transient: Callable[[Exception], bool]) -> T:
     """Await `attempt()` until it succeeds, with backoff and jitter, as long as its errors are transient.
 
-    The number of attempts is not limited: the start timeout of the entry ends them. The cancellation then has the last
+    The number of attempts is not limited: the start timeout of the entry ends them. That cancellation has the last
     error as its cause, so that the timeout error can name it.
     """
     last_error: Exception | None = None

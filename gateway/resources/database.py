@@ -19,7 +19,7 @@ from gateway.schema.transaction import DEFAULT_SSL_MODE
 from gateway.settings import DatabaseSettings
 
 POOL_SIZE = 10  # connections that stay open
-MAX_OVERFLOW = 14  # opened under load: as many again, and the four that the briefs pin
+MAX_OVERFLOW = 14  # more connections under load: `POOL_SIZE` again, and four that the briefs pin
 
 CONNECT_TIMEOUT = 5.0
 COMMAND_TIMEOUT = 5.0  # for one statement; SQLAlchemy shields the close of a session, so only this limits it
@@ -100,7 +100,7 @@ class DatabaseEngine(Resource[AsyncEngine]):
             await retry_transient(self._verify, is_transient=is_transient)
             yield engine
         finally:
-            # A disposed engine would connect again, and that connection would never be closed. `_connect` refuses now.
+            # A disposed engine can still open connections, which nothing would close. `_connect` now raises instead.
             self._engine = None
             try:
                 await engine.dispose()
@@ -176,7 +176,7 @@ class _QuickCloseConnection(asyncpg.Connection):
 
 
 def _discard_closed_connection(adapted: DBAPIConnection, record: ConnectionPoolEntry, *_: object) -> None:
-    """Discard a pooled connection that the server has closed, so that a restart of the server costs no request.
+    """Discard a pooled connection that the server has closed, so that no request fails after a restart of the server.
 
     asyncpg notices the close without a query. `pool_pre_ping` would cost three round trips for each checkout, and a
     timeout would not end it. New connections are not tested: the pool tries only twice, and then raises an error that
@@ -193,7 +193,8 @@ def _discard_closed_connection(adapted: DBAPIConnection, record: ConnectionPoolE
 def connect_options(engine: AsyncEngine) -> dict[str, Any]:
     """Return the arguments of `asyncpg.connect()` that the engine's URL contains.
 
-    Dialect API of SQLAlchemy, which is meant for authors of dialects. `tests/resources/test_private_api.py` tests it.
+    It uses the dialect API of SQLAlchemy, which is meant for authors of dialects.
+    `tests/resources/test_private_api.py` tests it.
     """
     _, options = engine.dialect.create_connect_args(engine.url)
     return dict(options)
