@@ -124,6 +124,8 @@ async def background_task(
 ) -> AsyncGenerator[None]:
     """Run `coro` in the background for the duration of the block. If it fails, cancel the block, and raise its error.
 
+    A coroutine that returns or cancels itself before the end of the block has failed, too.
+
     Args:
         coro: runs until it is stopped or cancelled.
         name: the name of its task.
@@ -131,12 +133,25 @@ async def background_task(
         stop_timeout: the seconds that `coro` has to return before it is cancelled.
         abort: called last, even if `coro` has returned. It drops resources that could delay the end of `coro`.
     """
+    stopping = False
+
+    async def run() -> None:
+        try:
+            await coro
+        except asyncio.CancelledError as error:
+            if task.cancelling():
+                raise
+            raise RuntimeError(f"{name} cancelled itself") from error
+        if not stopping:
+            raise RuntimeError(f"{name} ended unexpectedly")
+
     try:
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(coro, name=name)
+            task = group.create_task(run(), name=name)
             try:
                 yield
             finally:
+                stopping = True
                 try:
                     if stop is not None:
                         stop()

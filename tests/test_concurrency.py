@@ -215,3 +215,21 @@ async def test_wait_for_any_returns_with_the_first() -> None:
     await asyncio.sleep(0)
 
     assert asyncio.all_tasks() == before
+
+
+async def test_early_return_fails_the_block() -> None:
+    """A background task that returns before the end of its block fails the block: a worker is gone."""
+    with pytest.raises(RuntimeError, match="worker ended unexpectedly"):
+        async with background_task(asyncio.sleep(0), name="worker"):
+            await asyncio.Event().wait()
+
+
+async def test_self_cancellation_fails_the_block() -> None:
+    """A background task that a library cancels fails the block: a worker is gone."""
+
+    async def cancel_self() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(RuntimeError, match="worker cancelled itself"):
+        async with background_task(cancel_self(), name="worker"):
+            await asyncio.Event().wait()

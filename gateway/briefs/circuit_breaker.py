@@ -50,6 +50,7 @@ class CircuitBreaker:
         self._is_failure = is_failure
         self._failures = 0
         self._probe_call: Callable[[], asyncio.Future[Any]] | None = None
+        self._is_probing = False
 
     def call(self, call: Callable[[], "asyncio.Future[T]"]) -> "asyncio.Future[T]":
         """Start a call, and return its future. The future raises `CircuitOpenError` if the call was rejected."""
@@ -85,11 +86,16 @@ class CircuitBreaker:
         if self._failures >= FAILURE_THRESHOLD and not self.is_open:
             self.is_open = True
             self._probe_call = call
-            self._spawn(self._probe())
+            if not self._is_probing:  # a call from before may have closed the circuit while the probe slept
+                self._is_probing = True
+                self._spawn(self._probe())
 
     async def _probe(self) -> None:
         """Repeat the call that was rejected last until one succeeds."""
-        while self.is_open:
-            await asyncio.sleep(PROBE_INTERVAL * random.uniform(0.8, 1))  # noqa: S311 - jitter is no secret
-            if self._probe_call is not None:
-                await asyncio.wait({self._attempt(self._probe_call)})
+        try:
+            while self.is_open:
+                await asyncio.sleep(PROBE_INTERVAL * random.uniform(0.8, 1))  # noqa: S311 - jitter is no secret
+                if self._probe_call is not None:
+                    await asyncio.wait({self._attempt(self._probe_call)})
+        finally:
+            self._is_probing = False

@@ -100,10 +100,13 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
         """
         # The calls of `_drain()`, and then the cancelled handlers and the close of the channel.
         stop_timeout = DRAIN_TIMEOUT + 3 * CLOSE_TIMEOUT
-        async with background_task(
-            self._run(), name=self._queue.name, stop=self._stopping.set, stop_timeout=stop_timeout
-        ):
-            yield self
+        try:
+            async with background_task(
+                self._run(), name=self._queue.name, stop=self._stopping.set, stop_timeout=stop_timeout
+            ):
+                yield self
+        finally:
+            await self._handlers.aclose(drain_timeout=0)  # handlers of deliveries that arrived during the close
 
     async def _run(self) -> None:
         """Consume on one channel after another, until the consumer is stopped."""
@@ -114,10 +117,12 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
                     await self._consume(backoff)
             except CONNECTION_ERRORS as error:
                 self._log.warning("consumer interrupted", error=format_error(error))
+            if self._handler_failure is not None:
+                raise HandlerError(format_error(self._handler_failure)) from self._handler_failure
             await wait_for_event(self._stopping, timeout=backoff.next_delay())
 
     async def _consume(self, backoff: Backoff) -> None:
-        """Consume on one channel, until it is lost or the consumer is stopped."""
+        """Consume on one channel, until it is lost, a handler fails or the consumer is stopped."""
         deliveries_ended = asyncio.Event()
         channel = None
         try:
@@ -132,8 +137,6 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
             self._log.info("consuming")
             backoff.reset()
             await wait_for_any(deliveries_ended, self._handler_failed, self._stopping)
-            if self._handler_failure is not None:
-                raise HandlerError(format_error(self._handler_failure)) from self._handler_failure
             if not deliveries_ended.is_set():
                 await self._drain(queue, consumer_tag)
         finally:

@@ -102,7 +102,7 @@ class ProcessRunner:
             await asyncio.wait({task})
         error = None if task.cancelled() else task.exception()
         if self._body_error is not None:
-            raise self._body_error from error
+            raise self._body_error from error or self._body_error.__cause__
         if error is not None and not isinstance(error, Exception):
             raise error
         return ProcessResult(self._status(error), error)

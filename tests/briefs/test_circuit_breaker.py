@@ -130,3 +130,14 @@ class TestProbes:
         await tasks.aclose()
 
         assert asyncio.all_tasks() == before
+
+    async def test_only_one_probe_runs(self, breaker: CircuitBreaker, backend: FailingBackend, tasks: TaskPool) -> None:
+        """A circuit that is closed by an old call and opens again while the probe sleeps is probed by one task."""
+        for _ in range(3):
+            await fail(breaker, backend, FAILURE_THRESHOLD)
+            old_call = breaker._attempt(FailingBackend().call)
+            await old_call
+            assert not breaker.is_open
+        await fail(breaker, backend, FAILURE_THRESHOLD)
+
+        assert len(tasks) == 1

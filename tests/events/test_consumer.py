@@ -310,3 +310,19 @@ class TestStop:
         handler = Handler()
         async with make_consumer(rabbitmq, handler).open():
             await handler.wait_for(*ids)
+
+    async def test_bug_during_the_drain_is_raised(self, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A handler that fails with another error while the consumer stops fails the release of the consumer."""
+        monkeypatch.setattr("gateway.events.consumer.DRAIN_TIMEOUT", TIMEOUT)
+        started, fail_now = asyncio.Event(), asyncio.Event()
+
+        async def fail_later(_event: ObservationReported) -> None:
+            started.set()
+            await fail_now.wait()
+            raise ZeroDivisionError
+
+        await publish_events(rabbitmq)
+        with pytest.raises(HandlerError, match="ZeroDivisionError"):
+            async with make_consumer(rabbitmq, Handler(fail_later)).open():
+                await asyncio.wait_for(started.wait(), TIMEOUT)
+                asyncio.get_running_loop().call_later(0.1, fail_now.set)
