@@ -14,7 +14,7 @@ from gateway.briefs.weather import Weather, fetch_weather
 from gateway.devstack.stack import Devstack
 from gateway.places.queries import Place
 from gateway.settings import Settings
-from tests.end_to_end.harness import Process, Running, running
+from tests.end_to_end.harness import Process, RunningGateway, running_gateway
 
 BRIEF_TIMEOUT = 2.0
 CALL_TIMEOUT = 60.0
@@ -62,10 +62,10 @@ def settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Se
 
 
 @pytest.fixture
-async def gateway(settings: Settings) -> AsyncIterator[Running]:
+async def gateway(settings: Settings) -> AsyncIterator[RunningGateway]:
     """A gateway in this process with an active lifespan."""
-    async with running(settings) as it:
-        yield it
+    async with running_gateway(settings) as gateway:
+        yield gateway
 
 
 @pytest.fixture
@@ -77,11 +77,11 @@ def long_calls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def gateway_with_deadline(long_calls: None, settings: Settings) -> AsyncIterator[Running]:
+async def gateway_with_deadline(long_calls: None, settings: Settings) -> AsyncIterator[RunningGateway]:
     """A gateway whose brief timeout is a thirtieth of the timeout of its calls to backends."""
     del long_calls
-    async with running(settings.model_copy(update={"brief_timeout": BRIEF_TIMEOUT})) as it:
-        yield it
+    async with running_gateway(settings.model_copy(update={"brief_timeout": BRIEF_TIMEOUT})) as gateway:
+        yield gateway
 
 
 @pytest.fixture

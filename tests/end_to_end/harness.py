@@ -30,7 +30,7 @@ ANYIO_RUNNER = "TestRunner._call_in_runner_task"  # anyio runs each step of a te
 
 
 @dataclass
-class Running:
+class RunningGateway:
     """A gateway in this process whose lifespan is active.
 
     Attributes:
@@ -47,7 +47,7 @@ class Running:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
+async def running_gateway(settings: Settings) -> AsyncIterator[RunningGateway]:
     """Start the lifespan of an app over ASGI, as a server does, and shut it down at the end of the block."""
     app = create_app(settings)
     lifespan = LifespanManager(app)
@@ -56,7 +56,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         stateful_app = StatefulApp(app, lifespan.state)
         transport = httpx.ASGITransport(stateful_app)
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-            yield Running(client, app.state.stack, lifespan.state["services"], stateful_app)
+            yield RunningGateway(client, app.state.stack, lifespan.state["services"], stateful_app)
     finally:
         await lifespan.shutdown()
 

@@ -10,7 +10,7 @@ import pytest
 from faultlab.wire import Proxy
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
-from tests.end_to_end.harness import Running, flush_redis, running
+from tests.end_to_end.harness import RunningGateway, flush_redis, running_gateway
 from tests.support.proxied import proxied
 from tests.support.waiting import TIMEOUT, wait_until
 
@@ -41,7 +41,7 @@ def _count_messages(proxy: Proxy) -> Counter[str]:
 class MeasuredGateway:
     """A gateway that reaches its servers through proxies, and publishes the views after each round of briefs."""
 
-    gateway: Running
+    gateway: RunningGateway
     proxies: dict[str, Proxy]
     paths: list[str]
     publish_views: asyncio.Event
@@ -86,7 +86,7 @@ async def measured(
     await flush_redis(servers)  # upstream must be called
     async with (
         proxied(servers) as proxied_servers,
-        running(proxied_servers.route(settings.model_copy(update={"brief_timeout": TIMEOUT}))) as gateway,
+        running_gateway(proxied_servers.route(settings.model_copy(update={"brief_timeout": TIMEOUT}))) as gateway,
     ):
         places = (await gateway.client.get("/v1/places", params={"limit": PLACES})).json()["items"]
         assert len(places) == PLACES
