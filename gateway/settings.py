@@ -195,7 +195,7 @@ def read_settings() -> Settings:
         details = error.errors(include_url=False, include_input=False, include_context=False)
         raise InvalidSettingsError("\n".join(map(_format_error, details))) from None
     except SettingsError as error:
-        # A variable such as GATEWAY_REDIS is set to text that is no JSON. The message names the field, not the value.
+        # A variable such as GATEWAY_REDIS is set to text that is not JSON. The message names the field, not the value.
         raise InvalidSettingsError(f"{error}: set one variable for each value, such as GATEWAY_REDIS__URL") from None
 
 
