@@ -1,4 +1,4 @@
-"""The circuit breaker: when it opens, and how it notices in the background that the backend has recovered."""
+"""The circuit breaker: it opens after failures, and closes when a background probe succeeds."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -113,7 +113,7 @@ class TestProbes:
         await wait_until(lambda: asyncio.all_tasks() <= before, "the probing ends")
 
     async def test_last_rejected_call_is_probed(self, breaker: CircuitBreaker, backend: FailingBackend) -> None:
-        """One call that always fails does not keep the breaker open: the next probe is the call that was rejected last."""
+        """A call that always fails does not keep the breaker open: the next probe is the latest rejected call."""
         await fail(breaker, backend, FAILURE_THRESHOLD)
         other = FailingBackend()
         with pytest.raises(CircuitOpenError):

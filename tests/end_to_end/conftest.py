@@ -18,7 +18,7 @@ from tests.end_to_end.harness import Process, RunningGateway, running_gateway
 
 BRIEF_TIMEOUT = 2.0
 CALL_TIMEOUT = 60.0
-LATE = 20.0  # far more than BRIEF_TIMEOUT even on a busy machine, far less than CALL_TIMEOUT
+MAX_RESPONSE_TIME = 20.0  # far above BRIEF_TIMEOUT even on a busy machine, far below CALL_TIMEOUT
 
 _numbers = count(1)
 
@@ -86,7 +86,7 @@ async def gateway_with_deadline(long_calls: None, settings: Settings) -> AsyncIt
 
 @pytest.fixture
 def release_forecasts(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Until this event is set, the gateway in this process holds the responses of the weather server back."""
+    """An event. Until it is set, the gateway in this process does not get the responses of the weather server."""
     release = asyncio.Event()
 
     async def fetch_and_hold(http: httpx.AsyncClient, place: Place) -> Weather:
@@ -98,12 +98,12 @@ def release_forecasts(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     return release
 
 
-Start = Callable[..., Process]
+StartProcess = Callable[..., Process]
 
 
 @pytest.fixture
-def run(tmp_path: Path, environment: dict[str, str], devstack_folder: Path) -> Iterator[Start]:
-    """Run Python with arguments and more variables in a process, until the end of the test. No output may have a password."""
+def run(tmp_path: Path, environment: dict[str, str], devstack_folder: Path) -> Iterator[StartProcess]:
+    """A function that runs Python in a child process until the end of the test. No output may contain a password."""
     started: list[Process] = []
 
     def run_python(*arguments: str, **variables: str) -> Process:
@@ -121,6 +121,6 @@ def run(tmp_path: Path, environment: dict[str, str], devstack_folder: Path) -> I
 
 
 @pytest.fixture
-def start(run: Start) -> Start:
-    """Run the `gateway` command with arguments and more variables."""
+def start(run: StartProcess) -> StartProcess:
+    """A function that runs a `gateway` command in a child process, with arguments and additional variables."""
     return partial(run, "-m", "gateway")

@@ -80,14 +80,14 @@ class TestPlaces:
         ],
     )
     async def test_malformed_parameters(self, gateway: RunningGateway, path: str) -> None:
-        """A malformed path or query parameter is a problem that lists the invalid parameters."""
+        """The response to a malformed parameter is a problem that lists the invalid parameters."""
         response = await gateway.client.get(path)
 
         assert is_problem(response, 422)
         assert response.json()["errors"]
 
     async def test_place_without_database(self, gateway: RunningGateway, servers: Devstack) -> None:
-        """While the database is down, a request for a place is a problem; the next one after its restart succeeds."""
+        """While the database is down, a request for a place gets a problem. The next one after the restart succeeds."""
         async with servers.postgresql.killed():
             response = await gateway.client.get(f"/v1/places/{ZURICH}")
 
@@ -125,7 +125,7 @@ class TestPredictions:
         ],
     )
     async def test_malformed_body(self, gateway: RunningGateway, body: bytes) -> None:
-        """A body that is not valid JSON, or has no valid days, is a problem."""
+        """A body that is not valid JSON, or has no valid days, gets a problem."""
         response = await gateway.client.post(
             "/v1/predictions", content=body, headers={"Content-Type": "application/json"}
         )
@@ -133,7 +133,7 @@ class TestPredictions:
         assert is_problem(response, 422)
 
     async def test_deeply_nested_body(self, gateway: RunningGateway) -> None:
-        """JSON that is nested too deeply for the parser is a problem."""
+        """JSON that is nested too deeply for the parser gets a problem."""
         deep = b'{"days": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
         response = await gateway.client.post(
             "/v1/predictions", content=deep, headers={"Content-Type": "application/json"}
@@ -157,13 +157,13 @@ class TestPredictions:
         ],
     )
     async def test_impossible_day(self, gateway: RunningGateway, change: dict[str, object]) -> None:
-        """A day with an impossible value, a value of another type or an unknown field is a problem."""
+        """A day with an impossible value, a value of another type or an unknown field gets a problem."""
         response = await gateway.client.post("/v1/predictions", json={"days": [DAY | change]})
 
         assert is_problem(response, 422)
 
     async def test_body_over_the_limit(self, gateway: RunningGateway) -> None:
-        """A body of more than 1 MiB is a problem."""
+        """A body of more than 1 MiB gets a problem."""
         response = await gateway.client.post("/v1/predictions", content=b" " * (1024 * 1024 + 1))
 
         assert is_problem(response, 413)
@@ -188,11 +188,11 @@ class TestRequestId:
 
 class TestUnsupportedRequests:
     async def test_unknown_path(self, gateway: RunningGateway) -> None:
-        """A request for an unknown path is a problem."""
+        """A request for an unknown path gets a problem."""
         assert is_problem(await gateway.client.get("/nowhere"), 404)
 
     async def test_unsupported_method(self, gateway: RunningGateway) -> None:
-        """An unsupported method is a problem, and the header `Allow` has the supported ones."""
+        """An unsupported method gets a problem, whose header `Allow` has the supported methods."""
         response = await gateway.client.delete("/v1/places")
 
         assert is_problem(response, 405)
@@ -232,7 +232,7 @@ class TestOperations:
     ) -> None:
         """The readiness response does not wait for a paused database.
 
-        A load balancer would time out, and remove every replica long before the grace period ends.
+        Otherwise a load balancer would time out, and remove every replica long before the end of the grace period.
         """
         gateway = gateway_with_deadline
         await asyncio.gather(*(gateway.client.get(f"/v1/places/{ZURICH}/brief") for _ in range(20)))
@@ -244,7 +244,7 @@ class TestOperations:
                 assert (response.status_code, response.json()["status"]) == (200, "degraded")
 
     async def test_not_ready_after_the_grace_period(self, servers: Devstack, settings: Settings) -> None:
-        """Without the database, the gateway is ready for the grace period only; it is ready again when the database is back."""
+        """Without the database, the gateway is ready for the grace period only. It recovers with the database."""
         async with running_gateway(settings.model_copy(update={"ready_grace": 0.5})) as gateway:
 
             async def responds_with(status: int) -> bool:
@@ -265,14 +265,14 @@ class TestOperations:
         assert (response.status_code, response.json()["status"]) == (503, "stopping")
 
     async def test_lifecycle_lists_entries(self, gateway: RunningGateway) -> None:
-        """`/lifecycle` shows the journal of the lifespan, which has the entries in the order of the startup."""
+        """`/lifecycle` shows the journal of the lifespan, with the entries in the order of the startup."""
         lifecycle = (await gateway.client.get("/lifecycle")).json()
 
         entered = [event["name"] for event in lifecycle["items"] if event["event"] == "entered"]
         assert entered == ENTRIES
 
     async def test_missing_lifespan(self, settings: Settings) -> None:
-        """If the server does not run the lifespan, a request is a problem."""
+        """If the server does not run the lifespan, a request gets a problem."""
         transport = httpx.ASGITransport(create_app(settings))
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
             assert is_problem(await client.get("/v1/places"), 503)

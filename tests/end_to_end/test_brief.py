@@ -12,7 +12,7 @@ from gateway.devstack.server import Server
 from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import WeatherServer
 from gateway.settings import Settings
-from tests.end_to_end.conftest import BRIEF_TIMEOUT, LATE
+from tests.end_to_end.conftest import BRIEF_TIMEOUT, MAX_RESPONSE_TIME
 from tests.end_to_end.harness import ZURICH, RunningGateway, flush_redis, running_gateway
 from tests.support.waiting import wait_until
 
@@ -22,7 +22,7 @@ UNKNOWN_PLACE = 1
 
 @pytest.fixture(autouse=True)
 async def empty_redis(servers: Devstack) -> None:
-    """No test finds the cached weather or the views of another test."""
+    """Delete the cached weather and the views of other tests."""
     await flush_redis(servers)
 
 
@@ -117,7 +117,7 @@ async def test_outlook_is_predicted_from_weather(gateway: RunningGateway) -> Non
 async def test_refused_connections_log_no_traceback(
     gateway: RunningGateway, servers: Devstack, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While PostgreSQL refuses connections, every brief is a 503, and asyncio logs no unretrieved exception."""
+    """While PostgreSQL refuses connections, each response is a 503, and asyncio logs no unretrieved exception."""
     async with servers.postgresql.killed():
         statuses = {(await gateway.client.get(BRIEF)).status_code for _ in range(20)}
     gc.collect()  # asyncio logs an unretrieved exception when its future is collected
@@ -128,7 +128,7 @@ async def test_refused_connections_log_no_traceback(
 
 
 async def test_brief_of_an_unknown_place(gateway: RunningGateway) -> None:
-    """A request for the brief of an unknown place is a problem."""
+    """A request for the brief of an unknown place gets a problem."""
     response = await gateway.client.get(f"/v1/places/{UNKNOWN_PLACE}/brief")
 
     assert response.status_code == 404
@@ -196,12 +196,12 @@ async def test_paused_server_and_the_deadline(
         elapsed = time.monotonic() - started_at
 
     assert missing_sections(response) == missing
-    assert elapsed < LATE
+    assert elapsed < MAX_RESPONSE_TIME
     assert missing_sections(await gateway.client.get(BRIEF)) == {}
 
 
 async def test_paused_database_and_the_deadline(gateway_with_deadline: RunningGateway, servers: Devstack) -> None:
-    """If PostgreSQL does not respond, a brief is a problem by its deadline; the next one afterwards is complete."""
+    """If PostgreSQL does not respond, the response is a problem by the deadline of the brief. The next brief is complete."""
     gateway = gateway_with_deadline
     await gateway.client.get(BRIEF)
     with servers.postgresql.suspended():
@@ -212,12 +212,12 @@ async def test_paused_database_and_the_deadline(gateway_with_deadline: RunningGa
     assert response.status_code == 503
     assert response.headers["Content-Type"] == "application/problem+json"
     assert "database" in response.json()["detail"]
-    assert elapsed < LATE
+    assert elapsed < MAX_RESPONSE_TIME
     assert missing_sections(await gateway.client.get(BRIEF)) == {}
 
 
 async def test_database_is_restarted(gateway: RunningGateway, servers: Devstack) -> None:
-    """While PostgreSQL is down, a brief is a 503; the first one after its restart is complete."""
+    """While PostgreSQL is down, the response is a 503. The first brief after the restart is complete."""
     await gateway.client.get(BRIEF)
     async with servers.postgresql.killed():
         response = await gateway.client.get(BRIEF)

@@ -58,7 +58,7 @@ class MeasuredGateway:
 
 @pytest.fixture
 def publish_views(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """The gateway publishes the views each time when this event is set, instead of four times a second."""
+    """An event. The gateway publishes the views each time it is set, instead of four times a second."""
     publish = asyncio.Event()
 
     async def wait_for_either_event(stopping: asyncio.Event, *, timeout: float) -> None:
@@ -78,9 +78,8 @@ async def measured(
     servers: Devstack, settings: Settings, monkeypatch: pytest.MonkeyPatch, publish_views: asyncio.Event
 ) -> AsyncIterator[MeasuredGateway]:
     """A gateway without cached weather, whose other background work sends no messages during a test."""
-    monkeypatch.setattr(
-        "gateway.observations.relay.POLL_INTERVAL", 60
-    )  # otherwise it can poll the outbox during a measurement
+    # The relay must not poll the outbox during a measurement.
+    monkeypatch.setattr("gateway.observations.relay.POLL_INTERVAL", 60)
     # A busy machine must not lose cached weather to the timeout of the write.
     monkeypatch.setattr("gateway.briefs.weather_cache.CACHE_WRITE_TIMEOUT", TIMEOUT)
     await flush_redis(servers)  # upstream must be called

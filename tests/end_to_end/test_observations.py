@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
-from tests.end_to_end.conftest import LATE, Start
+from tests.end_to_end.conftest import MAX_RESPONSE_TIME, StartProcess
 from tests.end_to_end.harness import RunningGateway, running_gateway
 from tests.end_to_end.test_api import is_problem
 
@@ -29,7 +29,7 @@ async def gateway(settings: Settings) -> AsyncIterator[RunningGateway]:
 
 class TestReports:
     async def test_created_observation_can_be_read(self, gateway: RunningGateway) -> None:
-        """A report is answered with 201. The observation is found at its Location and in the list of the place."""
+        """A report gets a 201. Its observation is at its Location and in the list of the place."""
         created = await gateway.client.post(URL, json=RAIN)
         found = await gateway.client.get(created.headers["Location"])
         latest = (await gateway.client.get(URL)).json()["items"][0]
@@ -52,7 +52,7 @@ class TestReports:
         )
 
     async def test_concurrent_reports_with_one_key(self, gateway: RunningGateway) -> None:
-        """Ten concurrent reports with the same key create one observation, and all are answered with 201."""
+        """Ten concurrent reports with the same key create one observation, and all get a 201."""
         headers = {"Idempotency-Key": gateway.stack.journal.started_at.isoformat()}
         responses = await asyncio.gather(*(gateway.client.post(URL, json=RAIN, headers=headers) for _ in range(10)))
 
@@ -63,7 +63,7 @@ class TestReports:
         ("path", "body"), [(URL, RAIN | {"temperature_c": 0}), ("/v1/places/2660646/observations", RAIN)]
     )
     async def test_reused_key_is_a_conflict(self, gateway: RunningGateway, path: str, body: object) -> None:
-        """A different report with the same key, also for another place, is answered with 409."""
+        """A different report with the same key, also for another place, gets a 409."""
         headers = {"Idempotency-Key": gateway.stack.journal.started_at.isoformat()}
         await gateway.client.post(URL, json=RAIN, headers=headers)
         response = await gateway.client.post(path, json=body, headers=headers)
@@ -77,7 +77,7 @@ class TestReports:
 
     @pytest.mark.parametrize("path", [f"{URL}/{2**63 - 1}", "/v1/places/1/observations/1"])
     async def test_unknown_observation_is_not_found(self, gateway: RunningGateway, path: str) -> None:
-        """An observation that does not exist is answered with 404, also if the place does not exist."""
+        """The response for an unknown observation is a 404, also if the place does not exist."""
         assert is_problem(await gateway.client.get(path), 404)
 
     @pytest.mark.parametrize("path", [f"{URL}/0", f"{URL}/{2**63}", f"{URL}/x", f"{URL}?limit=0"])
@@ -107,7 +107,7 @@ class TestReports:
         ],
     )
     async def test_invalid_report_is_rejected(self, gateway: RunningGateway, change: str) -> None:
-        """A field with a wrong type or value, and an unknown field, are answered with 422."""
+        """A report with an unknown field, or a field of a wrong type or value, gets a 422."""
         body = '{"temperature_c": 12.5, "condition": "rain", ' + change + "}"
         response = await gateway.client.post(URL, content=body, headers={"Content-Type": "application/json"})
 
@@ -128,7 +128,7 @@ class TestReports:
         assert is_problem(response, 422)
 
     async def test_large_body_is_rejected(self, gateway: RunningGateway) -> None:
-        """A body of more than a megabyte is answered with 413."""
+        """A body of more than 1 MiB gets a 413."""
         assert is_problem(await gateway.client.post(URL, content=b" " * (1024 * 1024 + 1)), 413)
 
     @pytest.mark.usefixtures("long_calls")
@@ -136,7 +136,7 @@ class TestReports:
         """While the database does not respond, a report gets a 503 in time, with the advice to retry with its key."""
         headers = {"Idempotency-Key": gateway.stack.journal.started_at.isoformat()}
         with servers.postgresql.suspended():
-            async with asyncio.timeout(LATE):
+            async with asyncio.timeout(MAX_RESPONSE_TIME):
                 response = await gateway.client.post(URL, json=RAIN, headers=headers)
         again = await gateway.client.post(URL, json=RAIN, headers=headers)
 
@@ -157,7 +157,7 @@ class TestApiKeys:
         "given", ["", "Bearer", "Bearer ", "Bearer old", "Basic old-key", "old-key", "Bearer \u00e9"]
     )
     async def test_wrong_key_is_rejected(self, gateway: RunningGateway, given: str) -> None:
-        """A missing, malformed or unknown key is answered with 401 and the scheme."""
+        """A missing, malformed or unknown key gets a 401 with the scheme."""
         response = await gateway.client.post(URL, json=RAIN, headers=[(b"Authorization", given.encode())])
 
         assert is_problem(response, 401)
@@ -178,7 +178,7 @@ class TestApiKeys:
         assert "GATEWAY_API_KEYS" in response.json()["detail"]
 
     @pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 201), ("0.0.0.0", 403)])  # noqa: S104 - the case under test
-    async def test_writing_without_keys(self, start: Start, host: str, status: int) -> None:
+    async def test_writing_without_keys(self, start: StartProcess, host: str, status: int) -> None:
         """Without keys, writing is allowed if the gateway listens on loopback only."""
         process = start("serve", "--host", host, "--port", "0")
         url = (await process.url()).replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - not bound here
@@ -187,7 +187,7 @@ class TestApiKeys:
 
         assert response.status_code == status
 
-    async def test_keys_are_required_and_not_logged(self, start: Start) -> None:
+    async def test_keys_are_required_and_not_logged(self, start: StartProcess) -> None:
         """With a key, writing needs it on loopback as well, and no key appears in the output."""
         process = start("serve", "--port", "0", "--debug", GATEWAY_API_KEYS='["hunter2"]')
         url = await process.url()
@@ -200,7 +200,7 @@ class TestApiKeys:
         assert "hunter" not in process.output
 
     @pytest.mark.parametrize("keys", ['[""]', '["two words"]', '["one", ""]', '["hunter2\\n"]', "{}", '"hunter2"'])
-    async def test_invalid_keys_fail_the_startup(self, start: Start, keys: str) -> None:
+    async def test_invalid_keys_fail_the_startup(self, start: StartProcess, keys: str) -> None:
         """Keys that are empty, or that no header can carry, fail the startup. The error names the variable, not the key."""
         process = start("serve", "--port", "0", GATEWAY_API_KEYS=keys)
 

@@ -19,7 +19,7 @@ from gateway.devstack.open_meteo import Faults
 from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import WeatherServer
 from gateway.settings import DatabaseSettings, RedisSettings, Settings
-from tests.end_to_end.conftest import LATE
+from tests.end_to_end.conftest import MAX_RESPONSE_TIME
 from tests.end_to_end.harness import ZURICH, RunningGateway, running_gateway
 from tests.support.waiting import TIMEOUT, wait_until
 
@@ -135,7 +135,7 @@ async def test_duplicate_and_unknown_places(gateway: RunningGateway) -> None:
 
 @pytest.mark.parametrize("places", [[], list(range(1, 22)), list(range(1, 1001)), [0], [-1], ["x"], [2**31], [1.5]])
 async def test_invalid_places(gateway: RunningGateway, places: list[object]) -> None:
-    """A request without places, with more than 20 or with an invalid ID is a problem with a short body."""
+    """A request without places, with more than 20 or with an invalid ID gets a problem with a short body."""
     response = await gateway.client.get("/v1/briefs", params={"place": [str(place) for place in places]})
 
     assert response.status_code == 422
@@ -144,7 +144,7 @@ async def test_invalid_places(gateway: RunningGateway, places: list[object]) -> 
 
 
 async def test_briefs_without_database(gateway_with_deadline: RunningGateway, servers: Devstack) -> None:
-    """While PostgreSQL does not respond, a request for briefs is a 503; afterwards it succeeds."""
+    """While PostgreSQL does not respond, a request for briefs gets a 503. Afterwards it succeeds."""
     gateway = gateway_with_deadline
     with servers.postgresql.suspended():
         response = await gateway.client.get("/v1/briefs", params={"place": PLACES})
@@ -173,7 +173,7 @@ async def test_locked_observations(gateway_with_deadline: RunningGateway, server
         elapsed = time.monotonic() - started_at
 
     assert response.headers["Gateway-Incomplete"] == "observations;reason=timeout"
-    assert elapsed < LATE
+    assert elapsed < MAX_RESPONSE_TIME
     assert (await gateway.client.get(f"/v1/places/{ZURICH}/brief")).headers["Gateway-Complete"] == "true"
 
 
@@ -264,10 +264,10 @@ async def delaying_proxy(port: int, rng: random.Random) -> AsyncIterator[int]:
 
 
 async def test_responses_are_never_mixed_up(servers: Devstack, settings: Settings) -> None:
-    """A brief has the data of its own place only, also after replies that are late and requests that are cancelled.
+    """A brief only has the data of its own place, even after late replies and cancelled requests.
 
-    The next user of a pooled connection would receive a reply that a cancelled request left unread. The test makes
-    such replies likely: 50 clients cancel requests at random moments, and proxies delay the replies of the servers.
+    If a cancelled request left a reply unread, the next user of the pooled connection would receive it. The test makes
+    that likely: 50 clients cancel requests at random moments, and proxies delay the replies of the servers.
     """
     rng = random.Random(7)  # noqa: S311 - a fixed seed; nothing secret
     expected = {place: number for number, place in enumerate(PLACES, start=1000)}
