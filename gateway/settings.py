@@ -38,7 +38,7 @@ class InvalidSettingsError(Exception):
 
 
 def _url_validator(*schemes: str, origin_only: bool = False) -> AfterValidator:
-    """Accept a URL that has one of the schemes, a host, and a numeric port if it has a port.
+    """Return a validator that accepts URLs with one of the schemes, a host, and no port or a valid one.
 
     With `origin_only`, reject user, path, query and fragment. They would have no effect, and httpx shows the whole URL in
     its errors.

@@ -151,7 +151,7 @@ def _belongs(pid: int, folder: Path) -> bool:
         cwd = str(Path(f"/proc/{pid}/cwd").readlink()).removesuffix(" (deleted)")
         environment = Path(f"/proc/{pid}/environ").read_bytes()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return False  # it has exited, or belongs to another user and so not to a stack of this one
+        return False  # it has exited, or belongs to another user, like no process of this stack
     prefix = f"{MARKER}=".encode()
     paths = [os.fsdecode(entry.removeprefix(prefix)) for entry in environment.split(b"\0") if entry.startswith(prefix)]
     has_terminal = fields[4] != "0"

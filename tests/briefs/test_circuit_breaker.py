@@ -83,7 +83,7 @@ class TestOpening:
         assert not breaker.is_open
 
     async def test_other_errors(self, tasks: TaskPool) -> None:
-        """Errors that are no failure of the backend do not open the breaker."""
+        """Errors that are not failures of the backend do not open the breaker."""
         breaker = CircuitBreaker(tasks.spawn, is_failure=lambda error: not isinstance(error, ValueError))
         await fail(breaker, FailingBackend(ValueError("no such place")), 2 * FAILURE_THRESHOLD)
 
@@ -101,7 +101,7 @@ class TestOpening:
 
 class TestProbes:
     async def test_recovery(self, breaker: CircuitBreaker, backend: FailingBackend) -> None:
-        """The breaker probes until a probe succeeds. Then it is closed, and probes no more."""
+        """The breaker probes until a probe succeeds. Then it closes, and stops probing."""
         before = asyncio.all_tasks()
         await fail(breaker, backend, FAILURE_THRESHOLD)
         await wait_until(lambda: backend.calls > FAILURE_THRESHOLD + 2, "several probes have failed")

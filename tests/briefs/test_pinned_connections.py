@@ -60,7 +60,7 @@ async def test_concurrent_statements(connections: PinnedConnections, engine: Asy
 
 
 async def test_rows_and_arguments(connections: PinnedConnections) -> None:
-    """The rows are those of the statement with its arguments."""
+    """A statement is executed with its arguments, and its rows are returned."""
     rows = await connections.fetch("SELECT * FROM unnest($1::int[])", [3, 4])
 
     assert [tuple(row) for row in rows] == [(3,), (4,)]

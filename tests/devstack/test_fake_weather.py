@@ -19,7 +19,7 @@ ZURICH = (47.375, 8.5625)
 
 @given(days, hours)
 def test_values_are_in_plausible_ranges(day: DailyWeather, hour: float) -> None:
-    """Temperature, precipitation, humidity and wind are in plausible ranges, and an hour within those of its day."""
+    """Temperature, precipitation, humidity and wind are plausible, and those of an hour are within the range of the day."""
     assert -75 <= day.temperature_min < day.temperature_max <= 50
     assert 0 <= day.precipitation < 30
     assert day.temperature_min <= day.temperature(hour) <= day.temperature_max

@@ -140,7 +140,7 @@ class TestForecast:
         ],
     )
     async def test_invalid_query(self, client: httpx.AsyncClient, query: dict[str, str], reason: str) -> None:
-        """An invalid query is a 400 with the reason, as from Open-Meteo; an unsupported parameter is one, too."""
+        """An invalid query or an unsupported parameter gets a 400 with the reason, as from Open-Meteo."""
         response = await client.get("/v1/forecast", params=query)
         assert response.status_code == 400
         assert response.json()["error"] is True

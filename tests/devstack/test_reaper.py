@@ -55,7 +55,7 @@ class TestFindProcesses:
         assert reaper.find_processes(folder) == [process.pid]
 
     def test_folder_with_the_same_prefix(self, folder: Path, started: Started) -> None:
-        """A process of a folder whose name only begins with that of this folder does not belong to it."""
+        """A process of the folder `stack2` does not belong to the folder `stack`."""
         longer = folder.with_name("stack2")
         longer.mkdir()
         started(start(cwd=longer))

@@ -96,7 +96,7 @@ class Process:
 
     @property
     def events(self) -> list[str]:
-        """The events that it has logged so far, with the name of the entry if there is one, as `exited redis`."""
+        """The events that it has logged so far, with the name of the entry if there is one, such as `exited redis`."""
         lines = [json.loads(line) for line in self.output.splitlines() if line.startswith("{")]
         return [" ".join(filter(None, (line["event"], line.get("entry")))) for line in lines]
 

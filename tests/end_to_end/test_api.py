@@ -16,7 +16,7 @@ from tests.end_to_end.harness import ZURICH, RunningGateway, running_gateway
 from tests.support.entries import ENTRIES
 from tests.support.waiting import wait_until
 
-NEUCHATEL = 2659496  # no test reports observations of it
+NEUCHATEL = 2659496  # no test reports observations of this place
 DAY = {
     "precipitation_mm": 10,
     "temperature_max_c": 12,

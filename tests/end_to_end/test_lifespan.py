@@ -13,7 +13,7 @@ from tests.support.entries import ENTRIES
 
 
 async def test_entries_exit_in_reverse_order(servers: Devstack, settings: Settings, instance: str) -> None:
-    """The lifespan enters its entries in order and exits them in reverse; afterwards no server has a connection of it."""
+    """The lifespan enters its entries in order and exits them in reverse. Afterwards no server has its connections."""
     async with running_gateway(settings) as gateway:
         await gateway.client.get(f"/v1/places/{ZURICH}/brief")
         connections = await open_connections(servers, instance)

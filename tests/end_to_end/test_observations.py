@@ -188,7 +188,7 @@ class TestApiKeys:
         assert response.status_code == status
 
     async def test_keys_are_required_and_not_logged(self, start: StartProcess) -> None:
-        """With a key, writing needs it on loopback as well, and no key appears in the output."""
+        """If keys are configured, writing needs one on loopback, too. No key appears in the output."""
         process = start("serve", "--port", "0", "--debug", GATEWAY_API_KEYS='["hunter2"]')
         url = await process.url()
         async with httpx.AsyncClient() as client:
