@@ -17,7 +17,9 @@ from gateway.events.topology import declare
 from gateway.places.seed import seed
 from gateway.schema.migrate import migrate
 
-WARM_PLACES = 300  # few enough to cache all their weather quickly, enough to share few requests by coincidence
+WARM_PLACES = (
+    300  # few enough to cache all their weather quickly, many enough that concurrent requests rarely share a place
+)
 COLD_PLACES = 30_000  # each of them is requested at most once in a measurement
 DRAIN_TIMEOUT = 60.0
 STATEMENT_TIMEOUT = 60

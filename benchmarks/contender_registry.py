@@ -33,7 +33,7 @@ class Contender:
 
 
 def _uvicorn(module: str) -> Callable[[int], list[str]]:
-    """Serve with uvicorn as the gateway does: on uvloop and httptools, without an access log."""
+    """Return the command of uvicorn with the options of the gateway: uvloop, httptools, no access log."""
     options = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
     app = f"benchmarks.contenders.{module}:app"
     return lambda port: [sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port), *options]
@@ -47,8 +47,8 @@ def _node(script: str) -> Callable[[int], list[str]]:
     return lambda port: ["node", str(NODE_FOLDER / script), str(port)]
 
 
-# The other contenders have no deadline. With its default deadline the gateway would leave sections out whenever the machine
-# is busy for a moment, and do less work than they do. With this one, its responses are late instead, as theirs are.
+# The other contenders have no deadline. With its default deadline the gateway would leave sections out on a busy machine,
+# and do less work than the others. With this deadline its responses are late instead, like those of the others.
 _LONG_BRIEF_TIMEOUT = {"GATEWAY_BRIEF_TIMEOUT": "5"}
 
 PER_REQUEST = Contender(
@@ -129,7 +129,7 @@ NODE_CONTENDERS = [FASTIFY, FASTIFY_SHARED]
 
 
 def install_node_packages() -> str | None:
-    """Install the locked packages of the Node.js contenders. Return why these cannot run, or None.
+    """Install the locked packages of the Node.js contenders. Return the reason why these cannot run, or None.
 
     Raises:
         DevstackError: npm failed.

@@ -1,4 +1,4 @@
-"""The load generator: a process of its own that sends requests in a closed loop and checks every response.
+"""The load generator: a child process that sends requests in a closed loop and checks every response.
 
 `python -m benchmarks.load` reads a `LoadSpec` as JSON and writes a `LoadResult`. After a wrong response it exits with
 status 1 and writes the reason to stderr.

@@ -53,8 +53,8 @@ async def run(options: Options, *, report: Reporter) -> BenchmarkRun:
         DevstackError: a server or a contender does not start.
     """
     started_at = datetime.now(UTC)
-    why_no_node = await asyncio.to_thread(install_node_packages)
-    not_run = {} if why_no_node is None else {contender.name: why_no_node for contender in NODE_CONTENDERS}
+    no_node_reason = await asyncio.to_thread(install_node_packages)
+    not_run = {} if no_node_reason is None else {contender.name: no_node_reason for contender in NODE_CONTENDERS}
     cases = [case for case in ROUND if options.selects(case)]
     cases = [case for case in cases if not any(contender.name in not_run for contender in case.contenders)]
     async with running_backends(report=report) as backends, AsyncExitStack() as stack:

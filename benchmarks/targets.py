@@ -31,7 +31,7 @@ class Target:
 
     @property
     def met(self) -> bool | None:
-        """Whether the value is within the bound. None: there is no value or no bound."""
+        """True if the value is within the bound. None: there is no value or no bound."""
         if self.value is None or (self.minimum is None and self.maximum is None):
             return None
         return (self.minimum is None or self.value >= self.minimum) and (

@@ -21,12 +21,12 @@ from gateway.settings import InvalidSettingsError, Settings, read_settings
 
 T = TypeVar("T")
 
-# New objects that start a collection of the youngest generation. Python's default of 700 would start hundreds of
-# collections a second, because the requests in flight alone have more objects.
+# The number of new objects that starts a garbage collection. With Python's default of 700, the requests in flight would
+# start hundreds of collections per second.
 GC_THRESHOLD = 10_000
 
-# Host names that libuv looks up at the same time, one per thread. With the default of four, one host name whose DNS
-# server does not respond can use up all threads, and then no other backend could be connected to.
+# libuv uses one thread for each DNS lookup. With its default of four threads, lookups of one host name whose DNS server
+# does not respond could block those of all other backends.
 UV_THREADPOOL_SIZE = "32"
 
 app = typer.Typer(

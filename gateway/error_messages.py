@@ -30,7 +30,7 @@ def explain(error: Exception, settings: Settings) -> str:
 
 
 def explain_database_error(error: Exception, settings: Settings) -> str:
-    """Return the reason why the database could not be migrated or filled."""
+    """Return the reason why the database could not be migrated or seeded."""
     location = settings.database.location
     if isinstance(error, DBAPIError):
         message = _SQLSTATE_MESSAGES.get(getattr(error.orig, "sqlstate", None) or "")

@@ -14,24 +14,24 @@ from structlog.typing import Processor
 from gateway.lifecycle import LifecycleEvent, format_error
 
 _LIBRARY_LEVELS = {
-    # Each failed attempt to connect, with a traceback. The journal and the health checks report it once.
+    # They log each failed attempt to connect, with a traceback. The journal and the health checks report it once.
     "aio_pika": logging.CRITICAL,
     "aiormq": logging.CRITICAL,
-    "httpx": logging.WARNING,  # each request
-    "sqlalchemy.pool": logging.CRITICAL,  # a close that is cancelled at its deadline; the journal has it
+    "httpx": logging.WARNING,  # logs each request
+    "sqlalchemy.pool": logging.CRITICAL,  # logs closes that are cancelled at their deadline, as the journal does
     "alembic": logging.WARNING,
-    "uvicorn.error": logging.WARNING,  # startup and shutdown; the server logs them itself
+    "uvicorn.error": logging.WARNING,  # logs startup and shutdown, as the gateway's server does
 }
 
 
 def configure_logging(level: int = logging.INFO) -> None:
-    """Send the log messages of the gateway and of libraries through structlog. Programs call it; an import does not."""
+    """Format the log messages of the gateway and of libraries with structlog. Only the commands call it."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         TimeStamper(fmt="iso", utc=True),
     ]
-    # Tracebacks contain no local variables, because these hold passwords.
+    # Tracebacks contain no local variables, because some of them are passwords.
     if sys.stderr.isatty():
         rendering: list[Processor] = [ConsoleRenderer(exception_formatter=plain_traceback)]
     else:

@@ -1,4 +1,4 @@
-"""Readiness: whether load balancers should send requests to this process."""
+"""Readiness: the report to load balancers that this process should get requests, or that it should not."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -8,9 +8,8 @@ from gateway.lifecycle import CheckResult, LifecycleStack, Phase, run_health_che
 
 CHECK_TIMEOUT = 1.0  # for the check of one entry
 REPORT_TTL = 0.5  # several load balancers may request a report at the same time
-REQUIRED_ENTRY = (
-    "database"  # no brief is possible without it; another failure must not take every replica out of service
-)
+# Without the database no brief is possible. A failure of another entry must not take every replica out of service.
+REQUIRED_ENTRY = "database"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class InvalidSettingsError(Exception):
 
 
 def _url_validator(*schemes: str, origin_only: bool = False) -> AfterValidator:
-    """Accept a URL that has one of the schemes, a host, and a numeric port if it has a port.
+    """Return a validator that accepts URLs with one of the schemes, a host, and no port or a valid one.
 
     With `origin_only`, reject user, path, query and fragment. They would have no effect, and httpx shows the whole URL in
     its errors.
@@ -195,7 +195,7 @@ def read_settings() -> Settings:
         details = error.errors(include_url=False, include_input=False, include_context=False)
         raise InvalidSettingsError("\n".join(map(_format_error, details))) from None
     except SettingsError as error:
-        # A variable such as GATEWAY_REDIS is set to text that is no JSON. The message names the field, not the value.
+        # A variable such as GATEWAY_REDIS is set to text that is not JSON. The message names the field, not the value.
         raise InvalidSettingsError(f"{error}: set one variable for each value, such as GATEWAY_REDIS__URL") from None
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from gateway.lifecycle import CheckResult, Journal, spans
 
 _BAR_WIDTH = 32
-_PLAIN_WIDTH = 400  # outside of a terminal each entry has one line, for programs
+_PLAIN_WIDTH = 400  # outside of a terminal: one line for each entry, which programs can parse
 
 
 def show_timeline(journal: Journal, checks: Sequence[CheckResult] = (), *, console: Console | None = None) -> None:

@@ -45,7 +45,7 @@ def devstack_folder(anyio_backend: str) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 async def session_servers(request: pytest.FixtureRequest, devstack_folder: Path) -> AsyncIterator[Devstack]:
-    """The servers. Those that a collected test requests start together, with the first test that requests any."""
+    """The servers. The first test that requests a server starts all servers that the collected tests request."""
     devstack = Devstack(devstack_folder)
     requested = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     needed = [server for name, server in devstack.by_name.items() if {"devstack", f"{name}_server"} & requested]

@@ -100,7 +100,7 @@ async def test_cancelled_caller_cancels_the_call() -> None:
 
 
 async def test_close_fails_open_calls() -> None:
-    """A call that is open when the pool closes raises an error: a cancellation would look like one of the caller."""
+    """A call that is open when the pool closes raises an error. A cancellation would look like that of the caller."""
     pool = TaskPool()
     call = pool.call(asyncio.Event().wait(), timeout=60)
     await pool.aclose()

@@ -88,7 +88,7 @@ class DriverError(Exception):
     ids=["known state", "other state", "unavailable", "other"],
 )
 def test_database_error(error: Exception, expected: str) -> None:
-    """The message of a migration or seed names the server, and the variable if a change of it can help."""
+    """The message of a migration or seed names the server, and the variable if its value may be the cause."""
     message = explain_database_error(error, SETTINGS)
 
     assert expected in message

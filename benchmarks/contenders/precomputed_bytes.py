@@ -14,7 +14,7 @@ _precomputed: dict[int, bytes] = {}
 
 @app.get("/v1/places/{place_id}/brief")
 async def get_brief(place_id: int, request: Request) -> Response:
-    """Cost only what the framework and the bytes on the wire cost."""
+    """Send precomputed bytes: the only cost is that of the framework and of the bytes on the wire."""
     if place_id not in _precomputed:
         brief = await request.state.services.briefs.get(place_id)
         _precomputed[place_id] = orjson.dumps(brief, option=orjson.OPT_UTC_Z)

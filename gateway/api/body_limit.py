@@ -1,4 +1,4 @@
-"""The response to a request body that is too large, as a problem. Starlette's own response is plain text."""
+"""Replaces Starlette's plain-text response to a request body that is too large with a problem."""
 
 import asyncio
 import contextlib

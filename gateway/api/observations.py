@@ -29,7 +29,7 @@ PROBLEMS = (HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SE
 
 
 def _reject_nul(note: str) -> str:
-    """PostgreSQL cannot store this character."""
+    """Reject the NUL character, which PostgreSQL cannot store."""
     if "\0" in note:
         raise ValueError("should not contain a NUL character")
     return note

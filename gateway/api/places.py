@@ -1,4 +1,4 @@
-"""Places."""
+"""The search for places, and single places."""
 
 from http import HTTPStatus
 from typing import Annotated

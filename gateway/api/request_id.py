@@ -1,4 +1,4 @@
-"""The outermost layer of every request: its id, in the response and in every log line."""
+"""The outermost middleware: it gives each request an id, which the response and all log lines of the request have."""
 
 import random
 import re
@@ -15,7 +15,7 @@ log = structlog.get_logger()
 
 
 class RequestIdMiddleware:
-    """Uses the client's request id if it is valid, and generates one otherwise. Logs errors that no handler expected."""
+    """Uses the client's request id if it is valid, and generates one otherwise. Logs internal errors."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

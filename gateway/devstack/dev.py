@@ -61,7 +61,7 @@ async def dev(host: str, port: int, *, report: Reporter, debug: bool = False) ->
 
 
 async def _serve(host: str, port: int, report: Reporter, *, debug: bool) -> int:
-    with bind_socket(host, port) as listener:  # fail before the servers start, which takes seconds
+    with bind_socket(host, port) as listener:  # raises before the servers start, which takes seconds
         url, port = url_of(listener), listener.getsockname()[1]
     started_at = time.monotonic()
     options = ["--debug"] if debug else []
@@ -81,8 +81,8 @@ async def _serve(host: str, port: int, report: Reporter, *, debug: bool) -> int:
 
 @asynccontextmanager
 async def _command(command: list[str], servers: Devstack) -> AsyncIterator[subprocess.Popen[bytes]]:
-    """Run a `gateway` command as a child process. In a session of its own, it is not reached by Ctrl-C."""
-    process = subprocess.Popen(  # noqa: S603, ASYNC220 - it returns at once
+    """Run a `gateway` command as a child process. It has its own session, so Ctrl-C does not reach it."""
+    process = subprocess.Popen(  # noqa: S603, ASYNC220 - it returns immediately
         [sys.executable, "-m", "gateway", *command],
         env=os.environ | servers.environment(),
         start_new_session=True,

@@ -47,7 +47,7 @@ def temporary_data_dir(*, report: Reporter = silent) -> Iterator[Path]:
 
 
 def remove_stale_dirs(*, report: Reporter = silent) -> None:
-    """Remove the folders of stacks whose owner and reaper were both killed. A folder in use is locked, and is kept."""
+    """Remove the folders of stacks whose owner and reaper were both killed. A folder in use is locked, and stays."""
     for folder in Path(tempfile.gettempdir()).resolve().glob(f"{PREFIX}*"):
         try:
             if folder.lstat().st_uid != os.geteuid():

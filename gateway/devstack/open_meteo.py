@@ -23,7 +23,7 @@ from gateway.devstack.fake_weather import DailyWeather
 T = TypeVar("T")
 Clock = Callable[[], datetime]
 
-_GRID = 0.0625  # degrees: like the real one, it uses the nearest point of a grid
+_GRID = 0.0625  # degrees; as from Open-Meteo, a forecast is that of the nearest point of a grid
 _QUARTER = timedelta(minutes=15)
 _WIND = {"kmh": ("km/h", 3.6), "ms": ("m/s", 1.0), "mph": ("mp/h", 2.23694), "kn": ("kn", 1.94384)}
 _CURRENT = ("temperature_2m", "relative_humidity_2m", "precipitation", "weather_code", "wind_speed_10m")
@@ -53,8 +53,8 @@ class CallCounts(BaseModel):
     """The calls for forecasts since the start or the last reset.
 
     Attributes:
-        calls: their number.
-        places: the number of places in all of them; a call may have several.
+        calls: the number of calls.
+        places: the number of places in all calls; a call may have several.
         failed: the number of calls with an injected `status` or `body`.
     """
 

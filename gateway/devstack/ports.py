@@ -22,12 +22,12 @@ def reserve() -> socket.socket:
     """
     end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     for port in random.sample(range(MIN_PORT, max(end, MIN_PORT + 1_000)), ATTEMPTS):
-        holder = socket.socket()
+        reserved = socket.socket()
         try:
-            holder.bind((LOOPBACK, port))  # without SO_REUSEADDR: fails if another socket is bound to the port
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            reserved.bind((LOOPBACK, port))  # without SO_REUSEADDR: fails if another socket is bound to the port
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         except OSError:
-            holder.close()
+            reserved.close()
         else:
-            return holder
+            return reserved
     raise OSError("no free port on the loopback interface")

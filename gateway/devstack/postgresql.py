@@ -98,7 +98,7 @@ class PostgreSQLServer(Server):
             await connection.close(timeout=2)
 
     async def create_database(self, name: str, *, template: str = "template1") -> str:
-        """Create a database of role `gateway` from a template without connections; return its URL."""
+        """Create a database of role `gateway`, and return its URL. The template must have no open connection."""
         async with self.superuser() as connection:
             await connection.execute(f'CREATE DATABASE "{name}" OWNER gateway TEMPLATE "{template}"')
         return self.url_of(name)

@@ -20,7 +20,7 @@ _FOLDERS = [Path("/usr/lib/rabbitmq/bin"), Path("/opt/rabbitmq/sbin")]
 
 _ACTOR = '<<"devstack">>'  # the user in the server's log
 
-# Erlang expressions for rows of strings. Client properties are (name, type, value); an opening connection has none yet.
+# Erlang expressions for rows of strings. Client properties are (name, type, value); a connection that is still opening has none.
 _CONNECTIONS = """[
     [rabbit_misc:pid_to_string(Pid), case is_list(Properties) andalso lists:keyfind(<<"connection_name">>, 1, Properties) of
         {_, _, Name} -> Name;
@@ -111,7 +111,7 @@ class RabbitMQServer(Server):
         try:
             _, writer = await asyncio.open_connection(ports.LOOPBACK, self.port)
             writer.close()  # checked first, because aio-pika logs each refused connection
-            connection = await aio_pika.connect(self.url, timeout=0.9)  # below PROBE_TIMEOUT: cancelled, it would leak
+            connection = await aio_pika.connect(self.url, timeout=0.9)  # below PROBE_TIMEOUT: a cancelled connect leaks
         except (OSError, aio_pika.exceptions.AMQPError):
             return False
         await connection.close()

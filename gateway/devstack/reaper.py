@@ -1,8 +1,8 @@
 """Finds and removes the processes, files and shared memory of a stack, in particular after its owner was killed.
 
-As a program, `python reaper.py FOLDER`, it is the reaper of one stack: a process in a session of its own that waits until
-the owner of the folder has exited, for any reason, and then removes the rest. It is started by its path and imports only
-the standard library, so it is running within a few milliseconds.
+As a program, `python reaper.py FOLDER`, it is the reaper of one stack: a process in its own session that waits until the
+owner of the folder has exited, for any reason, and then removes the rest. It is started by its path and imports only the
+standard library, so it starts in a few milliseconds.
 """
 
 import ctypes
@@ -151,7 +151,7 @@ def _belongs(pid: int, folder: Path) -> bool:
         cwd = str(Path(f"/proc/{pid}/cwd").readlink()).removesuffix(" (deleted)")
         environment = Path(f"/proc/{pid}/environ").read_bytes()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return False  # it has exited, or belongs to another user and so not to a stack of this one
+        return False  # it has exited, or belongs to another user, like no process of this stack
     prefix = f"{MARKER}=".encode()
     paths = [os.fsdecode(entry.removeprefix(prefix)) for entry in environment.split(b"\0") if entry.startswith(prefix)]
     has_terminal = fields[4] != "0"
@@ -170,8 +170,8 @@ def _is_same_file(folder: Path, opened: os.stat_result) -> bool:
 def _remove_shared_memory(folder: Path, killed: set[int]) -> None:
     """Remove the System V segments that a killed PostgreSQL leaves.
 
-    Their creator is one of the killed processes, or is named in `postmaster.pid` (with a minus sign during initdb). A
-    segment that is still attached is kept.
+    Their creator is one of the killed processes, or is named in `postmaster.pid` (with a minus sign during initdb).
+    Segments that are still attached stay.
     """
     creators = {path.read_text().partition("\n")[0].lstrip("-") for path in folder.glob("*/data/postmaster.pid")}
     creators |= set(map(str, killed))

@@ -58,7 +58,7 @@ user gateway on >{self._password} ~* &* +@all
             return False
 
     async def clients(self) -> list[str]:
-        """Return the name of each connection of user `gateway`, without that of this call."""
+        """Return the name of each connection of user `gateway`, except the connection of this call."""
         async with redis.Redis.from_url(self.url, single_connection_client=True) as client:
             own_id = await client.client_id()
             connections = await client.client_list()

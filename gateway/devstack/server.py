@@ -1,4 +1,4 @@
-"""A server process in a folder of its own, on loopback ports of its own: the base class of all devstack servers."""
+"""The base class of all devstack servers: a process with its own folder and its own loopback ports."""
 
 import asyncio
 import os
@@ -50,16 +50,16 @@ def find_program(name: str, *, package: str, folders: Sequence[Path] = ()) -> st
 
 
 class Server(ABC):
-    """A private server, as an async context manager: ready inside the block, and removed without a trace after it.
+    """A private server, as an async context manager: ready inside the block, and completely removed after it.
 
     A test may suspend, kill, stop and start the server. It comes back on the same ports with the same data.
 
     Attributes:
         name: its name in messages.
         url_variable: the gateway's environment variable for the URL of this server.
-        number_of_ports: how many ports it listens on.
-        stop_signal: the signal that stops it in order.
-        port_in_use_pattern: a regular expression that its log matches when another process has one of its ports.
+        number_of_ports: the number of ports that it listens on.
+        stop_signal: the signal for a graceful stop.
+        port_in_use_pattern: a regular expression that matches its log if another process has one of its ports.
     """
 
     name: ClassVar[str]
@@ -95,7 +95,7 @@ class Server(ABC):
 
     @abstractmethod
     async def probe(self) -> bool:
-        """Return whether the server responds, and is this one. May hang: it is cancelled after a second."""
+        """Return whether this server, and not another one, responds on its port. A call that hangs is cancelled."""
 
     async def prepare(self) -> None:  # noqa: B027 - not every server needs it
         """Write files to its folder, once, before the first start."""
@@ -106,7 +106,7 @@ class Server(ABC):
     def environment(self) -> dict[str, str]:
         """Return the environment of the server and its tools.
 
-        Inherited variables are left out: they may point at a server of the system.
+        It has no inherited variables, because they may point to a server of the system.
         """
         return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(self.folder)}
 
@@ -152,12 +152,12 @@ class Server(ABC):
 
     @property
     def ports(self) -> list[int]:
-        """All its ports. They stay the same until the context is left."""
-        return [holder.getsockname()[1] for holder in self._reserved]
+        """All its ports. They stay the same until the context manager exits."""
+        return [reserved.getsockname()[1] for reserved in self._reserved]
 
     @property
     def running(self) -> bool:
-        """Whether its main process exists. A suspended process exists, too."""
+        """True while its main process exists, even if it is suspended."""
         return self._process is not None and self._process.poll() is None
 
     async def is_ready(self) -> bool:
@@ -247,7 +247,7 @@ class Server(ABC):
 
     @asynccontextmanager
     async def stopped(self) -> AsyncIterator[None]:
-        """Stop the server in order; start it again after the block, with its data."""
+        """Stop the server gracefully; start it again after the block, with its data."""
         await self.stop()
         try:
             yield
@@ -310,7 +310,7 @@ class Server(ABC):
             stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C does not reach the server: it is stopped in its turn
+            start_new_session=True,  # so that Ctrl-C does not reach it: the stack stops it
             umask=0o077,
             user=user.pw_uid if user else None,
             group=user.pw_gid if user else None,

@@ -1,4 +1,4 @@
-"""Folding: the normalisation under which two spellings of a name are equal in a search."""
+"""Folding: the normalisation of names for the search, which ignores case, accent encoding and the style of quotes."""
 
 import unicodedata
 
@@ -18,9 +18,9 @@ _TO_KEYBOARD = str.maketrans(
 def fold(text: str) -> str:
     """Remove the differences of case and accent encoding, and straighten quotes and dashes. `ü` and `u` stay different.
 
-    The result is that of Unicode's canonical caseless match (definition D145 of the standard). Its letters are decomposed,
-    so that every beginning of a name, as it is typed, folds to a prefix of the folded name. The table of places stores folded
-    names, so it has to be seeded again after a change of this function.
+    It implements Unicode's canonical caseless match (definition D145 of the standard). The result is decomposed, so that
+    each prefix of a name folds to a prefix of the folded name. The table of places stores folded names: run `gateway seed`
+    after a change of this function.
     """
     decomposed = unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).casefold())
     return decomposed.translate(_TO_KEYBOARD).replace("i\N{COMBINING DOT ABOVE}", "i")

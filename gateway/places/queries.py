@@ -31,7 +31,7 @@ _BY_ID = select(*PLACE_COLUMNS).where(places.c.id == bindparam("place_id"))
 _LARGEST = select(*PLACE_COLUMNS).order_by(places.c.population.desc(), places.c.id).limit(bindparam("limit"))
 
 # Folded names are sorted by code point. The names with a prefix lie between the prefix and the prefix followed by the last
-# code point of Unicode. Unlike LIKE, such a range needs no escapes and can use an index under any kind of plan.
+# code point of Unicode. Unlike LIKE, such a range needs no escapes and can use an index in a generic plan.
 _FIRST, _LAST = bindparam("first", type_=Text), bindparam("last", type_=Text)
 _LAST_CODE_POINT = "\U0010ffff"
 # Materialised, because PostgreSQL could otherwise scan all places by population until enough of them match.

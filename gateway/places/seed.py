@@ -19,10 +19,10 @@ from gateway.schema.transaction import transaction
 
 SHIPPED_TABLE = Path(__file__).parents[1] / "assets" / "places.tsv.gz"
 
-# All columns but the one that the worker updates.
-_LOADED = [column for column in places.c if column is not places.c.observation_count]
-_NAMES = [column.name for column in _LOADED]
-_incoming = Table("incoming", MetaData(), *(Column(column.name, column.type) for column in _LOADED))
+# The worker updates `observation_count`.
+_SEEDED_COLUMNS = [column for column in places.c if column is not places.c.observation_count]
+_SEEDED_NAMES = [column.name for column in _SEEDED_COLUMNS]
+_incoming = Table("incoming", MetaData(), *(Column(column.name, column.type) for column in _SEEDED_COLUMNS))
 
 # An arbitrary number that no other lock of the gateway uses.
 _LOCK = text("SELECT pg_advisory_xact_lock(4711002)")
@@ -44,8 +44,8 @@ class SeedResult:
 async def seed(url: str, *, application_name: str = "gateway seed") -> SeedResult:
     """Load the shipped table into the database at `url`, in one transaction.
 
-    It is safe to run it repeatedly and concurrently. Only places that differ are written, so that a running gateway can
-    count observations meanwhile. `observation_count` and places that are not in the table stay as they are.
+    It can be called repeatedly and concurrently. Only places that differ are written, so that a worker can count
+    observations meanwhile. `observation_count` and places that the shipped table does not have stay as they are.
 
     Raises:
         SchemaMismatchError: the database is not at the revision that this version needs.
@@ -83,16 +83,18 @@ async def load(connection: AsyncConnection, rows: list[tuple[Any, ...]]) -> Seed
     """Insert new places and update different ones, in the transaction of `connection`."""
     await connection.execute(text("CREATE TEMPORARY TABLE incoming ON COMMIT DROP AS TABLE places WITH NO DATA"))
     driver_connection = await asyncpg_connection(connection)
-    await driver_connection.copy_records_to_table("incoming", records=rows, columns=_NAMES)
+    await driver_connection.copy_records_to_table("incoming", records=rows, columns=_SEEDED_NAMES)
     updated = await connection.execute(
         update(places)
-        .values({name: _incoming.c[name] for name in _NAMES})
+        .values({name: _incoming.c[name] for name in _SEEDED_NAMES})
         .where(
             places.c.id == _incoming.c.id,
-            tuple_(*_LOADED).is_distinct_from(tuple_(*_incoming.c)),
+            tuple_(*_SEEDED_COLUMNS).is_distinct_from(tuple_(*_incoming.c)),
         )
     )
     inserted = await connection.execute(
-        insert(places).from_select(_NAMES, _incoming.select()).on_conflict_do_nothing(index_elements=[places.c.id])
+        insert(places)
+        .from_select(_SEEDED_NAMES, _incoming.select())
+        .on_conflict_do_nothing(index_elements=[places.c.id])
     )
     return SeedResult(inserted.rowcount, updated.rowcount, len(rows) - inserted.rowcount - updated.rowcount)

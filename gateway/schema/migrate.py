@@ -35,7 +35,7 @@ class MigrationResult:
 async def migrate(url: str, *, application_name: str = "gateway migrate") -> MigrationResult:
     """Upgrade the database at `url` to `HEAD`, in one transaction.
 
-    It is safe to run it repeatedly and concurrently, because it takes a lock.
+    It can be called repeatedly and concurrently, because it takes a lock.
 
     Raises:
         SchemaMismatchError: the database was migrated by a newer version.
@@ -47,7 +47,7 @@ async def migrate(url: str, *, application_name: str = "gateway migrate") -> Mig
 
 
 def configuration(connection: Connection) -> Config:
-    """Return a configuration for Alembic with the folder of the migrations and the connection, without an alembic.ini."""
+    """Return the configuration of Alembic, which replaces an alembic.ini."""
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", "gateway.schema:migrations")
     return config

@@ -32,7 +32,7 @@ async def current_revision(connection: AsyncConnection) -> str | None:
 
 
 def describe_mismatch(revision: str | None) -> str | None:
-    """Return why this version cannot use a database at `revision`, and the fix. Return None if it can."""
+    """Return the reason why this version cannot use a database at `revision`, and the fix. None if it can."""
     if revision == HEAD:
         return None
     if revision is None:
@@ -40,5 +40,5 @@ def describe_mismatch(revision: str | None) -> str | None:
     if revision in REVISIONS:
         return f"the database is at revision {revision}, behind {HEAD}: run `gateway migrate`"
     return (
-        f"the database is at revision {revision}, which this version does not know (it needs {HEAD}): upgrade gateway"
+        f"the database is at revision {revision}, which is unknown to this version (it needs {HEAD}): upgrade gateway"
     )

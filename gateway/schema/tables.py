@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy Core describes them. The migrations create them; a test compares the two."""
+"""The tables in SQLAlchemy Core. The migrations create them, and a test compares both."""
 
 from typing import Literal, get_args
 
@@ -22,7 +22,7 @@ from sqlalchemy import (
 Condition = Literal["drizzle", "rain", "sun", "snow", "fog"]
 CONDITIONS: tuple[str, ...] = get_args(Condition)
 
-# Beyond the records at ground level, -89.2 and 56.7.
+# The records at ground level are -89.2 and 56.7.
 MIN_TEMPERATURE_C = -100.0
 MAX_TEMPERATURE_C = 70.0
 

@@ -1,4 +1,4 @@
-"""A single transaction on a connection of its own, for `gateway migrate` and `gateway seed`."""
+"""A single transaction on its own connection, for `gateway migrate` and `gateway seed`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,9 +7,9 @@ from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
-# TLS is off unless the URL enables it (`?ssl=verify-full`). asyncpg's own default, "prefer", falls back to no TLS when the
-# server declines it, so that it protects from no attacker; and cancelling such a connect leaves an exception that is
-# never retrieved.
+# TLS is off unless the URL enables it (`?ssl=verify-full`). asyncpg's own default, "prefer", connects without
+# TLS if the server declines it, so that it protects against no attacker. A cancelled connect with "prefer" also leaves an
+# exception that is never retrieved.
 DEFAULT_SSL_MODE = "disable"
 CONNECT_TIMEOUT = 10
 

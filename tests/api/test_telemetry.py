@@ -52,7 +52,7 @@ async def test_no_telemetry_by_default(client: httpx.AsyncClient) -> None:
 
 
 async def test_no_telemetry_with_noop_provider(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A provider that records nothing switches nothing on."""
+    """With a provider that records nothing, FastAPI records nothing."""
     monkeypatch.setattr(trace, "get_tracer_provider", trace.NoOpTracerProvider)
 
     assert (await client.get("/recorded")).json() is False
@@ -69,7 +69,7 @@ async def test_no_telemetry_with_noop_provider(client: httpx.AsyncClient, monkey
 async def test_telemetry_with_any_provider(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, api: object, getter: str, provider: object
 ) -> None:
-    """A tracer or a meter provider is enough, even if it is set after the app was created."""
+    """Either a tracer or a meter provider enables the telemetry, even if it is set after the app was created."""
     monkeypatch.setattr(api, getter, lambda: provider)
 
     assert (await client.get("/recorded")).json() is True

@@ -1,4 +1,4 @@
-"""The batcher: which keys share a call, and what the callers of a batch have to do with each other."""
+"""The batcher: keys share calls, and the callers of a batch do not affect each other."""
 
 import asyncio
 import time
@@ -12,12 +12,12 @@ Squares = Mapping[int, int]
 
 
 class SquaresBackend:
-    """Returns the squares of numbers. It responds to one batch after another, as a test releases them.
+    """Returns the squares of numbers. It responds to one batch after another, when a test releases them.
 
     Attributes:
         batches: the keys of each batch.
-        submitted_at: the time that came with each batch.
-        failing: it raises ConnectionError instead.
+        submitted_at: the submission time of each batch.
+        failing: if true, each batch raises ConnectionError.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class TestBatches:
         assert backend.batches == [[0], [1], [2, 3, 4, 5]]
 
     async def test_max_batch_size(self, backend: SquaresBackend) -> None:
-        """A full batch takes no more keys, and the rest goes into the next ones. The keys of a caller stay together."""
+        """A full batch gets no more keys: they go into the next batches. The keys of a caller stay together."""
         batcher = make_batcher(backend, max_batch_size=2)
         futures = [batcher.submit(numbers) for numbers in ([0], [1, 2], [3], [4], [5])]
         backend.release(3)
@@ -118,7 +118,7 @@ class TestBatches:
         assert backend.batches == [[1, 2]]
 
     async def test_submission_time(self, backend: SquaresBackend) -> None:
-        """A batch comes with the time at which the first of its callers submitted. Cancelled callers do not count."""
+        """The submission time of a batch is that of its first caller. Cancelled callers do not count."""
         batcher = make_batcher(backend)
         cancelled = batcher.submit([0])
         cancelled.cancel()

@@ -1,4 +1,4 @@
-"""The circuit breaker: when it opens, and how it notices in the background that the backend has recovered."""
+"""The circuit breaker: it opens after failures, and closes when a background probe succeeds."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -83,7 +83,7 @@ class TestOpening:
         assert not breaker.is_open
 
     async def test_other_errors(self, tasks: TaskPool) -> None:
-        """Errors that are no failure of the backend do not open the breaker."""
+        """Errors that are not failures of the backend do not open the breaker."""
         breaker = CircuitBreaker(tasks.spawn, is_failure=lambda error: not isinstance(error, ValueError))
         await fail(breaker, FailingBackend(ValueError("no such place")), 2 * FAILURE_THRESHOLD)
 
@@ -101,7 +101,7 @@ class TestOpening:
 
 class TestProbes:
     async def test_recovery(self, breaker: CircuitBreaker, backend: FailingBackend) -> None:
-        """The breaker probes until a probe succeeds. Then it is closed, and probes no more."""
+        """The breaker probes until a probe succeeds. Then it closes, and stops probing."""
         before = asyncio.all_tasks()
         await fail(breaker, backend, FAILURE_THRESHOLD)
         await wait_until(lambda: backend.calls > FAILURE_THRESHOLD + 2, "several probes have failed")
@@ -113,7 +113,7 @@ class TestProbes:
         await wait_until(lambda: asyncio.all_tasks() <= before, "the probing ends")
 
     async def test_last_rejected_call_is_probed(self, breaker: CircuitBreaker, backend: FailingBackend) -> None:
-        """One call that always fails does not keep the breaker open: the next probe is the call that was rejected last."""
+        """A call that always fails does not keep the breaker open: the next probe is the latest rejected call."""
         await fail(breaker, backend, FAILURE_THRESHOLD)
         other = FailingBackend()
         with pytest.raises(CircuitOpenError):

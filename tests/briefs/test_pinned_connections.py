@@ -1,4 +1,4 @@
-"""Pinned connections: no response reaches another caller, closed connections are replaced, and none is kept from others."""
+"""Pinned connections: no response reaches another caller, closed ones are replaced, and the pool serves other users."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -60,7 +60,7 @@ async def test_concurrent_statements(connections: PinnedConnections, engine: Asy
 
 
 async def test_rows_and_arguments(connections: PinnedConnections) -> None:
-    """The rows are those of the statement with its arguments."""
+    """A statement is executed with its arguments, and its rows are returned."""
     rows = await connections.fetch("SELECT * FROM unnest($1::int[])", [3, 4])
 
     assert [tuple(row) for row in rows] == [(3,), (4,)]
@@ -79,7 +79,7 @@ async def test_closed_connection(connections: PinnedConnections, engine: AsyncEn
 
 
 async def test_cancelled_caller(connections: PinnedConnections, engine: AsyncEngine) -> None:
-    """A caller that is cancelled leaves no unread response to the next one, and keeps no connection."""
+    """A cancelled caller leaves no unread response to the next caller, and no connection checked out."""
     cancelled = await backend_pid(connections)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
@@ -102,7 +102,7 @@ async def test_paused_server(connections: PinnedConnections, engine: AsyncEngine
 
 
 async def test_failed_statement(connections: PinnedConnections, engine: AsyncEngine) -> None:
-    """A statement that fails keeps no connection."""
+    """A failed statement leaves no connection checked out."""
     with pytest.raises(asyncpg.DivisionByZeroError):
         await connections.fetch("SELECT 1 / $1::int", 0)
 
@@ -111,7 +111,7 @@ async def test_failed_statement(connections: PinnedConnections, engine: AsyncEng
 
 
 async def test_exhausted_pool(connections: PinnedConnections, engine: AsyncEngine) -> None:
-    """If the pool has one connection left, statements take turns, and leave it to others after that."""
+    """If the pool has one connection left, statements take turns with it, and then release it."""
     async with AsyncExitStack() as stack:
         for _ in range(POOL_SIZE + MAX_OVERFLOW - 1):
             await stack.enter_async_context(engine.connect())

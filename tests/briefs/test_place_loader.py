@@ -151,7 +151,7 @@ class TestPlaceLoad:
         assert loaded.cached_if_ready(1) == ENTRY
 
     async def test_late_command_is_not_sent(self, make_loader: MakeLoader, backends: FakeBackends) -> None:
-        """A command that waits for Redis is dropped at the deadline, so that Redis is not busy with it when it recovers."""
+        """A command that waits for Redis is dropped at its deadline, so that a recovered Redis does not process it."""
         loader = make_loader(1.0)
         backends.redis_responds.clear()
         for place_id in range(MAX_BATCHES_IN_FLIGHT):
@@ -281,14 +281,14 @@ class TestFallback:
 
 
 class TestWaitForCached:
-    """Waiting for the values of Redis, with a future in the place of the call."""
+    """Waiting for the values of Redis, with a future instead of a call."""
 
     @pytest.fixture
     async def cached(self) -> "asyncio.Future[Mapping[int, CachedEntry]]":
         return asyncio.get_running_loop().create_future()
 
     async def test_deadline(self, cached: "asyncio.Future[Mapping[int, CachedEntry]]") -> None:
-        """At the deadline the waiter gets TimeoutError, and the future is left as it is."""
+        """At the deadline the waiter gets TimeoutError, and the future stays pending."""
         now = time.monotonic()
         with pytest.raises(TimeoutError):
             await LoadedPlaces(now, now + 0.01, cached).wait_for_cached(1)
@@ -317,7 +317,7 @@ class TestWaitForCached:
         assert loaded.cached_if_ready(1) == ENTRY
 
     async def test_cancelled_waiter(self, cached: "asyncio.Future[Mapping[int, CachedEntry]]") -> None:
-        """A waiter that is cancelled takes the result from no other waiter."""
+        """A cancelled waiter does not affect other waiters."""
         now = time.monotonic()
         loaded = LoadedPlaces(now, now + LONG, cached)
         cancelled, other = (asyncio.create_task(loaded.wait_for_cached(1)) for _ in range(2))
@@ -332,7 +332,7 @@ class TestWaitForCached:
             assert await other == ENTRY
 
     async def test_waiter_with_shorter_timeout(self, cached: "asyncio.Future[Mapping[int, CachedEntry]]") -> None:
-        """A waiter may have a shorter timeout of its own, which ends no other wait."""
+        """The shorter timeout of one waiter does not end the wait of another one."""
         now = time.monotonic()
         loaded = LoadedPlaces(now, now + LONG, cached)
         other = asyncio.create_task(loaded.wait_for_cached(1))
@@ -345,7 +345,7 @@ class TestWaitForCached:
             assert await other == ENTRY
 
     async def test_elapsed(self, cached: "asyncio.Future[Mapping[int, CachedEntry]]") -> None:
-        """The elapsed time ends with the result."""
+        """The elapsed time stays the same after the result has arrived."""
         now = time.monotonic()
         loaded = LoadedPlaces(now, now + LONG, cached)
         cached.set_result({1: ENTRY})

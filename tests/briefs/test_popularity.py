@@ -1,4 +1,4 @@
-"""Popularity: each event is added once, whatever is in Redis."""
+"""Popularity: each event is added once, even if a counter in Redis is invalid."""
 
 from collections.abc import AsyncIterator
 
@@ -34,7 +34,7 @@ async def test_repeated_event(redis: Redis) -> None:
 
 @pytest.mark.parametrize("value", [b"no number", b"9223372036854775807"])
 async def test_invalid_counter(redis: Redis, value: bytes) -> None:
-    """A counter that was set to an invalid value is left as it is. The other places of the event get their views."""
+    """An invalid counter does not change. The other places of the event get their views."""
     await redis.set(popularity_key(1), value)
     await add_views(redis, BriefViewed.create(ViewCounts(views={1: 2, 2: 3})))
 

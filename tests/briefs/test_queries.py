@@ -44,7 +44,7 @@ class TestFetchPlaces:
         await database.close()
 
     async def test_plan_without_sorting(self, engine: AsyncEngine) -> None:
-        """The latest observations come off an index, so that a place with 100,000 of them costs no more than others."""
+        """The latest observations are read from an index, so that a place with 100,000 of them costs no more than others."""
         prepare = f"PREPARE brief(int[]) AS {queries._PLACES_WITH_OBSERVATIONS.replace('$1::INTEGER[]', '$1')}"
         async with engine.connect() as connection:
             # The plan depends on the data. The rollback restores the rows of other tests.
@@ -147,7 +147,7 @@ class TestFetchCached:
         assert await redis.client_id() != before
 
     async def test_cancelled_caller(self, redis: Redis, redis_server: RedisServer) -> None:
-        """A caller that is cancelled leaves no unread response to the next one, and keeps no connection."""
+        """A cancelled caller leaves no unread response to the next caller, and no connection checked out."""
         await redis.mset({"popularity:1": 1, "popularity:2": 2})
         with redis_server.suspended(), pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
@@ -157,7 +157,7 @@ class TestFetchCached:
         assert await queries.fetch_cached(redis, [2]) == {2: CachedEntry(None, b"2")}
 
     async def test_failed_command(self, redis: Redis) -> None:
-        """A command that fails keeps no connection."""
+        """A failed command leaves no connection checked out."""
         client: Any = redis
         user = await client.acl_whoami()
         await client.execute_command("ACL", "SETUSER", user, "-mget")
@@ -171,7 +171,7 @@ class TestFetchCached:
         assert await queries.fetch_cached(redis, [1]) == {1: CachedEntry(None, None)}
 
     async def test_exhausted_pool(self, redis: Redis) -> None:
-        """Ten commands at the same time succeed, though the pool has one connection left."""
+        """Ten concurrent commands succeed if the pool has one connection left."""
         pool: Any = redis.connection_pool
         taken = [await pool.get_connection() for _ in range(MAX_CONNECTIONS - 1)]
         async with asyncio.timeout(TIMEOUT):

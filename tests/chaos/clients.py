@@ -38,7 +38,7 @@ class Response:
 
 @dataclass
 class AcknowledgedWrites:
-    """The observations that the gateway acknowledged with a 201. Each has a note of its own.
+    """The observations that the gateway acknowledged with a 201. Each has a unique note.
 
     Attributes:
         ids: the id in the acknowledgement, by note.

@@ -19,7 +19,7 @@ async def observation_counts(servers: Devstack, places: Sequence[int]) -> Counte
 
 
 async def first_places(servers: Devstack, number: int) -> list[int]:
-    """Return the ids of so many places."""
+    """Return the ids of the first `number` places."""
     async with servers.postgresql.superuser("gateway") as connection:
         return [row["id"] for row in await connection.fetch("SELECT id FROM places ORDER BY id LIMIT $1", number)]
 

@@ -9,7 +9,7 @@ from tests.chaos.outages import Outages
 BACKENDS = {"weather": "weather", "outlook": "weather", "observations": "postgresql", "popularity": "redis"}
 
 MAX_FRESH_AGE = 60.0  # of weather with status `ok`
-MAX_TRANSFER = 0.2  # a response of the upstream may arrive so long after the upstream went down
+MAX_TRANSFER = 0.2  # a response may arrive this long after its sender, the upstream, went down
 
 
 def violations(responses: list[Response], outages: Outages) -> list[str]:

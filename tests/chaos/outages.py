@@ -23,15 +23,15 @@ class Outage:
 
     Attributes:
         name: of the server, replica or worker.
-        how: the kind of the fault.
+        fault: such as `killed`.
         started_at: immediately before the fault was injected.
-        down_at: it was certainly down from this time on ...
+        down_at: the server was certainly down from this time ...
         recovering_at: ... until this time.
-        ended_at: it was up again.
+        ended_at: the server was up again.
     """
 
     name: str
-    how: str
+    fault: str
     started_at: float
     down_at: float = float("inf")
     recovering_at: float = float("inf")
@@ -45,9 +45,9 @@ class Outages:
     all: list[Outage] = field(default_factory=list)
 
     @contextmanager
-    def recording(self, name: str, how: str) -> Iterator[Outage]:
+    def recording(self, name: str, fault: str) -> Iterator[Outage]:
         """Record the block as an outage."""
-        outage = Outage(name, how, started_at=time.monotonic())
+        outage = Outage(name, fault, started_at=time.monotonic())
         self.all.append(outage)
         try:
             yield outage
@@ -172,15 +172,15 @@ async def inject_faults(
     targets: dict[str, dict[str, FaultFactory]], outages: Outages, rng: random.Random, deadline: float
 ) -> None:
     """Inject all faults of all targets, one after the other in random order, again and again until the deadline."""
-    faults = [(name, how) for name in targets for how in targets[name]]
+    faults = [(name, fault) for name in targets for fault in targets[name]]
     while time.monotonic() < deadline:
         rng.shuffle(faults)
-        for name, how in faults:
+        for name, fault in faults:
             await asyncio.sleep(RECOVERY_TIMEOUT * rng.uniform(1.1, 1.8))
             if time.monotonic() > deadline:
                 break
-            with outages.recording(name, how) as outage:
-                async with targets[name][how]():
+            with outages.recording(name, fault) as outage:
+                async with targets[name][fault]():
                     outage.down_at = time.monotonic()
                     await asyncio.sleep(MAX_OUTAGE * rng.uniform(0.2, 1))
                     outage.recovering_at = time.monotonic()

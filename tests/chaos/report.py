@@ -24,12 +24,12 @@ def report(outages: Outages, reads: list[Response], writes: list[Response]) -> s
 
 def _table_of_outages(outages: Outages, reads: list[Response], writes: list[Response]) -> str:
     rows = []
-    for name, how in sorted({(outage.name, outage.how) for outage in outages.all}):
-        same_kind = [outage for outage in outages.all if (outage.name, outage.how) == (name, how)]
+    for name, fault in sorted({(outage.name, outage.fault) for outage in outages.all}):
+        same_kind = [outage for outage in outages.all if (outage.name, outage.fault) == (name, fault)]
         durations = [outage.ended_at - outage.started_at for outage in same_kind]
         recoveries = [it for outage in same_kind if (it := _recovery(outage, reads, writes)) is not None]
         recovery = f"{median(recoveries):.2f} / {max(recoveries):.2f}" if recoveries else "not visible to clients"
-        rows.append(f"| {name} | {how} | {len(same_kind)} | {median(durations):.1f} | {recovery} |")
+        rows.append(f"| {name} | {fault} | {len(same_kind)} | {median(durations):.1f} | {recovery} |")
     head = (
         "| server | fault | outages | duration, s (median) | first good response after the outage, s (median / max) |"
     )

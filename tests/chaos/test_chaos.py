@@ -35,7 +35,7 @@ from tests.chaos.outages import (
     server_faults,
 )
 from tests.chaos.report import report
-from tests.end_to_end.conftest import Start
+from tests.end_to_end.conftest import StartProcess
 from tests.support.waiting import TIMEOUT, wait_until
 
 READERS = 4
@@ -53,7 +53,7 @@ PLACES = [2950159, 2988507, 3117735, 3169070, 2761369, 2673730, 3143244, 658225,
 
 
 @pytest.fixture
-async def processes(start: Start) -> AsyncIterator[dict[str, ManagedProcess]]:
+async def processes(start: StartProcess) -> AsyncIterator[dict[str, ManagedProcess]]:
     """Two replicas of the gateway and a worker."""
     with ExitStack() as stack:
         processes = {"worker": ManagedProcess(partial(start, "worker"), '"event": "working"')}
@@ -65,8 +65,8 @@ async def processes(start: Start) -> AsyncIterator[dict[str, ManagedProcess]]:
 
 
 async def test_minute_of_chaos(servers: Devstack, processes: dict[str, ManagedProcess]) -> None:
-    """During a minute of outages no acknowledged observation is lost or counted twice, every brief is correct about what
-    it lacks, and every error has an outage that explains it.
+    """In a minute of outages no acknowledged observation is lost or counted twice, each brief names its missing sections
+    correctly, and each error has an outage that explains it.
     """
     await run_chaos(servers, processes, seconds=60, seed=1)
 

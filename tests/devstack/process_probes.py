@@ -11,7 +11,7 @@ from tests.support.waiting import wait_until_equal
 def start(
     *command: str, cwd: Path = Path("/"), env: Mapping[str, str] | None = None, pass_fds: Collection[int] = ()
 ) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own; without a command, one that sleeps.
+    """Start a process in its own session. Without a command, it sleeps.
 
     Returns only when its environment can be read: that of a new program is empty for a moment after `exec`.
     """

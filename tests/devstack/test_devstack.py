@@ -28,7 +28,7 @@ from tests.support.waiting import wait_until
 
 @dataclass
 class StackOwner:
-    """A process that owns a stack, in a process group of its own."""
+    """A process that owns a stack, in its own process group."""
 
     process: Process
     reports: list[str] = field(default_factory=list)

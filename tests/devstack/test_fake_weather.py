@@ -19,7 +19,7 @@ ZURICH = (47.375, 8.5625)
 
 @given(days, hours)
 def test_values_are_in_plausible_ranges(day: DailyWeather, hour: float) -> None:
-    """Temperature, precipitation, humidity and wind are in plausible ranges, and an hour within those of its day."""
+    """Temperature, precipitation, humidity and wind are plausible, and those of an hour are within the range of the day."""
     assert -75 <= day.temperature_min < day.temperature_max <= 50
     assert 0 <= day.precipitation < 30
     assert day.temperature_min <= day.temperature(hour) <= day.temperature_max
@@ -45,14 +45,14 @@ def test_code_matches_the_weather(day: DailyWeather, hour: float) -> None:
 
 @given(days)
 def test_quarters_add_up_to_the_day(day: DailyWeather) -> None:
-    """The precipitation of all quarters of an hour adds up to that of the day, but for rounding."""
+    """The precipitation of all quarters of an hour adds up to that of the day, except for rounding."""
     total = sum(day.rain(quarter / 4) for quarter in range(96))
 
     assert abs(total - day.precipitation) <= 32 * 0.005 + 0.001
 
 
-def test_same_place_and_day_are_the_same() -> None:
-    """A place has the same weather on a day each time, and in each version of this package."""
+def test_weather_is_deterministic() -> None:
+    """The weather of a place and a day never changes, not even between versions of this package."""
     assert DailyWeather.at(*ZURICH, date(2026, 11, 24)) == DailyWeather(
         temperature_max=11.2,
         temperature_min=-0.4,

@@ -20,7 +20,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def create_stale_dir(temporary: Path) -> Path:
-    """Create what a killed stack leaves."""
+    """Create the folder of a killed stack."""
     folder = temporary / f"{PREFIX}stale"
     (folder / "redis").mkdir(parents=True)
     (folder / "redis" / "log").write_text("ready")

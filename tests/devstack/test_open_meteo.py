@@ -79,7 +79,7 @@ class TestForecast:
 
     async def test_several_places_are_a_list(self, client: httpx.AsyncClient) -> None:
         """The forecast for several places is a list in their order, each with its time zone and all but the first with a
-        `location_id`. A place has the same forecast as in a call of its own.
+        `location_id`. Each place has the same forecast as in a call for this place alone.
         """
         result = await forecast(client, latitude="47.36667,-33.86785", longitude="8.55,151.20732", **GATEWAY_QUERY)
         assert [place["latitude"] for place in result] == [47.375, -33.875]
@@ -140,7 +140,7 @@ class TestForecast:
         ],
     )
     async def test_invalid_query(self, client: httpx.AsyncClient, query: dict[str, str], reason: str) -> None:
-        """An invalid query is a 400 with the reason, as from Open-Meteo; an unsupported parameter is one, too."""
+        """An invalid query or an unsupported parameter gets a 400 with the reason, as from Open-Meteo."""
         response = await client.get("/v1/forecast", params=query)
         assert response.status_code == 400
         assert response.json()["error"] is True

@@ -1,4 +1,4 @@
-"""Which processes belong to a folder, how they are signalled and killed, and the lock on a folder."""
+"""The reaper: it finds, signals and kills the processes of a folder, and locks and removes the folder."""
 
 import fcntl
 import os
@@ -49,13 +49,13 @@ class TestFindProcesses:
         assert reaper.find_processes(folder) == [process.pid]
 
     def test_marker_in_environment(self, folder: Path, started: Started) -> None:
-        """A process with the marker belongs to the folder, whatever its working directory."""
+        """A process with the marker belongs to the folder, even if its working directory is elsewhere."""
         process = started(start(env={reaper.MARKER: str(folder / "rabbitmq")}))
 
         assert reaper.find_processes(folder) == [process.pid]
 
     def test_folder_with_the_same_prefix(self, folder: Path, started: Started) -> None:
-        """A process of a folder whose name only begins with that of this folder does not belong to it."""
+        """A process of the folder `stack2` does not belong to the folder `stack`."""
         longer = folder.with_name("stack2")
         longer.mkdir()
         started(start(cwd=longer))

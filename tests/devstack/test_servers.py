@@ -116,7 +116,7 @@ class TestAllServers:
 
 class TestPostgreSQL:
     async def test_role_and_database(self, postgresql_server: PostgreSQLServer) -> None:
-        """The URL is that of a database of its own role, which may create tables and is no superuser."""
+        """The role `gateway` owns the database of the URL, may create tables, and is no superuser."""
         async with connected(postgresql_server.url) as connection:
             assert await connection.fetchval("SELECT current_user || '@' || current_database()") == "gateway@gateway"
             await connection.execute("CREATE TABLE mine (id integer)")

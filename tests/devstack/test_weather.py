@@ -1,4 +1,4 @@
-"""The weather upstream in a process of its own."""
+"""The weather upstream as a child process."""
 
 import asyncio
 import signal

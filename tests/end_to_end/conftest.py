@@ -14,11 +14,11 @@ from gateway.briefs.weather import Weather, fetch_weather
 from gateway.devstack.stack import Devstack
 from gateway.places.queries import Place
 from gateway.settings import Settings
-from tests.end_to_end.harness import Process, Running, running
+from tests.end_to_end.harness import Process, RunningGateway, running_gateway
 
 BRIEF_TIMEOUT = 2.0
 CALL_TIMEOUT = 60.0
-LATE = 20.0  # far more than BRIEF_TIMEOUT even on a busy machine, far less than CALL_TIMEOUT
+MAX_RESPONSE_TIME = 20.0  # far above BRIEF_TIMEOUT even on a busy machine, far below CALL_TIMEOUT
 
 _numbers = count(1)
 
@@ -62,10 +62,10 @@ def settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Se
 
 
 @pytest.fixture
-async def gateway(settings: Settings) -> AsyncIterator[Running]:
+async def gateway(settings: Settings) -> AsyncIterator[RunningGateway]:
     """A gateway in this process with an active lifespan."""
-    async with running(settings) as it:
-        yield it
+    async with running_gateway(settings) as gateway:
+        yield gateway
 
 
 @pytest.fixture
@@ -77,16 +77,16 @@ def long_calls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def gateway_with_deadline(long_calls: None, settings: Settings) -> AsyncIterator[Running]:
+async def gateway_with_deadline(long_calls: None, settings: Settings) -> AsyncIterator[RunningGateway]:
     """A gateway whose brief timeout is a thirtieth of the timeout of its calls to backends."""
     del long_calls
-    async with running(settings.model_copy(update={"brief_timeout": BRIEF_TIMEOUT})) as it:
-        yield it
+    async with running_gateway(settings.model_copy(update={"brief_timeout": BRIEF_TIMEOUT})) as gateway:
+        yield gateway
 
 
 @pytest.fixture
 def release_forecasts(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Until this event is set, the gateway in this process holds the responses of the weather server back."""
+    """An event. Until it is set, the gateway in this process does not get the responses of the weather server."""
     release = asyncio.Event()
 
     async def fetch_and_hold(http: httpx.AsyncClient, place: Place) -> Weather:
@@ -98,12 +98,12 @@ def release_forecasts(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     return release
 
 
-Start = Callable[..., Process]
+StartProcess = Callable[..., Process]
 
 
 @pytest.fixture
-def run(tmp_path: Path, environment: dict[str, str], devstack_folder: Path) -> Iterator[Start]:
-    """Run Python with arguments and more variables in a process, until the end of the test. No output may have a password."""
+def run(tmp_path: Path, environment: dict[str, str], devstack_folder: Path) -> Iterator[StartProcess]:
+    """A function that runs Python in a child process until the end of the test. No output may contain a password."""
     started: list[Process] = []
 
     def run_python(*arguments: str, **variables: str) -> Process:
@@ -121,6 +121,6 @@ def run(tmp_path: Path, environment: dict[str, str], devstack_folder: Path) -> I
 
 
 @pytest.fixture
-def start(run: Start) -> Start:
-    """Run the `gateway` command with arguments and more variables."""
+def start(run: StartProcess) -> StartProcess:
+    """A function that runs a `gateway` command in a child process, with arguments and additional variables."""
     return partial(run, "-m", "gateway")

@@ -1,4 +1,4 @@
-"""A gateway under test, in this process over ASGI or in a process of its own, and the connections that servers report."""
+"""A gateway under test, in this process over ASGI or in a child process, and the connections that servers report."""
 
 import json
 import os
@@ -30,7 +30,7 @@ ANYIO_RUNNER = "TestRunner._call_in_runner_task"  # anyio runs each step of a te
 
 
 @dataclass
-class Running:
+class RunningGateway:
     """A gateway in this process whose lifespan is active.
 
     Attributes:
@@ -47,7 +47,7 @@ class Running:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
+async def running_gateway(settings: Settings) -> AsyncIterator[RunningGateway]:
     """Start the lifespan of an app over ASGI, as a server does, and shut it down at the end of the block."""
     app = create_app(settings)
     lifespan = LifespanManager(app)
@@ -56,13 +56,13 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         stateful_app = StatefulApp(app, lifespan.state)
         transport = httpx.ASGITransport(stateful_app)
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-            yield Running(client, app.state.stack, lifespan.state["services"], stateful_app)
+            yield RunningGateway(client, app.state.stack, lifespan.state["services"], stateful_app)
     finally:
         await lifespan.shutdown()
 
 
 class Process:
-    """A Python program in a process of its own."""
+    """A Python program in a child process."""
 
     def __init__(self, folder: Path, environment: dict[str, str], *arguments: str, stack_folder: Path) -> None:
         """Start the process.
@@ -96,7 +96,7 @@ class Process:
 
     @property
     def events(self) -> list[str]:
-        """The events that it has logged so far, with the name of the entry if there is one, as `exited redis`."""
+        """The events that it has logged so far, with the name of the entry if there is one, such as `exited redis`."""
         lines = [json.loads(line) for line in self.output.splitlines() if line.startswith("{")]
         return [" ".join(filter(None, (line["event"], line.get("entry")))) for line in lines]
 
@@ -108,7 +108,7 @@ class Process:
         self._process.send_signal(number)
 
     async def wait_for_output(self, text: str, *, timeout: float = TIMEOUT) -> None:
-        """Wait until its output contains the text. Fail if it ends without."""
+        """Wait until its output contains the text. Fail if the process ends first."""
 
         def is_printed() -> bool:
             assert self._process.poll() is None or text in self.output, f"the process ended without {text!r}"
@@ -142,7 +142,7 @@ def event_sequence(journal: Journal) -> list[str]:
 
 
 def assert_complete_problem(response: httpx.Response, status: int) -> None:
-    """The response is a problem of that status, and its JSON body is as long as `Content-Length`."""
+    """Assert that a response is a problem with a status, and that its JSON body is as long as `Content-Length`."""
     assert response.status_code == status
     assert response.headers["Content-Type"] == "application/problem+json"
     assert response.headers["Content-Length"] == str(len(response.content))
@@ -171,7 +171,7 @@ async def flush_redis(servers: Devstack) -> None:
 
 
 async def assert_no_server_leaks(servers: Devstack, instance: str) -> None:
-    """No server has a connection of the instance, or all are closed after a moment."""
+    """Wait until no server has a connection of the instance."""
 
     async def is_empty() -> bool:
         return not await open_connections(servers, instance)
@@ -180,7 +180,7 @@ async def assert_no_server_leaks(servers: Devstack, instance: str) -> None:
 
 
 async def assert_no_process_leaks(before: ResourceSnapshot) -> None:
-    """This process has nothing open that was not open before, or all is closed after a moment."""
+    """Wait until this process has nothing open that was not open before."""
     leaks: list[str] = []
 
     async def is_empty() -> bool:

@@ -12,11 +12,11 @@ import pytest
 from gateway.app import create_app
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
-from tests.end_to_end.harness import ZURICH, Running, running
+from tests.end_to_end.harness import ZURICH, RunningGateway, running_gateway
 from tests.support.entries import ENTRIES
 from tests.support.waiting import wait_until
 
-NEUCHATEL = 2659496  # no test reports observations of it
+NEUCHATEL = 2659496  # no test reports observations of this place
 DAY = {
     "precipitation_mm": 10,
     "temperature_max_c": 12,
@@ -39,13 +39,13 @@ def is_problem(response: httpx.Response, status: int) -> bool:
 
 class TestPlaces:
     @pytest.mark.parametrize("q", ["zur", "zür", "ZÜR", "Zurich"])
-    async def test_search_by_prefix(self, gateway: Running, q: str) -> None:
+    async def test_search_by_prefix(self, gateway: RunningGateway, q: str) -> None:
         """A search finds the places whose name begins with the query, with or without diacritics and capitals."""
         response = await gateway.client.get("/v1/places", params={"q": q})
 
         assert response.json()["items"][0]["id"] == ZURICH
 
-    async def test_largest_places_first(self, gateway: Running) -> None:
+    async def test_largest_places_first(self, gateway: RunningGateway) -> None:
         """Places are sorted by population, and `limit` sets the number of them."""
         items = (await gateway.client.get("/v1/places", params={"limit": 100})).json()["items"]
 
@@ -53,14 +53,14 @@ class TestPlaces:
         assert populations == sorted(populations, reverse=True)
         assert len(items) == 100
 
-    async def test_place_by_id(self, gateway: Running) -> None:
+    async def test_place_by_id(self, gateway: RunningGateway) -> None:
         """A place is returned with its name, its country and the number of its observations."""
         place = (await gateway.client.get(f"/v1/places/{NEUCHATEL}")).json()
 
         assert (place["name"], place["country_code"], place["observation_count"]) == ("Neuchâtel", "CH", 0)
 
     @pytest.mark.parametrize("q", ["\0", "%", "'; DROP TABLE places; --", "\U0010ffff", "é" * 100])
-    async def test_search_for_unusual_text(self, gateway: Running, q: str) -> None:
+    async def test_search_for_unusual_text(self, gateway: RunningGateway, q: str) -> None:
         """Control characters, wildcards, SQL and long text find no place and cause no error."""
         response = await gateway.client.get("/v1/places", params={"q": q})
 
@@ -79,15 +79,15 @@ class TestPlaces:
             "/v1/places/NaN/brief",
         ],
     )
-    async def test_malformed_parameters(self, gateway: Running, path: str) -> None:
-        """A malformed path or query parameter is a problem that lists the invalid parameters."""
+    async def test_malformed_parameters(self, gateway: RunningGateway, path: str) -> None:
+        """The response to a malformed parameter is a problem that lists the invalid parameters."""
         response = await gateway.client.get(path)
 
         assert is_problem(response, 422)
         assert response.json()["errors"]
 
-    async def test_place_without_database(self, gateway: Running, servers: Devstack) -> None:
-        """While the database is down, a request for a place is a problem; the next one after its restart succeeds."""
+    async def test_place_without_database(self, gateway: RunningGateway, servers: Devstack) -> None:
+        """While the database is down, a request for a place gets a problem. The next one after the restart succeeds."""
         async with servers.postgresql.killed():
             response = await gateway.client.get(f"/v1/places/{ZURICH}")
 
@@ -96,14 +96,14 @@ class TestPlaces:
 
 
 class TestPredictions:
-    async def test_prediction_for_each_day(self, gateway: Running) -> None:
+    async def test_prediction_for_each_day(self, gateway: RunningGateway) -> None:
         """Each day has its own probability: rain is more likely after a wet day than after a dry one."""
         response = await gateway.client.post("/v1/predictions", json={"days": [DAY, DAY | {"precipitation_mm": 0}]})
 
         wet, dry = (item["wet_tomorrow_probability"] for item in response.json()["items"])
         assert 0 < dry < wet < 1
 
-    async def test_thousand_predictions(self, gateway: Running) -> None:
+    async def test_thousand_predictions(self, gateway: RunningGateway) -> None:
         """One request can have 1,000 days."""
         response = await gateway.client.post("/v1/predictions", json={"days": [DAY] * 1000})
 
@@ -124,16 +124,16 @@ class TestPredictions:
             b"\xff\xfe",
         ],
     )
-    async def test_malformed_body(self, gateway: Running, body: bytes) -> None:
-        """A body that is not valid JSON, or has no valid days, is a problem."""
+    async def test_malformed_body(self, gateway: RunningGateway, body: bytes) -> None:
+        """A body that is not valid JSON, or has no valid days, gets a problem."""
         response = await gateway.client.post(
             "/v1/predictions", content=body, headers={"Content-Type": "application/json"}
         )
 
         assert is_problem(response, 422)
 
-    async def test_deeply_nested_body(self, gateway: Running) -> None:
-        """JSON that is nested too deeply for the parser is a problem."""
+    async def test_deeply_nested_body(self, gateway: RunningGateway) -> None:
+        """JSON that is nested too deeply for the parser gets a problem."""
         deep = b'{"days": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
         response = await gateway.client.post(
             "/v1/predictions", content=deep, headers={"Content-Type": "application/json"}
@@ -156,14 +156,14 @@ class TestPredictions:
             {"date": 86400},
         ],
     )
-    async def test_impossible_day(self, gateway: Running, change: dict[str, object]) -> None:
-        """A day with an impossible value, a value of another type or an unknown field is a problem."""
+    async def test_impossible_day(self, gateway: RunningGateway, change: dict[str, object]) -> None:
+        """A day with an impossible value, a value of another type or an unknown field gets a problem."""
         response = await gateway.client.post("/v1/predictions", json={"days": [DAY | change]})
 
         assert is_problem(response, 422)
 
-    async def test_body_over_the_limit(self, gateway: Running) -> None:
-        """A body of more than 1 MiB is a problem."""
+    async def test_body_over_the_limit(self, gateway: RunningGateway) -> None:
+        """A body of more than 1 MiB gets a problem."""
         response = await gateway.client.post("/v1/predictions", content=b" " * (1024 * 1024 + 1))
 
         assert is_problem(response, 413)
@@ -171,14 +171,14 @@ class TestPredictions:
 
 class TestRequestId:
     @pytest.mark.parametrize("path", ["/livez", "/v1/places/1", "/v1/places/x", "/nowhere"])
-    async def test_request_id_is_returned(self, gateway: Running, path: str) -> None:
+    async def test_request_id_is_returned(self, gateway: RunningGateway, path: str) -> None:
         """Every response has the request ID that the client sent, also if it is a problem."""
         response = await gateway.client.get(path, headers={"X-Request-ID": "mine-1"})
 
         assert response.headers["X-Request-ID"] == "mine-1"
 
     @pytest.mark.parametrize("request_id", ["", "two words", "é", "x" * 129])
-    async def test_invalid_request_id_is_replaced(self, gateway: Running, request_id: str) -> None:
+    async def test_invalid_request_id_is_replaced(self, gateway: RunningGateway, request_id: str) -> None:
         """Without a valid request ID from the client, the gateway generates one."""
         response = await gateway.client.get("/livez", headers=[(b"X-Request-ID", request_id.encode())])
 
@@ -187,12 +187,12 @@ class TestRequestId:
 
 
 class TestUnsupportedRequests:
-    async def test_unknown_path(self, gateway: Running) -> None:
-        """A request for an unknown path is a problem."""
+    async def test_unknown_path(self, gateway: RunningGateway) -> None:
+        """A request for an unknown path gets a problem."""
         assert is_problem(await gateway.client.get("/nowhere"), 404)
 
-    async def test_unsupported_method(self, gateway: Running) -> None:
-        """An unsupported method is a problem, and the header `Allow` has the supported ones."""
+    async def test_unsupported_method(self, gateway: RunningGateway) -> None:
+        """An unsupported method gets a problem, whose header `Allow` has the supported methods."""
         response = await gateway.client.delete("/v1/places")
 
         assert is_problem(response, 405)
@@ -200,11 +200,11 @@ class TestUnsupportedRequests:
 
 
 class TestOperations:
-    async def test_liveness(self, gateway: Running) -> None:
+    async def test_liveness(self, gateway: RunningGateway) -> None:
         """The liveness check succeeds."""
         assert (await gateway.client.get("/livez")).json() == {"status": "ok"}
 
-    async def test_readiness_checks_every_entry(self, gateway: Running) -> None:
+    async def test_readiness_checks_every_entry(self, gateway: RunningGateway) -> None:
         """Readiness has the result of a health check for each entry of the lifespan, in their order."""
         response = await gateway.client.get("/readyz")
 
@@ -213,7 +213,7 @@ class TestOperations:
         assert list(response.json()["checks"]) == ENTRIES
 
     @pytest.mark.parametrize("name", ["redis", "rabbitmq"])
-    async def test_degraded_while_server_is_paused(self, gateway: Running, servers: Devstack, name: str) -> None:
+    async def test_degraded_while_server_is_paused(self, gateway: RunningGateway, servers: Devstack, name: str) -> None:
         """While Redis or RabbitMQ does not respond, the gateway is ready but degraded; afterwards it recovers."""
         with getattr(servers, name).suspended():
             response = await gateway.client.get("/readyz")
@@ -227,10 +227,12 @@ class TestOperations:
 
         await wait_until(recovered, "readiness is ok again")
 
-    async def test_readiness_while_database_is_paused(self, gateway_with_deadline: Running, servers: Devstack) -> None:
+    async def test_readiness_while_database_is_paused(
+        self, gateway_with_deadline: RunningGateway, servers: Devstack
+    ) -> None:
         """The readiness response does not wait for a paused database.
 
-        A load balancer would time out, and remove every replica long before the grace period ends.
+        Otherwise a load balancer would time out, and remove every replica long before the end of the grace period.
         """
         gateway = gateway_with_deadline
         await asyncio.gather(*(gateway.client.get(f"/v1/places/{ZURICH}/brief") for _ in range(20)))
@@ -242,8 +244,8 @@ class TestOperations:
                 assert (response.status_code, response.json()["status"]) == (200, "degraded")
 
     async def test_not_ready_after_the_grace_period(self, servers: Devstack, settings: Settings) -> None:
-        """Without the database, the gateway is ready for the grace period only; it is ready again when the database is back."""
-        async with running(settings.model_copy(update={"ready_grace": 0.5})) as gateway:
+        """Without the database, the gateway is ready for the grace period only. It recovers with the database."""
+        async with running_gateway(settings.model_copy(update={"ready_grace": 0.5})) as gateway:
 
             async def responds_with(status: int) -> bool:
                 return (await gateway.client.get("/readyz")).status_code == status
@@ -255,28 +257,28 @@ class TestOperations:
 
         assert (first.status_code, first.json()["status"]) == (200, "degraded")
 
-    async def test_not_ready_during_shutdown(self, gateway: Running) -> None:
+    async def test_not_ready_during_shutdown(self, gateway: RunningGateway) -> None:
         """The gateway is not ready as soon as its shutdown begins."""
         gateway.stack.begin_shutdown()
         response = await gateway.client.get("/readyz")
 
         assert (response.status_code, response.json()["status"]) == (503, "stopping")
 
-    async def test_lifecycle_lists_entries(self, gateway: Running) -> None:
-        """`/lifecycle` shows the journal of the lifespan, which has the entries in the order of the startup."""
+    async def test_lifecycle_lists_entries(self, gateway: RunningGateway) -> None:
+        """`/lifecycle` shows the journal of the lifespan, with the entries in the order of the startup."""
         lifecycle = (await gateway.client.get("/lifecycle")).json()
 
         entered = [event["name"] for event in lifecycle["items"] if event["event"] == "entered"]
         assert entered == ENTRIES
 
     async def test_missing_lifespan(self, settings: Settings) -> None:
-        """If the server does not run the lifespan, a request is a problem."""
+        """If the server does not run the lifespan, a request gets a problem."""
         transport = httpx.ASGITransport(create_app(settings))
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
             assert is_problem(await client.get("/v1/places"), 503)
             assert is_problem(await client.get("/readyz"), 503)
 
-    async def test_openapi_lists_every_problem(self, gateway: Running) -> None:
+    async def test_openapi_lists_every_problem(self, gateway: RunningGateway) -> None:
         """The API description lists every status of a brief and the media type of problems."""
         schema = (await gateway.client.get("/openapi.json")).json()
 

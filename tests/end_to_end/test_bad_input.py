@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.end_to_end.conftest import Start
+from tests.end_to_end.conftest import StartProcess
 from tests.end_to_end.harness import ZURICH, Process
 from tests.support.waiting import TIMEOUT
 
@@ -63,7 +63,7 @@ class Response(NamedTuple):
 
     @property
     def is_clear_problem(self) -> bool:
-        """Whether the body is a problem (RFC 9457) with the status and a detail."""
+        """True if the body is a problem (RFC 9457) with the status and a detail."""
         if self.headers["content-type"] != "application/problem+json":
             return False
         problem = json.loads(self.body)
@@ -94,7 +94,7 @@ def resident_mib(process: Process) -> float:
 
 
 @pytest.fixture
-async def gateway_process(start: Start) -> Process:
+async def gateway_process(start: StartProcess) -> Process:
     process = start("serve", "--port", "0")
     await process.url()
     return process
@@ -115,7 +115,7 @@ async def test_bad_input_has_a_clear_response(gateway_process: Process) -> None:
 
 
 async def test_bad_input_does_not_leak_memory(gateway_process: Process) -> None:
-    """The memory of the process hardly grows, however often bad input is sent."""
+    """Twenty repetitions of all bad input hardly increase the memory of the process."""
 
     async def send_all(times: int) -> None:
         for _ in range(times):

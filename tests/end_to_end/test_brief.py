@@ -12,8 +12,8 @@ from gateway.devstack.server import Server
 from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import WeatherServer
 from gateway.settings import Settings
-from tests.end_to_end.conftest import BRIEF_TIMEOUT, LATE
-from tests.end_to_end.harness import ZURICH, Running, flush_redis, running
+from tests.end_to_end.conftest import BRIEF_TIMEOUT, MAX_RESPONSE_TIME
+from tests.end_to_end.harness import ZURICH, RunningGateway, flush_redis, running_gateway
 from tests.support.waiting import wait_until
 
 BRIEF = f"/v1/places/{ZURICH}/brief"
@@ -22,7 +22,7 @@ UNKNOWN_PLACE = 1
 
 @pytest.fixture(autouse=True)
 async def empty_redis(servers: Devstack) -> None:
-    """No test finds the cached weather or the views of another test."""
+    """Delete the cached weather and the views of other tests."""
     await flush_redis(servers)
 
 
@@ -39,7 +39,7 @@ def missing_sections(response: httpx.Response) -> dict[str, str | None]:
     return missing
 
 
-async def test_brief_has_all_sections(gateway: Running, servers: Devstack) -> None:
+async def test_brief_has_all_sections(gateway: RunningGateway, servers: Devstack) -> None:
     """A complete brief has four sections with their ages; the observations are the latest five, newest first."""
     async with servers.postgresql.superuser("gateway") as connection:
         for number in range(6):
@@ -63,7 +63,7 @@ async def test_brief_has_all_sections(gateway: Running, servers: Devstack) -> No
     assert [type(section["age_s"]) for section in body["sections"].values()] == [float] * 4
 
 
-async def test_weather_comes_from_upstream(gateway: Running, servers: Devstack) -> None:
+async def test_weather_comes_from_upstream(gateway: RunningGateway, servers: Devstack) -> None:
     """The weather of a brief has the values of upstream's forecast."""
     query: dict[str, str | float] = {
         "latitude": 47.36667,
@@ -97,7 +97,7 @@ async def test_weather_comes_from_upstream(gateway: Running, servers: Devstack) 
     }
 
 
-async def test_outlook_is_predicted_from_weather(gateway: Running) -> None:
+async def test_outlook_is_predicted_from_weather(gateway: RunningGateway) -> None:
     """The outlook of a brief is the model's prediction for the weather of the same brief."""
     brief = (await gateway.client.get(BRIEF)).json()
     today = brief["sections"]["weather"]["data"]["today"]
@@ -115,9 +115,9 @@ async def test_outlook_is_predicted_from_weather(gateway: Running) -> None:
 
 
 async def test_refused_connections_log_no_traceback(
-    gateway: Running, servers: Devstack, caplog: pytest.LogCaptureFixture
+    gateway: RunningGateway, servers: Devstack, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While PostgreSQL refuses connections, every brief is a 503, and asyncio logs no unretrieved exception."""
+    """While PostgreSQL refuses connections, each response is a 503, and asyncio logs no unretrieved exception."""
     async with servers.postgresql.killed():
         statuses = {(await gateway.client.get(BRIEF)).status_code for _ in range(20)}
     gc.collect()  # asyncio logs an unretrieved exception when its future is collected
@@ -127,8 +127,8 @@ async def test_refused_connections_log_no_traceback(
     assert errors == []
 
 
-async def test_brief_of_an_unknown_place(gateway: Running) -> None:
-    """A request for the brief of an unknown place is a problem."""
+async def test_brief_of_an_unknown_place(gateway: RunningGateway) -> None:
+    """A request for the brief of an unknown place gets a problem."""
     response = await gateway.client.get(f"/v1/places/{UNKNOWN_PLACE}/brief")
 
     assert response.status_code == 404
@@ -148,7 +148,7 @@ WEATHER_FAULTS = {
 async def test_failed_weather_response(settings: Settings, weather: WeatherServer, fault: str) -> None:
     """Without a valid forecast, only the weather and the outlook are missing; with the next one the brief is complete."""
     faults, reason = WEATHER_FAULTS[fault]
-    async with running(settings.model_copy(update={"brief_timeout": BRIEF_TIMEOUT})) as gateway:
+    async with running_gateway(settings.model_copy(update={"brief_timeout": BRIEF_TIMEOUT})) as gateway:
         await weather.set_faults(faults)
         response = await gateway.client.get(BRIEF)
         await weather.set_faults(Faults())
@@ -157,7 +157,7 @@ async def test_failed_weather_response(settings: Settings, weather: WeatherServe
         assert missing_sections(await gateway.client.get(BRIEF)) == {}
 
 
-async def test_weather_upstream_is_down(gateway: Running, servers: Devstack) -> None:
+async def test_weather_upstream_is_down(gateway: RunningGateway, servers: Devstack) -> None:
     """Without upstream, only the weather and the outlook are missing; the next brief after its start is complete."""
     async with servers.weather.stopped():
         response = await gateway.client.get(BRIEF)
@@ -166,7 +166,7 @@ async def test_weather_upstream_is_down(gateway: Running, servers: Devstack) -> 
     assert missing_sections(await gateway.client.get(BRIEF)) == {}
 
 
-async def test_redis_is_down(gateway: Running, servers: Devstack) -> None:
+async def test_redis_is_down(gateway: RunningGateway, servers: Devstack) -> None:
     """Without Redis, only the popularity is missing; the next brief after its start is complete."""
     await gateway.client.get(BRIEF)
     async with servers.redis.stopped():
@@ -183,7 +183,7 @@ async def test_redis_is_down(gateway: Running, servers: Devstack) -> None:
     [("redis", {"popularity": "timeout"}), ("weather", {"weather": "timeout", "outlook": "no_weather"})],
 )
 async def test_paused_server_and_the_deadline(
-    gateway_with_deadline: Running, servers: Devstack, name: str, missing: dict[str, str]
+    gateway_with_deadline: RunningGateway, servers: Devstack, name: str, missing: dict[str, str]
 ) -> None:
     """If Redis or upstream does not respond, the brief arrives by its deadline without their sections."""
     gateway = gateway_with_deadline
@@ -196,12 +196,12 @@ async def test_paused_server_and_the_deadline(
         elapsed = time.monotonic() - started_at
 
     assert missing_sections(response) == missing
-    assert elapsed < LATE
+    assert elapsed < MAX_RESPONSE_TIME
     assert missing_sections(await gateway.client.get(BRIEF)) == {}
 
 
-async def test_paused_database_and_the_deadline(gateway_with_deadline: Running, servers: Devstack) -> None:
-    """If PostgreSQL does not respond, a brief is a problem by its deadline; the next one afterwards is complete."""
+async def test_paused_database_and_the_deadline(gateway_with_deadline: RunningGateway, servers: Devstack) -> None:
+    """If PostgreSQL does not respond, the response is a problem by the deadline of the brief. The next brief is complete."""
     gateway = gateway_with_deadline
     await gateway.client.get(BRIEF)
     with servers.postgresql.suspended():
@@ -212,12 +212,12 @@ async def test_paused_database_and_the_deadline(gateway_with_deadline: Running, 
     assert response.status_code == 503
     assert response.headers["Content-Type"] == "application/problem+json"
     assert "database" in response.json()["detail"]
-    assert elapsed < LATE
+    assert elapsed < MAX_RESPONSE_TIME
     assert missing_sections(await gateway.client.get(BRIEF)) == {}
 
 
-async def test_database_is_restarted(gateway: Running, servers: Devstack) -> None:
-    """While PostgreSQL is down, a brief is a 503; the first one after its restart is complete."""
+async def test_database_is_restarted(gateway: RunningGateway, servers: Devstack) -> None:
+    """While PostgreSQL is down, the response is a 503. The first brief after the restart is complete."""
     await gateway.client.get(BRIEF)
     async with servers.postgresql.killed():
         response = await gateway.client.get(BRIEF)
@@ -227,7 +227,7 @@ async def test_database_is_restarted(gateway: Running, servers: Devstack) -> Non
 
 
 @pytest.mark.parametrize("content", [b"\xff not a number", b"-1", str(2**64).encode()])
-async def test_invalid_popularity_in_redis(gateway: Running, settings: Settings, content: bytes) -> None:
+async def test_invalid_popularity_in_redis(gateway: RunningGateway, settings: Settings, content: bytes) -> None:
     """If Redis has an invalid number of views, only the popularity is missing, with the reason `error`."""
     async with redis.Redis.from_url(settings.redis.url.get_secret_value()) as client:
         await client.set(f"popularity:{ZURICH}", content)
@@ -241,7 +241,7 @@ async def test_invalid_popularity_in_redis(gateway: Running, settings: Settings,
 
 async def test_late_queries_end_at_the_teardown(servers: Devstack, settings: Settings) -> None:
     """A query that is still in flight after the deadline of its brief ends before the teardown disposes of the engine."""
-    async with running(settings.model_copy(update={"brief_timeout": BRIEF_TIMEOUT})) as gateway:
+    async with running_gateway(settings.model_copy(update={"brief_timeout": BRIEF_TIMEOUT})) as gateway:
         await gateway.client.get(BRIEF)
         with servers.postgresql.suspended():
             await gateway.client.get(BRIEF)

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.devstack.stack import Devstack
 from gateway.process.exit_status import ExitStatus
-from tests.end_to_end.conftest import Start
+from tests.end_to_end.conftest import StartProcess
 from tests.end_to_end.harness import open_connections
 from tests.support.entries import ENTRIES
 
@@ -25,7 +25,7 @@ INVALID_SETTINGS = {
 
 class TestInvalidSettings:
     @pytest.mark.parametrize("name", INVALID_SETTINGS)
-    async def test_one_line_names_the_setting(self, start: Start, name: str) -> None:
+    async def test_one_line_names_the_setting(self, start: StartProcess, name: str) -> None:
         """An invalid setting fails before anything is entered, with one line that names it and has no secret."""
         process = start("serve", "--port", "0", **{name: INVALID_SETTINGS[name]})
 
@@ -35,7 +35,7 @@ class TestInvalidSettings:
         assert len(process.output.strip().splitlines()) == 1
 
     @pytest.mark.parametrize("rest", ["/?apikey=hunter2", "?apikey=hunter2", "/hunter2", "#hunter2"])
-    async def test_weather_url_must_be_an_origin(self, start: Start, rest: str) -> None:
+    async def test_weather_url_must_be_an_origin(self, start: StartProcess, rest: str) -> None:
         """A weather URL with more than an origin is rejected, and the message does not have it."""
         process = start("serve", "--port", "0", GATEWAY_HTTP__WEATHER_URL=f"https://api.example.org{rest}")
 
@@ -43,7 +43,7 @@ class TestInvalidSettings:
         assert "GATEWAY_HTTP__WEATHER_URL" in process.output
         assert "hunter2" not in process.output
 
-    async def test_unknown_database_option(self, start: Start, environment: dict[str, str]) -> None:
+    async def test_unknown_database_option(self, start: StartProcess, environment: dict[str, str]) -> None:
         """An option that the driver does not know is named together with the setting."""
         process = start("serve", "--port", "0", GATEWAY_DATABASE__URL=environment["GATEWAY_DATABASE__URL"] + "?foo=1")
 
@@ -51,7 +51,7 @@ class TestInvalidSettings:
         assert "GATEWAY_DATABASE__URL" in process.output.splitlines()[-1]
         assert "foo" in process.output.splitlines()[-1]
 
-    async def test_wrong_password(self, start: Start, environment: dict[str, str]) -> None:
+    async def test_wrong_password(self, start: StartProcess, environment: dict[str, str]) -> None:
         """The message about a wrong password is one line without the password."""
         url = environment["GATEWAY_DATABASE__URL"]
         password = url.split(":")[2].split("@")[0]
@@ -64,7 +64,7 @@ class TestInvalidSettings:
         assert "Traceback" not in process.output
         assert "hunter2" not in process.output
 
-    async def test_debug_shows_the_traceback(self, start: Start) -> None:
+    async def test_debug_shows_the_traceback(self, start: StartProcess) -> None:
         """`--debug` adds the traceback, and no password."""
         process = start("serve", "--port", "0", "--debug", GATEWAY_MODEL__PATH="/nowhere")
 
@@ -72,13 +72,13 @@ class TestInvalidSettings:
         assert "Traceback" in process.output
         assert "hunter2" not in process.output
 
-    async def test_wrong_usage(self, start: Start) -> None:
+    async def test_wrong_usage(self, start: StartProcess) -> None:
         """An invalid option has status 2, as in other programs."""
         assert await start("serve", "--port", "many").exit_status() == 2
 
 
 class TestCheck:
-    async def test_shows_the_timeline(self, start: Start, servers: Devstack, instance: str) -> None:
+    async def test_shows_the_timeline(self, start: StartProcess, servers: Devstack, instance: str) -> None:
         """The check prints a table with each entry in order, and leaves no connection."""
         process = start("check")
 
@@ -87,7 +87,7 @@ class TestCheck:
         assert first_words == ["entry", *ENTRIES]
         assert await open_connections(servers, instance) == []
 
-    async def test_failed_start_names_the_setting(self, start: Start) -> None:
+    async def test_failed_start_names_the_setting(self, start: StartProcess) -> None:
         """If a resource does not start, the last line names it, its address and its setting."""
         process = start("check", GATEWAY_REDIS__URL="redis://127.0.0.1:1/0", GATEWAY_REDIS__START_TIMEOUT="1")
 
@@ -97,7 +97,7 @@ class TestCheck:
         assert "127.0.0.1:1" in last_line
         assert "GATEWAY_REDIS__URL" in last_line
 
-    async def test_weather_server_unavailable(self, start: Start) -> None:
+    async def test_weather_server_unavailable(self, start: StartProcess) -> None:
         """A resource that starts but does not work fails the check."""
         process = start("check", GATEWAY_HTTP__WEATHER_URL="http://127.0.0.1:1")
 
@@ -106,7 +106,7 @@ class TestCheck:
 
 
 class TestMigrateAndSeed:
-    async def test_empty_database(self, start: Start, empty_database: str) -> None:
+    async def test_empty_database(self, start: StartProcess, empty_database: str) -> None:
         """`migrate` and `seed` prepare an empty database. A second `seed` inserts nothing."""
         migrated = start("migrate", GATEWAY_DATABASE__URL=empty_database)
         assert await migrated.exit_status() == ExitStatus.OK
@@ -118,7 +118,7 @@ class TestMigrateAndSeed:
         assert "0 unchanged" in seeded.output
         assert "0 places inserted" in seeded_again.output
 
-    async def test_seed_before_migrate(self, start: Start, empty_database: str) -> None:
+    async def test_seed_before_migrate(self, start: StartProcess, empty_database: str) -> None:
         """`seed` on a database that is not migrated names the command to run first."""
         process = start("seed", GATEWAY_DATABASE__URL=empty_database)
 
@@ -126,7 +126,7 @@ class TestMigrateAndSeed:
         assert "gateway migrate" in process.output
 
     @pytest.mark.parametrize("command", ["migrate", "seed"])
-    async def test_unavailable_database(self, start: Start, command: str) -> None:
+    async def test_unavailable_database(self, start: StartProcess, command: str) -> None:
         """Without a server at the address, the output is one line with the address and without the password."""
         process = start(command, GATEWAY_DATABASE__URL="postgresql+asyncpg://u:hunter2@127.0.0.1:1/gateway")
 

@@ -10,7 +10,7 @@ import pytest
 from faultlab.wire import Proxy
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
-from tests.end_to_end.harness import Running, flush_redis, running
+from tests.end_to_end.harness import RunningGateway, flush_redis, running_gateway
 from tests.support.proxied import proxied
 from tests.support.waiting import TIMEOUT, wait_until
 
@@ -41,7 +41,7 @@ def _count_messages(proxy: Proxy) -> Counter[str]:
 class MeasuredGateway:
     """A gateway that reaches its servers through proxies, and publishes the views after each round of briefs."""
 
-    gateway: Running
+    gateway: RunningGateway
     proxies: dict[str, Proxy]
     paths: list[str]
     publish_views: asyncio.Event
@@ -58,7 +58,7 @@ class MeasuredGateway:
 
 @pytest.fixture
 def publish_views(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """The gateway publishes the views each time when this event is set, instead of four times a second."""
+    """An event. The gateway publishes the views each time it is set, instead of four times a second."""
     publish = asyncio.Event()
 
     async def wait_for_either_event(stopping: asyncio.Event, *, timeout: float) -> None:
@@ -78,15 +78,14 @@ async def measured(
     servers: Devstack, settings: Settings, monkeypatch: pytest.MonkeyPatch, publish_views: asyncio.Event
 ) -> AsyncIterator[MeasuredGateway]:
     """A gateway without cached weather, whose other background work sends no messages during a test."""
-    monkeypatch.setattr(
-        "gateway.observations.relay.POLL_INTERVAL", 60
-    )  # otherwise it can poll the outbox during a measurement
+    # The relay must not poll the outbox during a measurement.
+    monkeypatch.setattr("gateway.observations.relay.POLL_INTERVAL", 60)
     # A busy machine must not lose cached weather to the timeout of the write.
     monkeypatch.setattr("gateway.briefs.weather_cache.CACHE_WRITE_TIMEOUT", TIMEOUT)
     await flush_redis(servers)  # upstream must be called
     async with (
         proxied(servers) as proxied_servers,
-        running(proxied_servers.route(settings.model_copy(update={"brief_timeout": TIMEOUT}))) as gateway,
+        running_gateway(proxied_servers.route(settings.model_copy(update={"brief_timeout": TIMEOUT}))) as gateway,
     ):
         places = (await gateway.client.get("/v1/places", params={"limit": PLACES})).json()["items"]
         assert len(places) == PLACES

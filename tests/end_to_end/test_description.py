@@ -5,7 +5,7 @@ import sys
 from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 
-from tests.end_to_end.conftest import Start
+from tests.end_to_end.conftest import StartProcess
 
 MAX_EXAMPLES = 20  # per operation and kind of request
 MAX_RESPONSE_TIME = 10
@@ -13,7 +13,7 @@ RUN_TIMEOUT = 140
 API_KEY = "a-key-of-this-test"
 
 
-async def test_responses_match_the_description(start: Start, tmp_path: Path) -> None:
+async def test_responses_match_the_description(start: StartProcess, tmp_path: Path) -> None:
     """The OpenAPI description allows the status, the headers and the body of each response to a valid or invalid request."""
     gateway = start("serve", "--port", "0", GATEWAY_API_KEYS=f'["{API_KEY}"]')
     url = await gateway.url()

@@ -68,7 +68,7 @@ class Terminal:
 
 @pytest.fixture
 def port() -> int:
-    """A free port, which the kernel gives to no client in the meantime."""
+    """A free port, which the kernel does not assign to a client before the gateway binds it."""
     with ports.reserve() as free:
         number: int = free.getsockname()[1]
         return number
@@ -78,7 +78,7 @@ def port() -> int:
 def folder() -> Iterator[Path]:
     """The parent of the servers' data folders, which is readable for the user that runs the servers.
 
-    A folder of pytest would not do, because another pytest session makes these folders private again.
+    It is not one of pytest's folders, because another pytest session makes these private again.
     """
     with TemporaryDirectory() as name:
         Path(name).chmod(0o755)
@@ -124,12 +124,12 @@ async def test_serves_until_it_is_stopped(
     """`gateway dev` serves complete briefs and counts observations. After Ctrl-C or a closed terminal nothing is left."""
     async with httpx.AsyncClient(timeout=TIMEOUT) as client:
         brief = (await client.get(f"http://127.0.0.1:{port}{EXAMPLE}")).json()
-        place = f"http://127.0.0.1:{port}/v1/places/2657896"
-        created = await client.post(place + "/observations", json={"temperature_c": 12.5, "condition": "rain"})
+        place_url = f"http://127.0.0.1:{port}/v1/places/2657896"
+        created = await client.post(place_url + "/observations", json={"temperature_c": 12.5, "condition": "rain"})
         assert created.status_code == 201
 
         async def counted() -> bool:
-            return bool((await client.get(place)).json()["observation_count"])
+            return bool((await client.get(place_url)).json()["observation_count"])
 
         await wait_until(counted, "the worker has counted the observation")
     assert brief["complete"] is True

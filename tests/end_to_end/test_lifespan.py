@@ -7,14 +7,14 @@ from tests.end_to_end.harness import (
     assert_no_server_leaks,
     event_sequence,
     open_connections,
-    running,
+    running_gateway,
 )
 from tests.support.entries import ENTRIES
 
 
 async def test_entries_exit_in_reverse_order(servers: Devstack, settings: Settings, instance: str) -> None:
-    """The lifespan enters its entries in order and exits them in reverse; afterwards no server has a connection of it."""
-    async with running(settings) as gateway:
+    """The lifespan enters its entries in order and exits them in reverse. Afterwards no server has its connections."""
+    async with running_gateway(settings) as gateway:
         await gateway.client.get(f"/v1/places/{ZURICH}/brief")
         connections = await open_connections(servers, instance)
 
@@ -32,7 +32,7 @@ async def test_entries_exit_in_reverse_order(servers: Devstack, settings: Settin
 async def test_start_without_weather_upstream(settings: Settings) -> None:
     """The gateway starts without its weather upstream; its readiness is degraded."""
     unreachable = HttpSettings.model_validate({"weather_url": "http://127.0.0.1:1"})
-    async with running(settings.model_copy(update={"http": unreachable})) as gateway:
+    async with running_gateway(settings.model_copy(update={"http": unreachable})) as gateway:
         readiness = (await gateway.client.get("/readyz")).json()
 
     assert readiness["status"] == "degraded"

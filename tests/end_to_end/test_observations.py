@@ -9,8 +9,8 @@ from pydantic import SecretStr
 
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
-from tests.end_to_end.conftest import LATE, Start
-from tests.end_to_end.harness import Running, running
+from tests.end_to_end.conftest import MAX_RESPONSE_TIME, StartProcess
+from tests.end_to_end.harness import RunningGateway, running_gateway
 from tests.end_to_end.test_api import is_problem
 
 KEYS = ("old-key", "new-key")
@@ -19,17 +19,17 @@ URL = "/v1/places/3041563/observations"  # of a place that no other test uses
 
 
 @pytest.fixture
-async def gateway(settings: Settings) -> AsyncIterator[Running]:
+async def gateway(settings: Settings) -> AsyncIterator[RunningGateway]:
     """A gateway with two API keys, and a client that sends one of them."""
     keys = tuple(map(SecretStr, KEYS))
-    async with running(settings.model_copy(update={"api_keys": keys})) as it:
-        it.client.headers["Authorization"] = f"Bearer {KEYS[0]}"
-        yield it
+    async with running_gateway(settings.model_copy(update={"api_keys": keys})) as gateway:
+        gateway.client.headers["Authorization"] = f"Bearer {KEYS[0]}"
+        yield gateway
 
 
 class TestReports:
-    async def test_created_observation_can_be_read(self, gateway: Running) -> None:
-        """A report is answered with 201. The observation is found at its Location and in the list of the place."""
+    async def test_created_observation_can_be_read(self, gateway: RunningGateway) -> None:
+        """A report gets a 201. Its observation is at its Location and in the list of the place."""
         created = await gateway.client.post(URL, json=RAIN)
         found = await gateway.client.get(created.headers["Location"])
         latest = (await gateway.client.get(URL)).json()["items"][0]
@@ -39,7 +39,7 @@ class TestReports:
         assert created.headers["Location"] == f"{URL}/{created.json()['id']}"
         assert {name: created.json()[name] for name in RAIN} == RAIN
 
-    async def test_repeated_key_gives_the_same_response(self, gateway: Running) -> None:
+    async def test_repeated_key_gives_the_same_response(self, gateway: RunningGateway) -> None:
         """A report that is sent again with its key gets the same status, body and Location."""
         headers = {"Idempotency-Key": "~once!"}
         first = await gateway.client.post(URL, json=RAIN, headers=headers)
@@ -51,8 +51,8 @@ class TestReports:
             again.headers["Location"],
         )
 
-    async def test_concurrent_reports_with_one_key(self, gateway: Running) -> None:
-        """Ten concurrent reports with the same key create one observation, and all are answered with 201."""
+    async def test_concurrent_reports_with_one_key(self, gateway: RunningGateway) -> None:
+        """Ten concurrent reports with the same key create one observation, and all get a 201."""
         headers = {"Idempotency-Key": gateway.stack.journal.started_at.isoformat()}
         responses = await asyncio.gather(*(gateway.client.post(URL, json=RAIN, headers=headers) for _ in range(10)))
 
@@ -62,26 +62,26 @@ class TestReports:
     @pytest.mark.parametrize(
         ("path", "body"), [(URL, RAIN | {"temperature_c": 0}), ("/v1/places/2660646/observations", RAIN)]
     )
-    async def test_reused_key_is_a_conflict(self, gateway: Running, path: str, body: object) -> None:
-        """A different report with the same key, also for another place, is answered with 409."""
+    async def test_reused_key_is_a_conflict(self, gateway: RunningGateway, path: str, body: object) -> None:
+        """A different report with the same key, also for another place, gets a 409."""
         headers = {"Idempotency-Key": gateway.stack.journal.started_at.isoformat()}
         await gateway.client.post(URL, json=RAIN, headers=headers)
         response = await gateway.client.post(path, json=body, headers=headers)
 
         assert is_problem(response, 409)
 
-    async def test_unknown_place_is_not_found(self, gateway: Running) -> None:
+    async def test_unknown_place_is_not_found(self, gateway: RunningGateway) -> None:
         """The observations of an unknown place can be neither written nor read."""
         assert is_problem(await gateway.client.post("/v1/places/1/observations", json=RAIN), 404)
         assert is_problem(await gateway.client.get("/v1/places/1/observations"), 404)
 
     @pytest.mark.parametrize("path", [f"{URL}/{2**63 - 1}", "/v1/places/1/observations/1"])
-    async def test_unknown_observation_is_not_found(self, gateway: Running, path: str) -> None:
-        """An observation that does not exist is answered with 404, also if the place does not exist."""
+    async def test_unknown_observation_is_not_found(self, gateway: RunningGateway, path: str) -> None:
+        """The response for an unknown observation is a 404, also if the place does not exist."""
         assert is_problem(await gateway.client.get(path), 404)
 
     @pytest.mark.parametrize("path", [f"{URL}/0", f"{URL}/{2**63}", f"{URL}/x", f"{URL}?limit=0"])
-    async def test_invalid_id_or_limit_is_rejected(self, gateway: Running, path: str) -> None:
+    async def test_invalid_id_or_limit_is_rejected(self, gateway: RunningGateway, path: str) -> None:
         """Ids and limits are positive numbers in the range of the database."""
         assert is_problem(await gateway.client.get(path), 422)
 
@@ -106,37 +106,37 @@ class TestReports:
             '"place_id": 1',
         ],
     )
-    async def test_invalid_report_is_rejected(self, gateway: Running, change: str) -> None:
-        """A field with a wrong type or value, and an unknown field, are answered with 422."""
+    async def test_invalid_report_is_rejected(self, gateway: RunningGateway, change: str) -> None:
+        """A report with an unknown field, or a field of a wrong type or value, gets a 422."""
         body = '{"temperature_c": 12.5, "condition": "rain", ' + change + "}"
         response = await gateway.client.post(URL, content=body, headers={"Content-Type": "application/json"})
 
         assert is_problem(response, 422)
 
     @pytest.mark.parametrize("note", ["x" * 1000, "\U0001f327" * 1000, "", None, "\u0001 \u2028"])
-    async def test_any_short_note_is_accepted(self, gateway: Running, note: str | None) -> None:
+    async def test_any_short_note_is_accepted(self, gateway: RunningGateway, note: str | None) -> None:
         """A note of up to a thousand characters is stored as it was sent."""
         response = await gateway.client.post(URL, json=RAIN | {"note": note})
 
         assert (response.status_code, response.json()["note"]) == (201, note)
 
     @pytest.mark.parametrize("key", ["", "two words", "x" * 256, "é", "\t"])
-    async def test_invalid_idempotency_key_is_rejected(self, gateway: Running, key: str) -> None:
+    async def test_invalid_idempotency_key_is_rejected(self, gateway: RunningGateway, key: str) -> None:
         """An idempotency key consists of 1 to 255 visible ASCII characters."""
         response = await gateway.client.post(URL, json=RAIN, headers=[(b"Idempotency-Key", key.encode())])
 
         assert is_problem(response, 422)
 
-    async def test_large_body_is_rejected(self, gateway: Running) -> None:
-        """A body of more than a megabyte is answered with 413."""
+    async def test_large_body_is_rejected(self, gateway: RunningGateway) -> None:
+        """A body of more than 1 MiB gets a 413."""
         assert is_problem(await gateway.client.post(URL, content=b" " * (1024 * 1024 + 1)), 413)
 
     @pytest.mark.usefixtures("long_calls")
-    async def test_paused_database_is_unavailable(self, gateway: Running, servers: Devstack) -> None:
+    async def test_paused_database_is_unavailable(self, gateway: RunningGateway, servers: Devstack) -> None:
         """While the database does not respond, a report gets a 503 in time, with the advice to retry with its key."""
         headers = {"Idempotency-Key": gateway.stack.journal.started_at.isoformat()}
         with servers.postgresql.suspended():
-            async with asyncio.timeout(LATE):
+            async with asyncio.timeout(MAX_RESPONSE_TIME):
                 response = await gateway.client.post(URL, json=RAIN, headers=headers)
         again = await gateway.client.post(URL, json=RAIN, headers=headers)
 
@@ -147,7 +147,7 @@ class TestReports:
 
 class TestApiKeys:
     @pytest.mark.parametrize("key", KEYS)
-    async def test_each_key_is_accepted(self, gateway: Running, key: str) -> None:
+    async def test_each_key_is_accepted(self, gateway: RunningGateway, key: str) -> None:
         """Each of several keys is accepted."""
         response = await gateway.client.post(URL, json=RAIN, headers={"Authorization": f"bearer {key}"})
 
@@ -156,14 +156,14 @@ class TestApiKeys:
     @pytest.mark.parametrize(
         "given", ["", "Bearer", "Bearer ", "Bearer old", "Basic old-key", "old-key", "Bearer \u00e9"]
     )
-    async def test_wrong_key_is_rejected(self, gateway: Running, given: str) -> None:
-        """A missing, malformed or unknown key is answered with 401 and the scheme."""
+    async def test_wrong_key_is_rejected(self, gateway: RunningGateway, given: str) -> None:
+        """A missing, malformed or unknown key gets a 401 with the scheme."""
         response = await gateway.client.post(URL, json=RAIN, headers=[(b"Authorization", given.encode())])
 
         assert is_problem(response, 401)
         assert response.headers["WWW-Authenticate"] == "Bearer"
 
-    async def test_reading_needs_no_key(self, gateway: Running) -> None:
+    async def test_reading_needs_no_key(self, gateway: RunningGateway) -> None:
         """Observations can be read without a key."""
         del gateway.client.headers["Authorization"]
 
@@ -171,14 +171,14 @@ class TestApiKeys:
 
     async def test_unknown_listener_forbids_writing(self, settings: Settings) -> None:
         """Without keys and with an unknown listening address, writing is forbidden. The error names the setting."""
-        async with running(settings) as gateway:
+        async with running_gateway(settings) as gateway:
             response = await gateway.client.post(URL, json=RAIN)
 
         assert is_problem(response, 403)
         assert "GATEWAY_API_KEYS" in response.json()["detail"]
 
     @pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 201), ("0.0.0.0", 403)])  # noqa: S104 - the case under test
-    async def test_writing_without_keys(self, start: Start, host: str, status: int) -> None:
+    async def test_writing_without_keys(self, start: StartProcess, host: str, status: int) -> None:
         """Without keys, writing is allowed if the gateway listens on loopback only."""
         process = start("serve", "--host", host, "--port", "0")
         url = (await process.url()).replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - not bound here
@@ -187,8 +187,8 @@ class TestApiKeys:
 
         assert response.status_code == status
 
-    async def test_keys_are_required_and_not_logged(self, start: Start) -> None:
-        """With a key, writing needs it on loopback as well, and no key appears in the output."""
+    async def test_keys_are_required_and_not_logged(self, start: StartProcess) -> None:
+        """If keys are configured, writing needs one on loopback, too. No key appears in the output."""
         process = start("serve", "--port", "0", "--debug", GATEWAY_API_KEYS='["hunter2"]')
         url = await process.url()
         async with httpx.AsyncClient() as client:
@@ -200,7 +200,7 @@ class TestApiKeys:
         assert "hunter" not in process.output
 
     @pytest.mark.parametrize("keys", ['[""]', '["two words"]', '["one", ""]', '["hunter2\\n"]', "{}", '"hunter2"'])
-    async def test_invalid_keys_fail_the_startup(self, start: Start, keys: str) -> None:
+    async def test_invalid_keys_fail_the_startup(self, start: StartProcess, keys: str) -> None:
         """Keys that are empty, or that no header can carry, fail the startup. The error names the variable, not the key."""
         process = start("serve", "--port", "0", GATEWAY_API_KEYS=keys)
 
@@ -209,7 +209,7 @@ class TestApiKeys:
         assert "hunter" not in process.output
 
 
-async def test_openapi_of_reporting(gateway: Running) -> None:
+async def test_openapi_of_reporting(gateway: RunningGateway) -> None:
     """The OpenAPI document lists the responses, the Location header, the parameters and the API key."""
     schema = (await gateway.client.get("/openapi.json")).json()
 

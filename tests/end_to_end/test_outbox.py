@@ -16,7 +16,7 @@ from gateway.places.seed import SHIPPED_TABLE, load, read
 from gateway.schema.migrate import migrate
 from gateway.schema.tables import outbox, places
 from gateway.schema.transaction import transaction
-from tests.end_to_end.conftest import Start
+from tests.end_to_end.conftest import StartProcess
 from tests.end_to_end.test_worker import RAIN, broker, message_count, place, start_worker, wait_for_count
 from tests.events.conftest import vhost
 from tests.support.waiting import wait_until
@@ -24,11 +24,11 @@ from tests.support.waiting import wait_until
 __all__ = ["broker", "place", "vhost"]
 
 BERLIN = 2950159
-LOCK = 1  # the number of the advisory lock that each deletion takes
+LOCK_ID = 1  # the number of the advisory lock that each deletion takes
 
 LOCK_DELETIONS = f"""
     CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql
-        AS 'BEGIN PERFORM pg_advisory_xact_lock({LOCK}); RETURN NULL; END';
+        AS 'BEGIN PERFORM pg_advisory_xact_lock({LOCK_ID}); RETURN NULL; END';
     CREATE TRIGGER wait BEFORE DELETE ON outbox FOR EACH STATEMENT EXECUTE FUNCTION wait();
 """
 
@@ -49,19 +49,19 @@ class TestKilledRelay:
         return environment | {"GATEWAY_RABBITMQ__URL": vhost, "GATEWAY_DATABASE__URL": empty_database}
 
     async def test_event_published_twice_is_counted_once(
-        self, start: Start, servers: Devstack, broker: AbstractChannel, empty_database: str
+        self, start: StartProcess, servers: Devstack, broker: AbstractChannel, empty_database: str
     ) -> None:
-        """The next gateway publishes the event again, and the worker wait_for_count it once."""
+        """The next gateway publishes the event again, and the worker counts it once."""
         async with servers.postgresql.superuser(_name(empty_database)) as connection:
-            await connection.execute(f"SELECT pg_advisory_lock({LOCK})")
+            await connection.execute(f"SELECT pg_advisory_lock({LOCK_ID})")
             first = start("serve", "--port", "0")
             assert (await report(await first.url(), BERLIN)) == 201
             await wait_until(lambda: is_deleting(connection), "the relay has published and waits for the lock")
             assert await message_count(broker, OBSERVATIONS.name) == 1
             first.send_signal(SIGKILL)
             await first.exit_status()
-            await connection.execute(f"SELECT pg_advisory_unlock({LOCK})")
-            await wait_until(lambda: is_free(connection), "the entry is unlocked")
+            await connection.execute(f"SELECT pg_advisory_unlock({LOCK_ID})")
+            await wait_until(lambda: has_unlocked_entry(connection), "the entry is unlocked")
 
         await start("serve", "--port", "0").url()
         await wait_for_empty_outbox(empty_database)
@@ -95,7 +95,7 @@ async def is_deleting(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
     return bool(await connection.fetchval(waiting))
 
 
-async def is_free(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
+async def has_unlocked_entry(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
     """Return whether there is an entry that is not locked."""
     return bool(await connection.fetchval("SELECT true FROM outbox FOR UPDATE SKIP LOCKED"))
 
@@ -118,7 +118,7 @@ async def virtual_host_deleted(servers: Devstack) -> AsyncIterator[None]:
         await servers.rabbitmq.add_vhost("gateway")
 
 
-async def test_deleted_virtual_host_loses_no_count(start: Start, servers: Devstack, place: int) -> None:
+async def test_deleted_virtual_host_loses_no_count(start: StartProcess, servers: Devstack, place: int) -> None:
     """Observations that are reported during and after the outage are all counted, without a restart of either process."""
     worker_process = await start_worker(start)
     gateway_process = start("serve", "--port", "0")

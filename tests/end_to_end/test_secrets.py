@@ -12,7 +12,7 @@ import pytest
 
 from gateway.devstack.server import DevstackError
 from gateway.devstack.stack import Devstack
-from tests.end_to_end.conftest import Start
+from tests.end_to_end.conftest import StartProcess
 from tests.end_to_end.harness import ZURICH
 from tests.support.waiting import TIMEOUT, wait_until
 
@@ -79,7 +79,7 @@ async def send_all_requests(client: httpx.AsyncClient) -> list[httpx.Response]:
 
 
 async def test_secrets_are_neither_printed_nor_sent(
-    start: Start, servers: Devstack, upstream: Upstream, vhost: str
+    start: StartProcess, servers: Devstack, upstream: Upstream, vhost: str
 ) -> None:
     """No output, response or upstream request has an API key or password.
 

@@ -12,7 +12,7 @@ import pytest
 from gateway.devstack import ports
 from gateway.devstack.stack import Devstack
 from gateway.process.exit_status import ExitStatus
-from tests.end_to_end.conftest import Start
+from tests.end_to_end.conftest import StartProcess
 from tests.end_to_end.harness import (
     ZURICH,
     assert_complete_problem,
@@ -38,7 +38,7 @@ def unread_bytes(port: int) -> int:
 
 class TestStopSignal:
     @pytest.mark.parametrize("number", [SIGTERM, SIGINT])
-    async def test_stops_cleanly(self, start: Start, servers: Devstack, instance: str, number: Signals) -> None:
+    async def test_stops_cleanly(self, start: StartProcess, servers: Devstack, instance: str, number: Signals) -> None:
         """A signal while serving: all entries exit in reverse order, the status is 0, and no server has a connection."""
         process = start("serve", "--port", "0")
         brief = await get_brief(await process.url())
@@ -51,7 +51,9 @@ class TestStopSignal:
         await assert_no_server_leaks(servers, instance)
 
     @pytest.mark.parametrize("resource", ["database", "redis", "rabbitmq"])
-    async def test_cancels_the_startup(self, start: Start, servers: Devstack, instance: str, resource: str) -> None:
+    async def test_cancels_the_startup(
+        self, start: StartProcess, servers: Devstack, instance: str, resource: str
+    ) -> None:
         """A signal while a resource hangs in the startup cancels it long before its timeout. Everything is released."""
         server = {"database": servers.postgresql, "redis": servers.redis, "rabbitmq": servers.rabbitmq}[resource]
         long_timeouts = {f"GATEWAY_{resource.upper()}__START_TIMEOUT": "600", "GATEWAY_STARTUP_TIMEOUT": "600"}
@@ -65,14 +67,16 @@ class TestStopSignal:
         assert "enter cancelled " + resource in process.events
         await assert_no_server_leaks(servers, instance)
 
-    async def test_before_the_first_entry(self, start: Start) -> None:
-        """A signal right after the start ends the process, however far it is."""
+    async def test_before_the_first_entry(self, start: StartProcess) -> None:
+        """A signal right after the start ends the process, with or without an installed signal handler."""
         process = start("serve", "--port", "0")
         process.send_signal(SIGTERM)
 
         assert await process.exit_status() in {-SIGTERM, ExitStatus.OK, ExitStatus.START_FAILED}
 
-    async def test_second_signal_forces_the_shutdown(self, start: Start, servers: Devstack, instance: str) -> None:
+    async def test_second_signal_forces_the_shutdown(
+        self, start: StartProcess, servers: Devstack, instance: str
+    ) -> None:
         """A second signal aborts a close that hangs, long before its timeout."""
         process = start("serve", "--port", "0", GATEWAY_DATABASE__STOP_TIMEOUT="600", GATEWAY_SHUTDOWN_TIMEOUT="600")
         await get_brief(await process.url())
@@ -85,8 +89,8 @@ class TestStopSignal:
 
         await assert_no_server_leaks(servers, instance)
 
-    async def test_after_the_release_changes_nothing(self, start: Start) -> None:
-        """A second signal after everything was released is ignored, or forces an end that comes anyway."""
+    async def test_after_the_release_changes_nothing(self, start: StartProcess) -> None:
+        """A second signal after the release of all entries changes the exit status at most."""
         process = start("serve", "--port", "0")
         await process.url()
         process.send_signal(SIGTERM)
@@ -97,7 +101,7 @@ class TestStopSignal:
 
 
 class TestCloseThatHangs:
-    async def test_is_aborted_at_its_stop_timeout(self, start: Start, servers: Devstack, instance: str) -> None:
+    async def test_is_aborted_at_its_stop_timeout(self, start: StartProcess, servers: Devstack, instance: str) -> None:
         """A close that hangs is aborted, the rest exits, and the last line of the output reports it."""
         process = start("serve", "--port", "0", GATEWAY_DATABASE__STOP_TIMEOUT="0.5")
         await get_brief(await process.url())
@@ -110,8 +114,10 @@ class TestCloseThatHangs:
         assert "database was not released within 0.5 s" in process.output.splitlines()[-1]
         await assert_no_server_leaks(servers, instance)
 
-    async def test_is_aborted_at_the_shutdown_timeout(self, start: Start, servers: Devstack, instance: str) -> None:
-        """A close may take no longer than the whole shutdown, whatever its own timeout. The rest exits."""
+    async def test_is_aborted_at_the_shutdown_timeout(
+        self, start: StartProcess, servers: Devstack, instance: str
+    ) -> None:
+        """A close is aborted at the shutdown timeout if its own timeout is longer. The rest exits."""
         process = start("serve", "--port", "0", GATEWAY_SHUTDOWN_TIMEOUT="4", GATEWAY_DATABASE__STOP_TIMEOUT="60")
         await get_brief(await process.url())
         with servers.postgresql.suspended():
@@ -130,7 +136,7 @@ class TestCloseThatHangs:
 
 
 class TestRequestsInFlight:
-    async def test_served_during_the_drain(self, start: Start) -> None:
+    async def test_served_during_the_drain(self, start: StartProcess) -> None:
         """During the drain the process is not ready, but still serves complete briefs."""
         process = start("serve", "--port", "0", GATEWAY_DRAIN_SECONDS="3")
         url = await process.url()
@@ -144,7 +150,9 @@ class TestRequestsInFlight:
         assert brief.json()["complete"] is True
         assert await process.exit_status() == ExitStatus.OK
 
-    async def test_cancelled_after_the_graceful_seconds(self, start: Start, servers: Devstack, instance: str) -> None:
+    async def test_cancelled_after_the_graceful_seconds(
+        self, start: StartProcess, servers: Devstack, instance: str
+    ) -> None:
         """A request that is not done after the graceful seconds is cancelled, and its client gets a 503 problem."""
         process = start("serve", "--port", "0", GATEWAY_GRACEFUL_SECONDS="0.3")
         url = await process.url()
@@ -171,7 +179,7 @@ class TestRequestsInFlight:
 
 
 class TestCrash:
-    async def test_stops_the_process(self, run: Start) -> None:
+    async def test_stops_the_process(self, run: StartProcess) -> None:
         """An entry that crashes stops the process with status 1."""
         process = run("-m", "tests.end_to_end.crashing_app")
         url = await process.url()
@@ -181,8 +189,8 @@ class TestCrash:
         assert await process.exit_status() == ExitStatus.CRASHED
         assert "crashed worker" in process.events
 
-    async def test_during_the_drain(self, run: Start) -> None:
-        """An entry that crashes during the drain makes the status 1, too, and ends the drain."""
+    async def test_during_the_drain(self, run: StartProcess) -> None:
+        """An entry that crashes during the drain ends the drain, and the status is 1, too."""
         process = run("-m", "tests.end_to_end.crashing_app", GATEWAY_DRAIN_SECONDS="5")
         url = await process.url()
         process.send_signal(SIGTERM)
@@ -193,7 +201,7 @@ class TestCrash:
         assert await process.exit_status() == ExitStatus.CRASHED
 
 
-async def test_port_in_use_fails_before_the_startup(start: Start) -> None:
+async def test_port_in_use_fails_before_the_startup(start: StartProcess) -> None:
     """If another process has the port, nothing is entered, and the message names the option to change."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -207,8 +215,8 @@ async def test_port_in_use_fails_before_the_startup(start: Start) -> None:
     assert process.events == []
 
 
-async def test_plain_uvicorn_serves_the_app(run: Start, servers: Devstack, instance: str) -> None:
-    """The app needs no server of its own: uvicorn serves it and stops it without a leak."""
+async def test_plain_uvicorn_serves_the_app(run: StartProcess, servers: Devstack, instance: str) -> None:
+    """The app also runs under plain uvicorn, which stops it without a leak."""
     with ports.reserve() as reserved:
         port = reserved.getsockname()[1]
         process = run("-m", "uvicorn", "gateway.app:create_app", "--factory", "--port", str(port))

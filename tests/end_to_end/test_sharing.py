@@ -19,8 +19,8 @@ from gateway.devstack.open_meteo import Faults
 from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import WeatherServer
 from gateway.settings import DatabaseSettings, RedisSettings, Settings
-from tests.end_to_end.conftest import LATE
-from tests.end_to_end.harness import ZURICH, Running, running
+from tests.end_to_end.conftest import MAX_RESPONSE_TIME
+from tests.end_to_end.harness import ZURICH, RunningGateway, running_gateway
 from tests.support.waiting import TIMEOUT, wait_until
 
 PLACES = [2657896, 2661552, 2660646, 2659994, 2661604, 2657970]  # Zürich, Bern, Genève, Lausanne, Basel, Winterthur
@@ -91,7 +91,7 @@ class DisconnectingClient:
         """Ignore a message of the response."""
 
 
-async def test_one_request_for_many_places(gateway: Running, statements: list[str], redis: Redis) -> None:
+async def test_one_request_for_many_places(gateway: RunningGateway, statements: list[str], redis: Redis) -> None:
     """A request for 20 briefs costs one statement and one Redis command; the briefs have the order of the request."""
     places = (await gateway.client.get("/v1/places", params={"limit": 20})).json()["items"]
     ids = [place["id"] for place in places]
@@ -108,7 +108,7 @@ async def test_one_request_for_many_places(gateway: Running, statements: list[st
 
 async def test_many_requests_share_statements(settings: Settings, statements: list[str], redis: Redis) -> None:
     """180 concurrent requests for 60 places share statements and commands; one for each place would be 60 of both."""
-    async with running(settings.model_copy(update={"brief_timeout": 10.0})) as gateway:
+    async with running_gateway(settings.model_copy(update={"brief_timeout": 10.0})) as gateway:
         places = (await gateway.client.get("/v1/places", params={"limit": 60})).json()["items"]
         ids = [place["id"] for place in places]
         for batch in (ids[:20], ids[20:40], ids[40:]):
@@ -123,7 +123,7 @@ async def test_many_requests_share_statements(settings: Settings, statements: li
         assert {response.headers.get("Gateway-Complete") for response in responses} == {"true"}
 
 
-async def test_duplicate_and_unknown_places(gateway: Running) -> None:
+async def test_duplicate_and_unknown_places(gateway: RunningGateway) -> None:
     """A place that is requested twice has one brief, at its first position; unknown places are listed."""
     places = [PLACES[1], UNKNOWN_PLACE, PLACES[0], PLACES[1]]
     response = await gateway.client.get("/v1/briefs", params={"place": places})
@@ -134,8 +134,8 @@ async def test_duplicate_and_unknown_places(gateway: Running) -> None:
 
 
 @pytest.mark.parametrize("places", [[], list(range(1, 22)), list(range(1, 1001)), [0], [-1], ["x"], [2**31], [1.5]])
-async def test_invalid_places(gateway: Running, places: list[object]) -> None:
-    """A request without places, with more than 20 or with an invalid ID is a problem with a short body."""
+async def test_invalid_places(gateway: RunningGateway, places: list[object]) -> None:
+    """A request without places, with more than 20 or with an invalid ID gets a problem with a short body."""
     response = await gateway.client.get("/v1/briefs", params={"place": [str(place) for place in places]})
 
     assert response.status_code == 422
@@ -143,8 +143,8 @@ async def test_invalid_places(gateway: Running, places: list[object]) -> None:
     assert len(response.content) < 10_000
 
 
-async def test_briefs_without_database(gateway_with_deadline: Running, servers: Devstack) -> None:
-    """While PostgreSQL does not respond, a request for briefs is a 503; afterwards it succeeds."""
+async def test_briefs_without_database(gateway_with_deadline: RunningGateway, servers: Devstack) -> None:
+    """While PostgreSQL does not respond, a request for briefs gets a 503. Afterwards it succeeds."""
     gateway = gateway_with_deadline
     with servers.postgresql.suspended():
         response = await gateway.client.get("/v1/briefs", params={"place": PLACES})
@@ -153,7 +153,7 @@ async def test_briefs_without_database(gateway_with_deadline: Running, servers: 
     assert (await gateway.client.get("/v1/briefs", params={"place": PLACES})).status_code == 200
 
 
-async def test_briefs_without_weather(gateway: Running, weather: WeatherServer) -> None:
+async def test_briefs_without_weather(gateway: RunningGateway, weather: WeatherServer) -> None:
     """If upstream fails, it is called once for each place, and the headers have the missing sections with their reasons."""
     await weather.set_faults(Faults(status=500))
     response = await gateway.client.get("/v1/briefs", params={"place": PLACES})
@@ -163,7 +163,7 @@ async def test_briefs_without_weather(gateway: Running, weather: WeatherServer) 
     assert (await weather.calls()).calls == len(PLACES)
 
 
-async def test_locked_observations(gateway_with_deadline: Running, servers: Devstack) -> None:
+async def test_locked_observations(gateway_with_deadline: RunningGateway, servers: Devstack) -> None:
     """If the observations cannot be read before the deadline, only their section is missing."""
     gateway = gateway_with_deadline
     async with servers.postgresql.superuser("gateway") as connection, connection.transaction():
@@ -173,7 +173,7 @@ async def test_locked_observations(gateway_with_deadline: Running, servers: Devs
         elapsed = time.monotonic() - started_at
 
     assert response.headers["Gateway-Incomplete"] == "observations;reason=timeout"
-    assert elapsed < LATE
+    assert elapsed < MAX_RESPONSE_TIME
     assert (await gateway.client.get(f"/v1/places/{ZURICH}/brief")).headers["Gateway-Complete"] == "true"
 
 
@@ -181,7 +181,7 @@ async def test_disconnect_cancels_one_request_only(
     settings: Settings, weather: WeatherServer, release_forecasts: asyncio.Event
 ) -> None:
     """If one of two clients that wait for the same forecast disconnects, the other one still receives it."""
-    async with running(settings.model_copy(update={"brief_timeout": 3 * TIMEOUT})) as gateway:
+    async with running_gateway(settings.model_copy(update={"brief_timeout": 3 * TIMEOUT})) as gateway:
         disconnecting = DisconnectingClient(gateway.app, f"/v1/places/{ZURICH}/brief")
         waiting = asyncio.create_task(gateway.client.get(f"/v1/places/{ZURICH}/brief"))
 
@@ -264,10 +264,10 @@ async def delaying_proxy(port: int, rng: random.Random) -> AsyncIterator[int]:
 
 
 async def test_responses_are_never_mixed_up(servers: Devstack, settings: Settings) -> None:
-    """A brief has the data of its own place only, also after replies that are late and requests that are cancelled.
+    """A brief only has the data of its own place, even after late replies and cancelled requests.
 
-    The next user of a pooled connection would receive a reply that a cancelled request left unread. The test makes
-    such replies likely: 50 clients cancel requests at random moments, and proxies delay the replies of the servers.
+    If a cancelled request left a reply unread, the next user of the pooled connection would receive it. The test makes
+    that likely: 50 clients cancel requests at random moments, and proxies delay the replies of the servers.
     """
     rng = random.Random(7)  # noqa: S311 - a fixed seed; nothing secret
     expected = {place: number for number, place in enumerate(PLACES, start=1000)}
@@ -281,7 +281,7 @@ async def test_responses_are_never_mixed_up(servers: Devstack, settings: Setting
             "database": with_port(settings.database, servers.postgresql.port, database_port),
             "redis": with_port(settings.redis, servers.redis.port, redis_port),
         }
-        async with running(settings.model_copy(update=overrides)) as gateway:
+        async with running_gateway(settings.model_copy(update=overrides)) as gateway:
             outcomes = Counter[str]()
 
             async def request_or_cancel(place: int) -> None:

@@ -18,8 +18,8 @@ from gateway.devstack.redis import RedisServer
 from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import WeatherServer
 from gateway.settings import Settings
-from tests.end_to_end.conftest import CALL_TIMEOUT, LATE
-from tests.end_to_end.harness import ZURICH, Running, running
+from tests.end_to_end.conftest import CALL_TIMEOUT, MAX_RESPONSE_TIME
+from tests.end_to_end.harness import ZURICH, RunningGateway, running_gateway
 from tests.support.waiting import TIMEOUT, wait_until
 
 BRIEF = f"/v1/places/{ZURICH}/brief"
@@ -48,7 +48,7 @@ async def upstream(weather: WeatherServer) -> WeatherServer:
     return weather
 
 
-async def request_weather(gateway: Running) -> dict[str, Any]:
+async def request_weather(gateway: RunningGateway) -> dict[str, Any]:
     """Request a brief and return its weather section; assert that the header `Gateway-Stale` agrees with it."""
     response = await gateway.client.get(BRIEF)
     section: dict[str, Any] = response.json()["sections"]["weather"]
@@ -73,7 +73,7 @@ async def age_forecast(redis: Redis, seconds: float) -> None:
     await redis.set(CACHE_KEY, json.dumps(forecast | {"fetched_at": forecast["fetched_at"] - seconds}))
 
 
-async def test_fresh_weather_is_cached(gateway: Running, upstream: WeatherServer, redis: Redis) -> None:
+async def test_fresh_weather_is_cached(gateway: RunningGateway, upstream: WeatherServer, redis: Redis) -> None:
     """Within a minute, a second brief has the cached weather, and upstream is not called again."""
     first = await request_weather(gateway)
     await cached_forecast(redis)
@@ -85,7 +85,7 @@ async def test_fresh_weather_is_cached(gateway: Running, upstream: WeatherServer
     assert 0 < second["age_s"] < FRESH_TTL
 
 
-async def test_forecast_is_cached_for_a_day(gateway: Running, redis: Redis) -> None:
+async def test_forecast_is_cached_for_a_day(gateway: RunningGateway, redis: Redis) -> None:
     """The cached forecast has the time of its fetch, and expires after a day."""
     before = time.time()
     await request_weather(gateway)
@@ -97,7 +97,7 @@ async def test_forecast_is_cached_for_a_day(gateway: Running, redis: Redis) -> N
 
 
 async def test_one_request_revalidates(
-    gateway: Running, upstream: WeatherServer, redis: Redis, release_forecasts: asyncio.Event
+    gateway: RunningGateway, upstream: WeatherServer, redis: Redis, release_forecasts: asyncio.Event
 ) -> None:
     """After a minute, one request waits for a new forecast; the others receive the stale one without waiting."""
     release_forecasts.set()
@@ -122,7 +122,7 @@ async def test_one_request_revalidates(
     assert (await upstream.calls()).calls == 2
 
 
-async def test_concurrent_requests_share_a_call(gateway: Running, upstream: WeatherServer) -> None:
+async def test_concurrent_requests_share_a_call(gateway: RunningGateway, upstream: WeatherServer) -> None:
     """50 concurrent requests for the weather of one place cause one call of upstream."""
     await upstream.set_faults(Faults(latency_s=1))
     sections = await asyncio.gather(*(request_weather(gateway) for _ in range(50)))
@@ -140,7 +140,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_stale_weather_if_upstream_fails(
-    gateway_with_deadline: Running, upstream: WeatherServer, redis: Redis, fault: str
+    gateway_with_deadline: RunningGateway, upstream: WeatherServer, redis: Redis, fault: str
 ) -> None:
     """If upstream fails or is slow, weather and outlook are stale by the deadline, with their age and the reason."""
     gateway = gateway_with_deadline
@@ -156,12 +156,12 @@ async def test_stale_weather_if_upstream_fails(
     assert (section["status"], section["reason"]) == ("stale", reason)
     assert section["data"] is not None
     assert 80_000 <= section["age_s"] < 80_000 + FRESH_TTL
-    assert elapsed < LATE
+    assert elapsed < MAX_RESPONSE_TIME
     assert outlook["status"] == "stale"
     assert outlook["age_s"] >= 80_000
 
 
-async def test_forecast_expires_after_a_day(gateway: Running, upstream: WeatherServer, redis: Redis) -> None:
+async def test_forecast_expires_after_a_day(gateway: RunningGateway, upstream: WeatherServer, redis: Redis) -> None:
     """A forecast that is older than a day is not used, also if upstream fails."""
     await request_weather(gateway)
     await age_forecast(redis, DAY + 1)
@@ -192,7 +192,7 @@ INVALID: dict[str, Callable[[dict[str, Any]], bytes]] = {
 
 @pytest.mark.parametrize("content", INVALID)
 async def test_invalid_forecast_is_a_cache_miss(
-    gateway: Running, upstream: WeatherServer, redis: Redis, content: str
+    gateway: RunningGateway, upstream: WeatherServer, redis: Redis, content: str
 ) -> None:
     """Content of the cache that is not a valid forecast is ignored, and upstream is called."""
     await request_weather(gateway)
@@ -205,7 +205,9 @@ async def test_invalid_forecast_is_a_cache_miss(
     assert (await upstream.calls()).calls == 2
 
 
-async def test_key_of_another_type_is_a_cache_miss(gateway: Running, upstream: WeatherServer, redis: Redis) -> None:
+async def test_key_of_another_type_is_a_cache_miss(
+    gateway: RunningGateway, upstream: WeatherServer, redis: Redis
+) -> None:
     """If the key of the cached forecast has a list, it is ignored, and upstream is called."""
     await request_weather(gateway)
     await cached_forecast(redis)
@@ -231,7 +233,7 @@ async def unresponsive(redis_server: RedisServer, outage: str) -> AsyncIterator[
 
 @pytest.mark.parametrize("outage", ["stopped", "suspended"])
 async def test_weather_without_redis(
-    gateway_with_deadline: Running, servers: Devstack, redis: Redis, outage: str
+    gateway_with_deadline: RunningGateway, servers: Devstack, redis: Redis, outage: str
 ) -> None:
     """Without Redis, the weather comes from upstream, and the brief arrives by its deadline."""
     gateway = gateway_with_deadline
@@ -243,10 +245,10 @@ async def test_weather_without_redis(
         elapsed = time.monotonic() - started_at
 
     assert section["status"] == "ok"
-    assert elapsed < LATE
+    assert elapsed < MAX_RESPONSE_TIME
 
 
-async def open_circuit(gateway: Running, upstream: WeatherServer) -> None:
+async def open_circuit(gateway: RunningGateway, upstream: WeatherServer) -> None:
     """Let upstream fail until the circuit breaker is open."""
     await upstream.set_faults(Faults(status=500))
     for _ in range(FAILURE_THRESHOLD):
@@ -263,7 +265,7 @@ async def wait_for_probes(upstream: WeatherServer, count: int) -> None:
     await wait_until(is_probed, f"upstream is probed {count} times")
 
 
-async def test_open_circuit_only_probes(gateway: Running, upstream: WeatherServer) -> None:
+async def test_open_circuit_only_probes(gateway: RunningGateway, upstream: WeatherServer) -> None:
     """After several failures, no brief calls upstream; the circuit breaker probes it in the background."""
     await open_circuit(gateway, upstream)
     started_at = time.monotonic()
@@ -277,7 +279,7 @@ async def test_open_circuit_only_probes(gateway: Running, upstream: WeatherServe
     await wait_for_probes(upstream, 2)
 
 
-async def test_successful_probe_closes_the_circuit(gateway: Running, upstream: WeatherServer) -> None:
+async def test_successful_probe_closes_the_circuit(gateway: RunningGateway, upstream: WeatherServer) -> None:
     """The first probe that succeeds closes the circuit breaker, and the next brief calls upstream."""
     await open_circuit(gateway, upstream)
     await wait_for_probes(upstream, 2)
@@ -303,7 +305,7 @@ async def test_open_circuit_fails_fast(settings: Settings, upstream: WeatherServ
     Without it, each of the ten briefs would wait until its deadline.
     """
     brief_timeout = 2.0
-    async with running(settings.model_copy(update={"brief_timeout": brief_timeout})) as gateway:
+    async with running_gateway(settings.model_copy(update={"brief_timeout": brief_timeout})) as gateway:
         with upstream.suspended():
             await asyncio.gather(*(gateway.client.get(f"/v1/places/{place}/brief") for place in PLACES))
 
@@ -328,7 +330,7 @@ async def test_queued_calls_are_not_failures(
     """
     monkeypatch.setattr("gateway.briefs.weather_cache.MAX_CONCURRENT_FETCHES", 2)
     await upstream.set_faults(Faults(latency_s=0.3))
-    async with running(settings.model_copy(update={"brief_timeout": 2.0})) as gateway:
+    async with running_gateway(settings.model_copy(update={"brief_timeout": 2.0})) as gateway:
         places = (await gateway.client.get("/v1/places", params={"limit": 20})).json()["items"]
         ids = [place["id"] for place in places]
         await gateway.client.get("/v1/briefs", params={"place": ids})
@@ -346,7 +348,7 @@ async def test_queued_calls_are_not_failures(
         await wait_until(all_are_complete, "all briefs are complete")
 
 
-async def test_unavailable_upstream_is_retried(gateway: Running, upstream: WeatherServer) -> None:
+async def test_unavailable_upstream_is_retried(gateway: RunningGateway, upstream: WeatherServer) -> None:
     """A call that fails with 503 is retried: proxies respond with it while the server behind them restarts."""
     await upstream.set_faults(Faults(status=503, fail_rate=0.5))
     for place in PLACES:
@@ -355,7 +357,7 @@ async def test_unavailable_upstream_is_retried(gateway: Running, upstream: Weath
 
 
 async def test_response_does_not_wait_for_the_cache(
-    gateway: Running, upstream: WeatherServer, monkeypatch: pytest.MonkeyPatch
+    gateway: RunningGateway, upstream: WeatherServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The response does not wait for the write to Redis; requests during the write share the forecast that was fetched."""
     writing = asyncio.Event()

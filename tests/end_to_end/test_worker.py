@@ -1,4 +1,4 @@
-"""`gateway worker` as a process: it counts each observation once, whatever is killed, and stops cleanly."""
+"""`gateway worker` as a process: it counts each observation once, even if servers or processes are killed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ from gateway.process.exit_status import ExitStatus
 from gateway.schema.migrate import migrate
 from gateway.schema.tables import places
 from gateway.schema.transaction import transaction
-from tests.end_to_end.conftest import Start
+from tests.end_to_end.conftest import StartProcess
 from tests.end_to_end.harness import Process, assert_no_server_leaks
 from tests.events.conftest import vhost
 from tests.support.waiting import wait_until
@@ -55,7 +55,7 @@ async def broker(vhost: str) -> AsyncIterator[AbstractChannel]:
         yield channel
 
 
-async def start_worker(start: Start, *options: str, **variables: str) -> Process:
+async def start_worker(start: StartProcess, *options: str, **variables: str) -> Process:
     """Start a worker, and wait until it consumes both queues."""
     process = start("worker", *options, **variables)
     for queue in (OBSERVATIONS.name, VIEWS.name):
@@ -101,7 +101,7 @@ async def wait_for_dead_letters(channel: AbstractChannel, count: int) -> None:
 
 
 class TestObservations:
-    async def test_created_observation_is_counted(self, start: Start, servers: Devstack, place: int) -> None:
+    async def test_created_observation_is_counted(self, start: StartProcess, servers: Devstack, place: int) -> None:
         """An observation that the gateway stored is counted by the worker, and the place has the new count."""
         await start_worker(start)
         url = await start("serve", "--port", "0").url()
@@ -113,7 +113,7 @@ class TestObservations:
             assert (await client.get(f"/v1/places/{place}")).json()["observation_count"] == 1
 
     async def test_duplicates_are_counted_once(
-        self, start: Start, servers: Devstack, broker: AbstractChannel, place: int
+        self, start: StartProcess, servers: Devstack, broker: AbstractChannel, place: int
     ) -> None:
         """Messages that are delivered several times are counted once."""
         await start_worker(start)
@@ -128,7 +128,9 @@ class TestObservations:
         await wait_until(is_empty, "the queue is empty")
         assert await observation_count(servers, place) == 11
 
-    async def test_rabbitmq_outage_loses_no_observation(self, start: Start, servers: Devstack, place: int) -> None:
+    async def test_rabbitmq_outage_loses_no_observation(
+        self, start: StartProcess, servers: Devstack, place: int
+    ) -> None:
         """Observations are accepted while RabbitMQ is down. They wait in the outbox, and each is counted after the outage."""
         worker = await start_worker(start)
         url = await start("serve", "--port", "0").url()
@@ -165,7 +167,7 @@ class TestObservations:
         assert "crashed" not in worker.output
 
     async def test_killed_worker_counts_once(
-        self, start: Start, servers: Devstack, broker: AbstractChannel, place: int
+        self, start: StartProcess, servers: Devstack, broker: AbstractChannel, place: int
     ) -> None:
         """A worker that is killed while it counts loses no observation, counts none twice, and dead-letters none."""
         for round_ in range(3):
@@ -186,7 +188,7 @@ class TestObservations:
 
     @pytest.mark.parametrize("outage", ["killed", "suspended"])
     async def test_database_outage_dead_letters_nothing(
-        self, start: Start, servers: Devstack, broker: AbstractChannel, place: int, outage: str
+        self, start: StartProcess, servers: Devstack, broker: AbstractChannel, place: int, outage: str
     ) -> None:
         """While the database is unavailable, observations wait in the worker. They are counted after the outage."""
         process = await start_worker(start)
@@ -207,7 +209,7 @@ class TestObservations:
         assert await message_count(broker, DEAD_LETTERS) == 0
 
     async def test_poison_messages_are_dead_lettered(
-        self, start: Start, servers: Devstack, broker: AbstractChannel, place: int
+        self, start: StartProcess, servers: Devstack, broker: AbstractChannel, place: int
     ) -> None:
         """Messages that cannot be decoded are dead-lettered and not logged, and the next observation is counted."""
         process = await start_worker(start)
@@ -224,7 +226,7 @@ class TestObservations:
 
 class TestViews:
     async def test_duplicates_are_added_once(
-        self, start: Start, servers: Devstack, broker: AbstractChannel, place: int
+        self, start: StartProcess, servers: Devstack, broker: AbstractChannel, place: int
     ) -> None:
         """The views of an event that is delivered twice are added once."""
         await start_worker(start)
@@ -241,7 +243,7 @@ class TestViews:
             assert int(await redis.get(popularity_key(place)) or 0) == 7
 
     async def test_redis_outage_loses_no_views(
-        self, start: Start, servers: Devstack, broker: AbstractChannel, place: int
+        self, start: StartProcess, servers: Devstack, broker: AbstractChannel, place: int
     ) -> None:
         """While Redis is unavailable, views wait in the worker. They are added after the outage."""
         process = await start_worker(start)
@@ -264,7 +266,9 @@ class TestViews:
 
 class TestProcess:
     @pytest.mark.parametrize("number", [SIGTERM, SIGINT])
-    async def test_signal_stops_cleanly(self, start: Start, servers: Devstack, instance: str, number: Signals) -> None:
+    async def test_signal_stops_cleanly(
+        self, start: StartProcess, servers: Devstack, instance: str, number: Signals
+    ) -> None:
         """A signal stops the worker: all entries exit in reverse order, and no server has a connection."""
         process = await start_worker(start)
         process.send_signal(number)
@@ -274,7 +278,9 @@ class TestProcess:
         assert exited == ["cleanup", "views", "observations", "rabbitmq", "redis", "database"]
         await assert_no_server_leaks(servers, instance)
 
-    async def test_second_signal_forces_the_shutdown(self, start: Start, servers: Devstack, instance: str) -> None:
+    async def test_second_signal_forces_the_shutdown(
+        self, start: StartProcess, servers: Devstack, instance: str
+    ) -> None:
         """A second signal aborts a close that hangs, long before its timeout."""
         process = await start_worker(start, GATEWAY_DATABASE__STOP_TIMEOUT="600", GATEWAY_SHUTDOWN_TIMEOUT="600")
         with servers.postgresql.suspended():
@@ -286,7 +292,7 @@ class TestProcess:
 
         await assert_no_server_leaks(servers, instance)
 
-    async def test_signal_cancels_the_startup(self, start: Start, servers: Devstack, instance: str) -> None:
+    async def test_signal_cancels_the_startup(self, start: StartProcess, servers: Devstack, instance: str) -> None:
         """A signal while a resource hangs in the startup cancels it, and everything is released."""
         with servers.redis.suspended():
             process = start("worker")
@@ -297,7 +303,7 @@ class TestProcess:
 
         await assert_no_server_leaks(servers, instance)
 
-    async def test_failed_start_is_explained(self, start: Start) -> None:
+    async def test_failed_start_is_explained(self, start: StartProcess) -> None:
         """If a resource does not start, the last line of the output names it and the reason."""
         process = start("worker", GATEWAY_REDIS__URL="redis://127.0.0.1:1/0", GATEWAY_REDIS__START_TIMEOUT="1")
 
@@ -305,7 +311,7 @@ class TestProcess:
         assert process.output.strip().splitlines()[-1].startswith("gateway: redis: not entered within 1 s")
 
     async def test_bug_in_a_handler_stops_the_process(
-        self, start: Start, broker: AbstractChannel, empty_database: str
+        self, start: StartProcess, broker: AbstractChannel, empty_database: str
     ) -> None:
         """An error that no retry fixes crashes the consumer and stops the worker. The message stays in the queue."""
         await migrate(empty_database)
@@ -318,7 +324,7 @@ class TestProcess:
         assert "crashed observations" in process.events
         assert await message_count(broker, OBSERVATIONS.name) == 1
 
-    async def test_heartbeat_file(self, start: Start, tmp_path: Path) -> None:
+    async def test_heartbeat_file(self, start: StartProcess, tmp_path: Path) -> None:
         """The heartbeat file is touched again and again while the worker runs, and removed when it stops."""
         heartbeat = tmp_path / "heartbeat"
         process = await start_worker(start, "--alive", str(heartbeat))

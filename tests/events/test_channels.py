@@ -50,9 +50,8 @@ async def test_deleted_queue_closes_no_channel(rabbitmq: RabbitMQ, channel: Abst
 
     await channel.queue_delete(queue.name)
     await asyncio.wait_for(cancelled.wait(), TIMEOUT)
-    await (
-        await open_channel(rabbitmq.connection, confirms=False)
-    ).close()  # a round trip, in which it could be reported
+    other = await open_channel(rabbitmq.connection, confirms=False)  # a round trip, in which a close could be reported
+    await other.close()
 
     assert not closed.is_set()
     await consuming.close()

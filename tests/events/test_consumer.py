@@ -31,7 +31,7 @@ class Handler:
 
     Attributes:
         behaviour: raises, waits or returns.
-        handled: how often each event was handled to the end.
+        handled: the number of times that the handling of each event succeeded.
     """
 
     behaviour: Callable[[ObservationReported], Awaitable[None]] = succeed
@@ -149,7 +149,7 @@ class TestProcessing:
         assert attempts == Counter(ids * 2)
 
     async def test_handler_bug_crashes_the_consumer(self, rabbitmq: RabbitMQ) -> None:
-        """Another error crashes the consumer. A message that crashes it every time is dead-lettered in the end."""
+        """A permanent error crashes the consumer. A message that crashes it every time is finally dead-lettered."""
 
         async def fail(_event: ObservationReported) -> None:
             raise ZeroDivisionError

@@ -21,7 +21,7 @@ VIEWED = BriefViewed.create(ViewCounts(views={2657896: 3, 1: 1}))
 
 
 def changed(**changes: Any) -> bytes:
-    """The body of an event with changed fields; None removes a field."""
+    """Return the body of an event with changed fields. None removes a field."""
     body = json.loads(encode(REPORTED)) | changes
     return json.dumps({name: value for name, value in body.items() if value is not None}).encode()
 

@@ -88,7 +88,7 @@ async def test_concurrent_publishes_share_a_channel(rabbitmq: RabbitMQ, channel:
 
 
 async def test_unroutable_message_raises(rabbitmq: RabbitMQ) -> None:
-    """A message that no queue takes raises PublishError. The next publish works."""
+    """A message that is routed to no queue raises PublishError. The next publish works."""
     publisher = Publisher(rabbitmq.connection)
     with pytest.raises(PublishError):
         await publish(publisher, "unknown.type")

@@ -5,7 +5,7 @@ import time
 from signal import Signals
 
 from gateway.lifecycle import EventType
-from tests.end_to_end.conftest import Start
+from tests.end_to_end.conftest import StartProcess
 from tests.support.entries import RESOURCES
 from tests.support.waiting import wait_until
 
@@ -28,7 +28,7 @@ _EVENTS = {event.value for event in EventType}
 class SignalledProcess:
     """A gateway process, and the signals that it gets."""
 
-    def __init__(self, run: Start, signals: list[Signals]) -> None:
+    def __init__(self, run: StartProcess, signals: list[Signals]) -> None:
         self.forced = len(signals) > 1
         self.stop_duration = 0.0  # seconds from the last signal to the end
         self._run = run

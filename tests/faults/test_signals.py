@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gateway.process.exit_status import ExitStatus
-from tests.end_to_end.conftest import Start
+from tests.end_to_end.conftest import StartProcess
 from tests.end_to_end.harness import assert_complete_problem
 from tests.faults.harness import FaultLab
 from tests.faults.signalled_process import MAX_STOP_DURATION, SignalledProcess
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("no_broker_leaks")
         pytest.param([SIGTERM, SIGTERM], id="SIGTERM twice", marks=pytest.mark.long),
     ]
 )
-def process(request: pytest.FixtureRequest, run: Start, lab: FaultLab) -> Iterator[SignalledProcess]:
+def process(request: pytest.FixtureRequest, run: StartProcess, lab: FaultLab) -> Iterator[SignalledProcess]:
     process = SignalledProcess(run, request.param)
     yield process
     lab.notes += process.journal

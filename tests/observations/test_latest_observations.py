@@ -79,7 +79,7 @@ async def test_latest_five_newest_first(connection: AsyncConnection) -> None:
 
 
 async def test_equal_times_are_ordered_by_id(connection: AsyncConnection) -> None:
-    """Of observations with the same time the last inserted is first."""
+    """Observations with the same time are sorted by id, the highest first."""
     for note in ("first", "second", "third"):
         await insert_observation(connection, PLACE_ID, note)
 

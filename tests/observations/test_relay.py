@@ -151,7 +151,7 @@ class TestPublishing:
     async def test_unroutable_entry_delays_no_other(
         self, database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ
     ) -> None:
-        """An entry that no queue takes stays in the outbox. The other entries of its batch are published."""
+        """An entry that is routed to no queue stays in the outbox. The other entries of its batch are published."""
         await enqueue(database, event_type="of.no.queue")
         ids = await enqueue(database, 3)
         relay.notify()

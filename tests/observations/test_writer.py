@@ -63,7 +63,7 @@ class TestStore:
 
         assert await row_counts(database) == (0, 0)
 
-    async def test_same_key_returns_the_stored(self, database: AsyncEngine) -> None:
+    async def test_same_key_returns_the_first_observation(self, database: AsyncEngine) -> None:
         """A second write with the same key returns the first observation and stores no second event."""
         first, _ = await store(database, RAIN, "one")
         second, is_new = await store(database, RAIN, "one")
@@ -71,7 +71,7 @@ class TestStore:
         assert (first, is_new) == (second, False)
         assert await row_counts(database) == (1, 1)
 
-    async def test_without_a_key_all_are_stored(self, database: AsyncEngine) -> None:
+    async def test_every_write_without_key_is_stored(self, database: AsyncEngine) -> None:
         """Two equal observations without a key are two observations."""
         first, _ = await store(database, RAIN)
         second, _ = await store(database, RAIN)

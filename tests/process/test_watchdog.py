@@ -43,7 +43,7 @@ def test_exit_does_not_wait_for_threads() -> None:
 
 
 def test_exit_closes_the_loop() -> None:
-    """Without hanging threads the process exits at once, and closes its event loop: there is no ResourceWarning."""
+    """Without hanging threads the process exits immediately, and closes its event loop: there is no ResourceWarning."""
     code = "run_without_waiting_for_threads(asyncio.sleep(0)); print('done'); exit_process(0)"
 
     assert run(code) == (0, "done\n")

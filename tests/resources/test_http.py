@@ -100,7 +100,7 @@ async def test_refused_connection() -> None:
     ],
 )
 def test_error_status(status: int, headers: dict[str, str], *, retryable: bool, server_failure: bool) -> None:
-    """A gateway's status is retried, unless it has Retry-After. A rejected request is no failure of the server."""
+    """A 502, 503 or 504 is retried, unless it has Retry-After. A rejected request is not a failure of the server."""
     response = httpx.Response(status, headers=headers, request=httpx.Request("GET", "http://upstream/"))
 
     with pytest.raises(httpx.HTTPStatusError) as caught:

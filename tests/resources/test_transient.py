@@ -20,8 +20,8 @@ from gateway.schema.migrate import migrate
 from gateway.settings import DatabaseSettings
 from tests.support.waiting import TIMEOUT, wait_until
 
-_CONSUMED_EVENT = "INSERT INTO consumed_events (event_id) VALUES ('00000000-0000-0000-0000-000000000001')"
-_UNKNOWN_PLACE = "INSERT INTO observations (place_id, temperature_c, condition) VALUES (1, 0, 'fog')"
+_INSERT_CONSUMED_EVENT = "INSERT INTO consumed_events (event_id) VALUES ('00000000-0000-0000-0000-000000000001')"
+_INSERT_FOR_UNKNOWN_PLACE = "INSERT INTO observations (place_id, temperature_c, condition) VALUES (1, 0, 'fog')"
 
 
 @pytest.fixture(scope="module")
@@ -148,9 +148,8 @@ async def _between_statements(
 
 async def idle_timeout(database: AsyncEngine, server: PostgreSQLServer) -> Exception:
     first = "SET idle_in_transaction_session_timeout = '10ms'"
-    return await _between_statements(
-        database, server, first=first, function="pg_blocking_pids"
-    )  # a function without an effect
+    without_effect = "pg_blocking_pids"
+    return await _between_statements(database, server, first=first, function=without_effect)
 
 
 async def backend_terminated_between_statements(database: AsyncEngine, server: PostgreSQLServer) -> Exception:
@@ -305,8 +304,8 @@ def test_error_with_emulated_class() -> None:
 PERMANENT = {
     "syntax error": (("SELECT FROM WHERE",), asyncpg.PostgresSyntaxError),
     "unknown table": (("SELECT * FROM nowhere",), asyncpg.UndefinedTableError),
-    "duplicate key": ((_CONSUMED_EVENT, _CONSUMED_EVENT), asyncpg.UniqueViolationError),
-    "unknown place": ((_UNKNOWN_PLACE,), asyncpg.ForeignKeyViolationError),
+    "duplicate key": ((_INSERT_CONSUMED_EVENT, _INSERT_CONSUMED_EVENT), asyncpg.UniqueViolationError),
+    "unknown place": ((_INSERT_FOR_UNKNOWN_PLACE,), asyncpg.ForeignKeyViolationError),
     "no permission": (("SELECT * FROM pg_authid",), asyncpg.InsufficientPrivilegeError),
     "division by zero": (("SELECT 1 / 0",), asyncpg.DivisionByZeroError),
 }
@@ -332,7 +331,7 @@ async def test_unencodable_parameter(database: AsyncEngine) -> None:
 
 
 async def test_dropped_database(database: AsyncEngine, postgresql_server: PostgreSQLServer) -> None:
-    """A missing database is a permanent error for a startup. Running callers retry until an operator has fixed it."""
+    """A missing database fails a startup. Callers that already run retry until an operator has fixed it."""
     name = database.url.database
     await database.dispose()
     async with postgresql_server.superuser() as superuser:

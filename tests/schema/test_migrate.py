@@ -67,7 +67,7 @@ async def test_unknown_revision_is_an_error(empty_database: str, connection: Asy
     """A database that a newer version has migrated raises an error and is not changed."""
     await migrate(empty_database)
     await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(SchemaMismatchError, match="at revision 9999, which this version does not know"):
+    with pytest.raises(SchemaMismatchError, match="at revision 9999, which is unknown to this version"):
         await migrate(empty_database)
 
     assert await current_revision(connection) == "9999"

@@ -68,7 +68,7 @@ def test_head_is_no_mismatch() -> None:
     [
         (None, "the database was never migrated and revision 2 is needed: run `gateway migrate`"),
         ("1", "the database is at revision 1, behind 2: run `gateway migrate`"),
-        ("3", "the database is at revision 3, which this version does not know (it needs 2): upgrade gateway"),
+        ("3", "the database is at revision 3, which is unknown to this version (it needs 2): upgrade gateway"),
     ],
     ids=["never migrated", "behind", "ahead"],
 )

@@ -1,4 +1,4 @@
-"""The undocumented parts of uvicorn that `UvicornServer` uses. These tests fail on the day uvicorn changes one of them."""
+"""The undocumented parts of uvicorn that `UvicornServer` uses. These tests fail if uvicorn changes one of them."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""The processes that a test starts end with the test, however the test ends."""
+"""The processes that a test starts are ended, even if pytest is killed."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import pytest
 
 from gateway.devstack import reaper
 from tests.devstack.process_probes import alive, command
-from tests.end_to_end.conftest import Start
+from tests.end_to_end.conftest import StartProcess
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ async def test_killed_pytest_leaves_no_process(other_pytest: subprocess.Popen[by
     await wait_until(lambda: not list(tmp_path.glob("gateway-devstack-*")), "the data folder is removed")
 
 
-async def test_gateway_process_belongs_to_the_stack(start: Start, devstack_folder: Path) -> None:
+async def test_gateway_process_belongs_to_the_stack(start: StartProcess, devstack_folder: Path) -> None:
     """The reaper finds a gateway process by the folder of the devstack."""
     process = start("serve", "--port", "0")
 
