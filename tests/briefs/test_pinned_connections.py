@@ -102,12 +102,13 @@ async def test_paused_server(connections: PinnedConnections, engine: AsyncEngine
 
 
 async def test_failed_statement(connections: PinnedConnections, engine: AsyncEngine) -> None:
-    """A statement that fails keeps no connection."""
+    """A statement that the server rejects keeps no connection, and costs none: the next statement uses the same one."""
+    used = await backend_pid(connections)
     with pytest.raises(asyncpg.DivisionByZeroError):
         await connections.fetch("SELECT 1 / $1::int", 0)
 
     assert checked_out(engine) == 0
-    assert await backend_pid(connections)
+    assert await backend_pid(connections) == used
 
 
 async def test_exhausted_pool(connections: PinnedConnections, engine: AsyncEngine) -> None:
