@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import structlog
 import uvloop
 
-from gateway.lifecycle import LifecycleStack, format_error
+from gateway.lifecycle import LifecycleStack, TeardownError, format_error
 from gateway.process.exit_status import ExitStatus
 from gateway.process.signals import ShutdownSignals
 from gateway.process.watchdog import run_without_waiting_for_threads
@@ -102,7 +102,10 @@ class ProcessRunner:
             await asyncio.wait({task})
         error = None if task.cancelled() else task.exception()
         if self._body_error is not None:
-            raise self._body_error from error
+            if error is not None:
+                errors = error.exceptions if isinstance(error, TeardownError) else [error]
+                self._body_error.add_note("the shutdown was not clean: " + "; ".join(map(format_error, errors)))
+            raise self._body_error
         if error is not None and not isinstance(error, Exception):
             raise error
         return ProcessResult(self._status(error), error)

@@ -190,6 +190,20 @@ async def test_error_of_the_body_is_raised() -> None:
     assert program.events[-4:] == ["exited resource", "exiting worker", "exited worker", "stopped"]
 
 
+async def test_error_of_the_body_keeps_its_cause() -> None:
+    """The error of the body has its own cause, and a note on the error of the shutdown."""
+
+    async def raise_with_cause() -> None:
+        raise RuntimeError("body") from ValueError("cause")
+
+    with pytest.raises(RuntimeError, match="body") as caught:
+        await Program(in_body=raise_with_cause, on_exit=raise_error).run()
+
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert str(caught.value.__cause__) == "cause"
+    assert caught.value.__notes__ == ["the shutdown was not clean: ValueError: broken"]
+
+
 async def test_signals_set_exit_deadlines(exit_deadlines: list[tuple[float, int]]) -> None:
     """The first signal sets the shutdown timeout with status 4, each later one half a second with status 130."""
 
