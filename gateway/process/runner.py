@@ -79,7 +79,7 @@ class ProcessRunner:
         self._body = body
         self._get_stack = get_stack
         self._started = False
-        self._body_error: Exception | None = None
+        self._body_error: BaseException | None = None
 
     @property
     def stack(self) -> LifecycleStack:
@@ -93,7 +93,7 @@ class ProcessRunner:
         """Run the process once.
 
         Raises:
-            Exception: the body raised it, which is a bug. The lifespan has been exited.
+            Exception, asyncio.CancelledError: the body raised it, which is a bug. The lifespan has been exited.
         """
         with self.signals.installed():
             task = asyncio.create_task(self._run_lifespan(), name="lifespan and body")
@@ -126,7 +126,7 @@ class ProcessRunner:
             self._started = True
             try:
                 await self._body(self)
-            except Exception as error:  # noqa: BLE001 - run() raises it
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - run() raises it
                 self._body_error = error
 
     def _cancel_startup(self, task: "asyncio.Task[None]") -> None:
