@@ -70,14 +70,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
         views = await enter_resource(stack, ViewPublisher(rabbitmq.connection))
         briefs = await enter_resource(
             stack,
-            BriefService(
-                http=http,
-                database=database,
-                redis=redis,
-                model=model,
-                on_viewed=views.record,
-                timeout=settings.brief_timeout,
-            ),
+            BriefService(http, database, redis, model, on_viewed=views.record, timeout=settings.brief_timeout),
         )
 
         stack.mark_started()

@@ -30,8 +30,9 @@ class PinnedConnections:
         connection, driver = await self._acquire()
         try:
             rows: list[asyncpg.Record] = await driver.fetch(statement, *arguments)
-        except BaseException:
-            driver.terminate()  # after a cancellation, its unread response must not reach the next caller
+        except BaseException as error:
+            if not isinstance(error, asyncpg.PostgresError):  # unlike a response of the server, it may leave one unread
+                driver.terminate()
             await connection.close()
             raise
         if self._pool.overflow() > 0:  # the pool is larger than its size, so others may wait for a connection

@@ -52,11 +52,11 @@ class BriefService(Resource["BriefService"]):
 
     def __init__(
         self,
-        *,
         http: httpx.AsyncClient,
         database: AsyncEngine,
         redis: Redis,
         model: Model,
+        *,
         on_viewed: Callable[[int], object],
         timeout: float,
     ) -> None:

@@ -26,6 +26,7 @@ STALE_TTL = 24 * 3600
 REVALIDATE_WAIT_SHARE = 0.5  # of the time to the deadline; after that, the revalidating caller returns stale weather
 MAX_CONCURRENT_FETCHES = 50
 CACHE_WRITE_TIMEOUT = 1.0
+MAX_CONCURRENT_WRITES = 10  # to Redis; writes that hang must not take all connections of its pool from the reads
 
 PARSE_CACHE_SIZE = 10_000
 MAX_CACHED_BYTES = 4096  # the gateway writes some 400; larger values are not its own, and are ignored
@@ -84,6 +85,7 @@ class WeatherCache:
         self._timeout = timeout
         self._breaker = CircuitBreaker(tasks.spawn, is_failure=http_errors.is_server_failure)
         self._fetch_slots = asyncio.Semaphore(MAX_CONCURRENT_FETCHES)
+        self._write_slots = asyncio.Semaphore(MAX_CONCURRENT_WRITES)
         self._in_flight: dict[int, asyncio.Future[CachedWeather]] = {}  # by place id
 
     async def get(self, place: Place, cached: bytes | None, *, deadline: float) -> WeatherResult:
@@ -166,7 +168,8 @@ class WeatherCache:
             await self._tasks.call(self._write_to_redis(place, entry), timeout=CACHE_WRITE_TIMEOUT)
 
     async def _write_to_redis(self, place: Place, entry: CachedWeather) -> None:
-        await self._redis.set(weather_key(place.id), orjson.dumps(entry), ex=STALE_TTL)
+        async with self._write_slots:
+            await self._redis.set(weather_key(place.id), orjson.dumps(entry), ex=STALE_TTL)
 
 
 def decode_cached(value: bytes | None) -> CachedWeather | None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import structlog
 import uvloop
 
-from gateway.lifecycle import LifecycleStack, format_error
+from gateway.lifecycle import LifecycleStack, TeardownError, format_error
 from gateway.process.exit_status import ExitStatus
 from gateway.process.signals import ShutdownSignals
 from gateway.process.watchdog import run_without_waiting_for_threads
@@ -24,7 +24,7 @@ class ProcessResult(NamedTuple):
 
     Attributes:
         status: its exit status.
-        error: the error of the startup or of the shutdown, if any.
+        error: the error of the startup or of the shutdown.
     """
 
     status: ExitStatus
@@ -52,7 +52,7 @@ class ProcessRunner:
     - The body works until `wait_for_shutdown()` returns: after a stop signal, or when an entry crashes.
     - A stop signal during the startup cancels the startup.
     - A second stop signal, at any time, aborts the stack of the lifespan.
-    - If the process does not end in time after a stop signal, the watchdog of the signals ends it.
+    - If all this takes too long, the watchdog of the signals ends the process.
 
     Attributes:
         signals: the stop signals of the process.
@@ -71,7 +71,7 @@ class ProcessRunner:
         Args:
             lifespan: entered and exited once, both in the same task.
             body: called with this runner after the startup. It calls `wait_for_shutdown()`, and ends its work after that.
-            get_stack: returns the stack of the lifespan, or None before the lifespan has created it.
+            get_stack: returns the stack of the lifespan as soon as there is one.
             shutdown_timeout: seconds from the first signal to the end of the process.
         """
         self.signals = ShutdownSignals(shutdown_timeout=shutdown_timeout)
@@ -79,7 +79,7 @@ class ProcessRunner:
         self._body = body
         self._get_stack = get_stack
         self._started = False
-        self._body_error: Exception | None = None
+        self._body_error: BaseException | None = None
 
     @property
     def stack(self) -> LifecycleStack:
@@ -93,7 +93,7 @@ class ProcessRunner:
         """Run the process once.
 
         Raises:
-            Exception: the body raised it, which is a bug. The lifespan has been exited.
+            Exception, asyncio.CancelledError: the body raised it, which is a bug. The lifespan has been exited.
         """
         with self.signals.installed():
             task = asyncio.create_task(self._run_lifespan(), name="lifespan and body")
@@ -102,7 +102,10 @@ class ProcessRunner:
             await asyncio.wait({task})
         error = None if task.cancelled() else task.exception()
         if self._body_error is not None:
-            raise self._body_error from error or self._body_error.__cause__
+            if error is not None:
+                errors = error.exceptions if isinstance(error, TeardownError) else [error]
+                self._body_error.add_note("the shutdown was not clean: " + "; ".join(map(format_error, errors)))
+            raise self._body_error
         if error is not None and not isinstance(error, Exception):
             raise error
         return ProcessResult(self._status(error), error)
@@ -123,7 +126,7 @@ class ProcessRunner:
             self._started = True
             try:
                 await self._body(self)
-            except Exception as error:  # noqa: BLE001 - run() raises it
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - run() raises it
                 self._body_error = error
 
     def _cancel_startup(self, task: "asyncio.Task[None]") -> None:

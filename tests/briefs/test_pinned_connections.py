@@ -1,4 +1,4 @@
-"""Pinned connections: no response reaches another caller, closed ones are replaced, and the pool serves other users."""
+"""Pinned connections: no response reaches another caller, closed connections are replaced, and none is kept from others."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -60,7 +60,7 @@ async def test_concurrent_statements(connections: PinnedConnections, engine: Asy
 
 
 async def test_rows_and_arguments(connections: PinnedConnections) -> None:
-    """A statement is executed with its arguments, and its rows are returned."""
+    """The rows are those of the statement with its arguments."""
     rows = await connections.fetch("SELECT * FROM unnest($1::int[])", [3, 4])
 
     assert [tuple(row) for row in rows] == [(3,), (4,)]
@@ -79,7 +79,7 @@ async def test_closed_connection(connections: PinnedConnections, engine: AsyncEn
 
 
 async def test_cancelled_caller(connections: PinnedConnections, engine: AsyncEngine) -> None:
-    """A cancelled caller leaves no unread response to the next caller, and no connection checked out."""
+    """A caller that is cancelled leaves no unread response to the next one, and keeps no connection."""
     cancelled = await backend_pid(connections)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
@@ -102,16 +102,17 @@ async def test_paused_server(connections: PinnedConnections, engine: AsyncEngine
 
 
 async def test_failed_statement(connections: PinnedConnections, engine: AsyncEngine) -> None:
-    """A failed statement leaves no connection checked out."""
+    """A statement that the server rejects keeps no connection, and costs none: the next statement uses the same one."""
+    used = await backend_pid(connections)
     with pytest.raises(asyncpg.DivisionByZeroError):
         await connections.fetch("SELECT 1 / $1::int", 0)
 
     assert checked_out(engine) == 0
-    assert await backend_pid(connections)
+    assert await backend_pid(connections) == used
 
 
 async def test_exhausted_pool(connections: PinnedConnections, engine: AsyncEngine) -> None:
-    """If the pool has one connection left, statements take turns with it, and then release it."""
+    """If the pool has one connection left, statements take turns, and leave it to others after that."""
     async with AsyncExitStack() as stack:
         for _ in range(POOL_SIZE + MAX_OVERFLOW - 1):
             await stack.enter_async_context(engine.connect())

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from gateway.api.briefs import MAX_PLACES
 from gateway.briefs.circuit_breaker import FAILURE_THRESHOLD, PROBE_INTERVAL
 from gateway.briefs.service import BACKEND_CALL_TIMEOUT
 from gateway.briefs.weather_cache import FRESH_TTL, WeatherCache
@@ -375,3 +376,16 @@ async def test_response_does_not_wait_for_the_cache(
 
     assert (first["status"], second["status"]) == ("ok", "ok")
     assert (await upstream.calls()).calls == 1
+
+
+async def test_hanging_writes_do_not_block_reads(gateway: Running, redis: Redis) -> None:
+    """If Redis blocks writes, the weather of many places cannot be cached, but Redis is still read for their briefs."""
+    places = (await gateway.client.get("/v1/places", params={"limit": 2 * MAX_PLACES})).json()["items"]
+    ids = [place["id"] for place in places]
+    await redis.client_pause(60_000, all=False)
+    try:
+        for batch in (ids[:MAX_PLACES], ids[MAX_PLACES:]):
+            response = await gateway.client.get("/v1/briefs", params={"place": batch})
+            assert response.headers["Gateway-Complete"] == "true"
+    finally:
+        await redis.client_unpause()

@@ -11,7 +11,7 @@ from gateway.lifecycle import LifecycleStack, StartError, TeardownError
 from gateway.process.exit_status import ExitStatus
 from gateway.process.runner import ProcessResult, ProcessRunner
 from gateway.process.signals import FORCE_TIMEOUT, STOP_SIGNALS
-from tests.lifecycle.fakes import Hook, enter, enter_worker, event_sequence, hang, noop, raise_error
+from tests.lifecycle.fakes import Hook, cancel_self, enter, enter_worker, event_sequence, hang, noop, raise_error
 
 SHUTDOWN_TIMEOUT = 30.0
 
@@ -188,6 +188,29 @@ async def test_error_of_the_body_is_raised() -> None:
     with pytest.raises(ValueError, match="broken"):
         await program.run()
     assert program.events[-4:] == ["exited resource", "exiting worker", "exited worker", "stopped"]
+
+
+async def test_cancelled_body_is_no_clean_stop() -> None:
+    """A body that a library cancels has not ended its work: the cancellation is raised, after everything was released."""
+    program = Program(in_body=cancel_self)
+
+    with pytest.raises(asyncio.CancelledError):
+        await program.run()
+    assert program.events[-4:] == ["exited resource", "exiting worker", "exited worker", "stopped"]
+
+
+async def test_error_of_the_body_keeps_its_cause() -> None:
+    """The error of the body has its own cause, and a note on the error of the shutdown."""
+
+    async def raise_with_cause() -> None:
+        raise RuntimeError("body") from ValueError("cause")
+
+    with pytest.raises(RuntimeError, match="body") as caught:
+        await Program(in_body=raise_with_cause, on_exit=raise_error).run()
+
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert str(caught.value.__cause__) == "cause"
+    assert caught.value.__notes__ == ["the shutdown was not clean: ValueError: broken"]
 
 
 async def test_signals_set_exit_deadlines(exit_deadlines: list[tuple[float, int]]) -> None:
