@@ -378,7 +378,7 @@ async def test_response_does_not_wait_for_the_cache(
     assert (await upstream.calls()).calls == 1
 
 
-async def test_hanging_writes_do_not_block_reads(gateway: Running, redis: Redis) -> None:
+async def test_hanging_writes_do_not_block_reads(gateway: RunningGateway, redis: Redis) -> None:
     """If Redis blocks writes, the weather of many places cannot be cached, but Redis is still read for their briefs."""
     places = (await gateway.client.get("/v1/places", params={"limit": 2 * MAX_PLACES})).json()["items"]
     ids = [place["id"] for place in places]
