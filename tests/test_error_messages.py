@@ -23,10 +23,9 @@ def test_unavailable_resource(name: str) -> None:
     """The message names the resource, its location and the variable that has it."""
     message = explain(start_error(name, ConnectionRefusedError("refused")), SETTINGS)
 
-    field = "path" if name == "model" else BY_NAME[name].url_setting
     assert message.startswith(f"{name}: ConnectionRefusedError: refused: ")
     assert getattr(SETTINGS, name).location in message
-    assert message.endswith(f"correct GATEWAY_{name.upper()}__{field.upper()}")
+    assert message.endswith(f"correct GATEWAY_{name.upper()}__{BY_NAME[name].location_setting.upper()}")
 
 
 def test_no_secrets() -> None:

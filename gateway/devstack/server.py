@@ -100,6 +100,10 @@ class Server(ABC):
     async def prepare(self) -> None:  # noqa: B027 - not every server needs it
         """Write files to its folder, once, before the first start."""
 
+    async def clients(self) -> list[str]:
+        """Return the name of each connection of the gateway, if the server knows them. The leak checks of the tests use it."""
+        return []
+
     async def initialize(self) -> None:  # noqa: B027 - not every server needs it
         """Create users and databases, once, after the first start."""
 

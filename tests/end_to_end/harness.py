@@ -155,13 +155,13 @@ async def open_connections(servers: Devstack, instance: str, *, broker: bool = T
 
     Without `broker`, RabbitMQ is not queried, which is faster.
     """
-    async with servers.postgresql.superuser() as connection:
-        rows = await connection.fetch("SELECT application_name AS name FROM pg_stat_activity")
-    names = [("postgresql", row["name"]) for row in rows]
-    names += [("redis", name) for name in await servers.redis.clients()]
-    if broker:
-        names += [("rabbitmq", name) for name in await servers.rabbitmq.clients()]
-    return [f"{server} {name}" for server, name in names if name.startswith(instance)]
+    return [
+        f"{server} {name}"
+        for server, it in servers.by_name.items()
+        if broker or server != "rabbitmq"
+        for name in await it.clients()
+        if name.startswith(instance)
+    ]
 
 
 async def flush_redis(servers: Devstack) -> None:

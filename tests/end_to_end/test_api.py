@@ -13,7 +13,7 @@ from gateway.app import create_app
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
 from tests.end_to_end.harness import ZURICH, RunningGateway, running_gateway
-from tests.support.entries import ENTRIES
+from tests.support.entries import CONNECTED, ENTRIES, server_for
 from tests.support.waiting import wait_until
 
 NEUCHATEL = 2659496  # no test reports observations of this place
@@ -212,10 +212,10 @@ class TestOperations:
         assert response.json()["status"] == "ok"
         assert list(response.json()["checks"]) == ENTRIES
 
-    @pytest.mark.parametrize("name", ["redis", "rabbitmq"])
+    @pytest.mark.parametrize("name", [name for name in CONNECTED if name != "database"])
     async def test_degraded_while_server_is_paused(self, gateway: RunningGateway, servers: Devstack, name: str) -> None:
-        """While Redis or RabbitMQ does not respond, the gateway is ready but degraded; afterwards it recovers."""
-        with getattr(servers, name).suspended():
+        """While a server other than the database does not respond, the gateway is ready but degraded; afterwards it recovers."""
+        with server_for(name, servers).suspended():
             response = await gateway.client.get("/readyz")
 
         assert (response.status_code, response.json()["status"]) == (200, "degraded")

@@ -9,7 +9,7 @@ from tests.end_to_end.harness import (
     open_connections,
     running_gateway,
 )
-from tests.support.entries import ENTRIES
+from tests.support.entries import BY_NAME, CONNECTED, ENTRIES
 
 
 async def test_entries_exit_in_reverse_order(servers: Devstack, settings: Settings, instance: str) -> None:
@@ -18,7 +18,7 @@ async def test_entries_exit_in_reverse_order(servers: Devstack, settings: Settin
         await gateway.client.get(f"/v1/places/{ZURICH}/brief")
         connections = await open_connections(servers, instance)
 
-    assert {connection.split()[0] for connection in connections} == {"postgresql", "redis", "rabbitmq"}
+    assert {connection.split()[0] for connection in connections} == {BY_NAME[entry].server for entry in CONNECTED}
     assert event_sequence(gateway.stack.journal) == [
         *(f"{step} {name}" for name in ENTRIES for step in ("entering", "entered")),
         "started",

@@ -18,7 +18,7 @@ from tests.end_to_end.harness import (
     assert_complete_problem,
     assert_no_server_leaks,
 )
-from tests.support.entries import ENTRIES
+from tests.support.entries import CONNECTED, ENTRIES, server_for
 from tests.support.waiting import TIMEOUT, wait_until
 
 BRIEF = f"/v1/places/{ZURICH}/brief"
@@ -50,14 +50,13 @@ class TestStopSignal:
         assert exited == list(reversed(ENTRIES))
         await assert_no_server_leaks(servers, instance)
 
-    @pytest.mark.parametrize("resource", ["database", "redis", "rabbitmq"])
+    @pytest.mark.parametrize("resource", CONNECTED)
     async def test_cancels_the_startup(
         self, start: StartProcess, servers: Devstack, instance: str, resource: str
     ) -> None:
         """A signal while a resource hangs in the startup cancels it long before its timeout. Everything is released."""
-        server = {"database": servers.postgresql, "redis": servers.redis, "rabbitmq": servers.rabbitmq}[resource]
         long_timeouts = {f"GATEWAY_{resource.upper()}__START_TIMEOUT": "600", "GATEWAY_STARTUP_TIMEOUT": "600"}
-        with server.suspended():
+        with server_for(resource, servers).suspended():
             process = start("serve", "--port", "0", **long_timeouts)
             await process.wait_for_output(f'"entry": "{resource}", "event": "entering"')
             process.send_signal(SIGTERM)

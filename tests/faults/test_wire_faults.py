@@ -30,14 +30,12 @@ SHORT_TIMEOUT = 0.2  # of the resource whose connection breaks
 LONG_TIMEOUT = 60.0  # of every other resource, and of one that has to survive the fault
 RELAY_STOP = 0.75  # the relay may be using the database: it ends within 0.5 s and disconnects within 0.25 s
 
-# Messages that people know by name. A sweep over all messages takes minutes.
-NAMED_MESSAGES = {
-    "database": ["Startup", "AuthenticationSASL", "ReadyForQuery", "Query"],
-    "redis": ["HELLO", "AUTH", "PING"],
-    "rabbitmq": ["Connection.Start", "Connection.Tune", "Connection.Open", "Channel.Open", "Confirm.Select"],
-}
 STARTUP_MESSAGES = [
-    *(pytest.param(entry, [name], id=f"{entry}-{name}") for entry in CONNECTED for name in NAMED_MESSAGES[entry]),
+    *(
+        pytest.param(entry, [name], id=f"{entry}-{name}")
+        for entry in CONNECTED
+        for name in BY_NAME[entry].named_messages
+    ),
     # In two halves, as a test that takes longer than a minute looks like one that hangs.
     *(
         pytest.param(entry, range(first, 1000, 2), id=f"{entry}-every {half} message", marks=pytest.mark.long)
@@ -47,8 +45,7 @@ STARTUP_MESSAGES = [
 ]
 NOW = "now"  # not at a message, but before the teardown begins
 TEARDOWN_MESSAGES = [
-    ("database", "Terminate"),
-    ("rabbitmq", "Connection.Close"),
+    *((entry, BY_NAME[entry].close_message) for entry in WITH_SERVER if BY_NAME[entry].close_message),
     ("rabbitmq", "Connection.CloseOk"),
     *((entry, NOW) for entry in WITH_SERVER),
 ]
@@ -78,23 +75,20 @@ async def test_graceful_close_of_every_connection(lab: FaultLab) -> None:
     assert closed_uncleanly(run.wire) == []
     # PostgreSQL closes the connection after `Terminate`, and asyncpg waits for that.
     assert {closed.proxy: closed.by for closed in run.wire} == {
-        "rabbitmq": ClosedBy.CLIENT,
-        "redis": ClosedBy.CLIENT,
-        "database": ClosedBy.SERVER,
-        "http": ClosedBy.CLIENT,
+        entry: ClosedBy.SERVER if entry == "database" else ClosedBy.CLIENT for entry in WITH_SERVER
     }
     assert await lab.leaks() == []
 
 
 @pytest.mark.entry("rabbitmq")
 async def test_rollback_closes_in_reverse_order(lab: FaultLab, proxies: ProxiedServers) -> None:
-    """When RabbitMQ does not answer the startup, Redis is closed before the database."""
+    """When RabbitMQ does not answer the startup, the connections before it are closed in reverse order."""
     proxies["rabbitmq"].inject(WireFault.BLACK_HOLE, at="Connection.Start")
     lab.override("rabbitmq", start_timeout=SHORT_TIMEOUT)
     run = await lab.start_and_stop()
 
     assert run.start_error.name == "rabbitmq"
-    assert closed_in_order(run.wire) == ["rabbitmq", "redis", "database"]
+    assert closed_in_order(run.wire) == REVERSED_CONNECTIONS[REVERSED_CONNECTIONS.index("rabbitmq") :]
     assert closed_uncleanly(run.wire, except_for="rabbitmq") == []
     assert await lab.leaks() == []
 
@@ -155,8 +149,8 @@ async def start_with_fault(
     On a busy machine the timeout can expire before the message: then try again with a longer one.
     """
     if message == "AUTH":  # sent by the older protocol only: HELLO has it in the newer one
-        url = lab.settings.redis.url.get_secret_value().partition("?")[0]
-        lab.override("redis", url=f"{url}?protocol=2")
+        url = getattr(lab.settings, entry).url.get_secret_value().partition("?")[0]
+        lab.override(entry, url=f"{url}?protocol=2")
     timeout = LONG_TIMEOUT if fault is WireFault.BYTE_AT_A_TIME else SHORT_TIMEOUT
     proxies[entry].inject(fault, at=message)
     while True:

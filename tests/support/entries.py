@@ -6,6 +6,7 @@ from typing import Literal
 from faultlab import InjectionPoint
 from gateway.devstack.server import Server
 from gateway.devstack.stack import Devstack
+from gateway.settings import Settings
 
 SweptPhase = Literal["startup", "teardown", "rollback"]
 
@@ -20,7 +21,8 @@ class EntrySpec:
         name: its name in settings, journal and errors.
         server: its name in `Devstack`, or "" without a server.
         protocol: the name of the server's protocol in `faultlab.wire`.
-        url_setting: the setting that has the server's URL.
+        location_setting: the setting that has the URL of its server, or the path of its file.
+        named_messages: wire messages of a startup that people know by name. A sweep over all of them takes minutes.
         close_message: the client's last message before it closes a connection gracefully, if the protocol has one.
         min_messages: the wire messages that a startup was always seen to have. Fewer mean that a sweep misses some.
         min_points: the same for the injection points of a startup and of a teardown.
@@ -29,18 +31,20 @@ class EntrySpec:
     name: str
     server: str = ""
     protocol: str = ""
-    url_setting: str = "url"
+    location_setting: str = "url"
+    named_messages: tuple[str, ...] = ()
     close_message: str = ""
     min_messages: int = 0
     min_points: dict[tuple[SweptPhase, InjectionPoint], int] = field(default_factory=dict)
 
 
 TABLE = [
-    EntrySpec(name="http", server="weather", protocol="http", url_setting="weather_url"),
+    EntrySpec(name="http", server="weather", protocol="http", location_setting="weather_url"),
     EntrySpec(
         name="database",
         server="postgresql",
         protocol="postgresql",
+        named_messages=("Startup", "AuthenticationSASL", "ReadyForQuery", "Query"),
         close_message="Terminate",
         min_messages=60,
         min_points={
@@ -54,6 +58,7 @@ TABLE = [
         name="redis",
         server="redis",
         protocol="redis",
+        named_messages=("HELLO", "AUTH", "PING"),
         min_messages=10,
         min_points={
             ("startup", _ITERATION): 12,
@@ -66,6 +71,7 @@ TABLE = [
         name="rabbitmq",
         server="rabbitmq",
         protocol="amqp",
+        named_messages=("Connection.Start", "Connection.Tune", "Connection.Open", "Channel.Open", "Confirm.Select"),
         close_message="Connection.Close",
         min_messages=13,
         min_points={
@@ -75,7 +81,7 @@ TABLE = [
             ("teardown", _STEP): 20,
         },
     ),
-    EntrySpec(name="model"),
+    EntrySpec(name="model", location_setting="path"),
     EntrySpec(name="relay"),
     EntrySpec(name="writer"),
     EntrySpec(name="views"),
@@ -90,7 +96,7 @@ CONNECTED = [
     "redis",
     "rabbitmq",
 ]  # connected by the startup; the HTTP client connects with its first request
-RESOURCES = [*WITH_SERVER, "model"]
+RESOURCES = [name for name in ENTRIES if name in Settings.model_fields]
 WORKERS = [name for name in ENTRIES if name not in RESOURCES]
 
 

@@ -25,7 +25,7 @@ class ProxiedServers:
         """Return the settings with the ports of the proxies; paths and passwords stay."""
         groups = {}
         for entry, proxy in self.proxies.items():
-            name, group = BY_NAME[entry].url_setting, getattr(settings, entry)
+            name, group = BY_NAME[entry].location_setting, getattr(settings, entry)
             url = re.sub(r":\d+(?=/|$)", f":{proxy.port}", getattr(group, name).get_secret_value())
             groups[entry] = type(group)(**(dict(group) | {name: url}))
         return settings.model_copy(update=groups)
