@@ -10,12 +10,18 @@ from starlette.types import ASGIApp
 from gateway.api import briefs, health, observations, places, predictions, problems
 from gateway.api.body_limit import PayloadTooLargeMiddleware
 from gateway.api.request_id import RequestIdMiddleware
+from gateway.api.telemetry import telemetry_config
 from gateway.lifespan import lifespan
 from gateway.settings import Settings, read_settings
 
 
 class GatewayApp(FastAPI):
-    """FastAPI with request ids around all middleware, and the schema of problems in the OpenAPI description."""
+    """FastAPI with the briefs as its first routes, request ids around all middleware, and the schema of problems."""
+
+    def setup(self) -> None:
+        """Add the routes of the briefs before those of the documentation: the first routes are matched first."""
+        briefs.add_routes(self)
+        super().setup()
 
     def build_middleware_stack(self) -> ASGIApp:
         """Add the request ids outside of Starlette's own error handler, where `add_middleware` cannot add them.
@@ -48,11 +54,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         exception_handlers=problems.EXCEPTION_HANDLERS,
         redirect_slashes=False,
+        telemetry=telemetry_config(),
         responses=problems.problem_responses(HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE),
     )
     app.state.settings = settings or read_settings()
     app.add_middleware(PayloadTooLargeMiddleware)
-    briefs.add_routes(app)
     for router in (observations.router, places.router, predictions.router, health.router):
         app.include_router(router)
     return app

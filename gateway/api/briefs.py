@@ -12,7 +12,7 @@ import orjson
 from fastapi import FastAPI, Query, Request, Response
 from pydantic import Field
 
-from gateway.api.disconnect import cancel_on_disconnect
+from gateway.api.disconnect import CancelOnDisconnect
 from gateway.api.places import PlaceId, place_not_found
 from gateway.api.problems import problem_responses
 from gateway.briefs.models import Brief, Status
@@ -50,7 +50,7 @@ def add_routes(app: FastAPI) -> None:
 
 async def get_brief(place_id: PlaceId, request: Request) -> Response:
     """Return the brief of a place."""
-    with cancel_on_disconnect(request):
+    with CancelOnDisconnect(request):
         brief = await get_services(request).briefs.get(place_id)
     if brief is None:
         raise place_not_found(place_id)
@@ -66,7 +66,7 @@ async def get_briefs(
 ) -> Response:
     """Return the briefs of several places. They cost the backends no more calls than one brief."""
     place_ids = list(dict.fromkeys(place))
-    with cancel_on_disconnect(request):
+    with CancelOnDisconnect(request):
         found = await get_services(request).briefs.get_many(place_ids)
     items = [brief for brief in found if brief is not None]
     unknown = [place_id for place_id, brief in zip(place_ids, found, strict=True) if brief is None]
