@@ -217,7 +217,8 @@ async def _result_by(future: "asyncio.Future[T]", deadline: float) -> T:
         TimeoutError: there is no result.
         Exception: the exception of the future.
     """
-    await _wait_until_success({future}, deadline)
+    if not future.done():
+        await asyncio.wait({future}, timeout=max(0, deadline - time.monotonic()))
     if not future.done() or future.cancelled():
         raise TimeoutError("no response before the deadline")
     return future.result()

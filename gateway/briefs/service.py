@@ -119,7 +119,7 @@ class BriefService(Resource["BriefService"]):
             popularity=await _popularity(place_id, loaded),
         )
         self._on_viewed(place_id)
-        complete = all(section.status is not Status.UNAVAILABLE for _, section in sections.items())
+        complete = Status.UNAVAILABLE not in [section.status for _, section in sections.items()]
         return Brief(place=record.place, complete=complete, sections=sections)
 
     async def _weather(self, place: Place, loaded: LoadedPlaces) -> Section[Weather]:
