@@ -97,8 +97,8 @@ def unavailable(reason: Reason, elapsed: float) -> Section[Any]:
 
 
 def milliseconds(seconds: float) -> float:
-    """Return a duration in milliseconds, to the microsecond."""
-    return round(seconds * 1000, 3)
+    """Return a duration in milliseconds, without fractions of a microsecond."""
+    return int(seconds * 1_000_000) / 1000
 
 
 def reason_for(error: BaseException) -> Reason:
