@@ -26,6 +26,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from gateway.network.tls import TLSFiles
+
 PREFIX = "GATEWAY_"
 SHIPPED_MODEL = Path(__file__).parent / "assets" / "wet_tomorrow.onnx"
 
@@ -90,7 +92,19 @@ class ResourceSettings(BaseModel):
         return host_and_port(value) if isinstance(value, SecretStr) else str(value)
 
 
-class HttpSettings(ResourceSettings):
+class ServerSettings(ResourceSettings):
+    """The settings of a resource that is a client of a server, with the files for TLS (see `TLSFiles`)."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    @property
+    def tls_files(self) -> TLSFiles:
+        return TLSFiles(self.ca_file, self.cert_file, self.key_file)
+
+
+class HttpSettings(ServerSettings):
     location_field = "weather_url"
 
     weather_url: Annotated[SecretStr, _url_validator("http", "https", origin_only=True)] = SecretStr(
@@ -98,17 +112,17 @@ class HttpSettings(ResourceSettings):
     )
 
 
-class DatabaseSettings(ResourceSettings):
+class DatabaseSettings(ServerSettings):
     url: Annotated[SecretStr, _url_validator("postgresql+asyncpg")] = SecretStr(
         "postgresql+asyncpg://gateway:gateway@localhost:5432/gateway"
     )
 
 
-class RedisSettings(ResourceSettings):
+class RedisSettings(ServerSettings):
     url: Annotated[SecretStr, _url_validator("redis", "rediss")] = SecretStr("redis://localhost:6379/0")
 
 
-class RabbitMQSettings(ResourceSettings):
+class RabbitMQSettings(ServerSettings):
     url: Annotated[SecretStr, _url_validator("amqp", "amqps")] = SecretStr("amqp://guest:guest@localhost:5672/")
 
 

@@ -24,6 +24,13 @@ class PermanentError(Exception):
     """A retry would not help. The message names the setting and the fix, and contains no secret."""
 
 
+class DegradedError(Exception):
+    """A health check found that the resource works only in part, such as a database that is read-only.
+
+    It makes readiness `degraded`, and never `unavailable`: no load balancer should remove a process because of it.
+    """
+
+
 class Resource(ABC, Generic[Entered_co]):
     """Something that is opened once per process and shared, or a background worker that uses such resources.
 

@@ -1,0 +1,19 @@
+"""The errors of the operating system: those of the network are transient, those of files and of TLS are not."""
+
+import ssl
+
+# The server closed the connection during the handshake.
+_TRANSIENT_TLS_ERRORS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+
+
+def is_network_error(error: BaseException) -> bool:
+    """Return whether an error is one of the network, which may go away without a change.
+
+    An error of a file is not: permission denied, no such file. Nor is a certificate that is not valid, or a server without
+    TLS. `OSError` is the base class of all of them.
+    """
+    if isinstance(error, ssl.SSLError):
+        return isinstance(error, _TRANSIENT_TLS_ERRORS)
+    if isinstance(error, PermissionError):
+        return False
+    return isinstance(error, OSError) and error.filename is None
