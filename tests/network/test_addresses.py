@@ -54,7 +54,7 @@ async def test_refused(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
         closed.bind(("127.0.0.1", 0))
         resolve_to(monkeypatch, closed.getsockname()[1], "127.0.0.1", "127.0.0.2")
 
-        with pytest.raises(OSError, match="Multiple exceptions|refused"):
+        with pytest.raises(OSError, match=r"Multiple exceptions|refused"):
             await reachable_address("a-name.example", closed.getsockname()[1])
 
 
