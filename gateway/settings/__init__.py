@@ -2,9 +2,9 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
-    NestedSecretsSettingsSource,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -27,39 +27,37 @@ from pydantic_settings import (
 )
 
 from gateway.network.tls import TLSFiles
+from gateway.settings.urls import host_and_port, origin_url, scheme_of, server_url
+from gateway.settings.variables import (
+    PREFIX,
+    InvalidSettingsError,
+    describe_unknown_names,
+    read_texts,
+    variable_name,
+)
 
-PREFIX = "GATEWAY_"
-SHIPPED_MODEL = Path(__file__).parent / "assets" / "wet_tomorrow.onnx"
+__all__ = [
+    "DatabaseSettings",
+    "HttpSettings",
+    "InvalidSettingsError",
+    "ModelSettings",
+    "RabbitMQSettings",
+    "RedisSettings",
+    "ResourceSettings",
+    "ServerSettings",
+    "Settings",
+    "host_and_port",
+    "read_settings",
+    "unknown_settings",
+    "variable_name",
+]
+
+_TLS_SCHEMES = {"http": "https", "redis": "rediss", "amqp": "amqps"}  # by the schemes without TLS
+
+SHIPPED_MODEL = Path(__file__).parents[1] / "assets" / "wet_tomorrow.onnx"
 
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
-
-
-class InvalidSettingsError(Exception):
-    """The settings cannot be used. The message has one line for each invalid variable, and none of the values."""
-
-
-def _url_validator(*schemes: str, origin_only: bool = False) -> AfterValidator:
-    """Return a validator that accepts URLs with one of the schemes, a host, and no port or a valid one.
-
-    With `origin_only`, reject user, path, query and fragment. They would have no effect, and httpx shows the whole URL in
-    its errors.
-    """
-
-    def validate(url: SecretStr) -> SecretStr:
-        examples = " or ".join(f"{scheme}://host:port" for scheme in schemes)
-        try:
-            parts = urlsplit(url.get_secret_value())
-            valid = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            valid = False
-        if valid and origin_only:
-            valid = "@" not in parts.netloc and not (parts.path.strip("/") or parts.query or parts.fragment)
-        if not valid:
-            raise ValueError(f"should be a URL like {examples}")
-        return url
-
-    return AfterValidator(validate)
 
 
 def _printable_ascii(key: SecretStr) -> SecretStr:
@@ -67,18 +65,6 @@ def _printable_ascii(key: SecretStr) -> SecretStr:
     if not re.fullmatch(r"[!-~]+", key.get_secret_value()):
         raise ValueError("should be visible ASCII characters, at least one and no space")
     return key
-
-
-def variable_name(*path: str) -> str:
-    """Return the variable that sets a value: ("redis", "url") is set by GATEWAY_REDIS__URL."""
-    return PREFIX + "__".join(path).upper()
-
-
-def host_and_port(url: SecretStr) -> str:
-    """Return the part of a URL that messages may show, without user and password."""
-    parts = urlsplit(url.get_secret_value())
-    host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else str(parts.hostname)
-    return f"{host}:{parts.port}" if parts.port else host
 
 
 class ResourceSettings(BaseModel):
@@ -112,23 +98,21 @@ class ServerSettings(ResourceSettings):
 class HttpSettings(ServerSettings):
     location_field = "weather_url"
 
-    weather_url: Annotated[SecretStr, _url_validator("http", "https", origin_only=True)] = SecretStr(
-        "https://api.open-meteo.com"
-    )
+    weather_url: Annotated[SecretStr, origin_url("http", "https")] = SecretStr("https://api.open-meteo.com")
 
 
 class DatabaseSettings(ServerSettings):
-    url: Annotated[SecretStr, _url_validator("postgresql+asyncpg")] = SecretStr(
+    url: Annotated[SecretStr, server_url("postgresql+asyncpg")] = SecretStr(
         "postgresql+asyncpg://gateway:gateway@localhost:5432/gateway"
     )
 
 
 class RedisSettings(ServerSettings):
-    url: Annotated[SecretStr, _url_validator("redis", "rediss")] = SecretStr("redis://localhost:6379/0")
+    url: Annotated[SecretStr, server_url("redis", "rediss")] = SecretStr("redis://localhost:6379/0")
 
 
 class RabbitMQSettings(ServerSettings):
-    url: Annotated[SecretStr, _url_validator("amqp", "amqps")] = SecretStr("amqp://guest:guest@localhost:5672/")
+    url: Annotated[SecretStr, server_url("amqp", "amqps")] = SecretStr("amqp://guest:guest@localhost:5672/")
 
 
 class ModelSettings(ResourceSettings):
@@ -143,9 +127,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter="__",
-        env_ignore_empty=True,
         secrets_dir="/run/secrets",
-        secrets_dir_missing="ok",
         frozen=True,
         extra="ignore",
         hide_input_in_errors=True,
@@ -189,6 +171,20 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_tls_files(self) -> Self:
+        """Reject files for TLS that would have no effect."""
+        groups = {name: getattr(self, name) for name in type(self).model_fields}
+        problems = [
+            problem
+            for name, group in groups.items()
+            if isinstance(group, ServerSettings)
+            for problem in _useless_tls_files(name, group)
+        ]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -198,8 +194,12 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        del dotenv_settings  # a .env file would be a second place for settings
-        return init_settings, env_settings, NestedSecretsSettingsSource(file_secret_settings)
+        # A .env file would be a second place for settings, and the library's source for secrets reads all files.
+        del env_settings, dotenv_settings, file_secret_settings
+        variables = EnvSettingsSource(settings_cls)
+        texts = read_texts(set(_variables_of(settings_cls)), _secrets_folder())
+        variables.env_vars = {name.lower(): text for name, text in texts.items()}
+        return init_settings, variables
 
 
 def read_settings() -> Settings:
@@ -216,6 +216,38 @@ def read_settings() -> Settings:
     except SettingsError as error:
         # A variable such as GATEWAY_REDIS is set to text that is not JSON. The message names the field, not the value.
         raise InvalidSettingsError(f"{error}: set one variable for each value, such as GATEWAY_REDIS__URL") from None
+
+
+def unknown_settings() -> list[str]:
+    """Return a line for each variable and secret file that looks like a setting and is none, such as GATEWAY_REDIS_URL."""
+    return describe_unknown_names(set(_variables_of(Settings)), _secrets_folder())
+
+
+def _variables_of(model: type[BaseModel], *path: str) -> Iterator[str]:
+    """Return the names of the variables that set the values of a model and of its groups."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _variables_of(field.annotation, *path, name)
+        else:
+            yield variable_name(*path, name)
+
+
+def _secrets_folder() -> Path:
+    return Path(str(Settings.model_config["secrets_dir"]))
+
+
+def _useless_tls_files(name: str, group: ServerSettings) -> Iterator[str]:
+    """Return a line for each file for TLS of the group that would have no effect."""
+    scheme = scheme_of(getattr(group, group.location_field))
+    for field in ("ca_file", "cert_file", "key_file"):
+        if getattr(group, field) is None:
+            continue
+        variable = variable_name(name, field)
+        if scheme in _TLS_SCHEMES:
+            url = variable_name(name, group.location_field)
+            yield f"{variable}: has no effect without TLS: use {_TLS_SCHEMES[scheme]}:// in {url}"
+        elif field == "key_file" and group.cert_file is None:
+            yield f"{variable}: has no effect without {variable_name(name, 'cert_file')}"
 
 
 def _format_error(error: ErrorDetails) -> str:
