@@ -17,7 +17,7 @@ import typer
 
 from gateway.process.exit_status import ExitStatus
 from gateway.process.watchdog import exit_process, run_without_waiting_for_threads
-from gateway.settings import InvalidSettingsError, Settings, read_settings
+from gateway.settings import InvalidSettingsError, Settings, read_settings, unknown_settings
 
 T = TypeVar("T")
 
@@ -154,11 +154,16 @@ def _report(line: str) -> None:
 
 
 def _load_settings(*, debug: bool, level: int = logging.INFO) -> Settings:
-    """Configure logging and libuv, and return the settings. If they are invalid, exit before anything is opened."""
+    """Configure logging and libuv, and return the settings. If they are invalid, exit before anything is opened.
+
+    Variables that look like a setting and are none are reported first, because one of them may be the reason.
+    """
     from gateway.logs import configure_logging
 
     configure_logging(logging.DEBUG if debug else level)
     os.environ.setdefault("UV_THREADPOOL_SIZE", UV_THREADPOOL_SIZE)
+    for line in unknown_settings():
+        _print_error(f"warning: {line}", None, debug=debug)
     try:
         return read_settings()
     except InvalidSettingsError as error:

@@ -57,7 +57,7 @@ def read_texts(names: Collection[str], folder: Path) -> dict[str, str]:
         if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
     ]
     if problems:
-        raise InvalidSettingsError("\n".join(problems))
+        raise InvalidSettingsError("\n".join(sorted(problems)))
     return texts
 
 
