@@ -1,9 +1,12 @@
 """Error messages for operators: one line with the setting, the resource and the fix, and without secrets."""
 
+import os
+
 from sqlalchemy.exc import DBAPIError
 
 from gateway.lifecycle import StartError, StartTimeoutError, TeardownError, format_error
 from gateway.resources.base import PermanentError
+from gateway.schema.revision import SchemaMismatchError
 from gateway.settings import ResourceSettings, Settings, variable_name
 
 _SQLSTATE_MESSAGES = {
@@ -26,30 +29,48 @@ def explain(error: Exception, settings: Settings) -> str:
     group = getattr(settings, error.name, None)
     if cause is None or not isinstance(group, ResourceSettings):  # a background worker has no settings
         return str(error)
-    return f"{error.name}: {_reason(cause)}: {_advice(error.name, group)}"
+    if isinstance(cause, StartTimeoutError):
+        notes = "".join(f" ({note})" for note in getattr(cause, "__notes__", ()))
+        if cause.__cause__ is not None:
+            return f"{_explain_cause(error.name, cause.__cause__, group)} ({cause}){notes}"
+        return f"{_prefix(error.name, group)}: {cause}{notes}: {_advice(group)}"
+    return _explain_cause(error.name, cause, group)
 
 
 def explain_database_error(error: Exception, settings: Settings) -> str:
-    """Return the reason why the database could not be migrated or seeded."""
-    location = settings.database.location
-    if isinstance(error, DBAPIError):
-        message = _SQLSTATE_MESSAGES.get(getattr(error.orig, "sqlstate", None) or "")
-        if message is not None:
-            return f"database: {variable_name('database', 'url')}: the server at {location} {message}"
-        return f"database: the server at {location} reports: {format_error(error.orig or error)}"
-    if isinstance(error, OSError):
-        return f"database: {format_error(error)}: {_advice('database', settings.database)}"
-    return f"database: {error}"
+    """Return the reason why the database could not be migrated or seeded, as `explain` does for the same error."""
+    return _explain_cause("database", error, settings.database)
 
 
-def _advice(name: str, group: ResourceSettings) -> str:
-    variable = variable_name(name, group.location_field)
-    return f"check that {group.location} is available, or correct {variable}"
+def _explain_cause(name: str, cause: BaseException, group: ResourceSettings) -> str:
+    cause = _driver_error(cause)
+    if sqlstate := getattr(cause, "sqlstate", None):
+        reason = _SQLSTATE_MESSAGES.get(sqlstate, f"reports: {format_error(cause)}")
+        return f"{_prefix(name, group)}: the server at {group.location} {reason}"
+    if isinstance(cause, PermanentError | SchemaMismatchError | ValueError):
+        return f"{_prefix(name, group)}: {' '.join(str(cause).split())}"
+    if isinstance(cause, TypeError):
+        return f"{_prefix(name, group)}: an option of the URL is unknown to asyncpg: {cause}"
+    return f"{_prefix(name, group)}: {_format_error(cause)}: {_advice(group)}"
 
 
-def _reason(cause: BaseException) -> str:
-    if not isinstance(cause, StartTimeoutError):
-        return format_error(cause)
-    notes = "".join(f" ({note})" for note in getattr(cause, "__notes__", ()))
-    last_error = f", the last attempt failed with {format_error(cause.__cause__)}" if cause.__cause__ else ""
-    return f"{cause}{notes}{last_error}"
+def _driver_error(error: BaseException) -> BaseException:
+    """Return the error of the driver that SQLAlchemy wraps, twice for asyncpg."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error
+
+
+def _format_error(error: BaseException) -> str:
+    """Format an error without the details of a system call, which differ between event loops."""
+    if isinstance(error, ConnectionError) and error.errno:
+        return f"{type(error).__name__}: {os.strerror(error.errno).lower()}"
+    return format_error(error)
+
+
+def _prefix(name: str, group: ResourceSettings) -> str:
+    return f"{name}: {variable_name(name, group.location_field)}"
+
+
+def _advice(group: ResourceSettings) -> str:
+    return f"check that {group.location} is available, or correct the variable"

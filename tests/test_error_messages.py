@@ -6,6 +6,7 @@ from sqlalchemy.exc import ProgrammingError
 from gateway.error_messages import explain, explain_database_error
 from gateway.lifecycle import StartError, StartTimeoutError, TeardownError
 from gateway.resources.base import PermanentError
+from gateway.schema.revision import SchemaMismatchError
 from gateway.settings import Settings
 from tests.support.entries import BY_NAME, RESOURCES, WORKERS
 
@@ -20,12 +21,14 @@ def start_error(name: str, cause: Exception) -> StartError:
 
 @pytest.mark.parametrize("name", RESOURCES)
 def test_unavailable_resource(name: str) -> None:
-    """The message names the resource, its location and the variable that has it."""
+    """The message names the resource, the variable that has its location, the reason and the location."""
     message = explain(start_error(name, ConnectionRefusedError("refused")), SETTINGS)
 
-    assert message.startswith(f"{name}: ConnectionRefusedError: refused: ")
-    assert getattr(SETTINGS, name).location in message
-    assert message.endswith(f"correct GATEWAY_{name.upper()}__{BY_NAME[name].location_setting.upper()}")
+    variable = f"GATEWAY_{name.upper()}__{BY_NAME[name].location_setting.upper()}"
+    assert message == (
+        f"{name}: {variable}: ConnectionRefusedError: refused: "
+        f"check that {getattr(SETTINGS, name).location} is available, or correct the variable"
+    )
 
 
 def test_no_secrets() -> None:
@@ -52,15 +55,20 @@ def test_permanent_error() -> None:
 
 
 def test_start_timeout() -> None:
-    """The message has the notes of the timeout and the error of the last attempt."""
+    """The message has the timeout with its notes, and the error of the last attempt if there is one."""
     timeout = StartTimeoutError("not entered within 10 s")
     timeout.add_note("the timeout of the whole startup is 1 s")
+    without_attempt = explain(start_error("redis", timeout), SETTINGS)
     timeout.__cause__ = ConnectionRefusedError("refused")
-
     message = explain(start_error("redis", timeout), SETTINGS)
 
-    assert "not entered within 10 s (the timeout of the whole startup is 1 s)" in message
-    assert "the last attempt failed with ConnectionRefusedError: refused" in message
+    advice = "check that redis-host:1 is available, or correct the variable"
+    timeouts = "not entered within 10 s (the timeout of the whole startup is 1 s)"
+    assert without_attempt == f"redis: GATEWAY_REDIS__URL: {timeouts}: {advice}"
+    assert message == (
+        f"redis: GATEWAY_REDIS__URL: ConnectionRefusedError: refused: {advice} "
+        "(not entered within 10 s) (the timeout of the whole startup is 1 s)"
+    )
 
 
 def test_unclean_shutdown() -> None:
@@ -81,14 +89,18 @@ class DriverError(Exception):
     [
         (ProgrammingError("SELECT 1", {}, DriverError("3D000")), "GATEWAY_DATABASE__URL: the server at localhost:5432"),
         (ProgrammingError("SELECT 1", {}, DriverError("42P01")), "the server at localhost:5432 reports: DriverError"),
-        (ConnectionRefusedError("refused"), "correct GATEWAY_DATABASE__URL"),
-        (ValueError("other"), "database: other"),
+        (ConnectionRefusedError(111, "Connect call failed"), "ConnectionRefusedError: connection refused: check that"),
+        (SchemaMismatchError("run `gateway migrate`"), "database: GATEWAY_DATABASE__URL: run `gateway migrate`"),
+        (TypeError("unexpected 'foo'"), "GATEWAY_DATABASE__URL: an option of the URL is unknown to asyncpg: unexpected 'foo'"),
+        (ValueError("two\nlines"), "database: GATEWAY_DATABASE__URL: two lines"),
     ],
-    ids=["known state", "other state", "unavailable", "other"],
+    ids=["known state", "other state", "unavailable", "not migrated", "unknown option", "other"],
 )
 def test_database_error(error: Exception, expected: str) -> None:
-    """The message of a migration or seed names the server, and the variable if its value may be the cause."""
+    """The message names the variable, and is the same for a migration and for a startup."""
     message = explain_database_error(error, SETTINGS)
 
+    assert message == explain(start_error("database", error), SETTINGS)
+    assert message.startswith("database: GATEWAY_DATABASE__URL: ")
     assert expected in message
     assert "SELECT 1" not in message

@@ -22,6 +22,8 @@ INVALID_SETTINGS = {
     "GATEWAY_INSTANCE": "two words",
 }
 
+COMMANDS = ["serve --port 0", "check", "worker", "migrate", "seed"]
+
 
 class TestInvalidSettings:
     @pytest.mark.parametrize("name", INVALID_SETTINGS)
@@ -77,6 +79,28 @@ class TestInvalidSettings:
         assert await start("serve", "--port", "many").exit_status() == 2
 
 
+class TestEveryCommand:
+    async def test_unknown_database_option(self, start: StartProcess, environment: dict[str, str]) -> None:
+        """All commands that use the database report the same line for the same error."""
+        url = environment["GATEWAY_DATABASE__URL"] + "?foo=1"
+        processes = [start(*command.split(), GATEWAY_DATABASE__URL=url) for command in COMMANDS]
+
+        assert [await process.exit_status() for process in processes] == [ExitStatus.START_FAILED] * len(processes)
+        (last_line,) = {process.output.strip().splitlines()[-1] for process in processes}
+        assert "GATEWAY_DATABASE__URL: " in last_line
+        assert "foo" in last_line
+
+    async def test_name_that_is_almost_a_setting(self, start: StartProcess) -> None:
+        """All commands warn of a variable that has no effect, with the nearest name and without the value."""
+        variables = {"GATEWAY_REDIS_URL": "redis://:hunter2@host", "GATEWAY_INSTANCE": "two words"}
+        processes = [start(*command.split(), **variables) for command in COMMANDS]
+
+        assert [await process.exit_status() for process in processes] == [ExitStatus.START_FAILED] * len(processes)
+        for process in processes:
+            warning, _ = process.output.splitlines()
+            assert warning == "gateway: warning: GATEWAY_REDIS_URL has no effect: did you mean GATEWAY_REDIS__URL?"
+
+
 class TestCheck:
     async def test_shows_the_timeline(self, start: StartProcess, servers: Devstack, instance: str) -> None:
         """The check prints a table with each entry in order, and leaves no connection."""
@@ -93,9 +117,8 @@ class TestCheck:
 
         assert await process.exit_status() == ExitStatus.START_FAILED
         last_line = process.output.strip().splitlines()[-1]
-        assert last_line.startswith("gateway: redis: not entered within 1 s")
-        assert "127.0.0.1:1" in last_line
-        assert "GATEWAY_REDIS__URL" in last_line
+        assert last_line.startswith("gateway: redis: GATEWAY_REDIS__URL: ")
+        assert last_line.endswith("check that 127.0.0.1:1 is available, or correct the variable (not entered within 1 s)")
 
     async def test_weather_server_unavailable(self, start: StartProcess) -> None:
         """A resource that starts but does not work fails the check."""

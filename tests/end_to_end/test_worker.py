@@ -308,7 +308,7 @@ class TestProcess:
         process = start("worker", GATEWAY_REDIS__URL="redis://127.0.0.1:1/0", GATEWAY_REDIS__START_TIMEOUT="1")
 
         assert await process.exit_status() == ExitStatus.START_FAILED
-        assert process.output.strip().splitlines()[-1].startswith("gateway: redis: not entered within 1 s")
+        assert process.output.strip().splitlines()[-1].endswith("(not entered within 1 s)")
 
     async def test_bug_in_a_handler_stops_the_process(
         self, start: StartProcess, broker: AbstractChannel, empty_database: str
