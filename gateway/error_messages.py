@@ -24,16 +24,11 @@ def explain(error: Exception, settings: Settings) -> str:
     if not isinstance(error, StartError):
         return format_error(error)
     cause = error.__cause__
-    if isinstance(cause, PermanentError):
+    if isinstance(cause, PermanentError):  # of a background worker, too
         return f"{error.name}: {cause}"
     group = getattr(settings, error.name, None)
     if cause is None or not isinstance(group, ResourceSettings):  # a background worker has no settings
         return str(error)
-    if isinstance(cause, StartTimeoutError):
-        notes = "".join(f" ({note})" for note in getattr(cause, "__notes__", ()))
-        if cause.__cause__ is not None:
-            return f"{_explain_cause(error.name, cause.__cause__, group)} ({cause}){notes}"
-        return f"{_prefix(error.name, group)}: {cause}{notes}: {_advice(group)}"
     return _explain_cause(error.name, cause, group)
 
 
@@ -43,15 +38,22 @@ def explain_database_error(error: Exception, settings: Settings) -> str:
 
 
 def _explain_cause(name: str, cause: BaseException, group: ResourceSettings) -> str:
+    prefix = f"{name}: {variable_name(name, group.location_field)}"
+    advice = f"check that {group.location} is available, or correct the variable"
+    if isinstance(cause, StartTimeoutError):
+        notes = "".join(f" ({note})" for note in getattr(cause, "__notes__", ()))
+        if cause.__cause__ is None:
+            return f"{prefix}: {cause}{notes}: {advice}"
+        return f"{_explain_cause(name, cause.__cause__, group)} ({cause}){notes}"
     cause = _driver_error(cause)
     if sqlstate := getattr(cause, "sqlstate", None):
         reason = _SQLSTATE_MESSAGES.get(sqlstate, f"reports: {format_error(cause)}")
-        return f"{_prefix(name, group)}: the server at {group.location} {reason}"
-    if isinstance(cause, PermanentError | SchemaMismatchError | ValueError):
-        return f"{_prefix(name, group)}: {' '.join(str(cause).split())}"
+        return f"{prefix}: the server at {group.location} {reason}"
+    if isinstance(cause, SchemaMismatchError | ValueError):
+        return f"{prefix}: {' '.join(str(cause).split())}"
     if isinstance(cause, TypeError):
-        return f"{_prefix(name, group)}: an option of the URL is unknown to asyncpg: {cause}"
-    return f"{_prefix(name, group)}: {_format_error(cause)}: {_advice(group)}"
+        return f"{prefix}: an option of the URL is unknown to asyncpg: {cause}"
+    return f"{prefix}: {_format_error(cause)}: {advice}"
 
 
 def _driver_error(error: BaseException) -> BaseException:
@@ -66,11 +68,3 @@ def _format_error(error: BaseException) -> str:
     if isinstance(error, ConnectionError) and error.errno:
         return f"{type(error).__name__}: {os.strerror(error.errno).lower()}"
     return format_error(error)
-
-
-def _prefix(name: str, group: ResourceSettings) -> str:
-    return f"{name}: {variable_name(name, group.location_field)}"
-
-
-def _advice(group: ResourceSettings) -> str:
-    return f"check that {group.location} is available, or correct the variable"

@@ -91,7 +91,10 @@ class DriverError(Exception):
         (ProgrammingError("SELECT 1", {}, DriverError("42P01")), "the server at localhost:5432 reports: DriverError"),
         (ConnectionRefusedError(111, "Connect call failed"), "ConnectionRefusedError: connection refused: check that"),
         (SchemaMismatchError("run `gateway migrate`"), "database: GATEWAY_DATABASE__URL: run `gateway migrate`"),
-        (TypeError("unexpected 'foo'"), "GATEWAY_DATABASE__URL: an option of the URL is unknown to asyncpg: unexpected 'foo'"),
+        (
+            TypeError("unexpected 'foo'"),
+            "GATEWAY_DATABASE__URL: an option of the URL is unknown to asyncpg: unexpected 'foo'",
+        ),
         (ValueError("two\nlines"), "database: GATEWAY_DATABASE__URL: two lines"),
     ],
     ids=["known state", "other state", "unavailable", "not migrated", "unknown option", "other"],

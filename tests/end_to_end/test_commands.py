@@ -118,7 +118,9 @@ class TestCheck:
         assert await process.exit_status() == ExitStatus.START_FAILED
         last_line = process.output.strip().splitlines()[-1]
         assert last_line.startswith("gateway: redis: GATEWAY_REDIS__URL: ")
-        assert last_line.endswith("check that 127.0.0.1:1 is available, or correct the variable (not entered within 1 s)")
+        assert last_line.endswith(
+            "check that 127.0.0.1:1 is available, or correct the variable (not entered within 1 s)"
+        )
 
     async def test_weather_server_unavailable(self, start: StartProcess) -> None:
         """A resource that starts but does not work fails the check."""

@@ -47,7 +47,7 @@ def with_password(url: str) -> str:
     return url.replace(str(urlsplit(url).password), "hunter2")
 
 
-CAUSES = {
+CAUSES: dict[str, tuple[Callable[[str], str], str]] = {
     "refused": (lambda url: url.replace(f":{urlsplit(url).port}", ":1"), "connection refused: check that 127.0.0.1:1"),
     "unknown host": (lambda url: url.replace("127.0.0.1", "nowhere.invalid"), "check that nowhere.invalid:"),
     "wrong password": (with_password, "rejects this user or password"),
