@@ -51,7 +51,7 @@ def _explain_cause(name: str, cause: BaseException, group: ResourceSettings) -> 
         return f"{prefix}: the server at {group.location} {reason}"
     if isinstance(cause, SchemaMismatchError | ValueError):
         return f"{prefix}: {' '.join(str(cause).split())}"
-    if isinstance(cause, TypeError):
+    if isinstance(cause, TypeError) and name == "database":
         return f"{prefix}: an option of the URL is unknown to asyncpg: {cause}"
     return f"{prefix}: {_format_error(cause)}: {advice}"
 
