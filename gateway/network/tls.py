@@ -1,6 +1,7 @@
 """TLS contexts for the connections to all servers, from the files that the settings name."""
 
 import ssl
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,8 @@ def _context_with_authorities(ca_file: Path) -> ssl.SSLContext:
 
 def _load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> None:
     _check_readable("cert_file", cert_file)
+    if b"-----BEGIN CERTIFICATE-----" not in cert_file.read_bytes():
+        raise TLSFileError("cert_file", cert_file, "has no certificate in PEM format")
     if key_file is not None:
         _check_readable("key_file", key_file)
     try:
@@ -72,8 +75,10 @@ def _load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path |
 
 
 def _check_readable(field: str, path: Path) -> None:
-    """Read a byte. The errors of OpenSSL do not name the file."""
+    """Read a byte. The errors of OpenSSL do not name the file, and it would wait for the writer of a FIFO."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise TLSFileError(field, path, "is not a regular file")
         with path.open("rb") as file:
             file.read(1)
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
