@@ -167,7 +167,7 @@ def _load_settings(*, debug: bool, level: int = logging.INFO) -> Settings:
     try:
         return read_settings()
     except InvalidSettingsError as error:
-        _exit_with_error(str(error), error, debug=debug)
+        _exit_with_error(str(error).replace("\n", "\ngateway: "), error, debug=debug)
 
 
 def _with_database(command: Callable[..., Coroutine[Any, Any, object]], settings: Settings, *, debug: bool) -> None:
