@@ -10,7 +10,7 @@ import pytest
 from gateway.lifecycle import LifecycleStack, StartError, TeardownError
 from gateway.process.exit_status import ExitStatus
 from gateway.process.runner import ProcessResult, ProcessRunner
-from gateway.process.signals import FORCE_TIMEOUT, STOP_SIGNALS
+from gateway.process.signals import FORCE_TIMEOUT, stop_signals
 from tests.lifecycle.fakes import Hook, cancel_self, enter, enter_worker, event_sequence, hang, noop, raise_error
 
 SHUTDOWN_TIMEOUT = 30.0
@@ -26,7 +26,7 @@ def exit_deadlines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[float
             deadlines.append((seconds, status))
 
     monkeypatch.setattr("gateway.process.signals.Watchdog", FakeWatchdog)
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield deadlines
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -87,7 +87,7 @@ async def send_sigterm_and_hang() -> None:
     await hang()
 
 
-@pytest.mark.parametrize("number", STOP_SIGNALS)
+@pytest.mark.parametrize("number", stop_signals())
 async def test_signal_stops_the_body(number: signal.Signals) -> None:
     """A stop signal ends the body, everything is released, and the status is 0."""
 
