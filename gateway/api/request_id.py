@@ -52,7 +52,7 @@ class RequestIdMiddleware:
 
 def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return the client's request id, or a new one if the client sent none, an invalid one or more than one."""
-    ids = [value for name, value in headers if name == HEADER]
+    ids = [value.strip(b" \t") for name, value in headers if name == HEADER]  # httptools keeps white space at the end
     if len(ids) == 1 and _VALID_ID.fullmatch(ids[0]):
         return ids[0]
     return b"%032x" % random.getrandbits(128)
