@@ -217,6 +217,7 @@ def _exit_with_error(
 
 
 def _print_error(message: str, error: BaseException | None, *, debug: bool) -> None:
-    if debug and error is not None:
-        traceback.print_exception(error)
-    typer.echo(f"gateway: {message}", err=True)
+    with contextlib.suppress(OSError):  # the terminal has been closed
+        if debug and error is not None:
+            traceback.print_exception(error)
+        typer.echo(f"gateway: {message}", err=True)

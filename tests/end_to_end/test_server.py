@@ -1,9 +1,11 @@
 """`gateway serve` as a process: its exit statuses, and a stop that works at any time and leaks nothing."""
 
 import asyncio
+import os
 import socket
+import time
 from pathlib import Path
-from signal import SIGINT, SIGTERM, Signals
+from signal import SIGHUP, SIGINT, SIGTERM, Signals
 from typing import Any
 
 import httpx
@@ -37,7 +39,7 @@ def unread_bytes(port: int) -> int:
 
 
 class TestStopSignal:
-    @pytest.mark.parametrize("number", [SIGTERM, SIGINT])
+    @pytest.mark.parametrize("number", [SIGTERM, SIGINT, SIGHUP])
     async def test_stops_cleanly(self, start: StartProcess, servers: Devstack, instance: str, number: Signals) -> None:
         """A signal while serving: all entries exit in reverse order, the status is 0, and no server has a connection."""
         process = start("serve", "--port", "0")
@@ -97,6 +99,51 @@ class TestStopSignal:
         process.send_signal(SIGTERM)
 
         assert await process.exit_status() in {ExitStatus.OK, ExitStatus.FORCED}
+
+
+# Starts the command in its arguments with the closed standard streams that the first argument lists.
+CLOSE_AND_EXECUTE = """
+import os, sys
+for descriptor in sys.argv[1]:
+    os.close(int(descriptor))
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize("closed", ["2", "012"])
+async def test_closed_standard_streams(run: StartProcess, closed: str) -> None:
+    """With closed standard streams the gateway serves and stops, and no connection gets one of their descriptors."""
+    with ports.reserve() as reserved:
+        port = str(reserved.getsockname()[1])
+        process = run("-c", CLOSE_AND_EXECUTE, closed, "-m", "gateway", "serve", "--port", port)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+
+            async def is_serving() -> bool:
+                assert process.running
+                try:
+                    return (await client.get("/readyz")).is_success
+                except httpx.ConnectError:
+                    return False
+
+            await wait_until(is_serving, "the gateway serves")
+        targets = {os.readlink(f"/proc/{process.pid}/fd/{descriptor}") for descriptor in closed}
+        process.send_signal(SIGTERM)
+
+        assert targets == {"/dev/null"}
+        assert await process.exit_status() == ExitStatus.OK
+
+
+async def test_idle_connections_do_not_delay_the_stop(start: StartProcess) -> None:
+    """A hundred idle keep-alive connections do not delay the shutdown."""
+    process = start("serve", "--port", "0", GATEWAY_KEEP_ALIVE_SECONDS="600", GATEWAY_GRACEFUL_SECONDS="20")
+    url = await process.url()
+    async with httpx.AsyncClient(base_url=url, limits=httpx.Limits(max_keepalive_connections=100)) as client:
+        await asyncio.gather(*(client.get("/livez") for _ in range(100)))
+        process.send_signal(SIGTERM)
+        started_at = time.monotonic()
+
+        assert await process.exit_status() == ExitStatus.OK
+        assert time.monotonic() - started_at < 10
 
 
 class TestCloseThatHangs:

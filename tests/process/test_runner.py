@@ -108,6 +108,33 @@ async def test_signal_stops_the_body(number: signal.Signals) -> None:
     ]
 
 
+async def test_repeated_hangup_forces_nothing() -> None:
+    """A terminal that is closed may send SIGHUP more than once; that does not force the shutdown."""
+
+    async def hang_up_twice() -> None:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+
+    program = Program(in_body=hang_up_twice)
+
+    assert await program.run() == (ExitStatus.OK, None)
+    assert program.events[-1] == "stopped"
+
+
+async def test_ignored_hangup_stays_ignored() -> None:
+    """If SIGHUP is ignored, as under `nohup`, it stays ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    ignored: list[bool] = []
+
+    async def check_and_stop() -> None:
+        ignored.append(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)
+        signal.raise_signal(signal.SIGTERM)
+
+    await Program(in_body=check_and_stop).run()
+
+    assert ignored == [True]
+
+
 async def test_signal_cancels_the_startup() -> None:
     """A stop signal during the startup cancels it, and everything is released."""
     program = Program(on_enter=send_sigterm_and_hang)
