@@ -1,7 +1,6 @@
 """`gateway serve` as a process: its exit statuses, and a stop that works at any time and leaks nothing."""
 
 import asyncio
-import os
 import socket
 import time
 from pathlib import Path
@@ -36,6 +35,11 @@ def unread_bytes(port: int) -> int:
     """Return how many bytes wait in the receive buffers of the connections to a loopback port."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(int(row[4].split(":")[1], 16) for row in rows if int(row[1].split(":")[1], 16) == port)
+
+
+def open_file(pid: int, descriptor: int) -> str:
+    """Return the file that a descriptor of a process refers to."""
+    return str(Path(f"/proc/{pid}/fd/{descriptor}").readlink())
 
 
 class TestStopSignal:
@@ -126,10 +130,10 @@ async def test_closed_standard_streams(run: StartProcess, closed: str) -> None:
                     return False
 
             await wait_until(is_serving, "the gateway serves")
-        targets = {os.readlink(f"/proc/{process.pid}/fd/{descriptor}") for descriptor in closed}
+        files = {open_file(process.pid, int(descriptor)) for descriptor in closed}
         process.send_signal(SIGTERM)
 
-        assert targets == {"/dev/null"}
+        assert files == {"/dev/null"}
         assert await process.exit_status() == ExitStatus.OK
 
 
@@ -273,3 +277,19 @@ async def test_plain_uvicorn_serves_the_app(run: StartProcess, servers: Devstack
 
     assert brief["complete"] is True
     await assert_no_server_leaks(servers, instance)
+
+
+async def test_root_path(start: StartProcess) -> None:
+    """Behind a proxy that removes a prefix, the Location of an observation and the API description have the prefix."""
+    process = start("serve", "--port", "0", "--root-path", "/weather")
+    url = await process.url()
+    path = f"/v1/places/{ZURICH}/observations"
+    async with httpx.AsyncClient(base_url=url) as client:
+        created = await client.post(path, json={"temperature_c": 12.5, "condition": "rain"})
+        location = created.headers["Location"]
+        found = await client.get(location.removeprefix("/weather"))
+        description = (await client.get("/openapi.json")).json()
+
+    assert location == f"/weather{path}/{created.json()['id']}"
+    assert found.json() == created.json()
+    assert description["servers"] == [{"url": "/weather"}]
