@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from gateway.devstack import ports
+from gateway.settings import Settings
 from tests.end_to_end.conftest import StartProcess
 from tests.end_to_end.harness import ZURICH, Process, assert_complete_problem
 from tests.support.waiting import TIMEOUT, wait_until
@@ -169,3 +170,13 @@ async def test_proxied_write_without_keys(haproxy: HAProxy) -> None:
 
     assert_complete_problem(response, 403)
     assert "X-Forwarded-For" in response.json()["detail"]
+
+
+def test_haproxy_closes_idle_connections_first() -> None:
+    """HAProxy's timeouts for idle connections are shorter than the gateway's. Otherwise a write could reach a replica that is
+    just closing the connection, and HAProxy does not repeat writes.
+    """
+    timeouts = re.findall(r"timeout (client|server|http-keep-alive) (\d+)s", CONFIGURATION.read_text())
+
+    assert len(timeouts) == 3
+    assert max(int(seconds) for _, seconds in timeouts) < Settings().keep_alive_seconds

@@ -228,6 +228,16 @@ class TestDeadlineOfTheHead:
         assert await client.read_to_end() == b""
 
 
+async def test_keep_alive_timeout(app: EchoApp) -> None:
+    """An idle connection is closed after the timeout for it, which may be shorter or longer than uvicorn's five seconds."""
+    async with running_server(app, keep_alive_timeout=0.2) as server:
+        client = await server.connect()
+        await client.write(REQUEST).read(b" bytes")
+
+        assert await client.read_to_end() == b""
+        assert server.server.config.timeout_keep_alive == 0.2
+
+
 async def connect_many(server: RunningServer, number: int, sent: bytes) -> list[Client]:
     clients = []
     for _ in range(number):
