@@ -70,7 +70,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     - The callbacks of the parser, and `send_400_response()`, which handles the errors of the parser.
     """
 
-    cycle: Any  # uvicorn declares it without None, and is None before the first request
+    cycle: Any  # None before the first request, which the type in uvicorn does not include
 
     def __init__(self, *args: Any, limits: HttpLimits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
