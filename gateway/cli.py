@@ -8,6 +8,7 @@ import contextlib
 import gc
 import logging
 import os
+import re
 import traceback
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 
 from gateway.process.exit_status import ExitStatus
+from gateway.process.standard_streams import open_standard_streams
 from gateway.process.watchdog import exit_process, run_without_waiting_for_threads
 from gateway.settings import InvalidSettingsError, Settings, read_settings, unknown_settings
 
@@ -41,15 +43,25 @@ Host = Annotated[str, typer.Option(help="The address to listen on.")]
 Port = Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.", min=0, max=65535)]
 
 
+def _check_root_path(root_path: str) -> str:
+    """Reject a prefix that is not the beginning of a path."""
+    if re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", root_path) is None:
+        raise typer.BadParameter("should begin with a slash, end without one, and need no escapes, such as /weather")
+    return root_path
+
+
 @app.command()
 def serve(
     host: Host = "127.0.0.1",
     port: Port = 8000,
     *,
+    root_path: Annotated[
+        str, typer.Option(help="The prefix of all paths that a proxy removes.", callback=_check_root_path)
+    ] = "",
     timeline: Annotated[bool, typer.Option("--timeline", help="Show the timeline of the startup.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Serve until SIGINT or SIGTERM. A second signal forces the shutdown."""
+    """Serve until SIGINT, SIGTERM or SIGHUP. A second signal forces the shutdown."""
     settings = _load_settings(debug=debug)
     gc.set_threshold(GC_THRESHOLD)
     from gateway.app import create_app
@@ -64,7 +76,7 @@ def serve(
     if timeline:
         from gateway.timeline_table import show_timeline
     on_started = (lambda stack: show_timeline(stack.journal)) if timeline else None
-    status, failure = serve_app(create_app(settings), listener, settings, on_started=on_started)
+    status, failure = serve_app(create_app(settings), listener, settings, root_path=root_path, on_started=on_started)
     if failure is not None:
         _print_error(explain(failure, settings), failure, debug=debug)
     raise typer.Exit(status)
@@ -76,7 +88,7 @@ def worker(
     alive: Annotated[Path | None, typer.Option(help="A file to touch every two seconds while the worker runs.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Process the published events until SIGINT or SIGTERM. A second signal forces the shutdown."""
+    """Process the published events until SIGINT, SIGTERM or SIGHUP. A second signal forces the shutdown."""
     settings = _load_settings(debug=debug)
     from gateway.error_messages import explain
     from gateway.worker import run_worker
@@ -141,6 +153,7 @@ def dev(host: Host = "127.0.0.1", port: Port = 8000, *, debug: Debug = False) ->
 
 def main() -> None:
     """Run the `gateway` command, and end the process even if a thread hangs."""
+    open_standard_streams()
     try:
         app()
     except SystemExit as error:
@@ -209,6 +222,7 @@ def _exit_with_error(
 
 
 def _print_error(message: str, error: BaseException | None, *, debug: bool) -> None:
-    if debug and error is not None:
-        traceback.print_exception(error)
-    typer.echo(f"gateway: {message}", err=True)
+    with contextlib.suppress(OSError):  # the terminal has been closed
+        if debug and error is not None:
+            traceback.print_exception(error)
+        typer.echo(f"gateway: {message}", err=True)

@@ -45,6 +45,8 @@ def test_defaults() -> None:
     assert (settings.startup_timeout, settings.shutdown_timeout) == (30, 30)
     assert (settings.drain_seconds, settings.graceful_seconds) == (0, 10)
     assert (settings.ready_grace, settings.brief_timeout) == (30, 0.8)
+    assert (settings.max_head_bytes, settings.head_timeout) == (32 * 1024, 10)
+    assert (settings.max_connections, settings.keep_alive_seconds) == (1000, 75)
     assert (settings.api_keys, settings.instance) == ((), "gateway")
 
 

@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.api.body_limit import MAX_BODY_BYTES
@@ -84,10 +84,12 @@ ObservationId = Annotated[int, Path(ge=1, le=MAX_OBSERVATION_ID)]
     },
 )
 async def report_observation(
+    request: Request,
+    response: Response,
     writer: ObservationWriterDependency,
     place_id: PlaceId,
     reported: ObservationCreate,
-    response: Response,
+    *,
     idempotency_key: IdempotencyKey = None,
 ) -> Observation:
     """Report an observation. After a response with 201 it is never lost, and it is counted once."""
@@ -106,7 +108,8 @@ async def report_observation(
             "it will be stored only once.",
             headers={"Retry-After": "1"},
         ) from error
-    response.headers["Location"] = f"/v1/places/{place_id}/observations/{observation.id}"
+    root_path = request.scope["root_path"].rstrip("/")  # the prefix that a proxy has removed from the path
+    response.headers["Location"] = f"{root_path}/v1/places/{place_id}/observations/{observation.id}"
     return observation
 
 

@@ -99,11 +99,12 @@ async def _on_http_exception(request: Request, error: HTTPException) -> JSONResp
 def _allowed_methods(request: Request) -> list[str]:
     """Return the methods of all routes that have this path. Starlette returns those of the first one only."""
     routes = request.app.router.routes
-    return [
+    methods = {
         method.value
         for method in HTTPMethod
         if any(route.matches({**request.scope, "method": method.value})[0] is Match.FULL for route in routes)
-    ]
+    }
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
 async def _on_invalid_request(_request: Request, error: RequestValidationError) -> JSONResponse:

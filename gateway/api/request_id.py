@@ -2,14 +2,17 @@
 
 import random
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, unbind_contextvars
 
 HEADER = b"x-request-id"
-_VALID_ID = re.compile(rb"[!-~]{1,128}")
+
+# deploy/haproxy.cfg has the same rule, so that the log of HAProxy has the id of the response. A comma may come from a proxy
+# that has joined two headers, and HAProxy's log escapes quotes, braces, bars and hashes.
+_VALID_ID = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
 
 log = structlog.get_logger()
 
@@ -24,8 +27,7 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        client_id = next((value for name, value in scope["headers"] if name == HEADER), b"")
-        request_id = client_id if _VALID_ID.fullmatch(client_id) else b"%032x" % random.getrandbits(128)
+        request_id = request_id_of(scope["headers"])
         scope["request_id"] = request_id.decode()
         response_complete = False
 
@@ -46,3 +48,11 @@ class RequestIdMiddleware:
                 raise  # the server resets the connection, so that a partial response cannot be mistaken for a complete one
         finally:
             unbind_contextvars("request_id")
+
+
+def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the client's request id, or a new one if the client sent none, an invalid one or more than one."""
+    ids = [value.strip(b" \t") for name, value in headers if name == HEADER]  # httptools keeps white space at the end
+    if len(ids) == 1 and _VALID_ID.fullmatch(ids[0]):
+        return ids[0]
+    return b"%032x" % random.getrandbits(128)

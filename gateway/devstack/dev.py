@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from gateway.devstack.server import DevstackError, wait_for_exit
 from gateway.devstack.stack import Devstack, devstack
 from gateway.places.seed import seed
 from gateway.process.listener import bind_socket, url_of
+from gateway.process.signals import stop_signals
 from gateway.schema.migrate import migrate
 
 EXAMPLE = "/v1/places/2657896/brief"  # the brief of Zürich
@@ -26,7 +26,7 @@ POLL_INTERVAL = 0.05
 
 
 async def dev(host: str, port: int, *, report: Reporter, debug: bool = False) -> int:
-    """Serve until SIGINT, SIGTERM or SIGHUP, or until the gateway or the worker exits.
+    """Serve until a stop signal, or until the gateway or the worker exits.
 
     Args:
         host: the address to listen on.
@@ -52,7 +52,7 @@ async def dev(host: str, port: int, *, report: Reporter, debug: bool = False) ->
             serving.cancel()
             report("stopping: the gateway first, then the servers in reverse")
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in stop_signals():
         loop.add_signal_handler(number, stop)
     try:
         return await serving

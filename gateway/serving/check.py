@@ -1,12 +1,12 @@
 """`gateway check`: start the lifespan once, check each resource, and shut the lifespan down."""
 
 import asyncio
-import signal
 from dataclasses import dataclass, field
 
 from fastapi import FastAPI
 
 from gateway.lifecycle import CheckResult, LifecycleStack, run_health_checks
+from gateway.process.signals import stop_signals
 from gateway.serving.lifespan_manager import LifespanManager
 
 CHECK_TIMEOUT = 3.0
@@ -37,7 +37,8 @@ async def check(app: FastAPI) -> CheckReport:
     """
     task = asyncio.current_task()
     if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        for number in stop_signals():
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     lifespan = LifespanManager(app)
     checks: list[CheckResult] = []
     stop_error = None

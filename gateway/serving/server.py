@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from gateway.lifecycle import LifecycleStack
 from gateway.process.listener import enable_address_reuse, is_loopback, url_of
 from gateway.process.runner import ProcessResult, ProcessRunner, run_process
+from gateway.serving.http_protocol import HttpLimits, max_connections
 from gateway.serving.lifespan_manager import LifespanManager, StatefulApp
 from gateway.serving.uvicorn_server import UvicornServer
 from gateway.settings import Settings
@@ -26,6 +27,7 @@ def serve(
     listener: socket,
     settings: Settings,
     *,
+    root_path: str = "",
     on_started: Callable[[LifecycleStack], object] | None = None,
 ) -> ProcessResult:
     """Serve the app until a signal stops it or an entry crashes. Return the exit status and the error.
@@ -33,7 +35,8 @@ def serve(
     Args:
         app: its lifespan stores its stack in `app.state.stack`.
         listener: a bound socket; it is closed at the end.
-        settings: the timeouts of the shutdown.
+        settings: the timeouts of the shutdown, and the limits of the HTTP server.
+        root_path: the prefix of all paths that a proxy removes.
         on_started: called after the startup, before the first request.
     """
     app.state.on_loopback = is_loopback(listener)  # without API keys, only a loopback listener accepts writes
@@ -42,7 +45,7 @@ def serve(
     async def body(process: ProcessRunner) -> None:
         if on_started is not None:
             on_started(process.stack)
-        await _serve_requests(StatefulApp(app, lifespan.state), listener, settings, process)
+        await _serve_requests(StatefulApp(app, lifespan.state), listener, settings, process, root_path)
 
     with listener:
         return run_process(
@@ -53,13 +56,28 @@ def serve(
         )
 
 
-async def _serve_requests(app: StatefulApp, listener: socket, settings: Settings, process: ProcessRunner) -> None:
+async def _serve_requests(
+    app: StatefulApp, listener: socket, settings: Settings, process: ProcessRunner, root_path: str
+) -> None:
     """Serve requests until the shutdown, drain, and finish or cancel the requests in flight."""
+    limits = HttpLimits(settings.max_head_bytes, settings.head_timeout, max_connections(settings.max_connections))
 
     def log_listening() -> None:
-        log.info("serving", url=url_of(listener), shutdown_timeout_s=settings.shutdown_timeout)
+        log.info(
+            "serving",
+            url=url_of(listener),
+            shutdown_timeout_s=settings.shutdown_timeout,
+            max_connections=limits.max_connections,
+        )
 
-    server = UvicornServer(app, graceful_timeout=settings.graceful_seconds, on_listening=log_listening)
+    server = UvicornServer(
+        app,
+        limits=limits,
+        keep_alive_timeout=settings.keep_alive_seconds,
+        graceful_timeout=settings.graceful_seconds,
+        root_path=root_path,
+        on_listening=log_listening,
+    )
     process.signals.forced.add_done_callback(lambda _: server.force_stop())
     enable_address_reuse(listener)
     gc.freeze()  # the objects of the startup stay until the end, so the garbage collector need not visit them

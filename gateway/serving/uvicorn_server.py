@@ -3,10 +3,13 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Generator
+from functools import partial
 from socket import socket
 
 import uvicorn
 from starlette.types import ASGIApp
+
+from gateway.serving.http_protocol import HttpLimits, LimitedHttpProtocol
 
 
 class UvicornServer(uvicorn.Server):
@@ -18,23 +21,40 @@ class UvicornServer(uvicorn.Server):
     - `capture_signals()` is overridden: it would install signal handlers.
     - `force_exit` ends the shutdown without waiting for requests.
     - `server_state.tasks` has the tasks of the requests in flight. The shutdown cancels them after the graceful timeout.
+    - `http` may be any function that creates a protocol. The server calls it with keyword arguments for each connection.
     """
 
-    def __init__(self, app: ASGIApp, *, graceful_timeout: float, on_listening: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limits: HttpLimits,
+        keep_alive_timeout: float,
+        graceful_timeout: float,
+        root_path: str = "",
+        on_listening: Callable[[], object],
+    ) -> None:
         """Do not listen yet.
 
         Args:
             app: called for each request.
+            limits: on the heads of requests and on connections.
+            keep_alive_timeout: seconds from a response until an idle connection is closed.
             graceful_timeout: seconds for the requests in flight after `stop()`; then they are cancelled.
+            root_path: the prefix of all paths that a proxy removes, such as `/weather`.
             on_listening: called once the server listens.
         """
         config = uvicorn.Config(
             app,
+            http=partial(LimitedHttpProtocol, limits=limits),  # type: ignore[arg-type]  # declared as a class
+            ws="none",  # an upgraded connection would have no limits
             lifespan="off",
+            root_path=root_path,
             log_config=None,
             access_log=False,
             proxy_headers=False,  # the gateway does not use the address of a client
             server_header=False,
+            timeout_keep_alive=keep_alive_timeout,  # type: ignore[arg-type]  # declared as int, but a float works
             timeout_graceful_shutdown=graceful_timeout,  # type: ignore[arg-type]  # declared as int, but a float works
         )
         super().__init__(config)

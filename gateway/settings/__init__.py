@@ -145,6 +145,10 @@ class Settings(BaseSettings):
     graceful_seconds: Seconds = 10
     ready_grace: Seconds = 30
     brief_timeout: PositiveSeconds = 0.8
+    max_head_bytes: Annotated[int, Field(ge=1024, le=1024 * 1024)] = 32 * 1024
+    head_timeout: PositiveSeconds = 10
+    keep_alive_seconds: PositiveSeconds = 75
+    max_connections: Annotated[int, Field(ge=1)] = 1000
     api_keys: Annotated[tuple[Annotated[SecretStr, AfterValidator(_printable_ascii)], ...], NoDecode] = ()
     instance: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9._-]+$")] = "gateway"
 

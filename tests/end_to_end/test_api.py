@@ -13,6 +13,7 @@ from gateway.app import create_app
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
 from tests.end_to_end.harness import ZURICH, RunningGateway, running_gateway
+from tests.serving.running_server import running_server
 from tests.support.entries import CONNECTED, ENTRIES, server_for
 from tests.support.waiting import wait_until
 
@@ -196,7 +197,52 @@ class TestUnsupportedRequests:
         response = await gateway.client.delete("/v1/places")
 
         assert is_problem(response, 405)
-        assert response.headers["Allow"] == "GET"
+        assert response.headers["Allow"] == "GET, HEAD"
+
+
+HEAD_STATUSES = {
+    "/livez": 200,
+    "/readyz": 200,
+    "/lifecycle": 200,
+    "/openapi.json": 200,
+    f"/v1/places/{NEUCHATEL}": 200,
+    f"/v1/places/{NEUCHATEL}/brief": 200,
+    f"/v1/briefs?place={NEUCHATEL}": 200,
+    f"/v1/places/{NEUCHATEL}/observations": 200,
+    "/v1/places?q=neu": 200,
+    "/v1/places/1": 404,
+    "/v1/places/x/brief": 422,
+    "/nowhere": 404,
+}
+
+
+class TestHead:
+    async def test_head_is_get_without_body(self, gateway: RunningGateway) -> None:
+        """HEAD has the status and the headers of GET, and no body, which would corrupt the next response."""
+        statuses = {}
+        async with running_server(gateway.app) as server, httpx.AsyncClient() as client:
+            for path in HEAD_STATUSES:
+                head = await client.head(f"http://127.0.0.1:{server.port}{path}")
+                got = await client.get(f"http://127.0.0.1:{server.port}{path}")
+                statuses[path] = head.status_code
+                assert (head.status_code, head.content) == (got.status_code, b"")
+                assert head.headers.keys() == got.headers.keys()
+                assert head.headers["Content-Type"] == got.headers["Content-Type"]
+                assert int(head.headers["Content-Length"]) > 0
+
+        assert statuses == HEAD_STATUSES
+
+    async def test_head_of_a_path_without_get(self, gateway: RunningGateway) -> None:
+        """A path that does not support GET supports no HEAD either, and `Allow` does not list it."""
+        response = await gateway.client.head("/v1/predictions")
+
+        assert (response.status_code, response.headers["Allow"]) == (405, "POST")
+
+    async def test_head_is_not_described(self, gateway: RunningGateway) -> None:
+        """The API description lists each path once."""
+        paths = (await gateway.client.get("/openapi.json")).json()["paths"]
+
+        assert {method for operations in paths.values() for method in operations} == {"get", "post"}
 
 
 class TestOperations:

@@ -37,10 +37,13 @@ REQUESTS = {
     "body of a GET": (get("/livez", headers="Content-Length: 5\r\n") + b"12345", 200),
     "place that is not a number": (get("/v1/briefs?place=NaN"), 422),
     "place of 5,000 digits": (get(f"/v1/places/{'9' * 5000}/brief"), 422),
-    "long query": (get("/v1/places?q=" + "a" * 60_000), 422),
+    "long query": (get("/v1/places?q=" + "a" * 30_000), 422),
+    "long request line": (get("/v1/places?q=" + "a" * 60_000), 431),
+    "long header": (get("/livez", headers=f"X: {'a' * 300_000}\r\n"), 431),
+    "not HTTP": (b"\x16\x03\x01\r\n\r\n", 400),
     "query that is not UTF-8": (get("/v1/places?q=%ff%fe%00"), 200),
     "path traversal": (get("/" + "%2e%2e/" * 100), 404),
-    "5,000 parameters": (get("/v1/places?" + "&".join(f"x{number}=1" for number in range(5000))), 200),
+    "4,000 parameters": (get("/v1/places?" + "&".join(f"x{number}=1" for number in range(4000))), 200),
     "500 headers": (get(f"/v1/places/{ZURICH}", headers="".join(f"X-{number}: 1\r\n" for number in range(500))), 200),
     "nested JSON": (post(NESTED_LISTS), 400),
     "NaN and Infinity": (post(b'{"days": [NaN, Infinity, -Infinity]}'), 422),
@@ -117,13 +120,15 @@ async def test_bad_input_has_a_clear_response(gateway_process: Process) -> None:
 async def test_bad_input_does_not_leak_memory(gateway_process: Process) -> None:
     """Twenty repetitions of all bad input hardly increase the memory of the process."""
 
-    async def send_all(times: int) -> None:
+    async def send_all(times: int) -> float:
+        """Return the largest memory: it falls when the garbage collector runs, which is once in about fifteen repetitions."""
+        memory = []
         for _ in range(times):
             for request, _ in REQUESTS.values():
                 await send(gateway_process, request)
+            memory.append(resident_mib(gateway_process))
+        return max(memory)
 
-    await send_all(3)  # fills the caches and pools
-    before = resident_mib(gateway_process)
-    await send_all(20)
+    before = await send_all(20)  # fills the caches and pools
 
-    assert resident_mib(gateway_process) - before < MAX_GROWTH_MIB
+    assert await send_all(20) - before < MAX_GROWTH_MIB

@@ -1,12 +1,15 @@
 """The `gateway` commands that end on their own, and the messages of all commands about invalid settings."""
 
+from signal import SIGHUP
+
 import pytest
 
 from gateway.devstack.stack import Devstack
 from gateway.process.exit_status import ExitStatus
 from tests.end_to_end.conftest import StartProcess
-from tests.end_to_end.harness import open_connections
+from tests.end_to_end.harness import assert_no_server_leaks, open_connections
 from tests.support.entries import ENTRIES
+from tests.support.waiting import wait_until
 
 INVALID_SETTINGS = {
     "GATEWAY_DATABASE__URL": "mysql://root:hunter2@nowhere/x",
@@ -74,9 +77,10 @@ class TestInvalidSettings:
         assert "Traceback" in process.output
         assert "hunter2" not in process.output
 
-    async def test_wrong_usage(self, start: StartProcess) -> None:
+    @pytest.mark.parametrize("option", ["--port=many", "--root-path=weather", "--root-path=/weather/"])
+    async def test_wrong_usage(self, start: StartProcess, option: str) -> None:
         """An invalid option has status 2, as in other programs."""
-        assert await start("serve", "--port", "many").exit_status() == 2
+        assert await start("serve", option).exit_status() == 2
 
 
 class TestEveryCommand:
@@ -121,6 +125,23 @@ class TestCheck:
         assert last_line.endswith(
             "check that 127.0.0.1:1 is available, or correct the variable (not entered within 1 s)"
         )
+
+    async def test_closed_terminal_cancels_the_check(
+        self, start: StartProcess, servers: Devstack, instance: str
+    ) -> None:
+        """The signal of a closed terminal cancels the check, and everything is released."""
+
+        async def is_connected() -> bool:
+            return any(name.startswith(instance) for name in await servers.postgresql.clients())
+
+        with servers.redis.suspended():
+            process = start("check")
+            await wait_until(is_connected, "the database is entered")
+            process.send_signal(SIGHUP)
+
+            assert await process.exit_status() == ExitStatus.INTERRUPTED
+
+        await assert_no_server_leaks(servers, instance)
 
     async def test_weather_server_unavailable(self, start: StartProcess) -> None:
         """A resource that starts but does not work fails the check."""

@@ -2,8 +2,9 @@
 
 import asyncio
 import socket
+import time
 from pathlib import Path
-from signal import SIGINT, SIGTERM, Signals
+from signal import SIGHUP, SIGINT, SIGTERM, Signals
 from typing import Any
 
 import httpx
@@ -36,8 +37,13 @@ def unread_bytes(port: int) -> int:
     return sum(int(row[4].split(":")[1], 16) for row in rows if int(row[1].split(":")[1], 16) == port)
 
 
+def open_file(pid: int, descriptor: int) -> str:
+    """Return the file that a descriptor of a process refers to."""
+    return str(Path(f"/proc/{pid}/fd/{descriptor}").readlink())
+
+
 class TestStopSignal:
-    @pytest.mark.parametrize("number", [SIGTERM, SIGINT])
+    @pytest.mark.parametrize("number", [SIGTERM, SIGINT, SIGHUP])
     async def test_stops_cleanly(self, start: StartProcess, servers: Devstack, instance: str, number: Signals) -> None:
         """A signal while serving: all entries exit in reverse order, the status is 0, and no server has a connection."""
         process = start("serve", "--port", "0")
@@ -97,6 +103,51 @@ class TestStopSignal:
         process.send_signal(SIGTERM)
 
         assert await process.exit_status() in {ExitStatus.OK, ExitStatus.FORCED}
+
+
+# Starts the command in its arguments with the closed standard streams that the first argument lists.
+CLOSE_AND_EXECUTE = """
+import os, sys
+for descriptor in sys.argv[1]:
+    os.close(int(descriptor))
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize("closed", ["2", "012"])
+async def test_closed_standard_streams(run: StartProcess, closed: str) -> None:
+    """With closed standard streams the gateway serves and stops, and no connection gets one of their descriptors."""
+    with ports.reserve() as reserved:
+        port = str(reserved.getsockname()[1])
+        process = run("-c", CLOSE_AND_EXECUTE, closed, "-m", "gateway", "serve", "--port", port)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+
+            async def is_serving() -> bool:
+                assert process.running
+                try:
+                    return (await client.get("/readyz")).is_success
+                except httpx.ConnectError:
+                    return False
+
+            await wait_until(is_serving, "the gateway serves")
+        files = {open_file(process.pid, int(descriptor)) for descriptor in closed}
+        process.send_signal(SIGTERM)
+
+        assert files == {"/dev/null"}
+        assert await process.exit_status() == ExitStatus.OK
+
+
+async def test_idle_connections_do_not_delay_the_stop(start: StartProcess) -> None:
+    """A hundred idle keep-alive connections do not delay the shutdown."""
+    process = start("serve", "--port", "0", GATEWAY_KEEP_ALIVE_SECONDS="600", GATEWAY_GRACEFUL_SECONDS="20")
+    url = await process.url()
+    async with httpx.AsyncClient(base_url=url, limits=httpx.Limits(max_keepalive_connections=100)) as client:
+        await asyncio.gather(*(client.get("/livez") for _ in range(100)))
+        process.send_signal(SIGTERM)
+        started_at = time.monotonic()
+
+        assert await process.exit_status() == ExitStatus.OK
+        assert time.monotonic() - started_at < 10
 
 
 class TestCloseThatHangs:
@@ -226,3 +277,19 @@ async def test_plain_uvicorn_serves_the_app(run: StartProcess, servers: Devstack
 
     assert brief["complete"] is True
     await assert_no_server_leaks(servers, instance)
+
+
+async def test_root_path(start: StartProcess) -> None:
+    """Behind a proxy that removes a prefix, the Location of an observation and the API description have the prefix."""
+    process = start("serve", "--port", "0", "--root-path", "/weather")
+    url = await process.url()
+    path = f"/v1/places/{ZURICH}/observations"
+    async with httpx.AsyncClient(base_url=url) as client:
+        created = await client.post(path, json={"temperature_c": 12.5, "condition": "rain"})
+        location = created.headers["Location"]
+        found = await client.get(location.removeprefix("/weather"))
+        description = (await client.get("/openapi.json")).json()
+
+    assert location == f"/weather{path}/{created.json()['id']}"
+    assert found.json() == created.json()
+    assert description["servers"] == [{"url": "/weather"}]

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from signal import SIGINT, SIGKILL, SIGTERM, Signals
+from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM, Signals
 
 import aio_pika
 import httpx
@@ -265,7 +265,7 @@ class TestViews:
 
 
 class TestProcess:
-    @pytest.mark.parametrize("number", [SIGTERM, SIGINT])
+    @pytest.mark.parametrize("number", [SIGTERM, SIGINT, SIGHUP])
     async def test_signal_stops_cleanly(
         self, start: StartProcess, servers: Devstack, instance: str, number: Signals
     ) -> None:

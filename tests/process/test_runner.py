@@ -10,7 +10,7 @@ import pytest
 from gateway.lifecycle import LifecycleStack, StartError, TeardownError
 from gateway.process.exit_status import ExitStatus
 from gateway.process.runner import ProcessResult, ProcessRunner
-from gateway.process.signals import FORCE_TIMEOUT, STOP_SIGNALS
+from gateway.process.signals import FORCE_TIMEOUT, stop_signals
 from tests.lifecycle.fakes import Hook, cancel_self, enter, enter_worker, event_sequence, hang, noop, raise_error
 
 SHUTDOWN_TIMEOUT = 30.0
@@ -26,7 +26,7 @@ def exit_deadlines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[float
             deadlines.append((seconds, status))
 
     monkeypatch.setattr("gateway.process.signals.Watchdog", FakeWatchdog)
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield deadlines
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -87,7 +87,7 @@ async def send_sigterm_and_hang() -> None:
     await hang()
 
 
-@pytest.mark.parametrize("number", STOP_SIGNALS)
+@pytest.mark.parametrize("number", stop_signals())
 async def test_signal_stops_the_body(number: signal.Signals) -> None:
     """A stop signal ends the body, everything is released, and the status is 0."""
 
@@ -106,6 +106,33 @@ async def test_signal_stops_the_body(number: signal.Signals) -> None:
         "exited worker",
         "stopped",
     ]
+
+
+async def test_repeated_hangup_forces_nothing() -> None:
+    """A terminal that is closed may send SIGHUP more than once; that does not force the shutdown."""
+
+    async def hang_up_twice() -> None:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+
+    program = Program(in_body=hang_up_twice)
+
+    assert await program.run() == (ExitStatus.OK, None)
+    assert program.events[-1] == "stopped"
+
+
+async def test_ignored_hangup_stays_ignored() -> None:
+    """If SIGHUP is ignored, as under `nohup`, it stays ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    ignored: list[bool] = []
+
+    async def check_and_stop() -> None:
+        ignored.append(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)
+        signal.raise_signal(signal.SIGTERM)
+
+    await Program(in_body=check_and_stop).run()
+
+    assert ignored == [True]
 
 
 async def test_signal_cancels_the_startup() -> None:

@@ -3,12 +3,12 @@
 import asyncio
 import signal
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 
 from starlette.types import Receive, Scope, Send
 
-from gateway.process.listener import bind_socket
 from gateway.serving.uvicorn_server import UvicornServer
+from tests.serving.running_server import REQUEST, running_server
 from tests.support.waiting import TIMEOUT
 
 
@@ -39,25 +39,16 @@ class HangingApp:
 @asynccontextmanager
 async def serving(*, graceful_timeout: float) -> AsyncGenerator[tuple[UvicornServer, asyncio.Task[None]]]:
     """Serve a `HangingApp` on a free port with a request in flight. Yield the server and the task of its `serve()`."""
-    app, listening = HangingApp(), asyncio.Event()
-    server = UvicornServer(app, graceful_timeout=graceful_timeout, on_listening=listening.set)
-    with bind_socket("127.0.0.1", 0) as listener:
-        address = listener.getsockname()
-        task = asyncio.create_task(server.serve([listener]))
+    app = HangingApp()
+    async with running_server(app, graceful_timeout=graceful_timeout) as running:
         try:
+            (await running.connect()).write(REQUEST)
             async with asyncio.timeout(TIMEOUT):
-                await listening.wait()
-                _, writer = await asyncio.open_connection(*address)
-            with closing(writer):
-                writer.write(b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n")
-                async with asyncio.timeout(TIMEOUT):
-                    await app.in_flight.wait()
-                yield server, task
-            await writer.wait_closed()
+                await app.in_flight.wait()
+            yield running.server, running.task
         finally:
-            server.force_stop()
+            running.server.force_stop()
             await app.end()
-            await asyncio.wait({task}, timeout=TIMEOUT)
 
 
 async def test_listens_after_startup() -> None:
