@@ -4,14 +4,10 @@ from sqlalchemy.exc import DBAPIError
 
 from gateway.lifecycle import StartError, StartTimeoutError, TeardownError, format_error
 from gateway.resources.base import PermanentError
+from gateway.schema.connect import ConnectError
 from gateway.settings import ResourceSettings, Settings, variable_name
 
-_SQLSTATE_MESSAGES = {
-    "28P01": "rejects this user or password: correct them in the URL",
-    "28000": "rejects this user or password: correct them in the URL",
-    "3D000": "has no such database: create it, or correct the name in the URL",
-    "42501": "does not permit this to the user: grant the permission, or use another user in the URL",
-}
+_INSUFFICIENT_PRIVILEGE = "42501"
 
 
 def explain(error: Exception, settings: Settings) -> str:
@@ -31,11 +27,15 @@ def explain(error: Exception, settings: Settings) -> str:
 
 def explain_database_error(error: Exception, settings: Settings) -> str:
     """Return the reason why the database could not be migrated or seeded."""
+    if isinstance(error, ConnectError):
+        return f"database: {settings.database.variable(error.field)}: {error}"
     location = settings.database.location
     if isinstance(error, DBAPIError):
-        message = _SQLSTATE_MESSAGES.get(getattr(error.orig, "sqlstate", None) or "")
-        if message is not None:
-            return f"database: {variable_name('database', 'url')}: the server at {location} {message}"
+        if getattr(error.orig, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE:
+            return (
+                f"database: {variable_name('database', 'url')}: the server at {location} does not permit this to the user: "
+                "grant the permission, or use another user in the URL"
+            )
         return f"database: the server at {location} reports: {format_error(error.orig or error)}"
     if isinstance(error, OSError):
         return f"database: {format_error(error)}: {_advice('database', settings.database)}"

@@ -6,6 +6,7 @@ from sqlalchemy.exc import ProgrammingError
 from gateway.error_messages import explain, explain_database_error
 from gateway.lifecycle import StartError, StartTimeoutError, TeardownError
 from gateway.resources.base import PermanentError
+from gateway.schema.connect import ConnectError
 from gateway.settings import Settings
 from tests.support.entries import BY_NAME, RESOURCES, WORKERS
 
@@ -79,12 +80,17 @@ class DriverError(Exception):
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (ProgrammingError("SELECT 1", {}, DriverError("3D000")), "GATEWAY_DATABASE__URL: the server at localhost:5432"),
+        (ProgrammingError("SELECT 1", {}, DriverError("42501")), "GATEWAY_DATABASE__URL: the server at localhost:5432"),
         (ProgrammingError("SELECT 1", {}, DriverError("42P01")), "the server at localhost:5432 reports: DriverError"),
         (ConnectionRefusedError("refused"), "correct GATEWAY_DATABASE__URL"),
+        (ConnectError("url", "wrong password"), "database: GATEWAY_DATABASE__URL: wrong password"),
+        (
+            ConnectError("ca_file", "no such file"),
+            "database: GATEWAY_DATABASE__URL: no such file",
+        ),  # an option of the URL
         (ValueError("other"), "database: other"),
     ],
-    ids=["known state", "other state", "unavailable", "other"],
+    ids=["known state", "other state", "unavailable", "permanent", "option", "other"],
 )
 def test_database_error(error: Exception, expected: str) -> None:
     """The message of a migration or seed names the server, and the variable if its value may be the cause."""
