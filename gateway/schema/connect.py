@@ -190,6 +190,4 @@ def _explain_os_error(error: OSError, url: DatabaseURL) -> ConnectError | None:
             return None
         case ssl.SSLError():
             return ConnectError("url", f"{server} cannot be used: the TLS handshake failed: {error.reason}")
-    reason = (error.strerror or str(error)).lower()
-    cause = f"{error.filename!r} cannot be read: {reason}" if error.filename else reason
-    return ConnectError("url", f"{server} cannot be used: {cause}")
+    return ConnectError("url", f"{server} cannot be used: {(error.strerror or str(error)).lower()}")
