@@ -79,7 +79,7 @@ class Connector:
 
         Args:
             connect_timeout: seconds for all of it, unless the URL has an option.
-            command_timeout: seconds for each statement, unless the URL has an option.
+            command_timeout: seconds for each statement, unless the URL has an option. None for no limit at all.
             connection_class: the class of the connection.
 
         Raises:
@@ -96,7 +96,7 @@ class Connector:
                 connection: asyncpg.Connection = await asyncpg.connect(
                     host=address,
                     timeout=timeout,
-                    command_timeout=options.command_timeout or command_timeout,
+                    command_timeout=command_timeout and (options.command_timeout or command_timeout),
                     connection_class=connection_class,
                     **self._arguments,
                 )

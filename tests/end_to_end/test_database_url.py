@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Sequence
 
+import httpx
 import pytest
 
 from gateway.devstack.stack import Devstack
@@ -11,6 +12,7 @@ from gateway.resources.base import PermanentError
 from gateway.resources.database import DatabaseEngine
 from gateway.settings import DatabaseSettings
 from tests.end_to_end.conftest import StartProcess
+from tests.end_to_end.harness import ZURICH
 from tests.support.certificates import Certificates
 from tests.support.dead_address import DEAD, dead_address, resolve_to
 from tests.support.postgresql_tls import tls_enabled
@@ -69,14 +71,26 @@ async def test_missing_file() -> None:
             pass
 
 
-@pytest.mark.parametrize("command", ["check", "migrate"])
-async def test_verified_connection(start: StartProcess, tls: Certificates, servers: Devstack, command: str) -> None:
-    """A file of authorities is enough for a connection by name to be encrypted and verified."""
-    process = start(
-        command,
-        GATEWAY_DATABASE__URL=servers.postgresql.url.replace("127.0.0.1", "localhost"),
-        GATEWAY_DATABASE__CA_FILE=str(tls.ca_file),
-    )
+@pytest.fixture
+def verified(tls: Certificates, servers: Devstack) -> dict[str, str]:
+    """The variables for a connection by name that is encrypted and verified."""
+    return {
+        "GATEWAY_DATABASE__URL": servers.postgresql.url.replace("127.0.0.1", "localhost"),
+        "GATEWAY_DATABASE__CA_FILE": str(tls.ca_file),
+    }
+
+
+async def test_verified_serve(start: StartProcess, verified: dict[str, str]) -> None:
+    """`serve` uses TLS with a file of authorities alone, on its own event loop."""
+    async with httpx.AsyncClient(base_url=await start("serve", "--port", "0", **verified).url()) as client:
+        response = await client.get(f"/v1/places/{ZURICH}")
+
+    assert response.status_code == 200
+
+
+async def test_verified_migrate(start: StartProcess, verified: dict[str, str]) -> None:
+    """`migrate` uses the same variables."""
+    process = start("migrate", **verified)
 
     assert await process.exit_status() == ExitStatus.OK, process.output
 

@@ -1,7 +1,6 @@
 """PgBouncer in transaction mode, as Debian ships it, between the gateway and PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -21,18 +20,12 @@ from tests.end_to_end.conftest import StartProcess
 from tests.end_to_end.harness import ZURICH, running_gateway
 from tests.end_to_end.test_worker import RAIN, place, start_worker, wait_for_count
 from tests.events.conftest import vhost
-from tests.support.pgbouncer import DEFAULT_POOL_SIZE, PgBouncerServer
+from tests.support.pgbouncer import DEFAULT_POOL_SIZE, PgBouncerServer, pgbouncer
 from tests.support.waiting import TIMEOUT, wait_until
 
-__all__ = ["place", "vhost"]
+__all__ = ["pgbouncer", "place", "vhost"]
 
 CLIENTS = 4 * DEFAULT_POOL_SIZE
-
-
-@pytest.fixture(scope="module")
-async def pgbouncer(servers: Devstack, devstack_folder: Path) -> AsyncIterator[PgBouncerServer]:
-    async with PgBouncerServer(devstack_folder / "pgbouncer", servers.postgresql) as server:
-        yield server
 
 
 @pytest.fixture
@@ -84,6 +77,17 @@ async def test_options_of_the_driver(pgbouncer: PgBouncerServer) -> None:
     resource = DatabaseEngine(DatabaseSettings.model_validate({"url": url}), "test")
     async with resource.open() as engine, engine.connect() as connection:
         assert await connection.scalar(text("SHOW timezone")) == "UTC"
+
+
+async def test_named_statements(servers: Devstack, devstack_folder: Path) -> None:
+    """In session mode, statements have names, and no startup parameter is sent that PgBouncer rejects."""
+    async with PgBouncerServer(
+        devstack_folder / "pgbouncer-session", servers.postgresql, pool_mode="session"
+    ) as server:
+        settings = DatabaseSettings.model_validate({"url": server.url, "prepared_statements": "named"})
+        async with DatabaseEngine(settings, "test").open() as engine, engine.connect() as connection:
+            await connection.execute(text("SELECT 42"))
+            assert await connection.scalar(text("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''"))
 
 
 async def test_rejected_password(pgbouncer: PgBouncerServer) -> None:

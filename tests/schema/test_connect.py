@@ -23,7 +23,7 @@ UNREADABLE = "/" + "x" * 300  # too long for a name: nothing below it can be ope
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await Connector(url, application_name="test").connect(connect_timeout=10)
+    connection = await Connector(url, application_name="test").connect(connect_timeout=10, command_timeout=10)
     try:
         yield connection
     finally:
@@ -180,6 +180,12 @@ class TestOptions:
         async with connected(f"{postgresql_server.url}?command_timeout=0.1") as connection:
             with pytest.raises(TimeoutError):
                 await connection.execute("SELECT pg_sleep(60)")
+
+    async def test_command_timeout_of_a_migration(self, postgresql_server: PostgreSQLServer) -> None:
+        """A migration has no limit: the option is meant for the short statements of the gateway."""
+        url = f"{postgresql_server.url}?command_timeout=0.1"
+        async with transaction(url, application_name="test") as connection:
+            await connection.execute(text("SELECT pg_sleep(0.3)"))
 
     async def test_session(self, postgresql_server: PostgreSQLServer) -> None:
         """`application_name` and `options` are those of the session."""

@@ -1,9 +1,12 @@
 """A private PgBouncer in front of a private PostgreSQL."""
 
+import secrets
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
+import pytest
 
 from gateway.devstack import ports
 from gateway.devstack.postgresql import PostgreSQLServer
@@ -13,13 +16,14 @@ DEFAULT_POOL_SIZE = 4
 
 
 class PgBouncerServer(Server):
-    """A PgBouncer in transaction mode, with four connections for each database of a PostgreSQL, and its default settings."""
+    """A PgBouncer with four connections for each database of a PostgreSQL, and default settings otherwise."""
 
     name = "PgBouncer"
     url_variable = "GATEWAY_DATABASE__URL"
 
-    def __init__(self, folder: Path, postgresql: PostgreSQLServer) -> None:
+    def __init__(self, folder: Path, postgresql: PostgreSQLServer, *, pool_mode: str = "transaction") -> None:
         super().__init__(folder)
+        self._pool_mode = pool_mode
         self._postgresql = postgresql
         self._credentials = urlsplit(postgresql.url)
 
@@ -46,7 +50,7 @@ listen_port = {self.port}
 unix_socket_dir =
 auth_type = scram-sha-256
 auth_file = {self.folder / "userlist.txt"}
-pool_mode = transaction
+pool_mode = {self._pool_mode}
 default_pool_size = {DEFAULT_POOL_SIZE}
 """,
         )
@@ -67,3 +71,10 @@ default_pool_size = {DEFAULT_POOL_SIZE}
 
 def _program() -> str:
     return find_program("pgbouncer", package="pgbouncer")
+
+
+@pytest.fixture(scope="module")
+async def pgbouncer(postgresql_server: PostgreSQLServer, devstack_folder: Path) -> AsyncIterator[PgBouncerServer]:
+    """A PgBouncer of the module that imports this fixture."""
+    async with PgBouncerServer(devstack_folder / f"pgbouncer-{secrets.token_hex(4)}", postgresql_server) as server:
+        yield server
