@@ -25,6 +25,8 @@ from tests.support.waiting import TIMEOUT, wait_until
 
 __all__ = ["pgbouncer", "place", "vhost"]
 
+pytestmark = pytest.mark.usefixtures("servers")  # a migrated database, also for tests of the database alone
+
 CLIENTS = 4 * DEFAULT_POOL_SIZE
 
 
