@@ -16,6 +16,16 @@ from gateway.network.database_url import DatabaseURL, parse_database_url
 from gateway.network.errors import is_network_error
 from gateway.network.tls import TLSFileError, client_context, fix_server_name
 
+_POOLER_PARAMETERS = {"application_name", "timezone"}  # PgBouncer sets them on each session that it lends to a client
+_DRIVER_OPTIONS = {
+    "max_cacheable_statement_size",
+    "max_cached_statement_lifetime",
+    "statement_cache_size",
+    "target_session_attrs",
+}
+_NO_DATABASE = re.compile("no such database|database .* does not exist")
+_NO_TLS = "rejected SSL upgrade"  # asyncpg has no class for it
+
 
 class ConnectError(Exception):
     """An operator has to change something: a retry would not help. The message has the reason and no secret.
@@ -121,17 +131,6 @@ class Connector:
             arguments["prepared_statement_cache_size"] = size
         url = URL.create("postgresql+asyncpg", host=self._url.host, port=self._url.port, database=self._url.database)
         return create_async_engine(url, connect_args=arguments, hide_parameters=True, **options)
-
-
-_POOLER_PARAMETERS = {"application_name", "timezone"}  # PgBouncer sets them on each session that it lends to a client
-_DRIVER_OPTIONS = {
-    "max_cacheable_statement_size",
-    "max_cached_statement_lifetime",
-    "statement_cache_size",
-    "target_session_attrs",
-}
-_NO_DATABASE = re.compile("no such database|database .* does not exist")
-_NO_TLS = "rejected SSL upgrade"  # asyncpg has no class for it
 
 
 def _tls_context(url: DatabaseURL) -> ssl.SSLContext | None:
