@@ -21,12 +21,13 @@ from tests.end_to_end.harness import ZURICH, running_gateway
 from tests.end_to_end.test_worker import RAIN, place, start_worker, wait_for_count
 from tests.events.conftest import vhost
 from tests.support.pgbouncer import DEFAULT_POOL_SIZE, PgBouncerServer, pgbouncer
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import wait_until
 
 __all__ = ["pgbouncer", "place", "vhost"]
 
 pytestmark = pytest.mark.usefixtures("servers")  # a migrated database, also for tests of the database alone
 
+MAX_DURATION = 10.0  # of a start that fails at once, on a busy machine
 CLIENTS = 4 * DEFAULT_POOL_SIZE
 
 
@@ -51,7 +52,7 @@ async def error_of(url: str) -> PermanentError:
     """Return the error of a start that fails at once."""
     with pytest.raises(PermanentError) as caught:
         async with (
-            asyncio.timeout(TIMEOUT),
+            asyncio.timeout(MAX_DURATION),
             DatabaseEngine(DatabaseSettings.model_validate({"url": url}), "test").open(),
         ):
             pass
