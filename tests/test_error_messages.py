@@ -13,6 +13,12 @@ from tests.support.entries import BY_NAME, RESOURCES, WORKERS
 SETTINGS = Settings.model_validate({"redis": {"url": "redis://user:hunter2@redis-host:1/0"}})
 
 
+class DriverError(Exception):
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__("driver message")
+        self.sqlstate = sqlstate
+
+
 def start_error(name: str, cause: Exception) -> StartError:
     error = StartError(name, cause, [])
     error.__cause__ = cause
@@ -52,6 +58,19 @@ def test_permanent_error() -> None:
     assert explain(error, SETTINGS) == "redis: GATEWAY_REDIS__URL: correct it"
 
 
+@pytest.mark.parametrize("sqlstate", ["26000", "42P05"])
+def test_pooler_without_prepared_statements(sqlstate: str) -> None:
+    """If a statement is lost between two sessions, the message of a start and of a migration names the setting."""
+    error = ProgrammingError("SELECT 1", {}, DriverError(sqlstate))
+
+    message = explain(start_error("database", error), SETTINGS)
+
+    assert message.startswith(
+        "database: GATEWAY_DATABASE__PREPARED_STATEMENTS: the server at localhost:5432 is behind a"
+    )
+    assert message == explain_database_error(error, SETTINGS)
+
+
 def test_start_timeout() -> None:
     """The message has the notes of the timeout and the error of the last attempt."""
     timeout = StartTimeoutError("not entered within 10 s")
@@ -69,12 +88,6 @@ def test_unclean_shutdown() -> None:
     message = explain(TeardownError("unclean", [ValueError("one"), ValueError("two")]), SETTINGS)
 
     assert message == "ValueError: one; ValueError: two"
-
-
-class DriverError(Exception):
-    def __init__(self, sqlstate: str) -> None:
-        super().__init__("driver message")
-        self.sqlstate = sqlstate
 
 
 @pytest.mark.parametrize(
