@@ -189,9 +189,10 @@ def _with_database(command: Callable[..., Coroutine[Any, Any, object]], settings
     from sqlalchemy.exc import SQLAlchemyError
 
     from gateway.error_messages import explain_database_error
+    from gateway.schema.connect import ConnectError
     from gateway.schema.revision import SchemaMismatchError
 
-    url = settings.database.url.get_secret_value()
+    url = settings.database.complete_url.get_secret_value()
     try:
         result = _run(command(url, application_name=f"{settings.instance} {command.__name__}"))
     except (
@@ -199,9 +200,8 @@ def _with_database(command: Callable[..., Coroutine[Any, Any, object]], settings
         SQLAlchemyError,
         PostgresError,
         InterfaceError,
+        ConnectError,
         SchemaMismatchError,
-        TypeError,
-        ValueError,
     ) as error:
         _exit_with_error(explain_database_error(error, settings), error, debug=debug)
     typer.echo(result)

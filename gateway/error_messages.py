@@ -6,14 +6,15 @@ from sqlalchemy.exc import DBAPIError
 
 from gateway.lifecycle import StartError, StartTimeoutError, TeardownError, format_error
 from gateway.resources.base import PermanentError
+from gateway.schema.connect import ConnectError
 from gateway.schema.revision import SchemaMismatchError
-from gateway.settings import ResourceSettings, Settings, variable_name
+from gateway.settings import DatabaseSettings, ResourceSettings, Settings, variable_name
 
-_SQLSTATE_MESSAGES = {
-    "28P01": "rejects this user or password: correct them in the URL",
-    "28000": "rejects this user or password: correct them in the URL",
-    "3D000": "has no such database: create it, or correct the name in the URL",
-    "42501": "does not permit this to the user: grant the permission, or use another user in the URL",
+_POOLER = "is behind a connection pooler without prepared statements: set it to none"
+_SQLSTATE_MESSAGES = {  # with the field of the settings to correct
+    "42501": ("url", "does not permit this to the user: grant the permission, or use another user in the URL"),
+    "26000": ("prepared_statements", _POOLER),  # the statement does not exist
+    "42P05": ("prepared_statements", _POOLER),  # the statement exists already
 }
 
 
@@ -45,14 +46,14 @@ def _explain_cause(name: str, cause: BaseException, group: ResourceSettings) -> 
         if cause.__cause__ is None:
             return f"{prefix}: {cause}{notes}: {advice}"
         return f"{_explain_cause(name, cause.__cause__, group)} ({cause}){notes}"
+    if isinstance(cause, ConnectError) and isinstance(group, DatabaseSettings):
+        return f"{name}: {group.variable(cause.field)}: {cause}"
     cause = _driver_error(cause)
     if sqlstate := getattr(cause, "sqlstate", None):
-        reason = _SQLSTATE_MESSAGES.get(sqlstate, f"reports: {format_error(cause)}")
-        return f"{prefix}: the server at {group.location} {reason}"
-    if isinstance(cause, SchemaMismatchError | ValueError):
-        return f"{prefix}: {' '.join(str(cause).split())}"
-    if isinstance(cause, TypeError) and name == "database":
-        return f"{prefix}: an option of the URL is unknown to asyncpg: {cause}"
+        field, reason = _SQLSTATE_MESSAGES.get(sqlstate, (group.location_field, f"reports: {format_error(cause)}"))
+        return f"{name}: {variable_name(name, field)}: the server at {group.location} {reason}"
+    if isinstance(cause, SchemaMismatchError):
+        return f"{prefix}: {cause}"
     return f"{prefix}: {_format_error(cause)}: {advice}"
 
 

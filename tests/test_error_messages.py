@@ -6,11 +6,18 @@ from sqlalchemy.exc import ProgrammingError
 from gateway.error_messages import explain, explain_database_error
 from gateway.lifecycle import StartError, StartTimeoutError, TeardownError
 from gateway.resources.base import PermanentError
+from gateway.schema.connect import ConnectError
 from gateway.schema.revision import SchemaMismatchError
 from gateway.settings import Settings
 from tests.support.entries import BY_NAME, RESOURCES, WORKERS
 
 SETTINGS = Settings.model_validate({"redis": {"url": "redis://user:hunter2@redis-host:1/0"}})
+
+
+class DriverError(Exception):
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__("driver message")
+        self.sqlstate = sqlstate
 
 
 def start_error(name: str, cause: Exception) -> StartError:
@@ -54,6 +61,19 @@ def test_permanent_error() -> None:
     assert explain(error, SETTINGS) == "redis: GATEWAY_REDIS__URL: correct it"
 
 
+@pytest.mark.parametrize("sqlstate", ["26000", "42P05"])
+def test_pooler_without_prepared_statements(sqlstate: str) -> None:
+    """If a statement is lost between two sessions, the message of a start and of a migration names the setting."""
+    error = ProgrammingError("SELECT 1", {}, DriverError(sqlstate))
+
+    message = explain(start_error("database", error), SETTINGS)
+
+    assert message.startswith(
+        "database: GATEWAY_DATABASE__PREPARED_STATEMENTS: the server at localhost:5432 is behind a"
+    )
+    assert message == explain_database_error(error, SETTINGS)
+
+
 def test_start_timeout() -> None:
     """The message has the timeout with its notes, and the error of the last attempt if there is one."""
     timeout = StartTimeoutError("not entered within 10 s")
@@ -78,26 +98,20 @@ def test_unclean_shutdown() -> None:
     assert message == "ValueError: one; ValueError: two"
 
 
-class DriverError(Exception):
-    def __init__(self, sqlstate: str) -> None:
-        super().__init__("driver message")
-        self.sqlstate = sqlstate
-
-
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (ProgrammingError("SELECT 1", {}, DriverError("3D000")), "GATEWAY_DATABASE__URL: the server at localhost:5432"),
+        (ProgrammingError("SELECT 1", {}, DriverError("42501")), "GATEWAY_DATABASE__URL: the server at localhost:5432"),
         (ProgrammingError("SELECT 1", {}, DriverError("42P01")), "the server at localhost:5432 reports: DriverError"),
         (ConnectionRefusedError(111, "Connect call failed"), "ConnectionRefusedError: connection refused: check that"),
         (SchemaMismatchError("run `gateway migrate`"), "database: GATEWAY_DATABASE__URL: run `gateway migrate`"),
+        (ConnectError("url", "wrong password"), "database: GATEWAY_DATABASE__URL: wrong password"),
         (
-            TypeError("unexpected 'foo'"),
-            "GATEWAY_DATABASE__URL: an option of the URL is unknown to asyncpg: unexpected 'foo'",
-        ),
-        (ValueError("two\nlines"), "database: GATEWAY_DATABASE__URL: two lines"),
+            ConnectError("ca_file", "no such file"),
+            "database: GATEWAY_DATABASE__URL: no such file",
+        ),  # an option of the URL
     ],
-    ids=["known state", "other state", "unavailable", "not migrated", "unknown option", "other"],
+    ids=["known state", "other state", "unavailable", "not migrated", "permanent", "option"],
 )
 def test_database_error(error: Exception, expected: str) -> None:
     """The message names the variable, and is the same for a migration and for a startup."""

@@ -342,9 +342,9 @@ def test_url_without_an_address(url: str) -> None:
             ["GATEWAY_HTTP__CA_FILE: has no effect without TLS: use https:// in GATEWAY_HTTP__WEATHER_URL"],
         ),
         (
-            {"REDIS__KEY_FILE": "/key.pem", "REDIS__URL": "rediss://host", "RABBITMQ__CA_FILE": "/ca.pem"},
+            {"REDIS__KEY_FILE": "/key.pem", "RABBITMQ__CA_FILE": "/ca.pem"},
             [
-                "GATEWAY_REDIS__KEY_FILE: has no effect without GATEWAY_REDIS__CERT_FILE",
+                "GATEWAY_REDIS__KEY_FILE: has no effect without TLS: use rediss:// in GATEWAY_REDIS__URL",
                 "GATEWAY_RABBITMQ__CA_FILE: has no effect without TLS: use amqps:// in GATEWAY_RABBITMQ__URL",
             ],
         ),

@@ -4,6 +4,7 @@ import ssl
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +43,29 @@ def client_context(files: TLSFiles, *, verify: bool = True, check_hostname: bool
         check_hostname: demand that the certificate is for the name of the host.
 
     Raises:
-        TLSFileError: a file is missing or unreadable, or its content is not valid.
+        TLSFileError: a file is missing or unreadable, its content is not valid, or a private key has no certificate.
     """
     context = ssl.create_default_context() if files.ca_file is None else _context_with_authorities(files.ca_file)
     context.check_hostname = verify and check_hostname
     context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
+    if files.key_file is not None and files.cert_file is None:
+        raise TLSFileError("key_file", files.key_file, "is a private key without a certificate: set both")
     if files.cert_file is not None:
         _load_certificate(context, files.cert_file, files.key_file)
     return context
+
+
+def fix_server_name(context: ssl.SSLContext, name: str) -> None:
+    """Make each handshake of the context use `name`, for libraries that take the address that they connect to.
+
+    It replaces the argument `server_hostname`, which is sent to the server and compared with the certificate.
+    """
+    wrap_bio = context.wrap_bio
+
+    def wrap_bio_with_name(*args: Any, **kwargs: Any) -> ssl.SSLObject:
+        return wrap_bio(*args, **kwargs | {"server_hostname": name})
+
+    context.wrap_bio = wrap_bio_with_name  # type: ignore[method-assign]
 
 
 def _context_with_authorities(ca_file: Path) -> ssl.SSLContext:

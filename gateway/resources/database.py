@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
 from weakref import WeakSet
 
 import asyncpg
@@ -10,12 +10,13 @@ from sqlalchemy import event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, DisconnectionError, EmulatedDBAPIException
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from gateway.network.errors import is_network_error
 from gateway.resources.base import PermanentError, Resource, retry_transient
+from gateway.schema.connect import ConnectError, Connector
 from gateway.schema.revision import current_revision, describe_mismatch
-from gateway.schema.transaction import DEFAULT_SSL_MODE
 from gateway.settings import DatabaseSettings
 
 POOL_SIZE = 10  # connections that stay open
@@ -25,7 +26,7 @@ CONNECT_TIMEOUT = 5.0
 COMMAND_TIMEOUT = 5.0  # for one statement; SQLAlchemy shields the close of a session, so only this limits it
 CLOSE_TIMEOUT = 0.25  # for a connection that is discarded because its task was cancelled
 
-_SERVER_SETTINGS = {
+_SESSION_PARAMETERS = {
     # Every statement uses an index whatever its parameters. Without this PostgreSQL re-plans statements with short id
     # lists, which costs more than running them.
     "plan_cache_mode": "force_generic_plan",
@@ -36,7 +37,6 @@ _SERVER_SETTINGS = {
 }
 
 _TRANSIENT_ERRORS = (
-    OSError,  # refused, unreachable, no such name yet; TimeoutError is a subclass
     asyncpg.PostgresConnectionError,  # the connection was lost
     asyncpg.OperatorInterventionError,  # the server is starting up or shutting down, or the statement was cancelled
     asyncpg.InsufficientResourcesError,  # too many connections, no memory, no space
@@ -61,7 +61,7 @@ def is_transient(error: BaseException | None) -> bool:
         error = error.orig
     if isinstance(error, EmulatedDBAPIException):  # SQLAlchemy's copy of the driver's error
         error = error.__cause__ or error
-    return isinstance(error, _TRANSIENT_ERRORS)
+    return isinstance(error, _TRANSIENT_ERRORS) or (error is not None and is_network_error(error))
 
 
 def is_unavailable(error: BaseException | None) -> bool:
@@ -87,13 +87,12 @@ class DatabaseEngine(Resource[AsyncEngine]):
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[AsyncEngine]:
-        engine = self._engine = create_async_engine(
-            self.settings.url.get_secret_value(),
-            async_creator=self._connect,
+        connector = self._create_connector()
+        engine = self._engine = connector.create_engine(
+            partial(self._connect, connector),
             pool_size=POOL_SIZE,
             max_overflow=MAX_OVERFLOW,
             pool_timeout=COMMAND_TIMEOUT,
-            hide_parameters=True,
         )
         event.listen(engine.sync_engine, "checkout", _discard_closed_connection)
         try:
@@ -107,34 +106,43 @@ class DatabaseEngine(Resource[AsyncEngine]):
             finally:
                 self.abort()
 
-    async def _connect(self) -> asyncpg.Connection:
+    def _create_connector(self) -> Connector:
+        """Read the URL and the files for TLS.
+
+        Raises:
+            PermanentError: a file cannot be used.
+        """
+        try:
+            return Connector(
+                self.settings.complete_url.get_secret_value(),
+                application_name=self._instance,
+                session_parameters=_SESSION_PARAMETERS,
+            )
+        except ConnectError as error:
+            raise self._permanent(error) from error
+
+    async def _connect(self, connector: Connector) -> asyncpg.Connection:
         """Open a connection for the pool.
 
         Raises:
-            PermanentError: the server rejects the credentials, has no such database, or asyncpg rejects the URL.
+            PermanentError: an operator has to change a setting or the server.
         """
-        server = f"GATEWAY_DATABASE__URL: the server at {self.settings.location}"
-        options = {
-            "ssl": DEFAULT_SSL_MODE,
-            **connect_options(self._require_engine()),
-            "timeout": CONNECT_TIMEOUT,
-            "command_timeout": COMMAND_TIMEOUT,
-            "server_settings": {"application_name": self._instance, **_SERVER_SETTINGS},
-        }
+        self._require_engine()
         try:
-            connection: asyncpg.Connection = await asyncpg.connect(**options, connection_class=_QuickCloseConnection)
-        except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidPasswordError) as error:
-            raise PermanentError(f"{server} rejects this user or password: correct them in the URL") from error
-        except TypeError as error:
-            raise PermanentError(
-                f"GATEWAY_DATABASE__URL: an option of the URL is unknown to asyncpg: {error}"
-            ) from error
-        except asyncpg.InvalidCatalogNameError as error:
-            raise PermanentError(f"{server} has no such database: create it, or correct the name in the URL") from error
+            connection = await connector.connect(
+                connect_timeout=CONNECT_TIMEOUT,
+                command_timeout=COMMAND_TIMEOUT,
+                connection_class=_QuickCloseConnection,
+            )
+        except ConnectError as error:
+            raise self._permanent(error) from error
         self._connections.add(connection)
         if self._engine is None:  # the engine was closed during the connect
             connection.terminate()
         return connection
+
+    def _permanent(self, error: ConnectError) -> PermanentError:
+        return PermanentError(f"{self.settings.variable(error.field)}: {error}")
 
     async def _verify(self) -> None:
         """Run `SELECT 1`, and compare the revision of the schema."""
@@ -188,13 +196,3 @@ def _discard_closed_connection(adapted: DBAPIConnection, record: ConnectionPoolE
     if "used" in record.info and adapted.driver_connection.is_closed():
         raise DisconnectionError
     record.info["used"] = True
-
-
-def connect_options(engine: AsyncEngine) -> dict[str, Any]:
-    """Return the arguments of `asyncpg.connect()` that the engine's URL contains.
-
-    It uses the dialect API of SQLAlchemy, which is meant for authors of dialects.
-    `tests/resources/test_private_api.py` tests it.
-    """
-    _, options = engine.dialect.create_connect_args(engine.url)
-    return dict(options)

@@ -3,15 +3,12 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sqlalchemy import make_url
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import NullPool
 
-# TLS is off unless the URL enables it (`?ssl=verify-full`). asyncpg's own default, "prefer", connects without
-# TLS if the server declines it, so that it protects against no attacker. A cancelled connect with "prefer" also leaves an
-# exception that is never retrieved.
-DEFAULT_SSL_MODE = "disable"
-CONNECT_TIMEOUT = 10
+from gateway.schema.connect import Connector
+
+CONNECT_TIMEOUT = 10.0
 
 
 @asynccontextmanager
@@ -23,17 +20,12 @@ async def transaction(url: str, *, application_name: str) -> AsyncIterator[Async
         application_name: the name of the connection in `pg_stat_activity`.
 
     Raises:
+        ConnectError: the server cannot be used until an operator changes something.
         OSError, sqlalchemy.exc.DBAPIError: the server cannot be reached, or rejects the connection.
+        ValueError: the URL is invalid.
     """
-    engine = create_async_engine(
-        url,
-        poolclass=NullPool,
-        connect_args={
-            "ssl": make_url(url).query.get("ssl", DEFAULT_SSL_MODE),
-            "timeout": CONNECT_TIMEOUT,
-            "server_settings": {"application_name": application_name},
-        },
-    )
+    connector = Connector(url, application_name=application_name)
+    engine = connector.create_engine(lambda: connector.connect(connect_timeout=CONNECT_TIMEOUT), poolclass=NullPool)
     try:
         async with engine.begin() as connection:
             yield connection

@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -26,6 +27,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from gateway.network.database_url import PreparedStatements, add_options, parse_database_url
 from gateway.network.tls import TLSFiles
 from gateway.settings.urls import host_and_port, origin_url, scheme_of, server_url
 from gateway.settings.variables import (
@@ -102,9 +104,45 @@ class HttpSettings(ServerSettings):
 
 
 class DatabaseSettings(ServerSettings):
-    url: Annotated[SecretStr, server_url("postgresql+asyncpg")] = SecretStr(
+    """The settings of the database. The URL can have options, which `DatabaseOptions` lists.
+
+    Attributes:
+        prepared_statements: for a server behind a connection pooler, such as PgBouncer in transaction mode: `none`, or
+            `named` if the pooler supports prepared statements. None for a server without a pooler.
+    """
+
+    prepared_statements: PreparedStatements | None = None
+    url: Annotated[SecretStr, server_url("postgresql+asyncpg"), Field(validate_default=True)] = SecretStr(
         "postgresql+asyncpg://gateway:gateway@localhost:5432/gateway"
     )
+
+    @field_validator("url")
+    @classmethod
+    def _check_options(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
+        parse_database_url(_add_database_options(url, info.data))
+        return url
+
+    @property
+    def complete_url(self) -> SecretStr:
+        """The URL with the other settings as options. They replace those that it has."""
+        return SecretStr(_add_database_options(self.url, dict(self)))
+
+    def variable(self, field: str) -> str:
+        """Return the variable that sets a value. Values that have no variable of their own may be options of the URL."""
+        return variable_name("database", "url" if getattr(self, field) is None else field)
+
+
+_DATABASE_OPTIONS = {  # by the fields of the settings
+    "ca_file": "sslrootcert",
+    "cert_file": "sslcert",
+    "key_file": "sslkey",
+    "prepared_statements": "prepared_statements",
+}
+
+
+def _add_database_options(url: SecretStr, values: dict[str, Any]) -> str:
+    options = {option: str(values[name]) for name, option in _DATABASE_OPTIONS.items() if values.get(name) is not None}
+    return add_options(url.get_secret_value(), options)
 
 
 class RedisSettings(ServerSettings):
@@ -250,8 +288,6 @@ def _useless_tls_files(name: str, group: ServerSettings) -> Iterator[str]:
         if scheme in _TLS_SCHEMES:
             url = variable_name(name, group.location_field)
             yield f"{variable}: has no effect without TLS: use {_TLS_SCHEMES[scheme]}:// in {url}"
-        elif field == "key_file" and group.cert_file is None:
-            yield f"{variable}: has no effect without {variable_name(name, 'cert_file')}"
 
 
 def _format_error(error: ErrorDetails) -> str:

@@ -4,13 +4,11 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
 from gateway.network.addresses import ATTEMPT_DELAY, open_socket, reachable_address
-
-DEAD = "127.0.0.99"
+from tests.support.dead_address import DEAD, dead_address, resolve_to
 
 
 @pytest.fixture
@@ -19,20 +17,8 @@ async def port() -> AsyncIterator[int]:
     server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
     number = server.sockets[0].getsockname()[1]
     async with server:
-        with socket.socket() as full, socket.socket() as filler, socket.socket() as second_filler:
-            full.bind((DEAD, number))
-            full.listen(0)
-            for client in (filler, second_filler):
-                client.setblocking(False)
-                client.connect_ex((DEAD, number))
+        with dead_address(number):
             yield number
-
-
-def resolve_to(monkeypatch: pytest.MonkeyPatch, port: int, *addresses: str) -> None:
-    async def getaddrinfo(*_: object, **__: object) -> list[Any]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
 
 
 @pytest.mark.parametrize("addresses", [(DEAD, "127.0.0.1"), ("127.0.0.1", DEAD)], ids=["dead first", "dead last"])

@@ -12,11 +12,9 @@ import aiohttp
 import pytest
 from aiormq.connection import TCPTransportFactory
 from redis.asyncio import BlockingConnectionPool
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from gateway.devstack.rabbitmq import RabbitMQServer
 from gateway.devstack.redis import RedisServer
-from gateway.resources.database import connect_options
 from gateway.resources.http import abort_connector
 from gateway.resources.rabbitmq import HEARTBEAT, RECONNECT_INTERVAL, TrackingTransportFactory, robust_connection
 from gateway.resources.redis import abort_connections
@@ -121,17 +119,3 @@ class TestRobustConnection:
         assert connection.url.query["name"] == "private-api"
         assert connection.url.query["heartbeat"] == str(HEARTBEAT)
         assert connection.reconnect_interval == RECONNECT_INTERVAL
-
-
-def test_connect_options() -> None:
-    """SQLAlchemy: `create_connect_args()` returns the parts of the URL by asyncpg's argument names."""
-    engine = create_async_engine("postgresql+asyncpg://user:pass%40word@localhost:5433/name?ssl=require")
-
-    assert connect_options(engine) == {
-        "user": "user",
-        "password": "pass@word",
-        "host": "localhost",
-        "port": 5433,
-        "database": "name",
-        "ssl": "require",
-    }

@@ -1,0 +1,80 @@
+"""A private PgBouncer in front of a private PostgreSQL."""
+
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from gateway.devstack import ports
+from gateway.devstack.postgresql import PostgreSQLServer
+from gateway.devstack.server import Server, find_program
+
+DEFAULT_POOL_SIZE = 4
+
+
+class PgBouncerServer(Server):
+    """A PgBouncer with four connections for each database of a PostgreSQL, and default settings otherwise."""
+
+    name = "PgBouncer"
+    url_variable = "GATEWAY_DATABASE__URL"
+
+    def __init__(self, folder: Path, postgresql: PostgreSQLServer, *, pool_mode: str = "transaction") -> None:
+        super().__init__(folder)
+        self._pool_mode = pool_mode
+        self._postgresql = postgresql
+        self._credentials = urlsplit(postgresql.url)
+
+    @property
+    def url(self) -> str:
+        return self.url_of("gateway")
+
+    def url_of(self, database: str) -> str:
+        """Return the URL of a database."""
+        return self._postgresql.url_of(database).replace(f":{self._postgresql.port}/", f":{self.port}/")
+
+    def command(self) -> list[str]:
+        # The port is known only now. PgBouncer takes it from its configuration only.
+        config = self.folder / "pgbouncer.ini"
+        config.unlink(missing_ok=True)
+        self.write(
+            config.name,
+            f"""\
+[databases]
+* = host={ports.LOOPBACK} port={self._postgresql.port}
+[pgbouncer]
+listen_addr = {ports.LOOPBACK}
+listen_port = {self.port}
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = {self.folder / "userlist.txt"}
+pool_mode = {self._pool_mode}
+default_pool_size = {DEFAULT_POOL_SIZE}
+""",
+        )
+        return [_program(), str(config)]
+
+    async def prepare(self) -> None:
+        _program()  # raises early if it is not installed
+        self.write("userlist.txt", f'"{self._credentials.username}" "{self._credentials.password}"\n')
+
+    async def probe(self) -> bool:
+        try:
+            connection = await asyncpg.connect(self.url.replace("+asyncpg", ""), ssl=False, statement_cache_size=0)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        await connection.close(timeout=1)
+        return True
+
+
+def _program() -> str:
+    return find_program("pgbouncer", package="pgbouncer")
+
+
+@pytest.fixture(scope="module")
+async def pgbouncer(postgresql_server: PostgreSQLServer, devstack_folder: Path) -> AsyncIterator[PgBouncerServer]:
+    """A PgBouncer of the module that imports this fixture."""
+    async with PgBouncerServer(devstack_folder / f"pgbouncer-{secrets.token_hex(4)}", postgresql_server) as server:
+        yield server
