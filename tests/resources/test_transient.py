@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.resources.base import PermanentError
-from gateway.resources.database import DatabaseEngine, is_transient, is_unavailable
+from gateway.resources.database import DatabaseEngine
+from gateway.resources.database_errors import is_transient, is_unavailable
 from gateway.schema.migrate import migrate
 from gateway.settings import DatabaseSettings
 from tests.support.waiting import TIMEOUT, wait_until
