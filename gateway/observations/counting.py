@@ -60,12 +60,17 @@ async def delete_expired_events(database: AsyncEngine, *, retention: timedelta =
 
 
 class ConsumedEventsCleanup(Resource["ConsumedEventsCleanup"]):
-    """Deletes expired event ids, in batches."""
+    """Deletes expired event ids, in batches.
+
+    Attributes:
+        last_error: the reason why the last attempt failed, or None if it succeeded.
+    """
 
     name = "cleanup"
 
     def __init__(self, database: AsyncEngine) -> None:
         super().__init__()
+        self.last_error: Exception | None = None
         self._database = database
 
     @asynccontextmanager
@@ -82,9 +87,11 @@ class ConsumedEventsCleanup(Resource["ConsumedEventsCleanup"]):
             except Exception as error:
                 if not is_retryable(error):
                     raise
-                if not backoff.attempts:
+                if self.last_error is None:
                     log.warning("cleanup failed, retrying", error=format_error(error))
+                self.last_error = error
                 await asyncio.sleep(backoff.next_delay())
                 continue
+            self.last_error = None
             backoff.reset()
             await asyncio.sleep(BATCH_PAUSE if may_be_more else CLEANUP_INTERVAL)
