@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import asyncpg
 
@@ -33,6 +34,7 @@ class PostgreSQLServer(Server):
     name = "PostgreSQL"
     url_variable = "GATEWAY_DATABASE__URL"
     stop_signal = signal.SIGINT  # a fast shutdown, which does not wait for clients
+    settings: ClassVar[dict[str, str]] = _SETTINGS
 
     def __init__(self, folder: Path, *, report: Reporter = silent) -> None:
         super().__init__(folder, report=report)
@@ -48,12 +50,12 @@ class PostgreSQLServer(Server):
         return f"postgresql+asyncpg://gateway:{self._password}@{ports.LOOPBACK}:{self.port}/{database}"
 
     def command(self) -> list[str]:
-        settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
-        return [_program("postgres"), "-D", str(self.folder / "data"), "-p", str(self.port), *settings]
+        settings = [f"--{name}={value}" for name, value in self.settings.items()]
+        return [find_postgresql_program("postgres"), "-D", str(self.folder / "data"), "-p", str(self.port), *settings]
 
     async def prepare(self) -> None:
-        initdb = _program("initdb")
-        _program("postgres")  # raises early if it is not installed
+        initdb = find_postgresql_program("initdb")
+        find_postgresql_program("postgres")  # raises early if it is not installed
         password = self.write("password", self._superuser_password)
         await self.run(
             initdb,
@@ -117,7 +119,8 @@ class PostgreSQLServer(Server):
         return [row["application_name"] for row in rows]
 
 
-def _program(name: str) -> str:
+def find_postgresql_program(name: str) -> str:
+    """Find a program of the newest PostgreSQL that is installed."""
     versions = sorted(
         Path("/usr/lib/postgresql").glob("[0-9]*/bin"), key=lambda path: float(path.parent.name), reverse=True
     )
