@@ -38,8 +38,8 @@ class PostgreSQLServer(Server):
 
     def __init__(self, folder: Path, *, report: Reporter = silent) -> None:
         super().__init__(folder, report=report)
-        self._password = secrets.token_hex(16)
-        self._superuser_password = secrets.token_hex(16)
+        self.password = secrets.token_hex(16)  # of the role `gateway`
+        self.superuser_password = secrets.token_hex(16)
 
     @property
     def url(self) -> str:
@@ -47,7 +47,7 @@ class PostgreSQLServer(Server):
 
     def url_of(self, database: str) -> str:
         """Return the URL of another database."""
-        return f"postgresql+asyncpg://gateway:{self._password}@{ports.LOOPBACK}:{self.port}/{database}"
+        return f"postgresql+asyncpg://gateway:{self.password}@{ports.LOOPBACK}:{self.port}/{database}"
 
     def command(self) -> list[str]:
         settings = [f"--{name}={value}" for name, value in self.settings.items()]
@@ -56,7 +56,7 @@ class PostgreSQLServer(Server):
     async def prepare(self) -> None:
         initdb = find_postgresql_program("initdb")
         find_postgresql_program("postgres")  # raises early if it is not installed
-        password = self.write("password", self._superuser_password)
+        password = self.write("password", self.superuser_password)
         await self.run(
             initdb,
             f"--pgdata={self.folder / 'data'}",
@@ -79,7 +79,7 @@ class PostgreSQLServer(Server):
 
     async def initialize(self) -> None:
         async with self.superuser() as connection:
-            await connection.execute(f"CREATE ROLE gateway LOGIN PASSWORD '{self._password}'")
+            await connection.execute(f"CREATE ROLE gateway LOGIN PASSWORD '{self.password}'")
         await self.create_database("gateway")
 
     @asynccontextmanager
@@ -89,7 +89,7 @@ class PostgreSQLServer(Server):
             host=ports.LOOPBACK,
             port=self.port,
             user="postgres",
-            password=self._superuser_password,
+            password=self.superuser_password,
             database=database,
             ssl=False,
             server_settings={"application_name": "devstack"},

@@ -26,11 +26,11 @@ class StandbyServer(PrimaryServer):
         """Define a standby. Its primary must be running when it is entered."""
         super().__init__(folder, report=report)
         self._primary = primary
-        self._password = primary._password
-        self._superuser_password = primary._superuser_password
+        self.password = primary.password
+        self.superuser_password = primary.superuser_password
 
     def environment(self) -> dict[str, str]:
-        return super().environment() | {"PGPASSWORD": self._superuser_password}
+        return super().environment() | {"PGPASSWORD": self.superuser_password}
 
     async def prepare(self) -> None:
         """Copy the data of the primary."""

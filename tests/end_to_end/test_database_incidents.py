@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from uuid import uuid4
 
 import httpx
@@ -25,11 +24,12 @@ from gateway.schema.transaction import transaction
 from gateway.settings import Settings
 from tests.end_to_end.harness import RunningGateway, running_gateway
 from tests.end_to_end.test_api import is_problem
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import wait_until
 
 RECOVERY_TIMEOUT = 5.0  # from the end of the incident to the next good response
 WRITERS = 60
 LOCK_SECONDS = 6.0  # longer than a statement may take
+PAUSE = 0.25  # of each client between two requests, so that the clients do not use all the time of the processor
 
 PLACES = list(read(SHIPPED_TABLE))[:3]
 PLACE = f"/v1/places/{PLACES[0][0]}"
@@ -47,7 +47,7 @@ async def fill(url: str) -> None:
 async def gateway_with_database(settings: Settings, url: str) -> AsyncIterator[RunningGateway]:
     """Run a gateway with another database. Its API keys let the client write."""
     database = type(settings.database).model_validate(dict(settings.database) | {"url": url})
-    changes = {"database": database, "brief_timeout": 2.0, "api_keys": ("key",)}
+    changes = {"database": database, "brief_timeout": 4.0, "api_keys": ("key",)}
     async with running_gateway(Settings.model_validate(dict(settings) | changes)) as gateway:
         gateway.client.headers["Authorization"] = "Bearer key"
         yield gateway
@@ -186,13 +186,13 @@ async def locked(server: PostgreSQLServer, database: str, table: str) -> AsyncIt
         yield
 
 
-async def repeat(operation: Callable[[], Awaitable[httpx.Response]], seconds: float) -> list[httpx.Response]:
-    """Send one request after the other, and return the responses."""
+async def repeat(operation: Callable[[], Awaitable[httpx.Response]]) -> list[httpx.Response]:
+    """Send one request after the other for `LOCK_SECONDS`, with pauses, and return the responses."""
     responses = []
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + LOCK_SECONDS
     while time.monotonic() < deadline:
         responses.append(await operation())
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(PAUSE)
     return responses
 
 
@@ -211,11 +211,8 @@ async def test_locked_observations(gateway: RunningGateway, servers: Devstack, d
     await report(gateway)
     async with locked(servers.postgresql, database, "observations"), asyncio.TaskGroup() as group:
         for _ in range(WRITERS):
-            group.create_task(repeat(write, LOCK_SECONDS))
-        others = [
-            group.create_task(repeat(get(path), LOCK_SECONDS))
-            for path in (f"{PLACE}/brief", "/v1/places?q=a", "/readyz")
-        ]
+            group.create_task(repeat(write))
+        others = [group.create_task(repeat(get(path))) for path in (f"{PLACE}/brief", "/v1/places?q=a", "/readyz")]
     briefs, searches, ready = (task.result() for task in others)
 
     assert {response.status_code for response in (*briefs, *searches, *ready)} == {200}
