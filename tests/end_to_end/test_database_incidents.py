@@ -139,26 +139,37 @@ async def standby(primary: PrimaryServer) -> AsyncIterator[StandbyServer]:
         yield standby
 
 
+@asynccontextmanager
+async def writing(gateway: RunningGateway) -> AsyncIterator[list[str]]:
+    """Send observations during the block. Yield the notes of those that were acknowledged."""
+    acknowledged: list[str] = []
+    stopping = asyncio.Event()
+
+    async def write() -> None:
+        while not stopping.is_set():
+            note = uuid4().hex
+            if (await report(gateway, note)).status_code == 201:
+                acknowledged.append(note)
+            await asyncio.sleep(0.01)
+
+    async with asyncio.TaskGroup() as writers:
+        for _ in range(4):
+            writers.create_task(write())
+        try:
+            yield acknowledged
+        finally:
+            stopping.set()
+
+
 async def test_switchover(settings: Settings, primary: PrimaryServer, standby: StandbyServer) -> None:
     """After a switchover behind one address writes recover on their own, and no acknowledged observation is lost.
 
     The old primary comes back as a standby before the address moves, so the gateway has connections that stay open and lead
     to the wrong server.
     """
-    acknowledged: list[str] = []
-
-    async def write_until(stop: asyncio.Event, gateway: RunningGateway) -> None:
-        while not stop.is_set():
-            note = uuid4().hex
-            if (await report(gateway, note)).status_code == 201:
-                acknowledged.append(note)
-
-    stop = asyncio.Event()
     async with Proxy("postgresql", "postgresql", ports.LOOPBACK, primary.port) as address:
         url = primary.url.replace(str(primary.port), str(address.port))
-        async with gateway_with_database(settings, url) as gateway, asyncio.TaskGroup() as writers:
-            for _ in range(4):
-                writers.create_task(write_until(stop, gateway))
+        async with gateway_with_database(settings, url) as gateway, writing(gateway) as acknowledged:
             await wait_until(lambda: len(acknowledged) > 100, "observations are stored")
             await primary.stop()
             primary.demote()
@@ -171,7 +182,6 @@ async def test_switchover(settings: Settings, primary: PrimaryServer, standby: S
             await standby.promote()
             address.target = ports.LOOPBACK, standby.port
             await assert_recovers(gateway)
-            stop.set()
 
     async with standby.superuser("gateway") as superuser:
         stored = Counter(row["note"] for row in await superuser.fetch("SELECT note FROM observations"))
