@@ -10,7 +10,7 @@ from gateway.lifecycle import Journal
 from gateway.lifespan import Services
 from gateway.observations.writer import ObservationWriter
 from gateway.readiness import Readiness
-from gateway.resources.database import is_unavailable
+from gateway.resources.database_errors import is_unavailable
 from gateway.resources.model import Model
 from gateway.settings import Settings
 
@@ -22,7 +22,7 @@ class NotStartedError(Exception):
 
 
 class DatabaseUnavailableError(Exception):
-    """The database is unavailable or too slow."""
+    """The database is unavailable or too slow, or too many requests use it. Its cause is the reason."""
 
 
 def get_services(request: Request) -> Services:
@@ -57,16 +57,13 @@ async def get_observation_writer(request: Request) -> ObservationWriter:
 
 
 async def get_session(request: Request) -> AsyncGenerator[AsyncSession]:
-    """Yield a database session for reading. It uses a connection from its first statement to the end of the request.
-
-    Each statement commits automatically, so that no transaction has to begin and to roll back.
+    """Yield a database session for reading, until the route returns.
 
     Raises:
         DatabaseUnavailableError: the database was unavailable or too slow while the session was used.
     """
-    engine = get_services(request).database.execution_options(isolation_level="AUTOCOMMIT")
     try:
-        async with AsyncSession(engine) as session:
+        async with get_services(request).sessions.open() as session:
             yield session
     except Exception as error:
         if is_unavailable(error):
@@ -97,4 +94,5 @@ ObservationWriterDependency = Annotated[ObservationWriter, Depends(get_observati
 OnLoopback = Annotated[bool, Depends(is_on_loopback)]
 SettingsDependency = Annotated[Settings, Depends(get_settings)]
 RequestId = Annotated[str, Depends(get_request_id)]
-Session = Annotated[AsyncSession, Depends(get_session)]
+# With the scope of the function, a client that reads its response slowly holds no connection.
+Session = Annotated[AsyncSession, Depends(get_session, scope="function")]

@@ -16,6 +16,7 @@ from gateway.lifecycle import Journal, LifecycleStack
 from gateway.logs import log_event
 from gateway.observations.relay import OutboxRelay
 from gateway.observations.writer import ObservationWriter
+from gateway.read_sessions import ReadSessions
 from gateway.readiness import Readiness
 from gateway.resources.base import TEARDOWN_SHARE, enter_resource
 from gateway.resources.database import DatabaseEngine
@@ -35,6 +36,7 @@ class Services:
     redis: Redis
     rabbitmq: RabbitMQ
     model: Model
+    sessions: ReadSessions
     writer: ObservationWriter
     views: ViewPublisher
     briefs: BriefService
@@ -81,6 +83,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
                 redis=redis,
                 rabbitmq=rabbitmq,
                 model=model,
+                sessions=ReadSessions(database),
                 writer=writer,
                 views=views,
                 briefs=briefs,

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from gateway.lifecycle import CheckResult, LifecycleStack, Phase, run_health_checks
+from gateway.resources.base import DegradedError
+from gateway.resources.database_errors import is_reachable
 
 CHECK_TIMEOUT = 1.0  # for the check of one entry
 REPORT_TTL = 0.5  # several load balancers may request a report at the same time
@@ -55,9 +57,17 @@ class Readiness:
             return self._latest[1]
 
     def _evaluate(self, checks: list[CheckResult], now: float) -> ReadinessStatus:
-        unavailable = any(check.name == REQUIRED_ENTRY and not check.ok for check in checks)
+        unavailable = any(check.name == REQUIRED_ENTRY and not check.ok and not _is_usable(check) for check in checks)
         self._unavailable_since = (self._unavailable_since or now) if unavailable else None
         if self._unavailable_since is not None and now - self._unavailable_since > self._grace:
             return ReadinessStatus(ready=False, status="unavailable", checks=checks)
         status = "ok" if all(check.ok for check in checks) else "degraded"
         return ReadinessStatus(ready=True, status=status, checks=checks)
+
+
+def _is_usable(failed: CheckResult) -> bool:
+    """Return whether the required entry works in part, or only has too many users.
+
+    All replicas share such a problem. If it made them unready, a load balancer would have none left.
+    """
+    return isinstance(failed.error, DegradedError) or is_reachable(failed.error)

@@ -20,12 +20,13 @@ from gateway.logs import log_event
 from gateway.observations.counting import ConsumedEventsCleanup, count_observation
 from gateway.process.runner import ProcessResult, ProcessRunner, run_process
 from gateway.resources.base import TEARDOWN_SHARE, Resource, enter_resource
-from gateway.resources.database import DatabaseEngine, is_unavailable
+from gateway.resources.database import DatabaseEngine
+from gateway.resources.database_errors import is_retryable
 from gateway.resources.rabbitmq import RabbitMQConnection
 from gateway.resources.redis import RedisPool
 from gateway.settings import Settings
 
-PREFETCH = 10  # messages of a queue that are processed at the same time, as many as the database pool has connections
+PREFETCH = 10  # messages of a queue that are processed at the same time, as many as the connections that stay open
 HEARTBEAT_INTERVAL = 2.0
 
 log = structlog.get_logger("gateway.worker")
@@ -83,7 +84,7 @@ async def worker_lifespan(worker: Worker) -> AsyncGenerator[None]:
             OBSERVATIONS,
             ObservationReported,
             partial(count_observation, database),
-            is_transient=is_unavailable,
+            is_transient=is_retryable,
             prefetch=PREFETCH,
         )
         await enter_resource(stack, observation_consumer)

@@ -13,7 +13,7 @@ from gateway.api.problems import ProblemError, problem_responses
 from gateway.dependencies import ObservationWriterDependency, Session
 from gateway.observations.queries import Observation, get_observation, latest_observations
 from gateway.observations.store import IdempotencyConflictError, NewObservation, UnknownPlaceError
-from gateway.observations.writer import WriteUnavailableError
+from gateway.observations.writer import WriteRejectedError, WriteUnavailableError
 from gateway.places.queries import get_place
 from gateway.schema.tables import (
     MAX_NOTE_LENGTH,
@@ -101,11 +101,14 @@ async def report_observation(
     except IdempotencyConflictError:
         detail = "This Idempotency-Key was used for another report. Send this report with a new key."
         raise ProblemError(HTTPStatus.CONFLICT, detail) from None
+    except WriteRejectedError as error:
+        detail = f"{error}. The report was not stored. Send it again in a second."
+        raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"}) from error
     except WriteUnavailableError as error:
         raise ProblemError(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            "The database is unavailable. The report may have been stored. Send it again with the same Idempotency-Key; "
-            "it will be stored only once.",
+            f"{error}. The report may have been stored. Send it again with the same Idempotency-Key; it will be stored only "
+            "once.",
             headers={"Retry-After": "1"},
         ) from error
     root_path = request.scope["root_path"].rstrip("/")  # the prefix that a proxy has removed from the path

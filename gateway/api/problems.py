@@ -13,6 +13,7 @@ from starlette.routing import Match
 
 from gateway.briefs.place_loader import PlaceUnavailableError
 from gateway.dependencies import DatabaseUnavailableError, NotStartedError
+from gateway.resources.database_errors import explain
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 20  # in one response; a request can contain a hundred thousand
@@ -120,8 +121,9 @@ async def _on_invalid_request(_request: Request, error: RequestValidationError) 
 
 
 async def _on_unavailable(_request: Request, error: Exception) -> JSONResponse:
+    """Handle errors of the database. Their causes are the errors of its client libraries."""
     reason = f" ({error.reason})" if isinstance(error, PlaceUnavailableError) else ""
-    detail = f"The database is unavailable{reason}. Try again in a second."
+    detail = f"{explain(error.__cause__)}{reason}. Try again in a second."
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
 
 

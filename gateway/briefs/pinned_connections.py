@@ -1,9 +1,13 @@
 """Database connections that stay checked out of the pool between statements."""
 
+import asyncio
+from typing import cast
+
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.pool import QueuePool
 
+from gateway.resources.database import MAX_PINNED
+from gateway.resources.pooled_connection import PooledConnection
 from gateway.schema.driver import asyncpg_connection
 
 
@@ -11,15 +15,14 @@ class PinnedConnections:
     """Runs read-only statements with asyncpg itself, on connections that are checked out once and reused.
 
     Checking a connection out and in for each statement takes more CPU time than the statement (docs/performance.md). The
-    number of connections grows to the number of statements that run at the same time, which the caller limits.
+    number of connections grows to the number of statements that run at the same time, at most `MAX_PINNED`.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
         """Open no connection yet."""
-        assert isinstance(engine.pool, QueuePool)  # noqa: S101 - for mypy
         self._engine = engine
-        self._pool = engine.pool
-        self._idle: list[tuple[AsyncConnection, asyncpg.Connection]] = []
+        self._slots = asyncio.Semaphore(MAX_PINNED)
+        self._idle: list[tuple[AsyncConnection, PooledConnection]] = []
 
     async def fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
         """Run a statement, and return its rows.
@@ -27,19 +30,20 @@ class PinnedConnections:
         Raises:
             OSError, asyncpg.PostgresError, sqlalchemy.exc.SQLAlchemyError: the database is unavailable.
         """
-        connection, driver = await self._acquire()
-        try:
-            rows: list[asyncpg.Record] = await driver.fetch(statement, *arguments)
-        except BaseException as error:
-            if not isinstance(error, asyncpg.PostgresError):  # unlike a response of the server, it may leave one unread
-                driver.terminate()
-            await connection.close()
-            raise
-        if self._pool.overflow() > 0:  # the pool is larger than its size, so others may wait for a connection
-            await connection.close()
-        else:
+        async with self._slots:
+            connection, driver = await self._acquire()
+            try:
+                rows: list[asyncpg.Record] = await driver.fetch(statement, *arguments)
+            except BaseException as error:
+                driver.renewal.observe(error)
+                if not isinstance(
+                    error, asyncpg.PostgresError
+                ):  # unlike a response of the server, it may leave one unread
+                    driver.terminate()
+                await connection.close()
+                raise
             self._idle.append((connection, driver))
-        return rows
+            return rows
 
     async def close(self) -> None:
         """Return the connections to the pool. No statement may run any more."""
@@ -47,11 +51,11 @@ class PinnedConnections:
             connection, _ = self._idle.pop()
             await connection.close()
 
-    async def _acquire(self) -> tuple[AsyncConnection, asyncpg.Connection]:
+    async def _acquire(self) -> tuple[AsyncConnection, PooledConnection]:
         while self._idle:
             connection, driver = self._idle.pop()
-            if not driver.is_closed():
+            if driver.is_usable:
                 return connection, driver
-            await connection.close()  # the server has closed it
+            await connection.close()  # the pool replaces it
         connection = await self._engine.connect()
-        return connection, await asyncpg_connection(connection)
+        return connection, cast("PooledConnection", await asyncpg_connection(connection))

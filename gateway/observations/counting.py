@@ -6,20 +6,24 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Self
 
+import structlog
 from sqlalchemy import Interval, bindparam, delete, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.concurrency import background_task
+from gateway.concurrency import Backoff, background_task
 from gateway.events.messages import ObservationReported
+from gateway.lifecycle import format_error
 from gateway.resources.base import Resource
-from gateway.resources.database import is_unavailable
+from gateway.resources.database_errors import is_retryable
 from gateway.schema.tables import consumed_events, places
 
 RETENTION = timedelta(days=30)  # of the ids of counted events; an event that is repeated later is counted again
 DELETE_BATCH_SIZE = 1000  # rows deleted by one statement
 BATCH_PAUSE = 1.0  # between two batches, while there may be more to delete
 CLEANUP_INTERVAL = 600.0
+
+log = structlog.get_logger("gateway.cleanup")
 
 _NEW_EVENT = (
     insert(consumed_events)
@@ -56,12 +60,17 @@ async def delete_expired_events(database: AsyncEngine, *, retention: timedelta =
 
 
 class ConsumedEventsCleanup(Resource["ConsumedEventsCleanup"]):
-    """Deletes expired event ids, in batches."""
+    """Deletes expired event ids, in batches.
+
+    Attributes:
+        last_error: the reason why the last attempt failed, or None if it succeeded.
+    """
 
     name = "cleanup"
 
     def __init__(self, database: AsyncEngine) -> None:
         super().__init__()
+        self.last_error: Exception | None = None
         self._database = database
 
     @asynccontextmanager
@@ -71,15 +80,18 @@ class ConsumedEventsCleanup(Resource["ConsumedEventsCleanup"]):
             yield self
 
     async def _run(self) -> None:
+        backoff = Backoff()
         while True:
-            may_be_more = await self._delete_batch()
+            try:
+                may_be_more = await delete_expired_events(self._database) == DELETE_BATCH_SIZE
+            except Exception as error:
+                if not is_retryable(error):
+                    raise
+                if self.last_error is None:
+                    log.warning("cleanup failed, retrying", error=format_error(error))
+                self.last_error = error
+                await asyncio.sleep(backoff.next_delay())
+                continue
+            self.last_error = None
+            backoff.reset()
             await asyncio.sleep(BATCH_PAUSE if may_be_more else CLEANUP_INTERVAL)
-
-    async def _delete_batch(self) -> bool:
-        """Return whether there may be more to delete now."""
-        try:
-            return await delete_expired_events(self._database) == DELETE_BATCH_SIZE
-        except Exception as error:
-            if not is_unavailable(error):
-                raise
-            return False

@@ -16,8 +16,8 @@ from gateway.events.channels import CONNECTION_ERRORS, open_channel, translate_l
 from gateway.events.publisher import Publisher, PublishError
 from gateway.events.topology import DEAD_LETTERS
 from gateway.lifecycle import format_error
-from gateway.resources.base import Resource
-from gateway.resources.database import is_unavailable
+from gateway.resources.base import DegradedError, Resource
+from gateway.resources.database_errors import is_retryable
 from gateway.schema.driver import asyncpg_connection
 from gateway.schema.tables import outbox
 
@@ -69,7 +69,7 @@ class OutboxRelay(Resource["OutboxRelay"]):
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self]:
-        """Publish for the duration of the block. An error that is not transient is a bug, and cancels the block."""
+        """Publish for the duration of the block. An error that no server reports is a bug, and cancels the block."""
         async with background_task(
             self._run(), name=self.name, stop=self._stop, stop_timeout=DRAIN_TIMEOUT, abort=self.abort
         ):
@@ -87,7 +87,7 @@ class OutboxRelay(Resource["OutboxRelay"]):
             try:
                 may_be_more = await self._publish_batch()
             except Exception as error:
-                if not (isinstance(error, PublishError) or is_unavailable(error)):
+                if not (isinstance(error, PublishError) or is_retryable(error)):
                     raise
                 self._record_error(error)
                 await wait_for_event(self._stopping, timeout=backoff.next_delay())
@@ -146,7 +146,11 @@ class OutboxRelay(Resource["OutboxRelay"]):
             self._connection.terminate()
 
     async def check(self) -> str | None:
-        """Return the number of waiting events, the number of dead letters if the broker reports it, and the last error."""
+        """Return the number of waiting events, and the number of dead letters if the broker reports it.
+
+        Raises:
+            DegradedError: the last attempt to publish has failed. The message has the numbers, too.
+        """
         async with self._database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             depth = await connection.scalar(_DEPTH, {"limit": MAX_COUNTED})
         details = [f"outbox: {'at least ' if depth == MAX_COUNTED else ''}{depth} waiting"]
@@ -155,6 +159,7 @@ class OutboxRelay(Resource["OutboxRelay"]):
             details.append(f"dead letters: {dead_letters}")
         if self.last_error is not None:
             details.append(f"trying again: {format_error(self.last_error)}")
+            raise DegradedError(", ".join(details))
         return ", ".join(details)
 
     async def _count_dead_letters(self) -> int | None:

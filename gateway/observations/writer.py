@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Self
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -11,18 +12,30 @@ from gateway.concurrency import TaskPool
 from gateway.observations.queries import Observation
 from gateway.observations.store import NewObservation, insert_observation
 from gateway.resources.base import Resource
-from gateway.resources.database import is_unavailable
+from gateway.resources.database import MAX_WRITES
+from gateway.resources.database_errors import explain, is_outdated, is_rejected, is_unavailable
 
-WRITE_TIMEOUT = 2.0  # after which the caller gets an error, while the write continues
+WRITE_TIMEOUT = 2.0  # after which the caller gets an error, while a write that has started continues
+STALL_TIMEOUT = (
+    0.5  # if no write could start for so long, the database is stuck, and new writes are rejected immediately
+)
+MAX_WAITING_WRITES = 256  # a healthy database stores so many in much less than `WRITE_TIMEOUT`
 DRAIN_TIMEOUT = 1.0  # at a stop, for the writes in flight to finish before they are cancelled
 
 
 class WriteUnavailableError(Exception):
-    """The database is unavailable or too slow. The observation may be stored already, may be stored later, or never."""
+    """The observation may be stored already, may be stored later, or never. The message is the reason, for the client."""
+
+
+class WriteRejectedError(Exception):
+    """The observation is not stored, and will not be stored later. The message is the reason, for the client."""
 
 
 class ObservationWriter(Resource["ObservationWriter"]):
-    """Stores observations. Each write is a task of its own, which goes on if its caller is cancelled or times out."""
+    """Stores observations. Each write is a task of its own, which goes on if its caller is cancelled or times out.
+
+    At most `MAX_WRITES` of them use the database at a time. The callers of others wait for their turn.
+    """
 
     name = "writer"
 
@@ -37,10 +50,13 @@ class ObservationWriter(Resource["ObservationWriter"]):
         self._database = database
         self._on_stored = on_stored
         self._writes = TaskPool()
+        self._slots = asyncio.Semaphore(MAX_WRITES)
+        self._waiting = 0
+        self._last_start = monotonic()
 
     @property
     def in_flight(self) -> int:
-        """The number of writes that have not ended."""
+        """The number of writes that have started and not ended."""
         return len(self._writes)
 
     @asynccontextmanager
@@ -56,23 +72,57 @@ class ObservationWriter(Resource["ObservationWriter"]):
 
         Raises:
             WriteUnavailableError: the outcome is unknown. With a key the caller can safely try again.
+            WriteRejectedError: it is not stored: too many writes are waiting, or the database has rejected it.
             UnknownPlaceError: there is no such place.
             IdempotencyConflictError: the key was used for a different observation.
         """
+        deadline = monotonic() + WRITE_TIMEOUT
+        await self._wait_for_slot()
         write = self._writes.start(self._store(new, idempotency_key))
-        await asyncio.wait({write}, timeout=WRITE_TIMEOUT)
+        write.add_done_callback(lambda _: self._slots.release())
+        await asyncio.wait({write}, timeout=deadline - monotonic())
         if not write.done():
-            raise WriteUnavailableError(f"not stored within {WRITE_TIMEOUT:g} s")
+            raise WriteUnavailableError("The database is too slow")
         if write.cancelled():  # not a cancellation of the caller, so it must not be raised as one
-            raise WriteUnavailableError("the write was cancelled")
+            raise WriteUnavailableError("The write was cancelled")
         try:
             return write.result()
         except Exception as error:
+            if is_rejected(error):
+                raise WriteRejectedError(explain(error)) from error
             if is_unavailable(error):
-                raise WriteUnavailableError from error
+                raise WriteUnavailableError(explain(error)) from error
             raise
 
+    async def _wait_for_slot(self) -> None:
+        """Wait until the write may start.
+
+        Raises:
+            WriteRejectedError: too many writes are waiting, or it would wait for too long.
+        """
+        is_stalled = self._slots.locked() and monotonic() - self._last_start > STALL_TIMEOUT
+        if is_stalled or self._waiting >= MAX_WAITING_WRITES:
+            raise WriteRejectedError("Too many reports wait for the database")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise WriteRejectedError("Too many reports wait for the database") from None
+        finally:
+            self._waiting -= 1
+        self._last_start = monotonic()
+
     async def _store(self, new: NewObservation, idempotency_key: str | None) -> Observation:
+        """Store it, with a second attempt if the connection or its prepared statement was outdated."""
+        try:
+            return await self._store_once(new, idempotency_key)
+        except Exception as error:
+            if not is_outdated(error):
+                raise
+        return await self._store_once(new, idempotency_key)
+
+    async def _store_once(self, new: NewObservation, idempotency_key: str | None) -> Observation:
         async with self._database.begin() as connection:
             observation, is_new = await insert_observation(connection, new, idempotency_key)
         if is_new:

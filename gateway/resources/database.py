@@ -7,24 +7,35 @@ from weakref import WeakSet
 
 import asyncpg
 from sqlalchemy import event, text
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, DisconnectionError, EmulatedDBAPIException
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import ConnectionPoolEntry
 
-from gateway.network.errors import is_network_error
-from gateway.resources.base import PermanentError, Resource, retry_transient
+from gateway.resources.base import DegradedError, PermanentError, Resource, retry_transient
+from gateway.resources.database_errors import is_transient
+from gateway.resources.pooled_connection import (
+    ConnectionRenewal,
+    PooledConnection,
+    discard_unusable,
+    retry_outdated,
+)
 from gateway.schema.connect import ConnectError, Connector
 from gateway.schema.revision import current_revision, describe_mismatch
 from gateway.settings import DatabaseSettings
 
+# The connections of a gateway process, by their use. Each use keeps its own limit, and the pool has a connection for all of
+# them. So a lock that blocks all writes takes no connection from reads, briefs and health checks. (The worker uses fewer:
+# one for each message in progress, and one each for the cleanup and the check.)
+MAX_WRITES = 8  # `ObservationWriter`
+MAX_READS = 7  # `ReadSessions`
+MAX_PINNED = 4  # `PinnedConnections` of the briefs
+RELAY_CONNECTIONS = 1
+CHECK_CONNECTIONS = 4  # of the database and of the relay: one each, and one each that is closing after its timeout
+MAX_CONNECTIONS = MAX_WRITES + MAX_READS + MAX_PINNED + RELAY_CONNECTIONS + CHECK_CONNECTIONS
+
 POOL_SIZE = 10  # connections that stay open
-MAX_OVERFLOW = 14  # more connections under load: `POOL_SIZE` again, and four that the briefs pin
+MAX_OVERFLOW = MAX_CONNECTIONS - POOL_SIZE  # more connections under load
 
 CONNECT_TIMEOUT = 5.0
 COMMAND_TIMEOUT = 5.0  # for one statement; SQLAlchemy shields the close of a session, so only this limits it
-CLOSE_TIMEOUT = 0.25  # for a connection that is discarded because its task was cancelled
 
 _SESSION_PARAMETERS = {
     # Every statement uses an index whatever its parameters. Without this PostgreSQL re-plans statements with short id
@@ -36,37 +47,7 @@ _SESSION_PARAMETERS = {
     "timezone": "UTC",  # of the times in the JSON that PostgreSQL makes
 }
 
-_TRANSIENT_ERRORS = (
-    asyncpg.PostgresConnectionError,  # the connection was lost
-    asyncpg.OperatorInterventionError,  # the server is starting up or shutting down, or the statement was cancelled
-    asyncpg.InsufficientResourcesError,  # too many connections, no memory, no space
-    asyncpg.TransactionRollbackError,  # a deadlock or a serialization failure
-    asyncpg.LockNotAvailableError,  # the server's lock_timeout
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.ReadOnlySQLTransactionError,  # a replica that is not promoted yet
-    asyncpg.InternalClientError,  # a statement was sent at the moment at which the server closed the connection
-)
-
-
-def is_transient(error: BaseException | None) -> bool:
-    """Return whether the error may go away without a change: the database is unavailable or too slow.
-
-    SQLAlchemy wraps only some of the driver's errors, so wrapped and bare ones are recognised.
-    """
-    if isinstance(error, PoolTimeoutError):
-        return True
-    if isinstance(error, DBAPIError) and error.orig is not None:
-        if error.connection_invalidated:
-            return True
-        error = error.orig
-    if isinstance(error, EmulatedDBAPIException):  # SQLAlchemy's copy of the driver's error
-        error = error.__cause__ or error
-    return isinstance(error, _TRANSIENT_ERRORS) or (error is not None and is_network_error(error))
-
-
-def is_unavailable(error: BaseException | None) -> bool:
-    """Return whether the caller should try again later: the error is transient, or an operator has to fix the database."""
-    return isinstance(error, PermanentError) or is_transient(error)
+_READ_ONLY = text("SELECT current_setting('transaction_read_only')::boolean, pg_is_in_recovery()")
 
 
 class DatabaseEngine(Resource[AsyncEngine]):
@@ -83,6 +64,7 @@ class DatabaseEngine(Resource[AsyncEngine]):
         self.settings = settings
         self._instance = instance
         self._connections: WeakSet[asyncpg.Connection] = WeakSet()
+        self._renewal = ConnectionRenewal()
         self._engine: AsyncEngine | None = None
 
     @asynccontextmanager
@@ -94,7 +76,9 @@ class DatabaseEngine(Resource[AsyncEngine]):
             max_overflow=MAX_OVERFLOW,
             pool_timeout=COMMAND_TIMEOUT,
         )
-        event.listen(engine.sync_engine, "checkout", _discard_closed_connection)
+        event.listen(engine.sync_engine, "checkout", discard_unusable)
+        event.listen(engine.sync_engine, "handle_error", self._renewal.on_error)
+        event.listen(engine.sync_engine, "do_execute", retry_outdated)
         try:
             await retry_transient(self._verify, is_transient=is_transient)
             yield engine
@@ -129,13 +113,14 @@ class DatabaseEngine(Resource[AsyncEngine]):
         """
         self._require_engine()
         try:
-            connection = await connector.connect(
+            connection: PooledConnection = await connector.connect(
                 connect_timeout=CONNECT_TIMEOUT,
                 command_timeout=COMMAND_TIMEOUT,
-                connection_class=_QuickCloseConnection,
+                connection_class=PooledConnection,
             )
         except ConnectError as error:
             raise self._permanent(error) from error
+        connection.renewal = self._renewal
         self._connections.add(connection)
         if self._engine is None:  # the engine was closed during the connect
             connection.terminate()
@@ -166,33 +151,15 @@ class DatabaseEngine(Resource[AsyncEngine]):
                 connection.terminate()
 
     async def check(self) -> str | None:
-        """Run `SELECT 1`."""
+        """Check that the server accepts writes.
+
+        Raises:
+            DegradedError: it is read-only. All connections are replaced, because the address may lead to another server now.
+        """
         async with self._autocommit_engine().connect() as connection:
-            await connection.execute(text("SELECT 1"))
+            is_read_only, is_standby = (await connection.execute(_READ_ONLY)).one()
+        if is_read_only:
+            self._renewal.renew()
+            reason = "the server is a standby" if is_standby else "default_transaction_read_only is on"
+            raise DegradedError(f"read-only: {reason} at {self.settings.location}")
         return self.settings.location
-
-
-class _QuickCloseConnection(asyncpg.Connection):
-    """Caps the close timeout that SQLAlchemy passes when a task is cancelled.
-
-    SQLAlchemy passes two seconds and shields the close. If the server has stopped responding, the cancelled task would
-    wait for all of them, with its place in the pool.
-    """
-
-    async def close(self, *, timeout: float | None = None) -> None:
-        await super().close(timeout=None if timeout is None else min(timeout, CLOSE_TIMEOUT))
-
-
-def _discard_closed_connection(adapted: DBAPIConnection, record: ConnectionPoolEntry, *_: object) -> None:
-    """Discard a pooled connection that the server has closed, so that no request fails after a restart of the server.
-
-    asyncpg notices the close without a query. `pool_pre_ping` would cost three round trips for each checkout, and a
-    timeout would not end it. New connections are not tested: the pool tries only twice, and then raises an error that
-    looks like a bug.
-
-    Raises:
-        DisconnectionError: it is closed. The pool opens a new one.
-    """
-    if "used" in record.info and adapted.driver_connection.is_closed():
-        raise DisconnectionError
-    record.info["used"] = True

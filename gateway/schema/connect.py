@@ -5,7 +5,7 @@ import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy import URL
@@ -15,6 +15,8 @@ from gateway.network.addresses import reachable_address
 from gateway.network.database_url import DatabaseURL, parse_database_url
 from gateway.network.errors import is_network_error
 from gateway.network.tls import TLSFileError, client_context, fix_server_name
+
+C = TypeVar("C", bound=asyncpg.Connection)
 
 _POOLER_PARAMETERS = {"application_name", "timezone"}  # PgBouncer sets them on each session that it lends to a client
 _DRIVER_OPTIONS = {
@@ -83,8 +85,8 @@ class Connector:
         *,
         connect_timeout: float,
         command_timeout: float | None = None,
-        connection_class: type[asyncpg.Connection] = asyncpg.Connection,
-    ) -> asyncpg.Connection:
+        connection_class: type[C] = asyncpg.Connection,  # type: ignore[assignment]  # mypy has no default for a type variable
+    ) -> C:
         """Open a connection, to the first address of the host that accepts it.
 
         Args:
@@ -103,7 +105,7 @@ class Connector:
                 # The IP address, and not the name: the driver would try one address after the other, without a timeout for
                 # each. It also sends its cancellations of statements there.
                 address = await reachable_address(self._url.host, self._url.port)
-                connection: asyncpg.Connection = await asyncpg.connect(
+                connection: C = await asyncpg.connect(
                     host=address,
                     timeout=timeout,
                     command_timeout=command_timeout and (options.command_timeout or command_timeout),

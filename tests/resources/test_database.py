@@ -8,7 +8,9 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 
 from gateway.devstack.stack import Devstack
-from gateway.resources.database import CLOSE_TIMEOUT, DatabaseEngine, is_unavailable
+from gateway.resources.database import DatabaseEngine
+from gateway.resources.database_errors import is_unavailable
+from gateway.resources.pooled_connection import CLOSE_TIMEOUT
 from gateway.settings import DatabaseSettings
 from tests.support.waiting import wait_until
 

@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.resources.base import PermanentError
-from gateway.resources.database import DatabaseEngine, is_transient, is_unavailable
+from gateway.resources.database import DatabaseEngine
+from gateway.resources.database_errors import explain, is_reachable, is_retryable, is_transient, is_unavailable
 from gateway.schema.migrate import migrate
 from gateway.settings import DatabaseSettings
 from tests.support.waiting import TIMEOUT, wait_until
@@ -162,6 +163,18 @@ async def read_only(database: AsyncEngine, server: PostgreSQLServer) -> Exceptio
     return await failure_of(_run(database, "SET TRANSACTION READ ONLY", "DELETE FROM outbox"))
 
 
+async def outdated_statement(database: AsyncEngine, server: PostgreSQLServer) -> Exception:
+    """A migration has changed a column since the statement was prepared."""
+    del server
+    await _run(database, "CREATE TABLE names (it text)", "SELECT * FROM names")
+    async with database.connect() as connection, database.connect() as migration:
+        await connection.execute(text("SELECT * FROM names"))
+        await connection.commit()
+        await migration.execute(text("ALTER TABLE names ALTER it TYPE varchar(9)"))
+        await migration.commit()
+        return await failure_of(connection.execute(text("SELECT * FROM names")))
+
+
 async def too_many_connections(database: AsyncEngine, server: PostgreSQLServer) -> Exception:
     """The database has as many connections as its limit."""
     limit = f"ALTER DATABASE {database.url.database} CONNECTION LIMIT"
@@ -203,6 +216,7 @@ TRANSIENT: dict[Cause, type[Exception]] = {  # with the class of the driver's er
     connection_refused: ConnectionRefusedError,
     deadlock: asyncpg.DeadlockDetectedError,
     lock_timeout: asyncpg.LockNotAvailableError,
+    outdated_statement: asyncpg.InvalidCachedStatementError,
     read_only: asyncpg.ReadOnlySQLTransactionError,
     serialization_failure: asyncpg.SerializationError,
     server_killed_between_statements: asyncpg.ConnectionDoesNotExistError,
@@ -265,6 +279,7 @@ class TestClientTimeouts:
 
         assert isinstance(error, PoolTimeoutError)
         assert is_transient(error)
+        assert is_reachable(error)
 
 
 @pytest.mark.parametrize(
@@ -303,12 +318,30 @@ def test_error_with_emulated_class() -> None:
 
 PERMANENT = {
     "syntax error": (("SELECT FROM WHERE",), asyncpg.PostgresSyntaxError),
-    "unknown table": (("SELECT * FROM nowhere",), asyncpg.UndefinedTableError),
     "duplicate key": ((_INSERT_CONSUMED_EVENT, _INSERT_CONSUMED_EVENT), asyncpg.UniqueViolationError),
     "unknown place": ((_INSERT_FOR_UNKNOWN_PLACE,), asyncpg.ForeignKeyViolationError),
-    "no permission": (("SELECT * FROM pg_authid",), asyncpg.InsufficientPrivilegeError),
     "division by zero": (("SELECT 1 / 0",), asyncpg.DivisionByZeroError),
 }
+
+
+# Either an operator has to change something, or a migration has not ended yet.
+OPERATOR_NEEDED = {
+    "no permission": ("SELECT * FROM pg_authid", asyncpg.InsufficientPrivilegeError, "lacks a right"),
+    "unknown table": ("SELECT * FROM nowhere", asyncpg.UndefinedTableError, "schema"),
+    "unknown column": ("SELECT nothing FROM places", asyncpg.UndefinedColumnError, "schema"),
+}
+
+
+@pytest.mark.parametrize(("statement", "kind", "reason"), OPERATOR_NEEDED.values(), ids=OPERATOR_NEEDED)
+async def test_operator_is_needed(database: AsyncEngine, statement: str, kind: type[Exception], reason: str) -> None:
+    """A missing right or table fails a startup. Callers that already run get the reason, and try again later."""
+    error = await failure_of(_run(database, statement))
+
+    assert type(_driver_error(error)) is kind
+    assert not is_transient(error)
+    assert is_unavailable(error)
+    assert is_reachable(error)
+    assert reason in explain(error)
 
 
 @pytest.mark.parametrize(("statements", "kind"), PERMANENT.values(), ids=PERMANENT)
@@ -319,6 +352,7 @@ async def test_permanent_error(database: AsyncEngine, statements: tuple[str, ...
     assert type(_driver_error(error)) is kind
     assert not is_transient(error)
     assert not is_unavailable(error)
+    assert is_retryable(error), "background tasks retry whatever the server reports"
 
 
 async def test_unencodable_parameter(database: AsyncEngine) -> None:
@@ -328,6 +362,7 @@ async def test_unencodable_parameter(database: AsyncEngine) -> None:
 
     assert type(_driver_error(error)) is asyncpg.DataError
     assert not is_unavailable(error)
+    assert not is_retryable(error)
 
 
 async def test_dropped_database(database: AsyncEngine, postgresql_server: PostgreSQLServer) -> None:

@@ -23,7 +23,9 @@ UNREADABLE = "/" + "x" * 300  # too long for a name: nothing below it can be ope
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await Connector(url, application_name="test").connect(connect_timeout=10, command_timeout=10)
+    connection: asyncpg.Connection = await Connector(url, application_name="test").connect(
+        connect_timeout=10, command_timeout=10
+    )
     try:
         yield connection
     finally:
