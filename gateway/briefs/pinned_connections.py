@@ -36,10 +36,8 @@ class PinnedConnections:
                 rows: list[asyncpg.Record] = await driver.fetch(statement, *arguments)
             except BaseException as error:
                 driver.renewal.observe(error)
-                if not isinstance(
-                    error, asyncpg.PostgresError
-                ):  # unlike a response of the server, it may leave one unread
-                    driver.terminate()
+                if not isinstance(error, asyncpg.PostgresError):
+                    driver.terminate()  # unlike a response of the server, the error may leave one unread
                 await connection.close()
                 raise
             self._idle.append((connection, driver))

@@ -16,9 +16,7 @@ from gateway.resources.database import MAX_WRITES
 from gateway.resources.database_errors import explain, is_outdated, is_rejected, is_unavailable
 
 WRITE_TIMEOUT = 2.0  # after which the caller gets an error, while a write that has started continues
-STALL_TIMEOUT = (
-    0.5  # if no write could start for so long, the database is stuck, and new writes are rejected immediately
-)
+STALL_TIMEOUT = 0.5  # if no write could start for so long, the database is stuck: new writes are rejected immediately
 MAX_WAITING_WRITES = 256  # a healthy database stores so many in much less than `WRITE_TIMEOUT`
 DRAIN_TIMEOUT = 1.0  # at a stop, for the writes in flight to finish before they are cancelled
 
