@@ -26,6 +26,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from gateway.network.redis_url import RedisURL, parse_redis_url
 from gateway.network.tls import TLSFiles
 
 PREFIX = "GATEWAY_"
@@ -123,8 +124,19 @@ class DatabaseSettings(ServerSettings):
     )
 
 
+def _valid_redis_url(url: SecretStr) -> SecretStr:
+    parse_redis_url(url.get_secret_value())
+    return url
+
+
 class RedisSettings(ServerSettings):
-    url: Annotated[SecretStr, _url_validator("redis", "rediss")] = SecretStr("redis://localhost:6379/0")
+    url: Annotated[SecretStr, _url_validator("redis", "rediss"), AfterValidator(_valid_redis_url)] = SecretStr(
+        "redis://localhost:6379/0"
+    )
+
+    @property
+    def parsed_url(self) -> RedisURL:
+        return parse_redis_url(self.url.get_secret_value())
 
 
 class RabbitMQSettings(ServerSettings):

@@ -11,7 +11,6 @@ from typing import Any
 import aiohttp
 import pytest
 from aiormq.connection import TCPTransportFactory
-from redis.asyncio import BlockingConnectionPool
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from gateway.devstack.rabbitmq import RabbitMQServer
@@ -19,7 +18,7 @@ from gateway.devstack.redis import RedisServer
 from gateway.resources.database import connect_options
 from gateway.resources.http import abort_connector
 from gateway.resources.rabbitmq import HEARTBEAT, RECONNECT_INTERVAL, TrackingTransportFactory, robust_connection
-from gateway.resources.redis import abort_connections
+from gateway.resources.redis_connections import RacedConnection, RenewedPool
 from tests.support.waiting import wait_until
 
 
@@ -64,7 +63,7 @@ class TestAbortConnector:
 @asynccontextmanager
 async def redis_pool(server: RedisServer, name: str) -> AsyncIterator[Any]:
     """Yield a pool. It is typed as Any because redis-py has no types for its methods."""
-    pool = BlockingConnectionPool.from_url(server.url, client_name=name)
+    pool = RenewedPool.from_url(server.url, connection_class=RacedConnection, client_name=name)
     yield pool
     await pool.disconnect()
 
@@ -79,7 +78,7 @@ class TestAbortConnections:
             await pool.release(idle)
             assert (await redis_server.clients()).count("abort-connections") == 2
 
-            abort_connections(pool)
+            pool.abort()
 
             assert not used.is_connected
             assert not idle.is_connected
@@ -95,7 +94,7 @@ class TestAbortConnections:
         async with redis_pool(redis_server, "abort-unconnected") as pool:
             pool._available_connections.append(pool.make_connection())
 
-            abort_connections(pool)
+            pool.abort()
 
 
 class TestRobustConnection:
