@@ -5,6 +5,7 @@ sets, and a path that is no number is ignored.
 """
 
 from dataclasses import dataclass, field
+from typing import TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 DEFAULT_PORT = 6379
@@ -15,11 +16,14 @@ _FILE_VARIABLES = {
     "ssl_certfile": "GATEWAY_REDIS__CERT_FILE",
     "ssl_keyfile": "GATEWAY_REDIS__KEY_FILE",
 }
-_VALUES = {
+_TLS_OPTIONS = {
     "ssl_cert_reqs": {"required": True, "none": False},
     "ssl_check_hostname": {"true": True, "false": False},
 }
-_OPTIONS = ("db", *_VALUES)
+_PROTOCOLS = {"2": 2, "3": 3}
+_OPTIONS = ("db", "protocol", *_TLS_OPTIONS)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class RedisURL:
     """The parts of the URL.
 
     Attributes:
+        protocol: the version of Redis' protocol; servers before Redis 6 have only version 2.
         tls: connect with TLS.
         verify: demand a certificate that a trusted authority has signed.
         check_hostname: demand that the certificate is for the name of the host.
@@ -37,6 +42,7 @@ class RedisURL:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     database: int = 0
+    protocol: int = 3
     tls: bool = False
     verify: bool = True
     check_hostname: bool = True
@@ -66,9 +72,10 @@ def parse_redis_url(url: str) -> RedisURL:
         username=unquote(parts.username) if parts.username else None,
         password=unquote(parts.password) if parts.password else None,
         database=_parse_database(options.get("db", path or "0")),
+        protocol=_parse_choice("protocol", _PROTOCOLS, options, default=3),
         tls=tls,
-        verify=_parse_choice("ssl_cert_reqs", options.get("ssl_cert_reqs", "required")),
-        check_hostname=_parse_choice("ssl_check_hostname", options.get("ssl_check_hostname", "true")),
+        verify=_parse_choice("ssl_cert_reqs", _TLS_OPTIONS["ssl_cert_reqs"], options, default=True),
+        check_hostname=_parse_choice("ssl_check_hostname", _TLS_OPTIONS["ssl_check_hostname"], options, default=True),
     )
 
 
@@ -81,7 +88,7 @@ def _parse_options(query: str, *, tls: bool) -> dict[str, str]:
             raise ValueError(f"has the option {name!r}, which is not supported: the options are {', '.join(_OPTIONS)}")
         if name in options:
             raise ValueError(f"has the option {name!r} twice")
-        if name in _VALUES and not tls:
+        if name in _TLS_OPTIONS and not tls:
             raise ValueError(f"has the option {name!r}, which needs a URL with rediss://")
         options[name] = value
     return options
@@ -93,8 +100,10 @@ def _parse_database(text: str) -> int:
     return int(text)
 
 
-def _parse_choice(name: str, text: str) -> bool:
-    values = _VALUES[name]
-    if text.lower() not in values:
-        raise ValueError(f"has a wrong value of the option {name!r}, which is {' or '.join(values)}")
-    return values[text.lower()]
+def _parse_choice(name: str, choices: dict[str, T], options: dict[str, str], *, default: T) -> T:
+    if name not in options:
+        return default
+    try:
+        return choices[options[name].lower()]
+    except KeyError:
+        raise ValueError(f"has a wrong value of the option {name!r}, which is {' or '.join(choices)}") from None

@@ -8,7 +8,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
+from redis.exceptions import InvalidResponse, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from gateway.lifecycle import format_error
@@ -19,8 +19,6 @@ from gateway.resources.redis_probe import UnsuitableServerError, probe
 from gateway.settings import RedisSettings, variable_name
 
 MAX_CONNECTIONS = 20  # further commands wait for a free one
-
-_REJECTIONS = (AuthenticationError, AuthorizationError, ResponseError)
 
 log = structlog.get_logger("gateway.redis")
 
@@ -52,6 +50,7 @@ class RedisPool(Resource[Redis]):
             username=url.username,
             password=url.password,
             db=url.database,
+            protocol=url.protocol,
             tls=self._tls_context(),
             client_name=self._instance,
             driver_info=None,  # it would need one more right
@@ -102,7 +101,7 @@ class RedisPool(Resource[Redis]):
                     f"{server} cannot be used: {format_error(cause)}: correct its certificate, the URL, "
                     f"{variable_name(self.name, 'ca_file')} or {variable_name(self.name, 'cert_file')}"
                 ) from error
-            if isinstance(error, _REJECTIONS) and not is_transient(error):
+            if not is_transient(error) and not isinstance(error, InvalidResponse):
                 raise PermanentError(
                     f"{server} rejects the connection: {error}: correct user, password or database number in the URL"
                 ) from error

@@ -7,6 +7,8 @@ import re
 
 from redis.exceptions import (
     AskError,
+    AuthenticationError,
+    AuthorizationError,
     ClusterCrossSlotError,
     ClusterDownError,
     InvalidResponse,
@@ -27,6 +29,7 @@ _REJECTED_WRITE = re.compile(r"\b(READONLY|NOREPLICAS|OOM|MISCONF)\b")
 _TRANSIENT_RESPONSE = re.compile(r"\b(LOADING|MASTERDOWN|BUSY)\b")
 _MISSING_RIGHT_IN_SCRIPT = "The user executing the script can't"
 
+_PERMANENT_ERRORS = (AuthenticationError, AuthorizationError, InvalidResponse)
 _CLUSTER_ERRORS = (AskError, ClusterCrossSlotError, ClusterDownError, TryAgainError)  # MovedError is an AskError
 
 
@@ -39,7 +42,7 @@ def is_transient(error: Exception) -> bool:
     """Return whether the error may go away without a change: refused, no such name yet, loading, too many clients."""
     if isinstance(error, ResponseError):
         return bool(_TRANSIENT_RESPONSE.search(_text(error)))
-    return is_unavailable(error) and not isinstance(error, InvalidResponse) and permanent_cause(error) is None
+    return is_unavailable(error) and not isinstance(error, _PERMANENT_ERRORS) and permanent_cause(error) is None
 
 
 def permanent_cause(error: BaseException) -> BaseException | None:
