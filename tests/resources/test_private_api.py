@@ -68,6 +68,19 @@ async def redis_pool(server: RedisServer, name: str) -> AsyncIterator[Any]:
     await pool.disconnect()
 
 
+class TestRacedConnection:
+    """redis-py: `Connection._connect()` calls `asyncio.open_connection` with `_connection_arguments()`."""
+
+    async def test_uses_the_socket(self, redis_server: RedisServer) -> None:
+        """The connection uses the socket that the race of the addresses has opened."""
+        connection: Any = RacedConnection(host="127.0.0.1", port=redis_server.port, username="gateway")
+        connection.password = redis_server.password
+        await connection.connect()
+
+        assert connection._writer.get_extra_info("socket").fileno() == connection._arguments["sock"].fileno()
+        await connection.disconnect()
+
+
 class TestAbortConnections:
     """redis-py: `_available_connections`, `_in_use_connections`, `_writer` and `_close()`."""
 
