@@ -7,7 +7,7 @@ from gateway.lifecycle import format_error
 from gateway.resources.base import DegradedError
 from gateway.resources.redis_errors import is_cluster_error, is_missing_right, is_rejected_write
 
-# The rights of a user of Redis. docs/reliability.md explains them.
+# The rights of a user of Redis. docs/redis.md explains them.
 RIGHTS = "~weather:* ~popularity:* ~consumed:* +mget +set +eval +incrby +del +client|setname +select"
 
 # Keys like those that the briefs and the worker use; a place has a number in their place.

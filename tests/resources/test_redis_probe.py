@@ -129,6 +129,13 @@ def test_each_right_is_tested() -> None:
     assert [*MISSING_RIGHTS] == RIGHTS.split()
 
 
+def test_rights_are_documented() -> None:
+    """The documentation has the rule for a user with these rights."""
+    assert (
+        f"ACL SETUSER gateway on >PASSWORD {RIGHTS}\n" in (Path(__file__).parents[2] / "docs" / "redis.md").read_text()
+    )
+
+
 async def test_revoked_right_fails_check(rights: Rights) -> None:
     """A right that is revoked while the gateway runs fails the health check, and one that is granted ends that."""
     await rights.set(RIGHTS)
