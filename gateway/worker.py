@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import structlog
-from redis.exceptions import RedisError
 
 from gateway.briefs.popularity import add_views
 from gateway.concurrency import background_task
@@ -19,6 +18,7 @@ from gateway.lifecycle import Journal, LifecycleStack
 from gateway.logs import log_event
 from gateway.observations.counting import ConsumedEventsCleanup, count_observation
 from gateway.process.runner import ProcessResult, ProcessRunner, run_process
+from gateway.resources import redis_errors
 from gateway.resources.base import TEARDOWN_SHARE, Resource, enter_resource
 from gateway.resources.database import DatabaseEngine
 from gateway.resources.database_errors import is_retryable
@@ -94,7 +94,7 @@ async def worker_lifespan(worker: Worker) -> AsyncGenerator[None]:
             VIEWS,
             BriefViewed,
             partial(add_views, redis),
-            is_transient=lambda error: isinstance(error, RedisError | OSError),
+            is_transient=redis_errors.is_unavailable,
             prefetch=PREFETCH,
         )
         await enter_resource(stack, view_consumer)

@@ -17,7 +17,7 @@ PROBE_INTERVAL = 0.5
 
 
 class CircuitOpenError(Exception):
-    """The call was rejected, because the backend kept failing."""
+    """The call was rejected, because the backend kept failing. Its cause is the latest failure."""
 
 
 class CircuitBreaker:
@@ -49,6 +49,7 @@ class CircuitBreaker:
         self._spawn = spawn
         self._is_failure = is_failure
         self._failures = 0
+        self._latest_failure: Exception | None = None
         self._probe_call: Callable[[], asyncio.Future[Any]] | None = None
         self._is_probing = False
 
@@ -64,7 +65,9 @@ class CircuitBreaker:
         The probe is not always the same call, because one call may fail even if the backend has recovered.
         """
         self._probe_call = call
-        return CircuitOpenError("it kept failing, so it is not called for now")
+        error = CircuitOpenError("it kept failing, so it is not called for now")
+        error.__cause__ = self._latest_failure
+        return error
 
     def _attempt(self, call: Callable[[], "asyncio.Future[T]"]) -> "asyncio.Future[T]":
         result = call()
@@ -76,9 +79,11 @@ class CircuitBreaker:
             return  # by its caller, which is no sign of the state of the backend
         error = result.exception()
         if isinstance(error, Exception) and self._is_failure(error):
+            self._latest_failure = error
             self._record_failure(call)
         else:
             self._failures = 0
+            self._latest_failure = None
             self.is_open = False
 
     def _record_failure(self, call: Callable[[], "asyncio.Future[Any]"]) -> None:

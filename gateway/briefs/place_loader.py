@@ -160,8 +160,7 @@ class PlaceLoader:
         try:
             return await _result_by(records, started_at + self._timeout * OBSERVATIONS_SHARE)
         except Exception as error:  # noqa: BLE001 - whatever it is, the places may be available
-            reason = reason_for(error)
-            return await self._load_places_alone(place_ids, records, reason, started_at + self._timeout * PLACE_SHARE)
+            return await self._load_places_alone(place_ids, records, error, started_at + self._timeout * PLACE_SHARE)
         finally:
             records.cancel()
 
@@ -169,7 +168,7 @@ class PlaceLoader:
         self,
         place_ids: list[int],
         records: "asyncio.Future[Mapping[int, PlaceRecord]]",
-        reason: Reason,
+        cause: Exception,
         deadline: float,
     ) -> Mapping[int, PlaceRecord]:
         """Load the places alone, unless `records` succeeds first.
@@ -177,7 +176,7 @@ class PlaceLoader:
         Args:
             place_ids: the places to load.
             records: the places with their observations, which are late or have failed.
-            reason: why places that are loaded alone have no observations.
+            cause: why places that are loaded alone have no observations.
             deadline: the time (`time.monotonic()`) until which to wait.
 
         Raises:
@@ -193,7 +192,7 @@ class PlaceLoader:
             raise PlaceUnavailableError(reason_for(error)) from error
         finally:
             places.cancel()
-        return {place_id: PlaceRecord(place, None, reason) for place_id, place in loaded.items()}
+        return {place_id: PlaceRecord(place, None, cause) for place_id, place in loaded.items()}
 
     def _load_records(self, place_ids: list[int], _: float) -> "asyncio.Future[Mapping[int, PlaceRecord]]":
         return self._tasks.call(fetch_places_with_observations(self._database, place_ids), timeout=self._call_timeout)

@@ -10,7 +10,6 @@ from redis.asyncio import Redis
 from sqlalchemy import ARRAY, Integer, Select, Text, any_, bindparam, cast, func, literal_column, select
 from sqlalchemy.dialects import postgresql
 
-from gateway.briefs.models import Reason
 from gateway.briefs.pinned_connections import PinnedConnections
 from gateway.observations.queries import OBSERVATION_COLUMNS, Observation
 from gateway.places.queries import PLACE_COLUMNS, Place
@@ -22,6 +21,10 @@ PARSE_CACHE_SIZE = 1_000
 MAX_PARSE_CACHE_CHARS = 4096  # most lists of observations have some 900; longer ones are not cached, to save memory
 
 
+class InvalidRowError(Exception):
+    """The observations of a place have values that the gateway did not write."""
+
+
 @dataclass(slots=True)
 class PlaceRecord:
     """A place and its latest observations, the newest first.
@@ -29,12 +32,12 @@ class PlaceRecord:
     Attributes:
         place: the place.
         observations: None if they are unavailable.
-        reason: the reason why they are unavailable.
+        error: the reason why they are unavailable.
     """
 
     place: Place
     observations: list[Observation] | None
-    reason: Reason | None = None
+    error: Exception | None = None
 
 
 @dataclass(slots=True)
@@ -120,5 +123,5 @@ def _to_record(place: Place, latest: str) -> PlaceRecord:
     parse = _parse_cached if len(latest) <= MAX_PARSE_CACHE_CHARS else _parse
     try:
         return PlaceRecord(place, parse(latest))
-    except ValidationError:  # a row was edited by hand; the other places are unaffected
-        return PlaceRecord(place, None, Reason.ERROR)
+    except ValidationError as error:  # a row was edited by hand; the other places are unaffected
+        return PlaceRecord(place, None, InvalidRowError(f"place {place.id}: {error.error_count()} invalid values"))

@@ -12,6 +12,7 @@ import httpx
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from gateway.briefs.failures import Failures
 from gateway.briefs.models import (
     Brief,
     Outlook,
@@ -21,11 +22,10 @@ from gateway.briefs.models import (
     Sections,
     Status,
     milliseconds,
-    reason_for,
     unavailable,
 )
 from gateway.briefs.pinned_connections import PinnedConnections
-from gateway.briefs.place_loader import LoadedPlaces, PlaceLoader
+from gateway.briefs.place_loader import LoadedPlaces, PlaceLoader, PlaceUnavailableError
 from gateway.briefs.queries import PlaceRecord
 from gateway.briefs.weather import DailyForecast, Weather
 from gateway.briefs.weather_cache import WeatherCache, WeatherResult, decode_cached
@@ -78,7 +78,10 @@ class BriefService(Resource["BriefService"]):
         call_timeout = max(BACKEND_CALL_TIMEOUT, timeout)
         self._database = PinnedConnections(database)
         self._loader = PlaceLoader(self._database, redis, tasks=self._tasks, timeout=timeout, call_timeout=call_timeout)
-        self._weather_cache = WeatherCache(http=http, redis=redis, tasks=self._tasks, timeout=call_timeout)
+        self._failures = Failures()
+        self._weather_cache = WeatherCache(
+            http=http, redis=redis, tasks=self._tasks, failures=self._failures, timeout=call_timeout
+        )
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self]:
@@ -94,7 +97,7 @@ class BriefService(Resource["BriefService"]):
         Raises:
             PlaceUnavailableError: the database is unavailable.
         """
-        return await self._assemble(place_id, await self._loader.load([place_id]))
+        return await self._assemble(place_id, await self._load([place_id]))
 
     async def get_many(self, place_ids: Collection[int]) -> list[Brief | None]:
         """Return the briefs of several places in their order, with None for places that do not exist.
@@ -102,10 +105,21 @@ class BriefService(Resource["BriefService"]):
         Raises:
             PlaceUnavailableError: the database is unavailable.
         """
-        loaded = await self._loader.load(place_ids)
+        loaded = await self._load(place_ids)
         async with asyncio.TaskGroup() as group:
             briefs = [group.create_task(self._assemble(place_id, loaded)) for place_id in place_ids]
         return [brief.result() for brief in briefs]
+
+    async def check(self) -> str | None:
+        """Return how often each part of the briefs has failed."""
+        return self._failures.summary()
+
+    async def _load(self, place_ids: Collection[int]) -> LoadedPlaces:
+        try:
+            return await self._loader.load(place_ids)
+        except PlaceUnavailableError as error:
+            self._failures.record("place", error.__cause__ or error)
+            raise
 
     async def _assemble(self, place_id: int, loaded: LoadedPlaces) -> Brief | None:
         record = loaded.places.get(place_id)
@@ -115,9 +129,13 @@ class BriefService(Resource["BriefService"]):
         sections = Sections(
             weather=weather,
             outlook=self._outlook(record.place, weather),
-            observations=_observations(record, loaded),
-            popularity=await _popularity(place_id, loaded),
+            observations=self._observations(record, loaded),
+            popularity=await self._popularity(place_id, loaded),
         )
+        if self._failures.outages:
+            self._failures.record_success(
+                ["place", *(name for name, section in sections.items() if section.status is Status.OK)]
+            )
         self._on_viewed(place_id)
         complete = Status.UNAVAILABLE not in [section.status for _, section in sections.items()]
         return Brief(place=record.place, complete=complete, sections=sections)
@@ -129,13 +147,14 @@ class BriefService(Resource["BriefService"]):
         )
         if result.entry is None and cached is None and (late := loaded.cached_if_ready(place.id)) is not None:
             # Upstream failed, but Redis has responded meanwhile: stale weather is better than none.
-            result = WeatherResult(decode_cached(late.weather), is_fresh=False, reason=result.reason)
+            result = WeatherResult(decode_cached(late.weather), is_fresh=False, error=result.error)
+        reason = None if result.error is None else self._failures.record("weather", result.error)
         elapsed = milliseconds(time.monotonic() - loaded.started_at)
         if result.entry is None:
-            return Section(status=Status.UNAVAILABLE, reason=result.reason, took_ms=elapsed)
+            return Section(status=Status.UNAVAILABLE, reason=reason, took_ms=elapsed)
         return Section(
             status=Status.OK if result.is_fresh else Status.STALE,
-            reason=result.reason,
+            reason=reason,
             age_s=math.ceil(result.entry.age * 1000) / 1000,  # rounded up, so that it is never too low
             took_ms=elapsed,
             data=result.entry.weather,
@@ -149,7 +168,7 @@ class BriefService(Resource["BriefService"]):
         try:
             outlook = self._cached_outlook(weather.data.today, place.latitude)
         except Exception as error:  # noqa: BLE001 - an error of the model must not affect other sections
-            return unavailable(reason_for(error), time.monotonic() - started_at)
+            return unavailable(self._failures.record("outlook", error), time.monotonic() - started_at)
         return Section(
             status=weather.status,
             reason=weather.reason,
@@ -157,6 +176,21 @@ class BriefService(Resource["BriefService"]):
             took_ms=milliseconds(time.monotonic() - started_at),
             data=outlook,
         )
+
+    def _observations(self, record: PlaceRecord, loaded: LoadedPlaces) -> Section[list[Observation]]:
+        if record.observations is None:
+            error = record.error or RuntimeError("no observations were loaded")
+            return unavailable(self._failures.record("observations", error), loaded.places_elapsed)
+        elapsed = milliseconds(loaded.places_elapsed)
+        return Section(status=Status.OK, age_s=0.0, took_ms=elapsed, data=record.observations)
+
+    async def _popularity(self, place_id: int, loaded: LoadedPlaces) -> Section[Popularity]:
+        try:
+            entry = await loaded.wait_for_cached(place_id)
+            popularity = Popularity(int(entry.views) if entry.views is not None else 0)
+        except Exception as error:  # noqa: BLE001 - an error of Redis must not affect other sections
+            return unavailable(self._failures.record("popularity", error), loaded.cached_elapsed)
+        return Section(status=Status.OK, age_s=0.0, took_ms=milliseconds(loaded.cached_elapsed), data=popularity)
 
     def _predict(self, today: DailyForecast, latitude: float) -> Outlook:
         day = DayFeatures(
@@ -168,18 +202,3 @@ class BriefService(Resource["BriefService"]):
             latitude=latitude,
         )
         return Outlook(self._model.precipitation_probability(day))
-
-
-def _observations(record: PlaceRecord, loaded: LoadedPlaces) -> Section[list[Observation]]:
-    if record.observations is None:
-        return unavailable(record.reason or Reason.ERROR, loaded.places_elapsed)
-    return Section(status=Status.OK, age_s=0.0, took_ms=milliseconds(loaded.places_elapsed), data=record.observations)
-
-
-async def _popularity(place_id: int, loaded: LoadedPlaces) -> Section[Popularity]:
-    try:
-        entry = await loaded.wait_for_cached(place_id)
-        popularity = Popularity(int(entry.views) if entry.views is not None else 0)
-    except Exception as error:  # noqa: BLE001 - an error of Redis must not affect other sections
-        return unavailable(reason_for(error), loaded.cached_elapsed)
-    return Section(status=Status.OK, age_s=0.0, took_ms=milliseconds(loaded.cached_elapsed), data=popularity)

@@ -1,7 +1,6 @@
 """The weather of places, cached in Redis and fetched upstream: stale-while-revalidate with single flight."""
 
 import asyncio
-import contextlib
 import time
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -14,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from redis.asyncio import Redis
 
 from gateway.briefs.circuit_breaker import CircuitBreaker
-from gateway.briefs.models import Reason, reason_for
+from gateway.briefs.failures import Failures
 from gateway.briefs.queries import weather_key
 from gateway.briefs.weather import Weather, fetch_weather
 from gateway.concurrency import TaskPool, failed_future
@@ -27,6 +26,8 @@ REVALIDATE_WAIT_SHARE = 0.5  # of the time to the deadline; after that, the reva
 MAX_CONCURRENT_FETCHES = 50
 CACHE_WRITE_TIMEOUT = 1.0
 MAX_CONCURRENT_WRITES = 10  # to Redis; writes that hang must not take all connections of its pool from the reads
+
+WRITE_PART = "cache write"  # its name among the failures
 
 PARSE_CACHE_SIZE = 10_000
 MAX_CACHED_BYTES = 4096  # the gateway writes some 400; larger values are not its own, and are ignored
@@ -62,12 +63,12 @@ class WeatherResult:
     Attributes:
         entry: None if there is no weather.
         is_fresh: it is younger than `FRESH_TTL`.
-        reason: why it is not fresh. None if it is, or if another caller revalidates it at present.
+        error: why it is not fresh. None if it is, or if another caller revalidates it at present.
     """
 
     entry: CachedWeather | None
     is_fresh: bool
-    reason: Reason | None = None
+    error: BaseException | None = None
 
 
 class WeatherCache:
@@ -77,11 +78,14 @@ class WeatherCache:
     the others get it without waiting.
     """
 
-    def __init__(self, *, http: httpx.AsyncClient, redis: Redis, tasks: TaskPool, timeout: float) -> None:
+    def __init__(
+        self, *, http: httpx.AsyncClient, redis: Redis, tasks: TaskPool, failures: Failures, timeout: float
+    ) -> None:
         """Create a cache. A fetch, with the retry after a failure, may take `timeout` seconds."""
         self._http = http
         self._redis = redis
         self._tasks = tasks
+        self._failures = failures
         self._timeout = timeout
         self._breaker = CircuitBreaker(tasks.spawn, is_failure=http_errors.is_server_failure)
         self._fetch_slots = asyncio.Semaphore(MAX_CONCURRENT_FETCHES)
@@ -117,12 +121,12 @@ class WeatherCache:
         timeout = (deadline - time.monotonic()) * (1 if stale is None else REVALIDATE_WAIT_SHARE)
         await asyncio.wait({fetch}, timeout=max(0, timeout))
         if not fetch.done():
-            return WeatherResult(stale, is_fresh=False, reason=Reason.TIMEOUT)
-        if fetch.cancelled():  # the task pool is closed
-            return WeatherResult(stale, is_fresh=False, reason=Reason.ERROR)
+            return WeatherResult(stale, is_fresh=False, error=TimeoutError("no weather before the deadline"))
+        if fetch.cancelled():
+            return WeatherResult(stale, is_fresh=False, error=ConnectionError("the task pool is closed"))
         error = fetch.exception()
         if error is not None:
-            return WeatherResult(stale, is_fresh=False, reason=reason_for(error))
+            return WeatherResult(stale, is_fresh=False, error=error)
         return WeatherResult(fetch.result(), is_fresh=True)
 
     def _start_fetch(self, place: Place) -> "asyncio.Future[CachedWeather]":
@@ -164,8 +168,13 @@ class WeatherCache:
         return CachedWeather(fetched_at=time.time(), weather=weather)
 
     async def _cache(self, place: Place, entry: CachedWeather) -> None:
-        with contextlib.suppress(Exception):  # without an entry, the next caller fetches it again
+        try:
             await self._tasks.call(self._write_to_redis(place, entry), timeout=CACHE_WRITE_TIMEOUT)
+        except Exception as error:  # noqa: BLE001 - without an entry, the next caller fetches it again
+            self._failures.record(WRITE_PART, error)
+        else:
+            if self._failures.outages:
+                self._failures.record_success([WRITE_PART])
 
     async def _write_to_redis(self, place: Place, entry: CachedWeather) -> None:
         async with self._write_slots:

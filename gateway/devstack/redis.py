@@ -18,9 +18,10 @@ class RedisServer(Server):
     name = "Redis"
     url_variable = "GATEWAY_REDIS__URL"
 
-    def __init__(self, folder: Path, *, report: Reporter = silent) -> None:
+    def __init__(self, folder: Path, *, report: Reporter = silent, password: str | None = None) -> None:
+        """Define a server. Nothing is started. Without a password it gets one of its own."""
         super().__init__(folder, report=report)
-        self._password = secrets.token_hex(16)
+        self.password = password or secrets.token_hex(16)
 
     @property
     def url(self) -> str:
@@ -28,7 +29,7 @@ class RedisServer(Server):
 
     def url_of(self, database: int) -> str:
         """Return the URL of a database, 0 to 63."""
-        return f"redis://gateway:{self._password}@{ports.LOOPBACK}:{self.port}/{database}"
+        return f"redis://gateway:{self.password}@{ports.LOOPBACK}:{self.port}/{database}"
 
     def command(self) -> list[str]:
         return [_program(), str(self.folder / "redis.conf"), "--port", str(self.port)]
@@ -46,7 +47,7 @@ save ""
 appendonly yes
 appendfsync no
 user default off
-user gateway on >{self._password} ~* &* +@all
+user gateway on >{self.password} ~* &* +@all
 """,
         )
 

@@ -1,37 +1,26 @@
 """The Redis pool."""
 
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection
+import structlog
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    InvalidResponse,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import InvalidResponse, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from gateway.resources.base import PermanentError, Resource, retry_transient
-from gateway.settings import RedisSettings
+from gateway.lifecycle import format_error
+from gateway.resources.base import DegradedError, PermanentError, Resource, retry_transient, tls_context
+from gateway.resources.redis_connections import RacedConnection, RenewedPool, RenewingRedis
+from gateway.resources.redis_errors import is_transient, permanent_cause
+from gateway.resources.redis_probe import UnsuitableServerError, probe
+from gateway.settings import RedisSettings, variable_name
 
 MAX_CONNECTIONS = 20  # further commands wait for a free one
 
-_PERMANENT_ERRORS = (AuthenticationError, AuthorizationError, ResponseError)
-
-
-def is_transient(error: Exception) -> bool:
-    """Return whether the error may go away without a change: refused, no such name yet, loading, too many clients."""
-    return is_unavailable(error) and not isinstance(error, InvalidResponse)
-
-
-def is_unavailable(error: Exception) -> bool:
-    """Return whether the caller should try again later."""
-    return isinstance(error, RedisError | OSError)
+log = structlog.get_logger("gateway.redis")
 
 
 class RedisPool(Resource[Redis]):
@@ -47,21 +36,30 @@ class RedisPool(Resource[Redis]):
         super().__init__(settings)
         self.settings = settings
         self._instance = instance
-        self._pool: _ClosablePool | None = None
+        self._pool: RenewedPool | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Redis]:
-        pool = self._pool = _ClosablePool.from_url(
-            self.settings.url.get_secret_value(),
+        url = self.settings.parsed_url
+        pool = self._pool = RenewedPool(
+            connection_class=RacedConnection,
             max_connections=MAX_CONNECTIONS,
             timeout=None,
+            host=url.host,
+            port=url.port,
+            username=url.username,
+            password=url.password,
+            db=url.database,
+            protocol=url.protocol,
+            tls=self._tls_context(),
             client_name=self._instance,
+            driver_info=None,  # it would need one more right
             socket_timeout=None,
             socket_connect_timeout=None,
             retry=Retry(NoBackoff(), 0),
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
-        redis = Redis.from_pool(pool)  # closes the pool when it is closed; Redis(connection_pool=...) does not
+        redis = RenewingRedis.from_pool(pool)  # closes the pool when it is closed; Redis(connection_pool=...) does not
         try:
             await retry_transient(self._verify, is_transient=is_transient)
             yield redis
@@ -72,50 +70,50 @@ class RedisPool(Resource[Redis]):
             finally:
                 self.abort()
 
+    def _tls_context(self) -> ssl.SSLContext | None:
+        url = self.settings.parsed_url
+        if not url.tls:
+            return None
+        return tls_context(self.name, self.settings, verify=url.verify, check_hostname=url.check_hostname)
+
     async def _verify(self) -> None:
+        """Check the server. One that accepts no writes has to do for now: the briefs need only what they read.
+
+        Raises:
+            PermanentError: a retry would not help.
+        """
+        server = f"{variable_name(self.name, 'url')}: the server at {self.settings.location}"
         try:
             await self.check()
-        except _PERMANENT_ERRORS as error:
-            raise PermanentError(
-                f"GATEWAY_REDIS__URL: the server at {self.settings.location} rejects the connection: {error}: "
-                "correct user, password or database number in the URL"
-            ) from error
+        except DegradedError as error:
+            log.warning("redis works only in part", error=format_error(error))
+        except UnsuitableServerError as error:
+            raise PermanentError(f"{server}: {error}") from error
+        except RedisError as error:
+            if (cause := permanent_cause(error)) is not None:
+                raise PermanentError(
+                    f"{server} cannot be used: {format_error(cause)}: correct its certificate, the URL, "
+                    f"{variable_name(self.name, 'ca_file')} or {variable_name(self.name, 'cert_file')}"
+                ) from error
+            if not is_transient(error) and not isinstance(error, InvalidResponse):
+                raise PermanentError(
+                    f"{server} rejects the connection: {error}: correct user, password or database number in the URL"
+                ) from error
+            raise
 
     def abort(self) -> None:
         if self._pool is not None:
-            abort_connections(self._pool)
+            self._pool.abort()
 
     async def check(self) -> str | None:
-        """Send a PING."""
+        """Write and read what the work needs (see `probe`).
+
+        Raises:
+            UnsuitableServerError: an operator has to change the server.
+            DegradedError: the server accepts no writes.
+            RedisError: it is unavailable.
+        """
         if self._pool is None:
             raise RuntimeError("the Redis pool is not open")
-        await Redis(connection_pool=self._pool).ping()
+        await probe(RenewingRedis(connection_pool=self._pool))
         return self.settings.location
-
-
-class _ClosablePool(BlockingConnectionPool):
-    """A pool that stays closed. redis-py's pool connects again when it is used, and that connection is never closed."""
-
-    closed = False
-
-    async def ensure_connection(self, connection: AbstractConnection) -> None:
-        self._check_open()
-        await super().ensure_connection(connection)
-        if self.closed:  # during the connect
-            await connection.disconnect(nowait=True)
-            self._check_open()
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise RuntimeError("the Redis pool is not open")
-
-
-def abort_connections(pool: BlockingConnectionPool) -> None:
-    """Close the transports of all connections of the pool immediately, whether they are in use or not.
-
-    Private API of redis-py: the public `disconnect()` has to be awaited. `tests/resources/test_private_api.py` tests it.
-    """
-    for connection in (*pool._available_connections, *pool._in_use_connections):  # noqa: SLF001
-        if connection._writer is not None:  # noqa: SLF001
-            connection._writer.transport.abort()  # noqa: SLF001
-            connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001  # without it: a ResourceWarning

@@ -28,6 +28,7 @@ from pydantic_settings import (
 )
 
 from gateway.network.database_url import PreparedStatements, add_options, parse_database_url
+from gateway.network.redis_url import RedisURL, parse_redis_url
 from gateway.network.tls import TLSFiles
 from gateway.settings.urls import host_and_port, origin_url, scheme_of, server_url
 from gateway.settings.variables import (
@@ -145,8 +146,19 @@ def _add_database_options(url: SecretStr, values: dict[str, Any]) -> str:
     return add_options(url.get_secret_value(), options)
 
 
+def _valid_redis_url(url: SecretStr) -> SecretStr:
+    parse_redis_url(url.get_secret_value())
+    return url
+
+
 class RedisSettings(ServerSettings):
-    url: Annotated[SecretStr, server_url("redis", "rediss")] = SecretStr("redis://localhost:6379/0")
+    url: Annotated[SecretStr, server_url("redis", "rediss"), AfterValidator(_valid_redis_url)] = SecretStr(
+        "redis://localhost:6379/0"
+    )
+
+    @property
+    def parsed_url(self) -> RedisURL:
+        return parse_redis_url(self.url.get_secret_value())
 
 
 class RabbitMQSettings(ServerSettings):

@@ -222,7 +222,7 @@ class TestFallback:
         loaded = await make_loader(LONG).load([1, 2])
 
         assert backends.place_calls == [[1, 2]]
-        assert loaded.places[2] == PlaceRecord(place(2), None, Reason.REFUSED)
+        assert loaded.places[2] == PlaceRecord(place(2), None, backends.records_error)
 
     async def test_slow_observations(
         self, make_loader: MakeLoader, backends: FakeBackends, monkeypatch: pytest.MonkeyPatch
@@ -233,7 +233,8 @@ class TestFallback:
         async with asyncio.timeout(TIMEOUT):
             loaded = await make_loader(LONG).load([1])
 
-        assert loaded.places[1] == PlaceRecord(place(1), None, Reason.TIMEOUT)
+        assert loaded.places[1].observations is None
+        assert isinstance(loaded.places[1].error, TimeoutError)
 
     async def test_late_observations_win(
         self, make_loader: MakeLoader, backends: FakeBackends, monkeypatch: pytest.MonkeyPatch
@@ -267,7 +268,8 @@ class TestFallback:
         async with asyncio.timeout(TIMEOUT):
             loaded = await caller
 
-        assert loaded.places[1] == PlaceRecord(place(1), None, Reason.TIMEOUT)
+        assert loaded.places[1].observations is None
+        assert isinstance(loaded.places[1].error, TimeoutError)
 
     async def test_unavailable_database(self, make_loader: MakeLoader, backends: FakeBackends) -> None:
         """Without the database, each caller of the load gets an error with the reason."""

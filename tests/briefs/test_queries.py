@@ -12,9 +12,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.briefs import queries
-from gateway.briefs.models import Reason
 from gateway.briefs.pinned_connections import PinnedConnections
-from gateway.briefs.queries import CachedEntry
+from gateway.briefs.queries import CachedEntry, InvalidRowError
 from gateway.devstack.redis import RedisServer
 from gateway.devstack.stack import Devstack
 from gateway.places.queries import Place
@@ -82,7 +81,7 @@ class TestFetchPlaces:
             finally:
                 await superuser.execute("DELETE FROM observations WHERE created_at = 'infinity'")
 
-        assert records[ZURICH].reason is Reason.ERROR
+        assert isinstance(records[ZURICH].error, InvalidRowError)
         assert records[ZURICH].observations is None
         assert records[BERN].observations is not None
 

@@ -3,6 +3,7 @@
 from signal import SIGHUP
 
 import pytest
+from redis.asyncio import Redis
 
 from gateway.devstack.stack import Devstack
 from gateway.process.exit_status import ExitStatus
@@ -55,6 +56,18 @@ class TestInvalidSettings:
         assert await process.exit_status() == ExitStatus.START_FAILED
         assert "GATEWAY_DATABASE__URL" in process.output.splitlines()[-1]
         assert "foo" in process.output.splitlines()[-1]
+
+    @pytest.mark.parametrize("command", ["serve", "check", "worker"])
+    async def test_unknown_redis_option(self, start: StartProcess, command: str) -> None:
+        """Each command reports an option of the Redis URL that is not supported in the same line."""
+        options = ("--port", "0") if command == "serve" else ()
+        process = start(command, *options, GATEWAY_REDIS__URL="redis://:hunter2@127.0.0.1:1/0?foo=1")
+
+        assert await process.exit_status() == ExitStatus.START_FAILED
+        assert process.output == (
+            "gateway: GATEWAY_REDIS__URL: has the option 'foo', which is not supported: "
+            "the options are db, protocol, ssl_cert_reqs, ssl_check_hostname\n"
+        )
 
     async def test_wrong_password(self, start: StartProcess, environment: dict[str, str]) -> None:
         """The message about a wrong password is one line without the password."""
@@ -142,6 +155,20 @@ class TestCheck:
             assert await process.exit_status() == ExitStatus.INTERRUPTED
 
         await assert_no_server_leaks(servers, instance)
+
+    async def test_redis_accepts_no_writes(self, start: StartProcess, environment: dict[str, str]) -> None:
+        """A Redis that accepts no writes fails the check, which names the reason."""
+        async with Redis.from_url(environment["GATEWAY_REDIS__URL"]) as redis:
+            await redis.config_set("min-replicas-to-write", 1)
+            try:
+                process = start("check")
+                status = await process.exit_status()
+            finally:
+                await redis.config_set("min-replicas-to-write", 0)
+
+        assert status == ExitStatus.CHECK_FAILED
+        assert "gateway: redis: " in process.output
+        assert "NOREPLICAS" in process.output
 
     async def test_weather_server_unavailable(self, start: StartProcess) -> None:
         """A resource that starts but does not work fails the check."""

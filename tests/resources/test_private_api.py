@@ -11,13 +11,12 @@ from typing import Any
 import aiohttp
 import pytest
 from aiormq.connection import TCPTransportFactory
-from redis.asyncio import BlockingConnectionPool
 
 from gateway.devstack.rabbitmq import RabbitMQServer
 from gateway.devstack.redis import RedisServer
 from gateway.resources.http import abort_connector
 from gateway.resources.rabbitmq import HEARTBEAT, RECONNECT_INTERVAL, TrackingTransportFactory, robust_connection
-from gateway.resources.redis import abort_connections
+from gateway.resources.redis_connections import RacedConnection, RenewedPool
 from tests.support.waiting import wait_until
 
 
@@ -62,9 +61,22 @@ class TestAbortConnector:
 @asynccontextmanager
 async def redis_pool(server: RedisServer, name: str) -> AsyncIterator[Any]:
     """Yield a pool. It is typed as Any because redis-py has no types for its methods."""
-    pool = BlockingConnectionPool.from_url(server.url, client_name=name)
+    pool = RenewedPool.from_url(server.url, connection_class=RacedConnection, client_name=name)
     yield pool
     await pool.disconnect()
+
+
+class TestRacedConnection:
+    """redis-py: `Connection._connect()` calls `asyncio.open_connection` with `_connection_arguments()`."""
+
+    async def test_uses_the_socket(self, redis_server: RedisServer) -> None:
+        """The connection uses the socket that the race of the addresses has opened."""
+        connection: Any = RacedConnection(host="127.0.0.1", port=redis_server.port, username="gateway")
+        connection.password = redis_server.password
+        await connection.connect()
+
+        assert connection._writer.get_extra_info("socket").fileno() == connection._arguments["sock"].fileno()
+        await connection.disconnect()
 
 
 class TestAbortConnections:
@@ -77,7 +89,7 @@ class TestAbortConnections:
             await pool.release(idle)
             assert (await redis_server.clients()).count("abort-connections") == 2
 
-            abort_connections(pool)
+            pool.abort()
 
             assert not used.is_connected
             assert not idle.is_connected
@@ -93,7 +105,7 @@ class TestAbortConnections:
         async with redis_pool(redis_server, "abort-unconnected") as pool:
             pool._available_connections.append(pool.make_connection())
 
-            abort_connections(pool)
+            pool.abort()
 
 
 class TestRobustConnection:

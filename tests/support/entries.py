@@ -58,7 +58,7 @@ TABLE = [
         name="redis",
         server="redis",
         protocol="redis",
-        named_messages=("HELLO", "AUTH", "PING"),
+        named_messages=("HELLO", "AUTH", "EVAL"),
         min_messages=10,
         min_points={
             ("startup", _ITERATION): 12,
