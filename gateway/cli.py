@@ -17,6 +17,7 @@ import typer
 
 from gateway.process.exit_status import ExitStatus
 from gateway.process.watchdog import exit_process, run_without_waiting_for_threads
+from gateway.schema import DEFAULT_LOCK_WAIT
 from gateway.settings import InvalidSettingsError, Settings, read_settings
 
 T = TypeVar("T")
@@ -38,6 +39,7 @@ app = typer.Typer(
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, and log more.")]
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
+LockWait = Annotated[float, typer.Option(help="Seconds to wait for locks of other sessions.", min=0)]
 Port = Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.", min=0, max=65535)]
 
 
@@ -108,21 +110,21 @@ def check(*, debug: Debug = False) -> None:
 
 
 @app.command()
-def migrate(*, debug: Debug = False) -> None:
-    """Migrate the database to the revision that this version needs. Concurrent runs wait for each other."""
+def migrate(*, lock_wait: LockWait = DEFAULT_LOCK_WAIT, debug: Debug = False) -> None:
+    """Migrate the database to the revision that this version needs, while others use it. Runs wait for each other."""
     settings = _load_settings(debug=debug)
     from gateway.schema.migrate import migrate as migrate_database
 
-    _with_database(migrate_database, settings, debug=debug)
+    _with_database(migrate_database, settings, lock_wait=lock_wait, debug=debug)
 
 
 @app.command()
-def seed(*, debug: Debug = False) -> None:
+def seed(*, lock_wait: LockWait = DEFAULT_LOCK_WAIT, debug: Debug = False) -> None:
     """Insert or update the places that the package ships."""
     settings = _load_settings(debug=debug)
     from gateway.places.seed import seed as seed_places
 
-    _with_database(seed_places, settings, debug=debug)
+    _with_database(seed_places, settings, lock_wait=lock_wait, debug=debug)
 
 
 @app.command()
@@ -165,23 +167,34 @@ def _load_settings(*, debug: bool, level: int = logging.INFO) -> Settings:
         _exit_with_error(str(error), error, debug=debug)
 
 
-def _with_database(command: Callable[..., Coroutine[Any, Any, object]], settings: Settings, *, debug: bool) -> None:
+def _with_database(
+    command: Callable[..., Coroutine[Any, Any, object]], settings: Settings, *, lock_wait: float, debug: bool
+) -> None:
     """Run the command on the database and print its result, or exit with a message that names the setting."""
     from asyncpg import InterfaceError, PostgresError
     from sqlalchemy.exc import SQLAlchemyError
 
     from gateway.error_messages import explain_database_error
+    from gateway.schema.lock_waits import LockWaitError
     from gateway.schema.revision import SchemaMismatchError
 
     url = settings.database.url.get_secret_value()
     try:
-        result = _run(command(url, application_name=f"{settings.instance} {command.__name__}"))
+        result = _run(
+            command(
+                url,
+                application_name=f"{settings.instance} {command.__name__}",
+                lock_wait=lock_wait,
+                report=lambda line: _print_error(line, None, debug=debug),
+            )
+        )
     except (
         OSError,
         SQLAlchemyError,
         PostgresError,
         InterfaceError,
         SchemaMismatchError,
+        LockWaitError,
         TypeError,
         ValueError,
     ) as error:
