@@ -216,7 +216,7 @@ class _Wait:
 
 
 def _without_values(query: str) -> str:
-    """Return the beginning of a statement, up to its first string, with a question mark in place of each number."""
+    """Return the beginning of a statement, up to its first string, with `?` in place of each number."""
     shown, *rest = re.split(r"'|\$(?!\d)", query, maxsplit=1)
     shown = re.sub(r"(?<![\w$])\d[\d.]*", "?", " ".join(shown.split()))
     is_cut = bool(rest) or len(shown) > MAX_QUERY_LENGTH

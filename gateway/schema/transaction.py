@@ -16,7 +16,7 @@ CONNECT_TIMEOUT = 10
 
 @asynccontextmanager
 async def connect(url: str, *, application_name: str) -> AsyncIterator[AsyncConnection]:
-    """Connect, yield the connection, disconnect. What was not committed is rolled back.
+    """Connect, yield the connection, disconnect. Changes that were not committed are rolled back.
 
     Args:
         url: of the database, with the scheme `postgresql+asyncpg`.
