@@ -9,7 +9,8 @@ import gc
 import logging
 import os
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -37,10 +38,18 @@ app = typer.Typer(
     help="A FastAPI service that combines the responses of several backends into one.",
 )
 
+outbox = typer.Typer(no_args_is_help=True, help="List, replay or drop events that the broker did not accept.")
+app.add_typer(outbox, name="outbox")
+dead_letters = typer.Typer(no_args_is_help=True, help="List, replay or drop messages that the worker did not accept.")
+app.add_typer(dead_letters, name="dead-letters")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, and log more.")]
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
+Limit = Annotated[int, typer.Option(help="The maximum number of items.", min=1)]
 LockWait = Annotated[float, typer.Option(help="Seconds to wait for locks of other sessions.", min=0)]
 Port = Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.", min=0, max=65535)]
+WithBody = Annotated[bool, typer.Option("--body", help="Print the events, too.")]
 
 
 @app.command()
@@ -127,6 +136,97 @@ def seed(*, lock_wait: LockWait = DEFAULT_LOCK_WAIT, debug: Debug = False) -> No
     _with_database(seed_places, settings, lock_wait=lock_wait, debug=debug)
 
 
+@outbox.command("list")
+def list_outbox(
+    *,
+    with_waiting: Annotated[bool, typer.Option("--all", help="Also the events that are tried again.")] = False,
+    limit: Limit = 100,
+    body: WithBody = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List the events that are parked, the oldest first."""
+    from gateway.observations.outbox import list_entries
+
+    list_database = partial(list_entries, with_waiting=with_waiting, with_body=body, limit=limit)
+    _print_items(_with_resource("database", list_database, debug=debug), as_json=as_json)
+
+
+@outbox.command("replay")
+def replay_outbox(
+    ids: Annotated[list[int] | None, typer.Argument(help="The ids of parked events.")] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All parked events.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Publish parked events again."""
+    from gateway.observations.outbox import replay_entries
+
+    selected = _selection(ids, every=every)
+    replayed = _with_resource("database", partial(replay_entries, ids=selected), debug=debug)
+    _report_done("replayed", replayed, selected)
+
+
+@outbox.command("drop")
+def drop_outbox(
+    ids: Annotated[list[int] | None, typer.Argument(help="The ids of parked events.")] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All parked events.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Delete parked events. They are never published."""
+    from gateway.observations.outbox import drop_entries
+
+    selected = _selection(ids, every=every)
+    dropped = _with_resource("database", partial(drop_entries, ids=selected), debug=debug)
+    _report_done("dropped", dropped, selected)
+
+
+@dead_letters.command("list")
+def list_dead_letters(
+    *, limit: Limit = 100, body: WithBody = False, as_json: AsJson = False, debug: Debug = False
+) -> None:
+    """List the dead letters, the oldest first."""
+    from gateway.events.dead_letters import list_dead_letters as list_letters
+
+    listed = _with_resource("rabbitmq", partial(list_letters, with_body=body, limit=limit), debug=debug)
+    _print_items(listed, as_json=as_json)
+
+
+@dead_letters.command("replay")
+def replay_dead_letters(
+    ids: Annotated[list[str] | None, typer.Argument(help="The ids of dead letters.")] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Publish dead letters again, and remove them when the broker has confirmed it."""
+    from gateway.events.dead_letters import replay_dead_letters as replay_letters
+
+    selected = _selection(ids, every=every)
+    result = _with_resource("rabbitmq", partial(replay_letters, ids=selected), debug=debug)
+    if result.unroutable:
+        _print_error(f"no queue takes {', '.join(map(str, result.unroutable))}: kept", None, debug=debug)
+    _report_done("replayed", result.done, selected, kept=result.unroutable)
+    if result.unroutable:
+        raise typer.Exit(ExitStatus.START_FAILED)
+
+
+@dead_letters.command("drop")
+def drop_dead_letters(
+    ids: Annotated[list[str] | None, typer.Argument(help="The ids of dead letters.")] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Remove dead letters. They are never processed."""
+    from gateway.events.dead_letters import drop_dead_letters as drop_letters
+
+    selected = _selection(ids, every=every)
+    result = _with_resource("rabbitmq", partial(drop_letters, ids=selected), debug=debug)
+    _report_done("dropped", result.done, selected)
+
+
 @app.command()
 def dev(host: Host = "127.0.0.1", port: Port = 8000, *, debug: Debug = False) -> None:
     """Start private PostgreSQL, Redis, RabbitMQ and weather servers, and serve from them. Ctrl-C stops everything."""
@@ -200,6 +300,65 @@ def _with_database(
     ) as error:
         _exit_with_error(explain_database_error(error, settings), error, debug=debug)
     typer.echo(result)
+
+
+def _with_resource(name: str, action: Callable[[Any], Awaitable[T]], *, debug: bool) -> T:
+    """Enter the database or RabbitMQ, pass it to `action`, and return the result. Exit with a message if that fails."""
+    settings = _load_settings(debug=debug, level=logging.CRITICAL)
+    from aio_pika.exceptions import AMQPError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from gateway.error_messages import explain
+    from gateway.lifecycle import LifecycleStack, StartError
+    from gateway.resources.base import enter_resource
+    from gateway.resources.database import DatabaseEngine
+    from gateway.resources.rabbitmq import RabbitMQConnection
+
+    async def run() -> T:
+        async with LifecycleStack(shutdown_timeout=settings.shutdown_timeout) as stack:
+            if name == "database":
+                opened: Any = await enter_resource(stack, DatabaseEngine(settings.database, settings.instance))
+            else:
+                opened = (
+                    await enter_resource(stack, RabbitMQConnection(settings.rabbitmq, settings.instance))
+                ).connection
+            stack.mark_started()
+            result = await action(opened)
+        return result  # noqa: RET504 - for mypy, the stack may suppress an error
+
+    try:
+        return _run(run())
+    except StartError as error:
+        _exit_with_error(explain(error, settings), error, debug=debug)
+    except (SQLAlchemyError, AMQPError, OSError) as error:
+        _exit_with_error(f"{name}: {explain(error, settings)}", error, debug=debug)
+
+
+def _selection(ids: list[T] | None, *, every: bool) -> list[T] | None:
+    """Return the ids, or None for all."""
+    if bool(ids) == every:
+        raise typer.BadParameter("give either ids or --all")
+    return ids or None
+
+
+def _print_items(items: Sequence[Any], *, as_json: bool) -> None:
+    from gateway.item_table import format_items, format_json
+
+    if as_json:
+        typer.echo(format_json(items))
+    else:
+        typer.echo(format_items(items) if items else "none")
+
+
+def _report_done(
+    verb: str, done: Collection[T], selected: Sequence[T] | None, *, kept: Collection[T] = ()
+) -> None:
+    """Print the number of items. Exit with an error if some were not found."""
+    typer.echo(f"{len(done)} {verb}")
+    missing = [str(each) for each in selected or () if each not in done and each not in kept]
+    if missing:
+        _print_error(f"not found: {', '.join(missing)}", None, debug=False)
+        raise typer.Exit(ExitStatus.START_FAILED)
 
 
 def _run(coro: Coroutine[Any, Any, T]) -> T:
