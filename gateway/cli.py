@@ -350,9 +350,7 @@ def _print_items(items: Sequence[Any], *, as_json: bool) -> None:
         typer.echo(format_items(items) if items else "none")
 
 
-def _report_done(
-    verb: str, done: Collection[T], selected: Sequence[T] | None, *, kept: Collection[T] = ()
-) -> None:
+def _report_done(verb: str, done: Collection[T], selected: Sequence[T] | None, *, kept: Collection[T] = ()) -> None:
     """Print the number of items. Exit with an error if some were not found."""
     typer.echo(f"{len(done)} {verb}")
     missing = [str(each) for each in selected or () if each not in done and each not in kept]

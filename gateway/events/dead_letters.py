@@ -122,13 +122,13 @@ async def _open_queue(
 
 
 def _describe(message: AbstractIncomingMessage, *, with_body: bool) -> DeadLetter:
-    death = _latest_death(message)
-    time = death.get("time")
+    rejection = _latest_rejection(message)
+    time = rejection.get("time")
     return DeadLetter(
         id=_id(message),
         type=_event_type(message),
-        queue=death.get("queue"),
-        reason=death.get("reason"),
+        queue=rejection.get("queue"),
+        reason=rejection.get("reason"),
         age_s=int((datetime.now(UTC) - time).total_seconds()) if isinstance(time, datetime) else None,
         size=len(message.body),
         body=message.body.decode(errors="replace") if with_body else None,
@@ -139,17 +139,17 @@ def _id(message: AbstractIncomingMessage) -> str:
     return message.message_id or NO_ID
 
 
-def _latest_death(message: AbstractIncomingMessage) -> dict[str, Any]:
+def _latest_rejection(message: AbstractIncomingMessage) -> dict[str, Any]:
     """Return the broker's record about the rejection. It is empty if the message was put into the queue directly."""
-    deaths = message.headers.get("x-death")
-    return deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else {}
+    records = message.headers.get("x-death")
+    return records[0] if isinstance(records, list) and records and isinstance(records[0], dict) else {}
 
 
 def _event_type(message: AbstractIncomingMessage) -> str:
     """Return the routing key with which the message was published first."""
-    death = _latest_death(message)
-    keys = death.get("routing-keys")
-    if death.get("exchange") == EXCHANGE and isinstance(keys, list) and keys:
+    rejection = _latest_rejection(message)
+    keys = rejection.get("routing-keys")
+    if rejection.get("exchange") == EXCHANGE and isinstance(keys, list) and keys:
         return str(keys[0])
     return message.type or message.routing_key or ""
 

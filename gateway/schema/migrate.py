@@ -21,7 +21,7 @@ _LOCK = 4711001  # an arbitrary number that no other lock of the gateway uses
 # all others.
 _READ_COMMITTED = text("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
 # A statement of asyncpg's extended protocol keeps its snapshot until the next statement. One of the simple protocol does not.
-_RELEASE_SNAPSHOT = "SELECT"
+_RELEASE_SNAPSHOT = "SELECT /* the lock of the migrations is held */"
 
 
 @dataclass(frozen=True, slots=True)
