@@ -331,7 +331,8 @@ def _with_resource(name: str, action: Callable[[Any], Awaitable[T]], *, debug: b
     except StartError as error:
         _exit_with_error(explain(error, settings), error, debug=debug)
     except (SQLAlchemyError, AMQPError, OSError) as error:
-        _exit_with_error(f"{name}: {explain(error, settings)}", error, debug=debug)
+        message = f"{name}: GATEWAY_{name.upper()}__URL: {explain(error, settings)}"
+        _exit_with_error(message, error, debug=debug)
 
 
 def _selection(ids: list[T] | None, *, every: bool) -> list[T] | None:
