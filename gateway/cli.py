@@ -10,7 +10,8 @@ import logging
 import os
 import re
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -19,6 +20,7 @@ import typer
 from gateway.process.exit_status import ExitStatus
 from gateway.process.standard_streams import open_standard_streams
 from gateway.process.watchdog import exit_process, run_without_waiting_for_threads
+from gateway.schema import DEFAULT_LOCK_WAIT
 from gateway.settings import InvalidSettingsError, Settings, read_settings, unknown_settings
 
 T = TypeVar("T")
@@ -38,9 +40,18 @@ app = typer.Typer(
     help="A FastAPI service that combines the responses of several backends into one.",
 )
 
+outbox = typer.Typer(no_args_is_help=True, help="List, replay or drop events that the broker did not accept.")
+app.add_typer(outbox, name="outbox")
+dead_letters = typer.Typer(no_args_is_help=True, help="List, replay or drop messages that the worker did not accept.")
+app.add_typer(dead_letters, name="dead-letters")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, and log more.")]
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
+Limit = Annotated[int, typer.Option(help="The maximum number of items.", min=1)]
+LockWait = Annotated[float, typer.Option(help="Seconds to wait for locks of other sessions.", min=0)]
 Port = Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.", min=0, max=65535)]
+WithBody = Annotated[bool, typer.Option("--body", help="Print the events, too.")]
 
 
 def _check_root_path(root_path: str) -> str:
@@ -120,21 +131,112 @@ def check(*, debug: Debug = False) -> None:
 
 
 @app.command()
-def migrate(*, debug: Debug = False) -> None:
-    """Migrate the database to the revision that this version needs. Concurrent runs wait for each other."""
+def migrate(*, lock_wait: LockWait = DEFAULT_LOCK_WAIT, debug: Debug = False) -> None:
+    """Migrate the database to the revision that this version needs, while others use it. Runs wait for each other."""
     settings = _load_settings(debug=debug)
     from gateway.schema.migrate import migrate as migrate_database
 
-    _with_database(migrate_database, settings, debug=debug)
+    _with_database(migrate_database, settings, lock_wait=lock_wait, debug=debug)
 
 
 @app.command()
-def seed(*, debug: Debug = False) -> None:
+def seed(*, lock_wait: LockWait = DEFAULT_LOCK_WAIT, debug: Debug = False) -> None:
     """Insert or update the places that the package ships."""
     settings = _load_settings(debug=debug)
     from gateway.places.seed import seed as seed_places
 
-    _with_database(seed_places, settings, debug=debug)
+    _with_database(seed_places, settings, lock_wait=lock_wait, debug=debug)
+
+
+@outbox.command("list")
+def list_outbox(
+    *,
+    with_waiting: Annotated[bool, typer.Option("--all", help="Also the events that are tried again.")] = False,
+    limit: Limit = 100,
+    body: WithBody = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List the events that are parked, the oldest first."""
+    from gateway.observations.outbox import list_entries
+
+    list_database = partial(list_entries, with_waiting=with_waiting, with_body=body, limit=limit)
+    _print_items(_with_resource("database", list_database, debug=debug), as_json=as_json)
+
+
+@outbox.command("replay")
+def replay_outbox(
+    ids: Annotated[list[int] | None, typer.Argument(help="The ids of parked events.")] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All parked events.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Publish parked events again."""
+    from gateway.observations.outbox import replay_entries
+
+    selected = _selection(ids, every=every)
+    replayed = _with_resource("database", partial(replay_entries, ids=selected), debug=debug)
+    _report_done("replayed", replayed, selected)
+
+
+@outbox.command("drop")
+def drop_outbox(
+    ids: Annotated[list[int] | None, typer.Argument(help="The ids of parked events.")] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All parked events.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Delete parked events. They are never published."""
+    from gateway.observations.outbox import drop_entries
+
+    selected = _selection(ids, every=every)
+    dropped = _with_resource("database", partial(drop_entries, ids=selected), debug=debug)
+    _report_done("dropped", dropped, selected)
+
+
+@dead_letters.command("list")
+def list_dead_letters(
+    *, limit: Limit = 100, body: WithBody = False, as_json: AsJson = False, debug: Debug = False
+) -> None:
+    """List the dead letters, the oldest first."""
+    from gateway.events.dead_letters import list_dead_letters as list_letters
+
+    listed = _with_resource("rabbitmq", partial(list_letters, with_body=body, limit=limit), debug=debug)
+    _print_items(listed, as_json=as_json)
+
+
+@dead_letters.command("replay")
+def replay_dead_letters(
+    ids: Annotated[list[str] | None, typer.Argument(help="The ids of dead letters.")] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Publish dead letters again, and remove them when the broker has confirmed it."""
+    from gateway.events.dead_letters import replay_dead_letters as replay_letters
+
+    selected = _selection(ids, every=every)
+    result = _with_resource("rabbitmq", partial(replay_letters, ids=selected), debug=debug)
+    if result.unroutable:
+        _print_error(f"no queue takes {', '.join(map(str, result.unroutable))}: kept", None, debug=debug)
+    _report_done("replayed", result.done, selected, kept=result.unroutable)
+    if result.unroutable:
+        raise typer.Exit(ExitStatus.START_FAILED)
+
+
+@dead_letters.command("drop")
+def drop_dead_letters(
+    ids: Annotated[list[str] | None, typer.Argument(help="The ids of dead letters.")] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Remove dead letters. They are never processed."""
+    from gateway.events.dead_letters import drop_dead_letters as drop_letters
+
+    selected = _selection(ids, every=every)
+    result = _with_resource("rabbitmq", partial(drop_letters, ids=selected), debug=debug)
+    _report_done("dropped", result.done, selected)
 
 
 @app.command()
@@ -183,18 +285,28 @@ def _load_settings(*, debug: bool, level: int = logging.INFO) -> Settings:
         _exit_with_error(str(error).replace("\n", "\ngateway: "), error, debug=debug)
 
 
-def _with_database(command: Callable[..., Coroutine[Any, Any, object]], settings: Settings, *, debug: bool) -> None:
+def _with_database(
+    command: Callable[..., Coroutine[Any, Any, object]], settings: Settings, *, lock_wait: float, debug: bool
+) -> None:
     """Run the command on the database and print its result, or exit with a message that names the setting."""
     from asyncpg import InterfaceError, PostgresError
     from sqlalchemy.exc import SQLAlchemyError
 
     from gateway.error_messages import explain_database_error
     from gateway.schema.connect import ConnectError
+    from gateway.schema.lock_waits import LockWaitError
     from gateway.schema.revision import SchemaMismatchError
 
     url = settings.database.complete_url.get_secret_value()
     try:
-        result = _run(command(url, application_name=f"{settings.instance} {command.__name__}"))
+        result = _run(
+            command(
+                url,
+                application_name=f"{settings.instance} {command.__name__}",
+                lock_wait=lock_wait,
+                report=lambda line: _print_error(line, None, debug=debug),
+            )
+        )
     except (
         OSError,
         SQLAlchemyError,
@@ -202,9 +314,68 @@ def _with_database(command: Callable[..., Coroutine[Any, Any, object]], settings
         InterfaceError,
         ConnectError,
         SchemaMismatchError,
+        LockWaitError,
     ) as error:
         _exit_with_error(explain_database_error(error, settings), error, debug=debug)
     typer.echo(result)
+
+
+def _with_resource(name: str, action: Callable[[Any], Awaitable[T]], *, debug: bool) -> T:
+    """Enter the database or RabbitMQ, pass it to `action`, and return the result. Exit with a message if that fails."""
+    settings = _load_settings(debug=debug, level=logging.CRITICAL)
+    from aio_pika.exceptions import AMQPError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from gateway.error_messages import explain
+    from gateway.lifecycle import LifecycleStack, StartError
+    from gateway.resources.base import enter_resource
+    from gateway.resources.database import DatabaseEngine
+    from gateway.resources.rabbitmq import RabbitMQConnection
+
+    async def run() -> T:
+        async with LifecycleStack(shutdown_timeout=settings.shutdown_timeout) as stack:
+            if name == "database":
+                opened: Any = await enter_resource(stack, DatabaseEngine(settings.database, settings.instance))
+            else:
+                opened = (
+                    await enter_resource(stack, RabbitMQConnection(settings.rabbitmq, settings.instance))
+                ).connection
+            stack.mark_started()
+            result = await action(opened)
+        return result  # noqa: RET504 - for mypy, the stack may suppress an error
+
+    try:
+        return _run(run())
+    except StartError as error:
+        _exit_with_error(explain(error, settings), error, debug=debug)
+    except (SQLAlchemyError, AMQPError, OSError) as error:
+        message = f"{name}: GATEWAY_{name.upper()}__URL: {explain(error, settings)}"
+        _exit_with_error(message, error, debug=debug)
+
+
+def _selection(ids: list[T] | None, *, every: bool) -> list[T] | None:
+    """Return the ids, or None for all."""
+    if bool(ids) == every:
+        raise typer.BadParameter("give either ids or --all")
+    return ids or None
+
+
+def _print_items(items: Sequence[Any], *, as_json: bool) -> None:
+    from gateway.item_table import format_items, format_json
+
+    if as_json:
+        typer.echo(format_json(items))
+    else:
+        typer.echo(format_items(items) if items else "none")
+
+
+def _report_done(verb: str, done: Collection[T], selected: Sequence[T] | None, *, kept: Collection[T] = ()) -> None:
+    """Print the number of items. Exit with an error if some were not found."""
+    typer.echo(f"{len(done)} {verb}")
+    missing = [str(each) for each in selected or () if each not in done and each not in kept]
+    if missing:
+        _print_error(f"not found: {', '.join(missing)}", None, debug=False)
+        raise typer.Exit(ExitStatus.START_FAILED)
 
 
 def _run(coro: Coroutine[Any, Any, T]) -> T:

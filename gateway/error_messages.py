@@ -7,6 +7,7 @@ from sqlalchemy.exc import DBAPIError
 from gateway.lifecycle import StartError, StartTimeoutError, TeardownError, format_error
 from gateway.resources.base import PermanentError
 from gateway.schema.connect import ConnectError
+from gateway.schema.lock_waits import LockWaitError
 from gateway.schema.revision import SchemaMismatchError
 from gateway.settings import DatabaseSettings, ResourceSettings, Settings, variable_name
 
@@ -52,7 +53,7 @@ def _explain_cause(name: str, cause: BaseException, group: ResourceSettings) -> 
     if sqlstate := getattr(cause, "sqlstate", None):
         field, reason = _SQLSTATE_MESSAGES.get(sqlstate, (group.location_field, f"reports: {format_error(cause)}"))
         return f"{name}: {variable_name(name, field)}: the server at {group.location} {reason}"
-    if isinstance(cause, SchemaMismatchError):
+    if isinstance(cause, SchemaMismatchError | LockWaitError):
         return f"{prefix}: {cause}"
     return f"{prefix}: {_format_error(cause)}: {advice}"
 

@@ -132,6 +132,18 @@ class RabbitMQServer(Server):
         await self.sync()
         return self.url_of(name)
 
+    @asynccontextmanager
+    async def max_message_size(self, size: int) -> AsyncIterator[None]:
+        """Limit the size of messages, in bytes, for channels that are opened inside the block."""
+        # Some versions read the application's environment, others the persistent term.
+        apply = "application:set_env(rabbit, max_message_size, Size), persistent_term:put(max_message_size, Size)"
+        save = "{ok, Saved} = application:get_env(rabbit, max_message_size), persistent_term:put(devstack_saved, Saved)"
+        await self._evaluate(save, f"Size = {size}", apply)
+        try:
+            yield
+        finally:
+            await self._evaluate("Size = persistent_term:get(devstack_saved)", apply)
+
     async def sync(self) -> None:
         """Write all definitions (vhosts, exchanges, queues) to disk, so that they survive a kill.
 

@@ -5,13 +5,33 @@ from uuid import UUID
 
 from aio_pika import DeliveryMode, Message, RobustConnection
 from aio_pika.abc import AbstractChannel, AbstractExchange
+from aiormq.exceptions import ChannelAccessRefused, ChannelPreconditionFailed
+from aiormq.exceptions import PublishError as MessageReturnedError
 
 from gateway.events.channels import CONNECTION_ERRORS, open_channel, translate_library_cancellation
 from gateway.events.topology import declare
 
+MAX_TYPE_LENGTH = 255  # bytes of a routing key
+
 
 class PublishError(Exception):
     """The broker has not confirmed the message. It may still arrive, so that a retry may deliver it twice."""
+
+
+class UnconfirmedError(PublishError):
+    """The broker is available, and has not confirmed this message: its queue is full or stuck, or the channel was lost."""
+
+
+class ChannelRefusedError(UnconfirmedError):
+    """The broker has closed the channel because of this message, or because of another one that was in flight."""
+
+
+class MessageRejectedError(PublishError):
+    """The message cannot be published as it is. The error's text is the reason."""
+
+
+class UnroutableError(MessageRejectedError):
+    """No queue takes messages of this type."""
 
 
 class Publisher:
@@ -33,9 +53,13 @@ class Publisher:
             timeout: seconds until the broker must have confirmed it.
 
         Raises:
-            PublishError: no confirm came in time, no queue takes the message, or the broker is unavailable. The cause has
-                the details.
+            MessageRejectedError: no queue takes the message, or its type is too long.
+            ChannelRefusedError: the broker refuses this message or another one. `publish_alone()` distinguishes them.
+            UnconfirmedError: no confirm came in time, or the broker has declined the message.
+            PublishError: the broker is unavailable. The cause of each error has the details.
         """
+        if len(event_type.encode()) > MAX_TYPE_LENGTH:
+            raise MessageRejectedError(f"the type is longer than {MAX_TYPE_LENGTH} bytes")
         message = Message(
             body,
             message_id=str(event_id),
@@ -43,14 +67,30 @@ class Publisher:
             content_type="application/json",
             delivery_mode=DeliveryMode.PERSISTENT,
         )
+        is_open = False
         try:
             with translate_library_cancellation():
                 async with asyncio.timeout(timeout):
                     exchange = await self._open()
+                    is_open = True
                     await exchange.publish(message, event_type, mandatory=True)
         except CONNECTION_ERRORS as error:
             self._exchange = None  # it may have been deleted: the next call declares everything again
-            raise PublishError from error
+            raise _publish_error(error, event_type) if is_open else PublishError() from error
+
+    async def publish_alone(self, event_id: UUID, event_type: str, body: bytes, *, timeout: float) -> None:
+        """Publish an event as `publish()` does, while no other call is in flight.
+
+        Raises:
+            MessageRejectedError: also if the broker refuses the message, for example because it is too large.
+            PublishError: as in `publish()`. A missing permission is not the fault of the message.
+        """
+        try:
+            await self.publish(event_id, event_type, body, timeout=timeout)
+        except ChannelRefusedError as error:
+            if isinstance(error.__cause__, ChannelPreconditionFailed):
+                raise MessageRejectedError(str(error)) from error.__cause__
+            raise
 
     async def _open(self) -> AbstractExchange:
         """Return the exchange on an open channel, with everything declared."""
@@ -61,3 +101,12 @@ class Publisher:
             if self._exchange is None:
                 self._exchange = await declare(self._channel)
             return self._exchange
+
+
+def _publish_error(error: Exception, event_type: str) -> PublishError:
+    """Return the error for a message that was sent."""
+    if isinstance(error, MessageReturnedError):
+        return UnroutableError(f"no queue takes messages of type {event_type!r}")
+    if isinstance(error, ChannelAccessRefused | ChannelPreconditionFailed):
+        return ChannelRefusedError(str(error))
+    return UnconfirmedError()

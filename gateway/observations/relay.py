@@ -1,19 +1,38 @@
 """The outbox relay: publishes the events in the outbox to RabbitMQ, whenever both servers are available."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any, Self
 
 import asyncpg
 import structlog
 from aio_pika import RobustConnection
-from sqlalchemy import bindparam, delete, func, select
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Double,
+    ScalarSelect,
+    bindparam,
+    case,
+    delete,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.concurrency import Backoff, background_task, wait_for_event
 from gateway.events.channels import CONNECTION_ERRORS, open_channel, translate_library_cancellation
-from gateway.events.publisher import Publisher, PublishError
+from gateway.events.publisher import (
+    MessageRejectedError,
+    Publisher,
+    PublishError,
+    UnconfirmedError,
+    UnroutableError,
+)
 from gateway.events.topology import DEAD_LETTERS
 from gateway.lifecycle import format_error
 from gateway.resources.base import DegradedError, Resource
@@ -28,16 +47,73 @@ DRAIN_TIMEOUT = 0.5  # at a stop, for the batch in flight; after that it is roll
 DEAD_LETTER_TIMEOUT = 0.3  # for the broker to report the number of dead letters
 MAX_COUNTED = 10_000  # entries that the health check counts
 
-# Each relay gets different entries, because it skips those that another one has locked. PostgreSQL unlocks the entries of a
-# process that was killed.
+MAX_ATTEMPTS = 10  # of an entry that is rejected, over eight minutes; after that it is parked
+RETRY_DELAY = 1.0  # after the first attempt; it doubles with each attempt
+MAX_POSTPONED = 10_000  # entries that are examined when no queue takes their type
+
+_IS_WAITING = outbox.c.parked_at.is_(None)
+_IS_DUE = _IS_WAITING & (outbox.c.next_attempt_at <= func.now())
+_ORDER = (outbox.c.attempts, outbox.c.next_attempt_at, outbox.c.id)
+
+# New entries come before those that failed. Each relay gets different entries, because it skips those that another one has
+# locked. PostgreSQL unlocks the entries of a process that was killed.
 _NEXT_BATCH = (
-    select(outbox.c.id, outbox.c.event_id, outbox.c.type, outbox.c.body)
-    .order_by(outbox.c.id)
+    select(outbox.c.id, outbox.c.event_id, outbox.c.type, outbox.c.body, outbox.c.attempts)
+    .where(_IS_DUE)
+    .order_by(*_ORDER)
     .limit(BATCH_SIZE)
     .with_for_update(skip_locked=True)
 )
-_DELETE = delete(outbox).where(outbox.c.id.in_(bindparam("ids", expanding=True)))
-_DEPTH = select(func.count()).select_from(select(outbox.c.id).limit(bindparam("limit")).subquery())
+_DUE_OF_TYPE = (
+    select(outbox.c.id)
+    .where(
+        outbox.c.id.in_(select(outbox.c.id).where(_IS_DUE).order_by(*_ORDER).limit(MAX_POSTPONED)),
+        outbox.c.type == bindparam("of_type"),
+    )
+    .with_for_update(skip_locked=True)
+)
+_IDS: BindParameter[Sequence[int]] = bindparam("ids", expanding=True)
+_DELETE = delete(outbox).where(outbox.c.id.in_(_IDS))
+
+
+def _seconds_from_now(seconds: ColumnElement[float]) -> ColumnElement[Any]:
+    return func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+
+
+_DELAY = bindparam("delay", type_=Double)  # seconds
+_COUNT_ATTEMPT = update(outbox).values(
+    attempts=outbox.c.attempts + 1,
+    next_attempt_at=_seconds_from_now(_DELAY * func.power(2, outbox.c.attempts)),
+    parked_at=case((outbox.c.attempts + 1 >= MAX_ATTEMPTS, func.clock_timestamp())),
+    last_error=bindparam("error"),
+)
+_COUNT_ATTEMPT_BY_ID = _COUNT_ATTEMPT.where(outbox.c.id.in_(_IDS))
+_COUNT_ATTEMPT_BY_TYPE = _COUNT_ATTEMPT.where(outbox.c.id.in_(_DUE_OF_TYPE))
+# An entry that was neither confirmed nor rejected is never parked, but comes after the new ones.
+_POSTPONE = (
+    update(outbox)
+    .values(
+        attempts=func.greatest(outbox.c.attempts, 1),
+        next_attempt_at=_seconds_from_now(_DELAY),
+        last_error=bindparam("error"),
+    )
+    .where(outbox.c.id.in_(_IDS))
+)
+
+
+def _count(condition: ColumnElement[bool]) -> ScalarSelect[int]:
+    return (
+        select(func.count())
+        .select_from(select(outbox.c.id).where(condition).limit(bindparam("limit")).subquery())
+        .scalar_subquery()
+    )
+
+
+_COUNTS = select(
+    _count(_IS_WAITING).label("waiting"),
+    _count(_IS_WAITING & (outbox.c.attempts > 0)).label("failing"),
+    _count(outbox.c.parked_at.is_not(None)).label("parked"),
+)
 
 log = structlog.get_logger("gateway.relay")
 
@@ -45,6 +121,7 @@ log = structlog.get_logger("gateway.relay")
 class OutboxRelay(Resource["OutboxRelay"]):
     """Publishes the entries of the outbox, oldest first, and deletes those that the broker has confirmed.
 
+    An entry that is rejected is tried again after a growing delay, and parked after `MAX_ATTEMPTS`. It delays no other entry.
     If one of the two servers becomes unavailable between the confirm and the deletion, the event is published again.
 
     Attributes:
@@ -101,33 +178,53 @@ class OutboxRelay(Resource["OutboxRelay"]):
         """Publish one batch, and delete the confirmed entries. Return whether there may be more.
 
         Raises:
-            PublishError: some entries were not confirmed. They stay in the outbox.
+            PublishError: no entry was confirmed or rejected. They stay in the outbox.
         """
         try:
             async with self._database.begin() as connection:
                 self._connection = await asyncpg_connection(connection)
                 entries = (await connection.execute(_NEXT_BATCH)).all()
-                failures = await self._publish(entries)
-                confirmed = [entry.id for entry in entries if entry.id not in failures]
+                outcomes = await self._publish(entries)
+                confirmed = [entry_id for entry_id, error in outcomes.items() if error is None]
                 if confirmed:
                     await connection.execute(_DELETE, {"ids": confirmed})
+                await _store_failures(connection, entries, outcomes)
         finally:
             # Only after the rollback: SQLAlchemy shields it from cancellation, so only `abort()` can end it early.
             self._connection = None
-        for failure in failures.values():
-            raise failure
+        errors = [error for error in outcomes.values() if error is not None]
+        rejections = [error for error in errors if isinstance(error, MessageRejectedError)]
+        if rejections:
+            log.warning("entries rejected", count=len(rejections), error=str(rejections[0]))
+        if len(errors) == len(outcomes) > len(rejections):
+            raise next(error for error in errors if not isinstance(error, MessageRejectedError))
         return len(entries) == BATCH_SIZE
 
-    async def _publish(self, entries: Sequence[Any]) -> dict[int, BaseException]:
-        """Publish the entries concurrently. Return the errors by the id of the entry."""
-        outcomes = await asyncio.gather(
-            *(
-                self._publisher.publish(entry.event_id, entry.type, entry.body.encode(), timeout=PUBLISH_TIMEOUT)
-                for entry in entries
-            ),
-            return_exceptions=True,
-        )
-        return {entry.id: error for entry, error in zip(entries, outcomes, strict=True) if error is not None}
+    async def _publish(self, entries: Sequence[Any]) -> dict[int, PublishError | None]:
+        """Publish new entries concurrently, and then those that failed before one after the other.
+
+        A message that the broker refuses closes the channel and, if others are in flight, also the connection. Alone, such a
+        message fails without the others.
+
+        Returns:
+            the error or None, by the id of the entry, without entries for which there was no time.
+        """
+
+        async def attempt(publish: Callable[..., Awaitable[None]], entry: Any) -> None:
+            try:
+                await publish(entry.event_id, entry.type, entry.body.encode(), timeout=PUBLISH_TIMEOUT)
+            except PublishError as error:
+                outcomes[entry.id] = error
+            else:
+                outcomes[entry.id] = None
+
+        outcomes: dict[int, PublishError | None] = {}
+        await asyncio.gather(*(attempt(self._publisher.publish, entry) for entry in entries if entry.attempts == 0))
+        deadline = monotonic() + PUBLISH_TIMEOUT
+        for entry in entries:
+            if entry.attempts > 0 and monotonic() < deadline:
+                await attempt(self._publisher.publish_alone, entry)
+        return outcomes
 
     def _record_error(self, error: Exception) -> None:
         cause = error.__cause__ if isinstance(error, PublishError) and error.__cause__ is not None else error
@@ -149,16 +246,23 @@ class OutboxRelay(Resource["OutboxRelay"]):
         """Return the number of waiting events, and the number of dead letters if the broker reports it.
 
         Raises:
-            DegradedError: the last attempt to publish has failed. The message has the numbers, too.
+            DegradedError: the last attempt has failed, or there are events that were rejected, or dead letters. The message
+                has the numbers.
         """
         async with self._database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            depth = await connection.scalar(_DEPTH, {"limit": MAX_COUNTED})
-        details = [f"outbox: {'at least ' if depth == MAX_COUNTED else ''}{depth} waiting"]
+            counts = (await connection.execute(_COUNTS, {"limit": MAX_COUNTED})).one()
         dead_letters = await self._count_dead_letters()
+        details = [f"outbox: {_in_words(counts.waiting)} waiting"]
+        details += [
+            f"{_in_words(number)} {name}"
+            for name, number in (("failing", counts.failing), ("parked", counts.parked))
+            if number
+        ]
         if dead_letters is not None:
             details.append(f"dead letters: {dead_letters}")
         if self.last_error is not None:
             details.append(f"trying again: {format_error(self.last_error)}")
+        if counts.failing or counts.parked or dead_letters or self.last_error is not None:
             raise DegradedError(", ".join(details))
         return ", ".join(details)
 
@@ -175,3 +279,33 @@ class OutboxRelay(Resource["OutboxRelay"]):
                         await channel.close()
         except CONNECTION_ERRORS:
             return None
+
+
+async def _store_failures(
+    connection: AsyncConnection, entries: Sequence[Any], outcomes: Mapping[int, PublishError | None]
+) -> None:
+    """Store the attempts of the entries that failed. If the broker is unavailable, no attempt is stored."""
+    unroutable: dict[str, str] = {}  # the error by the type of the event
+    rejected: defaultdict[str, list[int]] = defaultdict(list)  # the ids by the error
+    unconfirmed: defaultdict[tuple[str, float], list[int]] = defaultdict(list)  # the ids by the error and the delay
+    for entry in entries:
+        match outcomes.get(entry.id):
+            case UnroutableError() as error:
+                unroutable[entry.type] = str(error)
+            case MessageRejectedError() as error:
+                rejected[str(error)].append(entry.id)
+            case UnconfirmedError() as error:
+                # After the first attempt, another entry may have been the reason. The next attempt is alone.
+                delay = RETRY_DELAY if entry.attempts > 0 else 0.0
+                unconfirmed[format_error(error.__cause__ or error), delay].append(entry.id)
+    for event_type, reason in unroutable.items():
+        parameters = {"of_type": event_type, "error": reason, "delay": RETRY_DELAY}
+        await connection.execute(_COUNT_ATTEMPT_BY_TYPE, parameters)
+    for reason, ids in rejected.items():
+        await connection.execute(_COUNT_ATTEMPT_BY_ID, {"ids": ids, "error": reason, "delay": RETRY_DELAY})
+    for (reason, delay), ids in unconfirmed.items():
+        await connection.execute(_POSTPONE, {"ids": ids, "error": reason, "delay": delay})
+
+
+def _in_words(number: int) -> str:
+    return f"at least {number}" if number == MAX_COUNTED else str(number)

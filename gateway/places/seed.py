@@ -4,6 +4,7 @@ import csv
 import gzip
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.places.folding import fold
+from gateway.schema import DEFAULT_LOCK_WAIT
 from gateway.schema.driver import asyncpg_connection
+from gateway.schema.lock_waits import LIMIT_LOCK_WAITS, LockWaits, Reporter, take_advisory_lock
 from gateway.schema.revision import SchemaMismatchError, current_revision, describe_mismatch
 from gateway.schema.tables import places
 from gateway.schema.transaction import transaction
@@ -24,8 +27,7 @@ _SEEDED_COLUMNS = [column for column in places.c if column is not places.c.obser
 _SEEDED_NAMES = [column.name for column in _SEEDED_COLUMNS]
 _incoming = Table("incoming", MetaData(), *(Column(column.name, column.type) for column in _SEEDED_COLUMNS))
 
-# An arbitrary number that no other lock of the gateway uses.
-_LOCK = text("SELECT pg_advisory_xact_lock(4711002)")
+_LOCK = 4711002  # an arbitrary number that no other lock of the gateway uses
 _ANALYZE = text("ANALYZE places")
 
 
@@ -41,20 +43,39 @@ class SeedResult:
         return f"{self.inserted} places inserted, {self.updated} updated, {self.unchanged} unchanged"
 
 
-async def seed(url: str, *, application_name: str = "gateway seed") -> SeedResult:
+async def seed(
+    url: str,
+    *,
+    application_name: str = "gateway seed",
+    lock_wait: float = DEFAULT_LOCK_WAIT,
+    report: Reporter = lambda _: None,
+) -> SeedResult:
     """Load the shipped table into the database at `url`, in one transaction.
 
     It can be called repeatedly and concurrently. Only places that differ are written, so that a worker can count
     observations meanwhile. `observation_count` and places that the shipped table does not have stay as they are.
 
+    Args:
+        url: of the database, with the scheme `postgresql+asyncpg`.
+        application_name: the name of the connections in `pg_stat_activity`.
+        lock_wait: seconds to wait for the locks of other sessions.
+        report: called with a line about the sessions that hold them.
+
     Raises:
+        LockWaitError: other sessions held the locks for too long.
         SchemaMismatchError: the database is not at the revision that this version needs.
         OSError, sqlalchemy.exc.DBAPIError: the server cannot be reached, or reports an error.
     """
+    waits = LockWaits(url, application_name=application_name, timeout=lock_wait, report=report)
+    return await waits.retry("the seed", partial(_load_shipped_table, url, application_name))
+
+
+async def _load_shipped_table(url: str, application_name: str) -> SeedResult:
     async with transaction(url, application_name=application_name) as connection:
         if problem := describe_mismatch(await current_revision(connection)):
             raise SchemaMismatchError(problem)
-        await connection.execute(_LOCK)
+        await connection.execute(LIMIT_LOCK_WAITS)
+        await take_advisory_lock(connection, _LOCK)
         result = await load(connection, list(read(SHIPPED_TABLE)))
         await connection.execute(_ANALYZE)  # statistics for the first searches after the first seed
     return result

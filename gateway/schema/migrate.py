@@ -1,17 +1,27 @@
-"""Upgrade a database to the newest revision: `gateway migrate`. Only this module imports Alembic; serving does not."""
+"""Upgrade a database to the newest revision: `gateway migrate`. Only the modules for migrations import Alembic."""
 
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
+from gateway.schema import DEFAULT_LOCK_WAIT
+from gateway.schema.driver import asyncpg_connection
+from gateway.schema.lock_waits import LIMIT_LOCK_WAITS, LockWaits, Reporter, take_advisory_lock
 from gateway.schema.revision import HEAD, REVISIONS, SchemaMismatchError, describe_mismatch
-from gateway.schema.transaction import transaction
+from gateway.schema.transaction import connect, transaction
 
-# An arbitrary number that no other lock of the gateway uses.
-_LOCK = text("SELECT pg_advisory_xact_lock(4711001)")
+_LOCK = 4711001  # an arbitrary number that no other lock of the gateway uses
+
+# A transaction of this level releases the snapshot of each statement. `CREATE INDEX CONCURRENTLY` waits for the snapshots of
+# all others.
+_READ_COMMITTED = text("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+# A statement of asyncpg's extended protocol keeps its snapshot until the next statement. One of the simple protocol does not.
+_RELEASE_SNAPSHOT = "SELECT /* the lock of the migrations is held */"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +42,40 @@ class MigrationResult:
         return f"from {self.found or 'nothing'} to revision {HEAD}: applied {', '.join(self.applied)}"
 
 
-async def migrate(url: str, *, application_name: str = "gateway migrate") -> MigrationResult:
-    """Upgrade the database at `url` to `HEAD`, in one transaction.
+async def migrate(
+    url: str,
+    *,
+    application_name: str = "gateway migrate",
+    lock_wait: float = DEFAULT_LOCK_WAIT,
+    report: Reporter = lambda _: None,
+) -> MigrationResult:
+    """Upgrade the database at `url` to `HEAD`, each revision on its own, so that an interrupted run can be repeated.
 
-    It can be called repeatedly and concurrently, because it takes a lock.
+    It can be called concurrently: an advisory lock lets one run after the other. Serving goes on meanwhile: no table is
+    locked for longer than `LOCK_TIMEOUT`.
+
+    Args:
+        url: of the database, with the scheme `postgresql+asyncpg`.
+        application_name: the name of the connections in `pg_stat_activity`.
+        lock_wait: seconds to wait for the locks of other sessions, for each revision.
+        report: called with a line about the sessions that hold them.
 
     Raises:
+        LockWaitError: other sessions held the locks for too long. The revisions before that are applied.
         SchemaMismatchError: the database was migrated by a newer version.
         OSError, sqlalchemy.exc.DBAPIError: the server cannot be reached, or reports an error.
     """
-    async with transaction(url, application_name=application_name) as connection:
-        await connection.execute(_LOCK)
-        return await connection.run_sync(_upgrade)
+    waits = LockWaits(url, application_name=application_name, timeout=lock_wait, report=report)
+    async with AsyncExitStack() as stack:
+        await waits.retry("the migration", partial(_take_lock, stack, url, application_name))
+        async with connect(url, application_name=application_name) as connection:
+            found = await connection.run_sync(_current_revision)
+        if found is not None and found not in REVISIONS:
+            raise SchemaMismatchError(describe_mismatch(found))
+        pending = REVISIONS if found is None else REVISIONS[REVISIONS.index(found) + 1 :]
+        for revision in pending:
+            await waits.retry(f"revision {revision}", partial(_apply, url, application_name, revision))
+    return MigrationResult(found, pending)
 
 
 def configuration(connection: Connection) -> Config:
@@ -53,9 +85,30 @@ def configuration(connection: Connection) -> Config:
     return config
 
 
-def _upgrade(connection: Connection) -> MigrationResult:
-    found = MigrationContext.configure(connection).get_current_revision()
-    if found is not None and found not in REVISIONS:
-        raise SchemaMismatchError(describe_mismatch(found))
-    command.upgrade(configuration(connection), HEAD)
-    return MigrationResult(found, REVISIONS if found is None else REVISIONS[REVISIONS.index(found) + 1 :])
+async def _take_lock(stack: AsyncExitStack, url: str, application_name: str) -> None:
+    """Take the lock of all migrations until `stack` is left.
+
+    It belongs to a transaction, not to a session, so that it works through PgBouncer. The transaction has a connection of
+    its own, because a revision may need several transactions.
+    """
+    async with AsyncExitStack() as attempt:
+        connection = await attempt.enter_async_context(transaction(url, application_name=application_name))
+        await connection.execute(_READ_COMMITTED)
+        await connection.execute(LIMIT_LOCK_WAITS)
+        await take_advisory_lock(connection, _LOCK)
+        await (await asyncpg_connection(connection)).execute(_RELEASE_SNAPSHOT)
+        stack.push_async_exit(attempt.pop_all())
+
+
+async def _apply(url: str, application_name: str, revision: str) -> None:
+    async with connect(url, application_name=application_name) as connection:
+        await connection.run_sync(_upgrade, revision)
+
+
+def _current_revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _upgrade(connection: Connection, revision: str) -> None:
+    event.listen(connection, "begin", lambda begun: begun.execute(LIMIT_LOCK_WAITS))
+    command.upgrade(configuration(connection), revision)

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Text,
     Uuid,
     func,
+    text,
 )
 
 Condition = Literal["drizzle", "rain", "sun", "snow", "fog"]
@@ -92,7 +93,7 @@ Index(
 )
 
 # Events that are not published yet. Each is written in the transaction of the change that it reports, and deleted when the
-# broker has confirmed it.
+# broker has confirmed it. An event that the broker does not accept is tried again later, and parked after some attempts.
 outbox = Table(
     "outbox",
     metadata,
@@ -101,6 +102,13 @@ outbox = Table(
     Column("type", Text, nullable=False),
     Column("body", Text, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("attempts", Integer, nullable=False, server_default="0"),  # that have failed
+    Column("next_attempt_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("parked_at", DateTime(timezone=True)),
+    Column("last_error", Text),
+    # The order of the relay: new events before those that failed.
+    Index(None, "attempts", "next_attempt_at", "id", postgresql_where=text("parked_at IS NULL")),
+    Index(None, "parked_at", postgresql_where=text("parked_at IS NOT NULL")),
 )
 
 # The ids of the events that the worker has counted. The broker may deliver an event more than once.

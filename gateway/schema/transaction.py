@@ -1,4 +1,4 @@
-"""A single transaction on its own connection, for `gateway migrate` and `gateway seed`."""
+"""A connection without a pool, and a single transaction on it, for `gateway migrate` and `gateway seed`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,8 +12,8 @@ CONNECT_TIMEOUT = 10.0
 
 
 @asynccontextmanager
-async def transaction(url: str, *, application_name: str) -> AsyncIterator[AsyncConnection]:
-    """Connect, begin, yield the connection, commit or roll back, disconnect.
+async def connect(url: str, *, application_name: str) -> AsyncIterator[AsyncConnection]:
+    """Connect, yield the connection, disconnect. Changes that were not committed are rolled back.
 
     Args:
         url: of the database, with the scheme `postgresql+asyncpg`.
@@ -27,7 +27,14 @@ async def transaction(url: str, *, application_name: str) -> AsyncIterator[Async
     connector = Connector(url, application_name=application_name)
     engine = connector.create_engine(lambda: connector.connect(connect_timeout=CONNECT_TIMEOUT), poolclass=NullPool)
     try:
-        async with engine.begin() as connection:
+        async with engine.connect() as connection:
             yield connection
     finally:
         await engine.dispose()
+
+
+@asynccontextmanager
+async def transaction(url: str, *, application_name: str) -> AsyncIterator[AsyncConnection]:
+    """Connect, begin, yield the connection, commit or roll back, disconnect. Arguments and errors as for `connect()`."""
+    async with connect(url, application_name=application_name) as connection, connection.begin():
+        yield connection

@@ -4,9 +4,12 @@ from signal import SIGHUP
 
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy import text
 
 from gateway.devstack.stack import Devstack
 from gateway.process.exit_status import ExitStatus
+from gateway.schema.migrate import migrate
+from gateway.schema.transaction import transaction
 from tests.end_to_end.conftest import StartProcess
 from tests.end_to_end.harness import assert_no_server_leaks, open_connections
 from tests.support.entries import ENTRIES
@@ -197,6 +200,22 @@ class TestMigrateAndSeed:
 
         assert await process.exit_status() == ExitStatus.START_FAILED
         assert "gateway migrate" in process.output
+
+    @pytest.mark.parametrize("command", ["migrate", "seed"])
+    async def test_locked_table(self, start: StartProcess, empty_database: str, command: str) -> None:
+        """A command that does not get its locks reports the session that holds them, gives up, and has status 3."""
+        if command == "seed":
+            await migrate(empty_database)
+        async with transaction(empty_database, application_name="stranger") as stranger:
+            await stranger.execute(text("SELECT pg_advisory_xact_lock(4711001), pg_advisory_xact_lock(4711002)"))
+            process = start(command, "--lock-wait", "0.2", GATEWAY_DATABASE__URL=empty_database)
+            assert await process.exit_status() == ExitStatus.START_FAILED
+
+        waiting, failed = process.output.splitlines()
+        assert " waits for pid " in waiting
+        assert "(stranger, idle in transaction, " in waiting
+        assert failed.startswith("gateway: database: the ")
+        assert " did not get its locks within 0.2 s: end pid " in failed
 
     @pytest.mark.parametrize("command", ["migrate", "seed"])
     async def test_unavailable_database(self, start: StartProcess, command: str) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from uuid import UUID, uuid4
 
 import pytest
@@ -19,7 +18,7 @@ from gateway.devstack.rabbitmq import RabbitMQServer
 from gateway.events.channels import open_channel
 from gateway.events.publisher import Publisher
 from gateway.events.topology import EXCHANGE, OBSERVATIONS, declare
-from gateway.observations.relay import BATCH_SIZE, OutboxRelay
+from gateway.observations.relay import BATCH_SIZE, MAX_ATTEMPTS, OutboxRelay
 from gateway.resources.base import DegradedError
 from gateway.resources.rabbitmq import RabbitMQ
 from gateway.schema.tables import outbox
@@ -48,24 +47,29 @@ async def wait_for_depth(database: AsyncEngine, expected: int, *, timeout: float
     await wait_until(is_reached, f"the outbox has {expected} entries", timeout=timeout)
 
 
-async def degraded_check(relay: OutboxRelay) -> str:
-    """Return the error of the health check if the relay works only in part, or an empty string."""
+async def degraded(relay: OutboxRelay) -> str | None:
+    """Return the reason why the health check reports a degraded relay, or None."""
     try:
         await relay.check()
     except DegradedError as error:
         return str(error)
-    return ""
+    return None
 
 
-async def wait_for_check(relay: OutboxRelay, expected: str) -> None:
-    """Wait for a result of the health check without an error."""
+async def wait_for_degraded(relay: OutboxRelay, expected: str) -> None:
+    """Wait until the reason of the health check begins with this text."""
 
     async def is_reported() -> bool:
-        with suppress(DegradedError):
-            return await relay.check() == expected
-        return False
+        return (await degraded(relay) or "").startswith(expected)
 
     await wait_until(is_reported, f"the health check reports {expected!r}")
+
+
+async def wait_for_health(relay: OutboxRelay) -> None:
+    async def is_healthy() -> bool:
+        return await degraded(relay) is None
+
+    await wait_until(is_healthy, "the health check reports no problem")
 
 
 async def take_messages(rabbitmq: RabbitMQ) -> list[str]:
@@ -160,17 +164,6 @@ class TestPublishing:
         assert Counter(await take_messages(rabbitmq)) == Counter(ids)
         assert min(published.values()) >= BATCH_SIZE
 
-    async def test_unroutable_entry_delays_no_other(
-        self, database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ
-    ) -> None:
-        """An entry that is routed to no queue stays in the outbox. The other entries of its batch are published."""
-        await enqueue(database, event_type="of.no.queue")
-        ids = await enqueue(database, 3)
-        relay.notify()
-        await wait_for_depth(database, 1)
-
-        assert sorted(await take_messages(rabbitmq)) == sorted(ids)
-
     async def test_bug_crashes_the_relay(
         self, database: AsyncEngine, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -188,6 +181,121 @@ class TestPublishing:
                 await asyncio.Event().wait()
 
 
+UNROUTABLE = "of.no.queue"
+
+
+@pytest.fixture
+def short_retry_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries that failed are due again immediately, and the relay looks for them often."""
+    monkeypatch.setattr("gateway.observations.relay.RETRY_DELAY", 0)
+    monkeypatch.setattr("gateway.observations.relay.POLL_INTERVAL", 0.02)
+
+
+@pytest.fixture
+async def max_message_size(rabbitmq_server: RabbitMQServer) -> AsyncIterator[int]:
+    """The size of the largest message that the broker accepts, in bytes."""
+    async with rabbitmq_server.max_message_size(1000):
+        yield 1000
+
+
+async def failed_entries(database: AsyncEngine) -> list[tuple[int, bool, str | None]]:
+    """Return for each entry: the number of attempts, whether it is parked, and the last error."""
+    columns = outbox.c.attempts, outbox.c.parked_at.is_not(None), outbox.c.last_error
+    async with database.connect() as connection:
+        return [tuple(row) for row in await connection.execute(select(*columns).order_by(outbox.c.id))]
+
+
+class TestRejectedEntries:
+    """Entries that the broker does not accept. The other entries are published."""
+
+    @pytest.mark.parametrize("count", [1, BATCH_SIZE, 10_000])
+    async def test_unroutable_entries_delay_no_other(
+        self, database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ, count: int
+    ) -> None:
+        """Entries that are routed to no queue do not delay the entries after them, however many there are."""
+        await enqueue(database, count, event_type=UNROUTABLE)
+        ids = await enqueue(database, 3)
+        enqueued_at = time.monotonic()
+        relay.notify()
+        await wait_for_depth(database, count)
+
+        assert time.monotonic() - enqueued_at < 10  # one by one, 10,000 of them would take half a minute
+        assert set(await take_messages(rabbitmq)) == set(ids)
+        await wait_for_degraded(relay, f"outbox: {'at least ' * (count == 10_000)}{count} waiting, ")
+
+    async def test_queue_that_is_bound_later(
+        self, database: AsyncEngine, relay: OutboxRelay, channel: AbstractChannel, rabbitmq: RabbitMQ
+    ) -> None:
+        """Once a queue takes the type, the waiting entries are published without an intervention."""
+        ids = await enqueue(database, 3, event_type=UNROUTABLE)
+        relay.notify()
+        await wait_for_degraded(relay, "outbox: 3 waiting, 3 failing")
+        queue = await channel.declare_queue(OBSERVATIONS.name, passive=True)
+        await queue.bind(EXCHANGE, UNROUTABLE)
+        await wait_for_depth(database, 0)
+
+        assert set(await take_messages(rabbitmq)) == set(ids)
+        await wait_for_health(relay)
+
+    @pytest.mark.usefixtures("short_retry_delay")
+    async def test_entry_is_parked(self, database: AsyncEngine, rabbitmq: RabbitMQ) -> None:
+        """After the maximum of attempts an entry is parked, with the reason. The check reports it."""
+        await enqueue(database, event_type=UNROUTABLE)
+        relay = OutboxRelay(database, rabbitmq.connection)
+        async with relay.open():
+            await wait_for_degraded(relay, "outbox: 0 waiting, 1 parked")
+
+        reason = f"no queue takes messages of type {UNROUTABLE!r}"
+        assert await failed_entries(database) == [(MAX_ATTEMPTS, True, reason)]
+
+    async def test_oversized_entry_delays_no_other(
+        self, database: AsyncEngine, rabbitmq: RabbitMQ, max_message_size: int
+    ) -> None:
+        """An entry that is too large for the broker counts an attempt. The other entries of its batch are published."""
+        async with database.begin() as connection:
+            large = {"event_id": uuid4(), "type": OBSERVATIONS.routing_key, "body": "x" * (max_message_size + 1)}
+            await connection.execute(insert(outbox), large)
+        ids = await enqueue(database, BATCH_SIZE - 1)
+        async with OutboxRelay(database, rabbitmq.connection).open():
+            await wait_for_depth(database, 1)
+
+        ((attempts, is_parked, reason),) = await failed_entries(database)
+        assert attempts > 0
+        assert not is_parked
+        assert f"larger than configured max size {max_message_size}" in str(reason)
+        assert set(await take_messages(rabbitmq)) == set(ids)
+
+    async def test_type_that_is_too_long(self, database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ) -> None:
+        """A type that does not fit into a message counts an attempt, and does not crash the relay."""
+        await enqueue(database, event_type="ü" * 200)
+        ids = await enqueue(database)
+        relay.notify()
+        await wait_for_depth(database, 1)
+
+        assert await take_messages(rabbitmq) == ids
+        assert (await failed_entries(database))[0][2] == "the type is longer than 255 bytes"
+
+    async def test_full_queue_parks_nothing(
+        self, database: AsyncEngine, channel: AbstractChannel, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Entries that their queue declines are tried until it takes them, and delay no entry of another queue."""
+        monkeypatch.setattr("gateway.observations.relay.RETRY_DELAY", 0.05)
+        monkeypatch.setattr("gateway.observations.relay.POLL_INTERVAL", 0.05)
+        await declare(channel)
+        full = await channel.declare_queue("full", arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+        await full.bind(EXCHANGE, "full")
+        await enqueue(database, BATCH_SIZE + 1, event_type="full")
+        ids = await enqueue(database)
+        relay = OutboxRelay(database, rabbitmq.connection)
+        async with relay.open():
+            await wait_for_degraded(relay, "outbox: 100 waiting, 100 failing")
+            await full.purge()
+            await wait_for_degraded(relay, "outbox: 99 waiting, 99 failing")
+
+        assert await take_messages(rabbitmq) == ids
+        assert {attempts for attempts, _, _ in await failed_entries(database)} == {1}
+
+
 class TestRecovery:
     async def test_unavailable_broker(
         self, database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer
@@ -201,17 +309,14 @@ class TestRecovery:
             for _ in range(3):
                 ids += await enqueue(database)
                 relay.notify()
-
-            async def is_reported() -> bool:
-                return (await degraded_check(relay)).startswith("outbox: 3 waiting, trying again: ")
-
-            await wait_until(is_reported, "the health check reports the error")
+            await wait_for_degraded(relay, "outbox: 3 waiting, trying again: ")
         finally:
             await rabbitmq_server.start()
         await wait_for_depth(database, 0, timeout=RECOVERY_TIMEOUT)
 
         assert set(await take_messages(rabbitmq)) == set(ids)
-        await wait_for_check(relay, "outbox: 0 waiting, dead letters: 0")
+        await wait_for_health(relay)
+        assert await relay.check() == "outbox: 0 waiting, dead letters: 0"
 
     async def test_paused_broker(
         self,
@@ -230,7 +335,7 @@ class TestRecovery:
             relay.notify()
 
             async def is_reported() -> bool:
-                return "trying again" in await degraded_check(relay)
+                return "trying again" in (await degraded(relay) or "")
 
             await wait_until(is_reported, "the health check reports the error")
             assert await depth(database) == 3
@@ -271,7 +376,7 @@ class TestRecovery:
 
 class TestHealthCheck:
     async def test_reports_the_dead_letters(self, relay: OutboxRelay, channel: AbstractChannel) -> None:
-        """The check reports the number of dead letters."""
+        """Dead letters degrade the relay, and the check reports their number."""
         await declare(channel)
         queue = await channel.declare_queue(OBSERVATIONS.name, passive=True)
         async with asyncio.timeout(TIMEOUT):
@@ -280,7 +385,7 @@ class TestHealthCheck:
             assert message is not None
             await message.reject(requeue=False)
 
-        await wait_for_check(relay, "outbox: 0 waiting, dead letters: 1")
+        await wait_for_degraded(relay, "outbox: 0 waiting, dead letters: 1")
 
     async def test_counts_up_to_a_maximum(
         self, database: AsyncEngine, relay: OutboxRelay, monkeypatch: pytest.MonkeyPatch

@@ -11,6 +11,7 @@ from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.places.folding import fold
 from gateway.places.queries import get_place
 from gateway.places.seed import SHIPPED_TABLE, SeedResult, load, read, seed
+from gateway.schema.lock_waits import LockWaitError
 from gateway.schema.revision import SchemaMismatchError
 from gateway.schema.tables import observations, places
 from gateway.schema.transaction import transaction
@@ -18,7 +19,6 @@ from tests.support.waiting import TIMEOUT, wait_until
 
 SHIPPED = list(read(SHIPPED_TABLE))
 COUNT = select(func.count()).select_from(places)
-WAITING = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
 
 
 def place(place_id: int, name: str) -> tuple[Any, ...]:
@@ -68,22 +68,29 @@ class TestSeed:
         assert await full.scalar(estimate) == len(SHIPPED)
 
     async def test_concurrent_seeds_wait_for_each_other(self, database: str) -> None:
-        """Of two concurrent seeds one inserts all places, and the other one waits and inserts none."""
-
-        async def both_wait() -> bool:
-            return bool(await locking.scalar(WAITING) == 2)
-
+        """Of two concurrent seeds one inserts all places. Both report who holds the lock, and one inserts none."""
+        reports: list[str] = []
         async with (
             asyncio.timeout(2 * TIMEOUT),
             asyncio.TaskGroup() as replicas,
             transaction(database, application_name="test") as locking,
         ):
             await locking.execute(text("SELECT pg_advisory_xact_lock(4711002)"))
-            tasks = [replicas.create_task(seed(database)) for _ in range(2)]
-            await wait_until(both_wait, "both seeds wait for the lock")
+            tasks = [replicas.create_task(seed(database, report=reports.append)) for _ in range(2)]
+            await wait_until(lambda: len(reports) == 2, "both seeds wait for the lock")
             assert await locking.scalar(COUNT) == 0
+            assert all("the seed waits for pid " in line and "(test, idle in transaction, " in line for line in reports)
 
         assert sorted(task.result().inserted for task in tasks) == [0, len(SHIPPED)]
+
+    async def test_locked_table(self, database: str) -> None:
+        """A seed that does not get its locks in time raises an error that names the session."""
+        async with transaction(database, application_name="test") as locking:
+            await locking.execute(text("LOCK TABLE places IN SHARE MODE"))
+            with pytest.raises(
+                LockWaitError, match=r"the seed .* within 0.1 s: end pid \d+ \(test, idle in transaction, "
+            ):
+                await seed(database, lock_wait=0.1)
 
     async def test_database_without_migrations(self, postgresql_server: PostgreSQLServer) -> None:
         """A database that was not migrated raises an error that names the command."""

@@ -4,18 +4,29 @@ import secrets
 from collections.abc import AsyncIterator
 
 import pytest
+from alembic import command
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from gateway.devstack.postgresql import PostgreSQLServer
-from gateway.schema.migrate import migrate
-from gateway.schema.transaction import transaction
+from gateway.schema.migrate import configuration, migrate
+from gateway.schema.transaction import connect, transaction
+
+PREVIOUS_REVISION = "0002"
 
 
 @pytest.fixture
 async def empty_database(postgresql_server: PostgreSQLServer) -> str:
     """The URL of a new database without tables."""
     return await postgresql_server.create_database(f"schema_{secrets.token_hex(4)}")
+
+
+@pytest.fixture
+async def previous_database(empty_database: str) -> str:
+    """The URL of a new database of the previous version."""
+    async with connect(empty_database, application_name="test") as connection:
+        await connection.run_sync(lambda sync: command.upgrade(configuration(sync), PREVIOUS_REVISION))
+    return empty_database
 
 
 @pytest.fixture

@@ -11,15 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.schema.migrate import MigrationResult, configuration, migrate
 from gateway.schema.revision import HEAD, REVISIONS, SchemaMismatchError, current_revision
+from gateway.schema.transaction import connect
 from tests.support.waiting import TIMEOUT, wait_until
 
 ALL = {"alembic_version", "consumed_events", "observations", "outbox", "places"}
-
-WAITING = text("""
-    SELECT application_name FROM pg_stat_activity
-    WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = 'advisory'
-    ORDER BY application_name
-""")
 
 
 async def tables(connection: AsyncConnection) -> set[str]:
@@ -48,16 +43,12 @@ async def test_result_in_words() -> None:
 async def test_concurrent_migrations_wait_for_each_other(
     empty_database: str, engine: AsyncEngine, connection: AsyncConnection
 ) -> None:
-    """Of three concurrent migrations one applies all revisions, and the others wait and apply none."""
-    names = ["one migrate", "three migrate", "two migrate"]
-
-    async def all_wait() -> bool:
-        return list(await connection.scalars(WAITING)) == names
-
+    """Of three concurrent migrations one applies all revisions. The others report that they wait, and apply none."""
+    reports: list[str] = []
     async with asyncio.timeout(2 * TIMEOUT), asyncio.TaskGroup() as replicas, engine.connect() as locking:
         await locking.execute(text("SELECT pg_advisory_lock(4711001)"))
-        tasks = [replicas.create_task(migrate(empty_database, application_name=name)) for name in names]
-        await wait_until(all_wait, "all migrations wait for the lock")
+        tasks = [replicas.create_task(migrate(empty_database, report=reports.append)) for _ in range(3)]
+        await wait_until(lambda: len(reports) == 3, "all migrations wait for the lock")
         assert await tables(connection) == set()
 
     assert sorted(len(task.result().applied) for task in tasks) == [0, 0, len(REVISIONS)]
@@ -73,8 +64,8 @@ async def test_unknown_revision_is_an_error(empty_database: str, connection: Asy
     assert await current_revision(connection) == "9999"
 
 
-async def test_failed_migration_is_rolled_back(empty_database: str, connection: AsyncConnection) -> None:
-    """A migration that fails changes nothing."""
+async def test_failed_revision_is_rolled_back(empty_database: str, connection: AsyncConnection) -> None:
+    """A revision that fails changes nothing."""
     await connection.execute(text("CREATE TABLE observations (id int)"))
     with pytest.raises(DBAPIError, match="already exists"):
         await migrate(empty_database)
@@ -98,7 +89,8 @@ async def test_logging_is_unchanged(empty_database: str) -> None:
 async def test_downgrade_and_upgrade(empty_database: str, connection: AsyncConnection) -> None:
     """A database can be downgraded to nothing and migrated again."""
     await migrate(empty_database)
-    await connection.run_sync(lambda sync: command.downgrade(configuration(sync), "base"))
+    async with connect(empty_database, application_name="test") as downgrading:
+        await downgrading.run_sync(lambda sync: command.downgrade(configuration(sync), "base"))
     assert await tables(connection) == {"alembic_version"}
     assert await migrate(empty_database) == MigrationResult(None, REVISIONS)
 

@@ -1,4 +1,4 @@
-"""Idempotency keys of observations, the outbox, and the ids of consumed events."""
+"""Idempotency keys of observations, the outbox, and the ids of consumed events. Revision 0004 adds the index of the keys."""
 # ruff: noqa: INP001 - Alembic runs the files of this folder by their path; it is not a package
 
 import sqlalchemy as sa
@@ -11,13 +11,6 @@ down_revision = "0001"
 def upgrade() -> None:
     """Add a column and two tables. No row is rewritten, so a large table is upgraded as fast as a small one."""
     op.add_column("observations", sa.Column("idempotency_key", sa.Text))
-    op.create_index(
-        "ix_observations_idempotency_key",
-        "observations",
-        ["idempotency_key"],
-        unique=True,
-        postgresql_where=sa.text("idempotency_key IS NOT NULL"),
-    )
     op.create_table(
         "outbox",
         sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False),
@@ -37,8 +30,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them, with the events that are not published yet."""
+    """Drop them and the index of the keys, with the events that are not published yet."""
     op.drop_table("consumed_events")
     op.drop_table("outbox")
-    op.drop_index("ix_observations_idempotency_key", "observations")
     op.drop_column("observations", "idempotency_key")

@@ -1,0 +1,165 @@
+"""The dead letters for an operator: list, replay or drop the messages that a queue has rejected."""
+
+from collections.abc import AsyncGenerator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from aio_pika import DeliveryMode, Message, RobustConnection
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.exceptions import DeliveryError
+
+from gateway.events.channels import open_channel
+from gateway.events.topology import DEAD_LETTERS, EXCHANGE
+
+CALL_TIMEOUT = 5.0  # for the broker to respond to one call
+# RabbitMQ 4 drops a message that was returned to a quorum queue more often than its delivery limit, 20 by default. A message
+# that was listed this often is replaced by a copy.
+MAX_RETURNS = 10
+NO_ID = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that was rejected, or delivered too often.
+
+    Attributes:
+        id: of the message; NO_ID for a message of another program that has none.
+        type: the routing key of its event.
+        queue: that it was in.
+        reason: of the broker, such as `rejected` or `delivery_limit`.
+        age_s: seconds since then.
+        size: of the body, in bytes.
+        body: the message, or None if it was not requested.
+    """
+
+    id: str
+    type: str
+    queue: str | None
+    reason: str | None
+    age_s: int | None
+    size: int
+    body: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterResult:
+    """The ids of the messages that were replayed or dropped, and of those that no queue takes."""
+
+    done: list[str]
+    unroutable: list[str]
+
+
+async def list_dead_letters(connection: RobustConnection, *, with_body: bool, limit: int) -> list[DeadLetter]:
+    """Return the oldest dead letters. They stay in the queue."""
+    letters: list[DeadLetter] = []
+    async with _open_queue(connection, limit=limit) as (channel, messages):
+        async for message in messages:
+            letters.append(_describe(message, with_body=with_body))
+            if int(str(message.headers.get("x-delivery-count", 0))) >= MAX_RETURNS:
+                exchange = await channel.get_exchange(DEAD_LETTERS, ensure=False)
+                await exchange.publish(_copy(message), message.routing_key or "", timeout=CALL_TIMEOUT)
+                await message.ack()
+    return letters
+
+
+async def replay_dead_letters(connection: RobustConnection, ids: Collection[str] | None) -> DeadLetterResult:
+    """Publish dead letters again, those with the ids or all, and remove each when the broker has confirmed it.
+
+    A message that is dead-lettered again in the meantime is not replayed a second time.
+    """
+    result = DeadLetterResult([], [])
+    async with _open_queue(connection) as (channel, messages):
+        exchange = await channel.get_exchange(EXCHANGE, ensure=False)
+        async for message in messages:
+            if ids is not None and _id(message) not in ids:
+                continue
+            try:
+                await exchange.publish(_copy(message), _event_type(message), timeout=CALL_TIMEOUT)
+            except DeliveryError:
+                result.unroutable.append(_id(message))
+            else:
+                await message.ack()
+                result.done.append(_id(message))
+    return result
+
+
+async def drop_dead_letters(connection: RobustConnection, ids: Collection[str] | None) -> DeadLetterResult:
+    """Remove dead letters, those with the ids or all."""
+    result = DeadLetterResult([], [])
+    async with _open_queue(connection) as (_, messages):
+        async for message in messages:
+            if ids is None or _id(message) in ids:
+                await message.ack()
+                result.done.append(_id(message))
+    return result
+
+
+@asynccontextmanager
+async def _open_queue(
+    connection: RobustConnection, *, limit: int | None = None
+) -> AsyncGenerator[tuple[AbstractChannel, AsyncGenerator[AbstractIncomingMessage]]]:
+    """Yield a channel with confirms and the messages that are in the queue now.
+
+    At the end, those that were not acknowledged return to the queue.
+    """
+    channel = await open_channel(connection, confirms=True)
+    try:
+        queue = await channel.declare_queue(DEAD_LETTERS, passive=True, timeout=CALL_TIMEOUT)
+        count = queue.declaration_result.message_count or 0
+
+        async def messages() -> AsyncGenerator[AbstractIncomingMessage]:
+            for _ in range(count if limit is None else min(count, limit)):
+                message = await queue.get(fail=False, timeout=CALL_TIMEOUT)
+                if message is None:
+                    return
+                yield message
+
+        yield channel, messages()
+    finally:
+        await channel.close()
+
+
+def _describe(message: AbstractIncomingMessage, *, with_body: bool) -> DeadLetter:
+    rejection = _latest_rejection(message)
+    time = rejection.get("time")
+    return DeadLetter(
+        id=_id(message),
+        type=_event_type(message),
+        queue=rejection.get("queue"),
+        reason=rejection.get("reason"),
+        age_s=int((datetime.now(UTC) - time).total_seconds()) if isinstance(time, datetime) else None,
+        size=len(message.body),
+        body=message.body.decode(errors="replace") if with_body else None,
+    )
+
+
+def _id(message: AbstractIncomingMessage) -> str:
+    return message.message_id or NO_ID
+
+
+def _latest_rejection(message: AbstractIncomingMessage) -> dict[str, Any]:
+    """Return the broker's record about the rejection. It is empty if the message was put into the queue directly."""
+    records = message.headers.get("x-death")
+    return records[0] if isinstance(records, list) and records and isinstance(records[0], dict) else {}
+
+
+def _event_type(message: AbstractIncomingMessage) -> str:
+    """Return the routing key with which the message was published first."""
+    rejection = _latest_rejection(message)
+    keys = rejection.get("routing-keys")
+    if rejection.get("exchange") == EXCHANGE and isinstance(keys, list) and keys:
+        return str(keys[0])
+    return message.type or message.routing_key or ""
+
+
+def _copy(message: AbstractIncomingMessage) -> Message:
+    return Message(
+        message.body,
+        headers=message.headers,
+        content_type=message.content_type,
+        delivery_mode=DeliveryMode.PERSISTENT,
+        message_id=message.message_id,
+        type=message.type,
+    )

@@ -1,0 +1,74 @@
+"""The entries of the outbox for an operator."""
+
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import func, insert, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.observations.outbox import drop_entries, list_entries, replay_entries
+from gateway.schema.tables import outbox
+
+
+@pytest.fixture
+async def parked(database: AsyncEngine) -> list[int]:
+    """The ids of three parked entries. A fourth one waits."""
+    values = {"type": "a.type", "body": '{"id": "é"}'}
+    parked = {"attempts": 10, "parked_at": func.now(), "last_error": "no queue"}
+    async with database.begin() as connection:
+        rows = [
+            await connection.scalar(insert(outbox).values(event_id=uuid4(), **values, **extra).returning(outbox.c.id))
+            for extra in (parked, parked, parked, {})
+        ]
+    return [row for row in rows[:3] if row]
+
+
+async def waiting(database: AsyncEngine) -> list[int]:
+    """Return the ids of the entries that the relay would publish now."""
+    due = (outbox.c.parked_at.is_(None), outbox.c.next_attempt_at <= func.now(), outbox.c.attempts == 0)
+    async with database.connect() as connection:
+        return list(await connection.scalars(select(outbox.c.id).where(*due).order_by(outbox.c.id)))
+
+
+async def test_list_has_the_parked_entries(database: AsyncEngine, parked: list[int]) -> None:
+    """The list has the oldest parked entries with the reason, and no body unless it is requested."""
+    first, second = await list_entries(database, with_waiting=False, with_body=False, limit=2)
+
+    assert [first.id, second.id] == parked[:2]
+    assert (first.type, first.attempts, first.parked, first.size, first.error) == ("a.type", 10, True, 12, "no queue")
+    assert 0 <= first.age_s < 600
+    assert first.body is None
+    (with_body,) = await list_entries(database, with_waiting=False, with_body=True, limit=1)
+    assert with_body.body == '{"id": "é"}'
+
+
+async def test_list_of_all_has_the_waiting_ones(database: AsyncEngine, parked: list[int]) -> None:
+    """The list of all entries has those that wait, too."""
+    entries = await list_entries(database, with_waiting=True, with_body=False, limit=10)
+
+    assert [entry.parked for entry in entries] == [True, True, True, False]
+    assert [entry.id for entry in entries[:3]] == parked
+
+
+async def test_replay_of_some(database: AsyncEngine, parked: list[int]) -> None:
+    """Entries that are replayed are due immediately. Unknown ids and entries that are not parked are left out."""
+    (fourth,) = await waiting(database)
+    assert await replay_entries(database, [parked[1], fourth, 10**9]) == [parked[1]]
+    assert await waiting(database) == [parked[1], fourth]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 10])
+async def test_replay_of_all(
+    database: AsyncEngine, parked: list[int], batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All parked entries are replayed, in batches."""
+    monkeypatch.setattr("gateway.observations.outbox.BATCH_SIZE", batch_size)
+    assert await replay_entries(database, None) == parked
+    assert len(await waiting(database)) == 4
+
+
+async def test_drop_deletes_parked_entries_only(database: AsyncEngine, parked: list[int]) -> None:
+    """Parked entries are deleted, some or all. An entry that waits is never deleted."""
+    assert await drop_entries(database, [parked[0], parked[0] + 3]) == parked[:1]
+    assert await drop_entries(database, None) == parked[1:]
+    assert len(await waiting(database)) == 1
