@@ -1,6 +1,7 @@
 """Injects outages, and records when each server was down."""
 
 import asyncio
+import contextlib
 import random
 import signal
 import time
@@ -8,13 +9,23 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
-from gateway.devstack.postgresql import PostgreSQLServer
+import aio_pika
+
+from gateway.devstack.rabbitmq import RabbitMQServer
 from gateway.devstack.server import Server
+from tests.chaos.replicated_database import Database
 from tests.end_to_end.harness import Process
 
 RECOVERY_TIMEOUT = 2.0  # from the end of an outage until the gateway must use the backend again
 MAX_OUTAGE = 2.5
 HANG_DURATION = 0.5  # before a kill; long enough that a client has sent data meanwhile
+
+POISON_TYPE = "unknown.event"  # no queue takes events of this type
+POISON_ROWS = 100
+DECLARE_ATTEMPTS = 20
+
+# The server responds during these faults, and does a part of its work.
+PARTIAL_FAULTS = frozenset({"switched over", "read-only", "poison rows", "wrong queue"})
 
 
 @dataclass(slots=True)
@@ -101,16 +112,64 @@ def killed_while_suspended(server: Server) -> FaultFactory:
     return killed
 
 
-def observations_locked(server: PostgreSQLServer) -> FaultFactory:
+def observations_locked(database: Database) -> FaultFactory:
     """Return a fault that locks the table of observations. A brief then has its place and no observations."""
 
     @asynccontextmanager
     async def locked() -> AsyncIterator[None]:
-        async with server.superuser("gateway") as connection, connection.transaction():
+        async with database.superuser("gateway") as connection, connection.transaction():
             await connection.execute("LOCK TABLE observations IN ACCESS EXCLUSIVE MODE")
             yield
 
     return locked
+
+
+def read_only(database: Database) -> FaultFactory:
+    """Return a fault that makes new sessions read-only, and closes the others. The setting of a session stays after the fault."""
+
+    @asynccontextmanager
+    async def is_read_only() -> AsyncIterator[None]:
+        async with database.superuser() as connection:
+            await connection.execute("ALTER DATABASE gateway SET default_transaction_read_only = on")
+            await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'gateway'")
+            yield
+            await connection.execute("ALTER DATABASE gateway RESET default_transaction_read_only")
+
+    return is_read_only
+
+
+def poison_rows(database: Database) -> FaultFactory:
+    """Return a fault that adds rows to the outbox which no relay can publish. They stay."""
+
+    @asynccontextmanager
+    async def added() -> AsyncIterator[None]:
+        async with database.superuser("gateway") as connection:
+            await connection.execute(
+                "INSERT INTO outbox (event_id, type, body) SELECT gen_random_uuid(), $1, '{}' FROM generate_series(1, $2)",
+                POISON_TYPE,
+                POISON_ROWS,
+            )
+        yield
+
+    return added
+
+
+def wrong_queue(server: RabbitMQServer, name: str) -> FaultFactory:
+    """Return a fault that replaces a queue by one with other arguments."""
+
+    @asynccontextmanager
+    async def replaced() -> AsyncIterator[None]:
+        async with await aio_pika.connect(server.url) as connection:
+            for _ in range(DECLARE_ATTEMPTS):  # the gateway may declare the queue between both calls
+                channel = await connection.channel()
+                await channel.queue_delete(name)
+                with contextlib.suppress(aio_pika.exceptions.ChannelPreconditionFailed):
+                    await channel.declare_queue(name, durable=True)
+                    break
+            yield
+            await (await connection.channel()).queue_delete(name)
+
+    return replaced
 
 
 @dataclass
@@ -181,6 +240,7 @@ async def inject_faults(
                 break
             with outages.recording(name, fault) as outage:
                 async with targets[name][fault]():
-                    outage.down_at = time.monotonic()
+                    if fault not in PARTIAL_FAULTS:
+                        outage.down_at = time.monotonic()
                     await asyncio.sleep(MAX_OUTAGE * rng.uniform(0.2, 1))
                     outage.recovering_at = time.monotonic()

@@ -6,7 +6,7 @@ from statistics import median
 
 from tests.chaos.clients import Response
 from tests.chaos.oracle import BACKENDS
-from tests.chaos.outages import Outage, Outages
+from tests.chaos.outages import PARTIAL_FAULTS, Outage, Outages
 
 
 def report(outages: Outages, reads: list[Response], writes: list[Response]) -> str:
@@ -39,7 +39,9 @@ def _table_of_outages(outages: Outages, reads: list[Response], writes: list[Resp
 def _recovery(outage: Outage, reads: list[Response], writes: list[Response]) -> float | None:
     """Return the seconds from the end of an outage to the first good response that needed the server."""
     sections = [section for section, backend in BACKENDS.items() if backend == outage.name]
-    if sections:
+    if outage.name == "postgresql" and outage.fault in PARTIAL_FAULTS:
+        good = (it for it in writes if it.status == 201)
+    elif sections:
         good = (it for it in reads if it.status == 200 and it.body["sections"][sections[0]]["status"] == "ok")
     elif outage.name.startswith("gateway"):
         good = (it for it in [*reads, *writes] if it.replica == outage.name and it.status in {200, 201})
