@@ -4,7 +4,7 @@ from sqlalchemy.exc import DBAPIError
 
 from gateway.lifecycle import StartError, StartTimeoutError, TeardownError, format_error
 from gateway.resources.base import PermanentError
-from gateway.settings import PREFIX, ResourceSettings, Settings
+from gateway.settings import ResourceSettings, Settings, variable_name
 
 _SQLSTATE_MESSAGES = {
     "28P01": "rejects this user or password: correct them in the URL",
@@ -35,7 +35,7 @@ def explain_database_error(error: Exception, settings: Settings) -> str:
     if isinstance(error, DBAPIError):
         message = _SQLSTATE_MESSAGES.get(getattr(error.orig, "sqlstate", None) or "")
         if message is not None:
-            return f"database: {PREFIX}DATABASE__URL: the server at {location} {message}"
+            return f"database: {variable_name('database', 'url')}: the server at {location} {message}"
         return f"database: the server at {location} reports: {format_error(error.orig or error)}"
     if isinstance(error, OSError):
         return f"database: {format_error(error)}: {_advice('database', settings.database)}"
@@ -43,7 +43,7 @@ def explain_database_error(error: Exception, settings: Settings) -> str:
 
 
 def _advice(name: str, group: ResourceSettings) -> str:
-    variable = f"{PREFIX}{name}__{group.location_field}".upper()
+    variable = variable_name(name, group.location_field)
     return f"check that {group.location} is available, or correct {variable}"
 
 

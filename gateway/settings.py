@@ -69,6 +69,11 @@ def _printable_ascii(key: SecretStr) -> SecretStr:
     return key
 
 
+def variable_name(*path: str) -> str:
+    """Return the variable that sets a value: ("redis", "url") is set by GATEWAY_REDIS__URL."""
+    return PREFIX + "__".join(path).upper()
+
+
 def host_and_port(url: SecretStr) -> str:
     """Return the part of a URL that messages may show, without user and password."""
     parts = urlsplit(url.get_secret_value())
@@ -217,4 +222,4 @@ def _format_error(error: ErrorDetails) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
         return message
-    return f"{PREFIX}{'__'.join(str(part).upper() for part in error['loc'])}: {message[0].lower()}{message[1:]}"
+    return f"{variable_name(*map(str, error['loc']))}: {message[0].lower()}{message[1:]}"

@@ -1,6 +1,7 @@
 """`Resource`, the base class for the entries of a lifespan, and functions that enter it and retry its startup."""
 
 import asyncio
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -9,7 +10,8 @@ from typing import Generic, TypeVar
 import stamina
 
 from gateway.lifecycle import LifecycleStack
-from gateway.settings import ResourceSettings
+from gateway.network.tls import TLSFileError, client_context
+from gateway.settings import ResourceSettings, ServerSettings, variable_name
 
 T = TypeVar("T")
 Entered_co = TypeVar("Entered_co", covariant=True)
@@ -63,6 +65,20 @@ class Resource(ABC, Generic[Entered_co]):
     async def check(self) -> str | None:
         """Return a detail, or None, if the resource works now. Raise an error if it does not."""
         return None
+
+
+def tls_context(
+    name: str, settings: ServerSettings, *, verify: bool = True, check_hostname: bool = True
+) -> ssl.SSLContext:
+    """Return the context for connections to the server of the resource `name`; see `client_context`.
+
+    Raises:
+        PermanentError: a file of the settings cannot be used. The message names its variable.
+    """
+    try:
+        return client_context(settings.tls_files, verify=verify, check_hostname=check_hostname)
+    except TLSFileError as error:
+        raise PermanentError(f"{variable_name(name, error.field)}: {error}") from error
 
 
 async def enter_resource(stack: LifecycleStack, resource: Resource[T]) -> T:
