@@ -26,6 +26,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from gateway.network.amqp_url import amqp_options
 from gateway.network.tls import TLSFiles
 
 PREFIX = "GATEWAY_"
@@ -127,8 +128,15 @@ class RedisSettings(ServerSettings):
     url: Annotated[SecretStr, _url_validator("redis", "rediss")] = SecretStr("redis://localhost:6379/0")
 
 
+def _valid_amqp_options(url: SecretStr) -> SecretStr:
+    amqp_options(url.get_secret_value())
+    return url
+
+
 class RabbitMQSettings(ServerSettings):
-    url: Annotated[SecretStr, _url_validator("amqp", "amqps")] = SecretStr("amqp://guest:guest@localhost:5672/")
+    url: Annotated[SecretStr, _url_validator("amqp", "amqps"), AfterValidator(_valid_amqp_options)] = SecretStr(
+        "amqp://guest:guest@localhost:5672/"
+    )
 
 
 class ModelSettings(ResourceSettings):

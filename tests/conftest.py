@@ -13,10 +13,9 @@ from gateway.devstack.stack import Devstack, enter_concurrently
 from gateway.devstack.weather import WeatherServer
 from gateway.places.seed import seed
 from gateway.schema.migrate import migrate
-from tests.support.certificates import Certificates, write_certificates
 
 pytest.register_assert_rewrite("tests.faults", "tests.end_to_end", "tests.support")  # modules with assertions
-pytest_plugins = ["tests.faults.report_plugin"]
+pytest_plugins = ["tests.faults.report_plugin", "tests.support.certificates"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -75,12 +74,6 @@ rabbitmq_server = _server_fixture("rabbitmq")
 def devstack(session_servers: Devstack) -> Devstack:
     """All servers."""
     return session_servers
-
-
-@pytest.fixture(scope="session")
-def certificates(devstack_folder: Path, session_servers: Devstack) -> Certificates:
-    """Certificates that the servers of the session can read."""
-    return write_certificates(devstack_folder / "certificates", owner=session_servers.postgresql.run_as())
 
 
 @pytest.fixture

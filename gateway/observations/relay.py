@@ -7,17 +7,17 @@ from typing import Any, Self
 
 import asyncpg
 import structlog
-from aio_pika import RobustConnection
 from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.concurrency import Backoff, background_task, wait_for_event
 from gateway.events.channels import CONNECTION_ERRORS, open_channel, translate_library_cancellation
 from gateway.events.publisher import Publisher, PublishError
-from gateway.events.topology import DEAD_LETTERS
+from gateway.events.topology import DEAD_LETTERS, OBSERVATIONS
 from gateway.lifecycle import format_error
-from gateway.resources.base import Resource
+from gateway.resources.base import DegradedError, Resource
 from gateway.resources.database import is_unavailable
+from gateway.resources.rabbitmq import BrokerConnection
 from gateway.schema.driver import asyncpg_connection
 from gateway.schema.tables import outbox
 
@@ -53,12 +53,12 @@ class OutboxRelay(Resource["OutboxRelay"]):
 
     name = "relay"
 
-    def __init__(self, database: AsyncEngine, rabbitmq: RobustConnection) -> None:
+    def __init__(self, database: AsyncEngine, rabbitmq: BrokerConnection) -> None:
         super().__init__()
         self.last_error: BaseException | None = None
         self._database = database
         self._rabbitmq = rabbitmq
-        self._publisher = Publisher(rabbitmq)
+        self._publisher = Publisher(rabbitmq, OBSERVATIONS)
         self._notified = asyncio.Event()
         self._stopping = asyncio.Event()
         self._connection: asyncpg.Connection | None = None  # of the batch in flight
@@ -146,13 +146,20 @@ class OutboxRelay(Resource["OutboxRelay"]):
             self._connection.terminate()
 
     async def check(self) -> str | None:
-        """Return the number of waiting events, the number of dead letters if the broker reports it, and the last error."""
+        """Return the number of waiting events, the number of dead letters if the broker reports it, and the last error.
+
+        Raises:
+            DegradedError: the broker would not take an event.
+        """
         async with self._database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             depth = await connection.scalar(_DEPTH, {"limit": MAX_COUNTED})
         details = [f"outbox: {'at least ' if depth == MAX_COUNTED else ''}{depth} waiting"]
         dead_letters = await self._count_dead_letters()
         if dead_letters is not None:
             details.append(f"dead letters: {dead_letters}")
+        problem = await self._publisher.problem()
+        if problem is not None:
+            raise DegradedError(", ".join([*details, problem]))
         if self.last_error is not None:
             details.append(f"trying again: {format_error(self.last_error)}")
         return ", ".join(details)

@@ -1,4 +1,4 @@
-"""Certificates for tests: of an authority of our own, for clients and servers, valid ones and invalid ones, as PEM files."""
+"""A pytest plugin: certificates of an authority of our own for clients and servers, valid and invalid, as PEM files."""
 
 import os
 import pwd
@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 import trustme
+
+from gateway.devstack.stack import Devstack
 
 CLIENT_NAME = "gateway"  # the common name in the client's certificate; PostgreSQL takes it as the user
 
@@ -42,6 +45,12 @@ class Certificates:
     untrusted_server: Certificate
     client: Certificate
     untrusted_client: Certificate
+
+
+@pytest.fixture(scope="session")
+def certificates(devstack_folder: Path, session_servers: Devstack) -> Certificates:
+    """Certificates that the servers of the session can read."""
+    return write_certificates(devstack_folder / "certificates", owner=session_servers.postgresql.run_as())
 
 
 def write_certificates(folder: Path, *names: str, owner: pwd.struct_passwd | None = None) -> Certificates:
