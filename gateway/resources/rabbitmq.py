@@ -142,28 +142,30 @@ class RabbitMQConnection(Resource[RabbitMQ]):
         cause = reported if isinstance(reported, ClosedByBrokerError) else error
         message = self._permanent_error_message(cause)
         if message is not None:
-            raise PermanentError(f"GATEWAY_RABBITMQ__URL: {message}") from error
+            raise PermanentError(message) from error
         if cause is not error:
             raise cause from error
 
     def _permanent_error_message(self, error: Exception) -> str | None:
         """Return the advice for an error that a retry would not fix, or None."""
-        server = f"the server at {self.settings.location}"
+        url, server = "GATEWAY_RABBITMQ__URL", f"the server at {self.settings.location}"
         if isinstance(error, ClosedByBrokerError) and error.is_permanent:
             advice = (
                 "correct user or password in the URL"
                 if error.reply_code == ACCESS_REFUSED
                 else "create the virtual host and permit the user to access it, or correct the URL"
             )
-            return f"{server} rejects the connection: {error}: {advice}"
+            return f"{url}: {server} rejects the connection: {error}: {advice}"
         if isinstance(error, AuthenticationError):
-            return (
-                f"{server} does not permit authentication by {self._options.auth!r}: correct the option auth in the URL"
-            )
+            return f"{url}: {server} does not permit authentication by {self._options.auth!r}: correct its option auth"
         if isinstance(error, ssl.SSLCertVerificationError):
-            return f"the certificate of {server} is not valid: {error.verify_message}: set GATEWAY_RABBITMQ__CA_FILE"
+            return f"{url}: the certificate of {server} is not valid: {error.verify_message}: set GATEWAY_RABBITMQ__CA_FILE"
         if isinstance(error, ssl.SSLError) and not is_network_error(error):
-            return f"{server} and TLS: {error.reason}: correct scheme and port in the URL, or the files for TLS"
+            return f"{url}: no TLS with {server}: {error.reason}: correct scheme and port"
+        if isinstance(error.__cause__, ssl.SSLError) and not is_network_error(error.__cause__):  # after the handshake
+            return (
+                f"GATEWAY_RABBITMQ__CERT_FILE: {server} rejects it: {error.__cause__.reason}: set another certificate"
+            )
         return None
 
     def abort(self) -> None:
@@ -180,10 +182,17 @@ class RabbitMQConnection(Resource[RabbitMQ]):
             raise RuntimeError("the RabbitMQ connection is not open")
         connection = self._rabbitmq.connection
         if not connection.connected.is_set():
-            reason = f": {connection.last_error}" if connection.last_error else ""
-            raise ConnectionError(f"not connected, trying again{reason}")
+            raise _lost(connection)
         if connection.blocked is not None:
             raise DegradedError(f"blocked by an alarm of the broker: {connection.blocked}")
-        async with connection.channel():
-            pass
+        try:
+            async with connection.channel():
+                pass
+        except RuntimeError as error:  # the connection is lost, and aio-pika has not noticed yet
+            raise _lost(connection) from error
         return self.settings.location
+
+
+def _lost(connection: BrokerConnection) -> ConnectionError:
+    reason = f": {connection.last_error}" if connection.last_error else ""
+    return ConnectionError(f"not connected, trying again{reason}")
