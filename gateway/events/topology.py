@@ -9,8 +9,9 @@ from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, DeliveryErr
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 
 from gateway.events.channels import RefusedError, opened_channel, translate_library_cancellation, translate_refusals
+from gateway.lifecycle import format_error
 from gateway.resources.base import PermanentError
-from gateway.resources.rabbitmq import BrokerConnection
+from gateway.resources.rabbitmq import BrokerConnection, RabbitMQ
 
 EXCHANGE = "gateway.events"
 DEAD_LETTERS = "gateway.dead-letters"  # an exchange and a queue, for messages that were rejected or delivered too often
@@ -31,6 +32,7 @@ class Queue:
 OBSERVATIONS = Queue("gateway.observations", routing_key="observation.reported")
 VIEWS = Queue("gateway.views", routing_key="brief.viewed")
 QUEUES = (OBSERVATIONS, VIEWS)
+_DEAD_LETTER_QUEUE = Queue(DEAD_LETTERS, routing_key="")
 
 _PROBE = "gateway.probe"  # a routing key of no queue
 _ARGUMENTS: dict[str, str | int] = {
@@ -57,16 +59,15 @@ async def declare(channel: AbstractChannel, *queues: Queue) -> AbstractExchange:
 
 
 async def require(channel: AbstractChannel, *queues: Queue) -> None:
-    """Require that the exchanges and the queues exist. This needs no right, and verifies neither arguments nor bindings.
+    """Require that the exchange and the queues exist. This needs no right, and verifies neither arguments nor bindings.
 
     Raises:
         RefusedError: one does not exist.
     """
     try:
-        for exchange in (DEAD_LETTERS, EXCHANGE):
-            await channel.declare_exchange(exchange, passive=True)
-        for name in (DEAD_LETTERS, *(queue.name for queue in queues)):
-            await channel.declare_queue(name, passive=True)
+        await channel.declare_exchange(EXCHANGE, passive=True)
+        for queue in queues:
+            await channel.declare_queue(queue.name, passive=True)
     except ChannelNotFoundEntity as error:
         raise RefusedError(f"{error}: declare it as docs/events.md describes") from error
 
@@ -86,41 +87,55 @@ async def ensure(connection: BrokerConnection, *queues: Queue) -> bool:
                 await declare(channel, *queues)
         except ChannelAccessRefused:
             async with opened_channel(connection) as channel:
-                await require(channel, *queues)
+                await require(channel, *queues, _DEAD_LETTER_QUEUE)
             return False
     return True
 
 
-async def verify_publishing(connection: BrokerConnection) -> None:
-    """Try what the publishers of this process need: the queues, and the right to publish.
-
-    A message with a routing key of no queue tries that right: the broker returns the message. An alarm blocks such a message,
-    and then the right is not verified.
+async def verify_publishing(rabbitmq: RabbitMQ) -> None:
+    """Try what the publishers of this process need: the exchange, the queues with their arguments, the right to publish.
 
     Raises:
         PermanentError: the broker refuses it.
         ConnectionError: the broker is unavailable.
     """
     try:
-        with translate_library_cancellation():
-            for queue in QUEUES:
-                await ensure(connection, queue)
-            with translate_refusals():
-                await _probe(connection)
+        with translate_library_cancellation(), translate_refusals():
+            try:
+                await _declare_at_once(rabbitmq.channel)
+                await _probe(rabbitmq.channel, rabbitmq.connection)
+            except ChannelAccessRefused:  # the user may have the right to publish, and not to configure
+                await ensure(rabbitmq.connection, *QUEUES)
+                async with opened_channel(rabbitmq.connection, confirms=True) as channel:
+                    await _probe(channel, rabbitmq.connection)
     except RefusedError as error:
         raise PermanentError(f"the broker refuses what the gateway needs: {error}") from error
     except (AMQPError, ChannelInvalidStateError) as error:
-        raise ConnectionError(f"the connection was lost: {error}") from error
+        raise ConnectionError(f"the connection was lost: {format_error(error)}") from error
 
 
-async def _probe(connection: BrokerConnection) -> None:
-    async with opened_channel(connection, confirms=True) as channel:
-        exchange = await channel.get_exchange(EXCHANGE, ensure=False)
-        try:
-            async with asyncio.timeout(PROBE_TIMEOUT):
-                await exchange.publish(Message(b"", type=_PROBE, expiration=0), _PROBE, mandatory=True)
-        except DeliveryError:
-            return
-        except TimeoutError:
-            if connection.blocked is None:
-                raise
+async def _declare_at_once(channel: AbstractChannel) -> None:
+    """Declare the exchange and the queues without waiting for replies, which would take several round trips.
+
+    The broker closes the channel if it refuses one, and the next call on the channel raises its error.
+    """
+    aiormq_channel = await channel.get_underlay_channel()
+    await aiormq_channel.exchange_declare(EXCHANGE, exchange_type=ExchangeType.TOPIC.value, durable=True, nowait=True)
+    for queue in QUEUES:
+        await aiormq_channel.queue_declare(queue.name, durable=True, arguments={**_ARGUMENTS}, nowait=True)
+
+
+async def _probe(channel: AbstractChannel, connection: BrokerConnection) -> None:
+    """Publish a message with a routing key of no queue, which the broker returns.
+
+    If an alarm blocks the connection, there is no reply, and the right to publish is not verified.
+    """
+    exchange = await channel.get_exchange(EXCHANGE, ensure=False)
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT):
+            await exchange.publish(Message(b"", type=_PROBE, expiration=0), _PROBE, mandatory=True)
+    except DeliveryError:
+        return
+    except TimeoutError:
+        if connection.blocked is None:
+            raise

@@ -76,7 +76,7 @@ class RabbitMQConnection(Resource[RabbitMQ]):
         settings: RabbitMQSettings,
         instance: str,
         *,
-        verify: Callable[[BrokerConnection], Awaitable[None]] | None = None,
+        verify: Callable[[RabbitMQ], Awaitable[None]] | None = None,
     ) -> None:
         """Connect nothing yet.
 
@@ -126,15 +126,16 @@ class RabbitMQConnection(Resource[RabbitMQ]):
             await connection.connect(timeout=CONNECT_TIMEOUT)
             channel = connection.channel(publisher_confirms=True, on_return_raises=True)
             await channel.initialize()
+            rabbitmq = RabbitMQ(connection, channel)
             if self._verify is not None:
-                await self._verify(connection)
+                await self._verify(rabbitmq)
         except BaseException as error:
             await connection.close()
             self.abort()
             if isinstance(error, Exception):
                 self._raise_explained(error)
             raise
-        return RabbitMQ(connection, channel)
+        return rabbitmq
 
     def _raise_explained(self, error: Exception) -> None:
         """Raise an error with the broker's own text, or with advice, if there is any."""
