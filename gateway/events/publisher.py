@@ -1,7 +1,6 @@
 """Publishing with confirms: a message is published when the broker has confirmed that it is in a queue."""
 
 import asyncio
-import math
 import time
 from uuid import UUID
 
@@ -46,7 +45,8 @@ class Publisher:
         self._opening = asyncio.Lock()
         self._may_declare = True
         self._refusal: RefusedError | None = None  # of the latest event; None if it was published
-        self._refused_at = -math.inf  # the time of the latest refusal of a declaration
+        self._declaration_refusal: RefusedError | None = None  # of the latest declaration
+        self._refused_at = 0.0
 
     async def publish(self, event_id: UUID, event_type: str, body: bytes, *, timeout: float) -> None:
         """Publish an event, persistently. Concurrent calls share the channel.
@@ -69,26 +69,32 @@ class Publisher:
             delivery_mode=DeliveryMode.PERSISTENT,
         )
         try:
-            with translate_library_cancellation(), translate_refusals():
+            with translate_library_cancellation():
                 async with asyncio.timeout(timeout):
-                    exchange = await self._open()
-                    await exchange.publish(message, event_type, mandatory=True)
+                    await self._send(await self._open(), message)
         except CONNECTION_ERRORS as error:
             self._exchange = None  # it may have been deleted: the next call declares everything again
-            raise PublishError from self._explain(error, event_type)
-        self._refusal = None
+            if isinstance(error, TimeoutError) and self._connection.blocked is not None:
+                raise PublishError from BlockedError(self._connection.blocked)
+            raise PublishError from error
 
-    def _explain(self, error: BaseException, event_type: str) -> BaseException:
-        """Return the error, or a better reason, and keep a refusal for the health check."""
-        if isinstance(error, TimeoutError) and self._connection.blocked is not None:
-            return BlockedError(self._connection.blocked)
-        if isinstance(error, DeliveryError) and event_type == self._queue.routing_key:
-            error = RefusedError(
-                f"{self._queue.name} does not take the event: bind it as docs/events.md describes: {error}"
-            )
-        if isinstance(error, RefusedError):
+    async def _send(self, exchange: AbstractExchange, message: Message) -> None:
+        """Publish the message, and keep a refusal for the health check."""
+        event_type = str(message.type)
+        try:
+            with translate_refusals():
+                await exchange.publish(message, event_type, mandatory=True)
+        except RefusedError as error:
             self._refusal = error
-        return error
+            raise
+        except DeliveryError as error:
+            if event_type != self._queue.routing_key:
+                raise  # a foreign event, and no trouble of this queue
+            self._refusal = RefusedError(
+                f"{self._queue.name} does not take events: bind it, see docs/events.md: {error}"
+            )
+            raise self._refusal from error
+        self._refusal = None
 
     async def _open(self) -> AbstractExchange:
         """Return the exchange on an open channel, with everything declared."""
@@ -107,28 +113,32 @@ class Publisher:
             return self._exchange
 
     async def _ensure(self) -> None:
-        if self._refusal is not None and time.monotonic() - self._refused_at < REFUSAL_TTL:
-            raise RefusedError(str(self._refusal))
+        """Declare the queue, unless the broker has just refused it."""
+        if self._declaration_refusal is not None and time.monotonic() - self._refused_at < REFUSAL_TTL:
+            raise RefusedError(str(self._declaration_refusal))
+        await self._ensure_now()
+
+    async def _ensure_now(self) -> None:
         try:
             self._may_declare = await ensure(self._connection, self._queue)
         except RefusedError as error:
-            self._refusal, self._refused_at = error, time.monotonic()
+            self._declaration_refusal, self._refused_at = error, time.monotonic()
             raise
+        self._declaration_refusal = None
 
     async def problem(self) -> str | None:
         """Return why the broker would not take an event now: an alarm, or a refusal. None if it is only unavailable.
 
-        The exchanges and the queue have to exist, with the right arguments if this user may declare them.
+        The exchange and the queue have to exist, with the right arguments if this user may declare them.
         """
         try:
             with translate_library_cancellation():
                 async with asyncio.timeout(CHECK_TIMEOUT):
+                    # First, so that a queue that was just deleted is not declared before its consumers are notified.
                     async with opened_channel(self._connection) as channel:
-                        # Before the declaration, which must not be faster than the notification of the consumers of a queue
-                        # that was deleted.
                         await require(channel, self._queue)
                     if self._may_declare:
-                        self._may_declare = await ensure(self._connection, self._queue)
+                        await self._ensure_now()
         except (BlockedError, RefusedError) as error:
             return str(error)
         except CONNECTION_ERRORS:
