@@ -200,9 +200,10 @@ class RabbitMQServer(Server):
     async def sync(self) -> None:
         """Write all definitions (vhosts, exchanges, queues) to disk, so that they survive a kill.
 
-        RabbitMQ writes them in the background.
+        RabbitMQ writes them in the background. Without its entry in the directory of quorum queues, a queue has no leader.
         """
-        await self._evaluate("catch mnesia:sync_log()")  # later versions may not use Mnesia
+        # Later versions may not use Mnesia.
+        await self._evaluate("catch mnesia:sync_log()", "[dets:sync(Table) || Table <- dets:all()]")
 
     async def delete_vhost(self, name: str, *, wait: bool = True) -> None:
         """Delete a vhost and close its connections.

@@ -112,6 +112,7 @@ async def test_unavailable_broker_fails_immediately(rabbitmq: RabbitMQ, rabbitmq
     """While the connection is lost, a publish fails without waiting for its timeout. It works again later."""
     publisher = Publisher(rabbitmq.connection, OBSERVATIONS)
     await publish(publisher)
+    await rabbitmq_server.sync()
     rabbitmq_server.kill()
     try:
         started_at = time.monotonic()
