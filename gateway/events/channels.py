@@ -43,6 +43,10 @@ class RefusedError(ConnectionError):
     """The broker refuses a call until an operator changes something. The message has its text and the advice."""
 
 
+class MissingError(RefusedError):
+    """An exchange or a queue does not exist."""
+
+
 class BlockedError(ConnectionError):
     """An alarm of the broker blocks the connection. The message has the reason."""
 

@@ -11,6 +11,7 @@ from aio_pika.exceptions import DeliveryError
 from gateway.events.channels import (
     CONNECTION_ERRORS,
     BlockedError,
+    MissingError,
     RefusedError,
     open_channel,
     opened_channel,
@@ -129,18 +130,29 @@ class Publisher:
     async def problem(self) -> str | None:
         """Return why the broker would not take an event now: an alarm, or a refusal. None if it is only unavailable.
 
-        The exchange and the queue have to exist, with the right arguments if this user may declare them.
+        An exchange or a queue that is missing is no problem for a user that may declare it.
         """
         try:
             with translate_library_cancellation():
                 async with asyncio.timeout(CHECK_TIMEOUT):
-                    # First, so that a queue that was just deleted is not declared before its consumers are notified.
-                    async with opened_channel(self._connection) as channel:
-                        await require(channel, self._queue)
-                    if self._may_declare:
-                        await self._ensure_now()
+                    await self._verify()
         except (BlockedError, RefusedError) as error:
             return str(error)
         except CONNECTION_ERRORS:
             return None
         return None if self._refusal is None else str(self._refusal)
+
+    async def _verify(self) -> None:
+        """Declare the queue again, which compares its arguments. What is missing is left to the next event.
+
+        A queue that was just deleted must not be declared before its consumers are notified.
+        """
+        try:
+            async with opened_channel(self._connection) as channel:
+                await require(channel, self._queue)
+        except MissingError:
+            if not self._may_declare:
+                raise
+        else:
+            if self._may_declare:
+                await self._ensure_now()

@@ -8,7 +8,13 @@ from aio_pika.abc import AbstractChannel, AbstractExchange
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, DeliveryError
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 
-from gateway.events.channels import RefusedError, opened_channel, translate_library_cancellation, translate_refusals
+from gateway.events.channels import (
+    MissingError,
+    RefusedError,
+    opened_channel,
+    translate_library_cancellation,
+    translate_refusals,
+)
 from gateway.lifecycle import format_error
 from gateway.resources.base import PermanentError
 from gateway.resources.rabbitmq import BrokerConnection, RabbitMQ
@@ -62,14 +68,14 @@ async def require(channel: AbstractChannel, *queues: Queue) -> None:
     """Require that the exchange and the queues exist. This needs no right, and verifies neither arguments nor bindings.
 
     Raises:
-        RefusedError: one does not exist.
+        MissingError: one does not exist.
     """
     try:
         await channel.declare_exchange(EXCHANGE, passive=True)
         for queue in queues:
             await channel.declare_queue(queue.name, passive=True)
     except ChannelNotFoundEntity as error:
-        raise RefusedError(f"{error}: declare it as docs/events.md describes") from error
+        raise MissingError(f"{error}: declare it as docs/events.md describes") from error
 
 
 async def ensure(connection: BrokerConnection, *queues: Queue) -> bool:
