@@ -33,7 +33,7 @@ class BrokerConnection(RobustConnection):
 
     def __init__(self, url: str, transports: BrokerTransports, *, name: str, heartbeat: int) -> None:
         super().__init__(make_url(url, name=name, heartbeat=heartbeat, reconnect_interval=RECONNECT_INTERVAL))
-        # Undocumented; `connect_robust()` has a public argument for it. tests/resources/test_private_api.py tests it.
+        # Undocumented: aio-pika passes it on to aiormq. tests/resources/test_private_api.py tests it.
         self.kwargs["transport_factory"] = transports
         self._transports = transports
 

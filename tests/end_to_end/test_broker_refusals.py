@@ -13,7 +13,7 @@ from aio_pika.abc import AbstractChannel
 
 from faultlab.wire import Proxy
 from gateway.devstack.stack import Devstack
-from gateway.events.topology import VIEWS, Queue, declare
+from gateway.events.topology import OBSERVATIONS, VIEWS, Queue, declare
 from gateway.process.exit_status import ExitStatus
 from gateway.worker import HEARTBEAT_INTERVAL
 from tests.end_to_end.conftest import StartProcess
