@@ -143,7 +143,7 @@ class Publisher:
         return None if self._refusal is None else str(self._refusal)
 
     async def _verify(self) -> None:
-        """Declare the queue again, which compares its arguments. What is missing is left to the next event.
+        """Declare the queue again, which compares its arguments. The next event declares what is missing.
 
         A queue that was just deleted must not be declared before its consumers are notified.
         """
