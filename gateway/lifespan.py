@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.briefs.service import BriefService
 from gateway.briefs.view_publisher import ViewPublisher
+from gateway.events.topology import verify_publishing
 from gateway.lifecycle import Journal, LifecycleStack
 from gateway.logs import log_event
 from gateway.observations.relay import OutboxRelay
@@ -63,7 +64,9 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
         http = await enter_resource(stack, HttpClient(settings.http, settings.instance))
         database = await enter_resource(stack, DatabaseEngine(settings.database, settings.instance))
         redis = await enter_resource(stack, RedisPool(settings.redis, settings.instance))
-        rabbitmq = await enter_resource(stack, RabbitMQConnection(settings.rabbitmq, settings.instance))
+        rabbitmq = await enter_resource(
+            stack, RabbitMQConnection(settings.rabbitmq, settings.instance, verify=verify_publishing)
+        )
         model = await enter_resource(stack, ModelResource(settings.model))
 
         # Background workers use the resources, so they start after the resources and stop before them.

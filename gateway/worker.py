@@ -1,11 +1,12 @@
 """`gateway worker`: consumes the events that the gateway publishes, with the same resources and without HTTP."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -100,23 +101,25 @@ async def worker_lifespan(worker: Worker) -> AsyncGenerator[None]:
         await enter_resource(stack, view_consumer)
         await enter_resource(stack, ConsumedEventsCleanup(database))
         if worker.heartbeat_path is not None:
-            await enter_resource(stack, HeartbeatFile(worker.heartbeat_path))
+            await enter_resource(stack, HeartbeatFile(worker.heartbeat_path, [observation_consumer, view_consumer]))
 
         stack.mark_started()
         yield
 
 
 class HeartbeatFile(Resource[None]):
-    """A file that is touched every `HEARTBEAT_INTERVAL` seconds while the event loop runs, and removed at the end.
+    """A file that is touched every `HEARTBEAT_INTERVAL` seconds while the process works, and removed at the end.
 
-    A container health check reads its modification time.
+    A container health check reads its modification time. The process works while its event loop runs, and the broker refuses
+    no consumer. A broker that is unavailable does not count: a restart of all workers would not help.
     """
 
     name = "heartbeat"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, consumers: Sequence[Consumer[Any]]) -> None:
         super().__init__()
         self._path = path
+        self._consumers = consumers
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
@@ -130,4 +133,5 @@ class HeartbeatFile(Resource[None]):
     async def _touch_repeatedly(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_INTERVAL)
-            self._path.touch()
+            if all(consumer.refusal is None for consumer in self._consumers):
+                self._path.touch()

@@ -7,12 +7,14 @@ from contextlib import asynccontextmanager
 from typing import Self
 
 import structlog
-from aio_pika import RobustConnection
 
 from gateway.concurrency import background_task, wait_for_event
 from gateway.events.messages import BriefViewed, ViewCounts, encode
 from gateway.events.publisher import Publisher, PublishError
-from gateway.resources.base import Resource
+from gateway.events.topology import VIEWS
+from gateway.lifecycle import format_error
+from gateway.resources.base import DegradedError, Resource
+from gateway.resources.rabbitmq import BrokerConnection
 
 FLUSH_INTERVAL = 0.25
 PUBLISH_TIMEOUT = 1.0
@@ -30,10 +32,10 @@ class ViewPublisher(Resource["ViewPublisher"]):
 
     name = "views"
 
-    def __init__(self, rabbitmq: RobustConnection) -> None:
+    def __init__(self, rabbitmq: BrokerConnection) -> None:
         super().__init__()
         self.dropped = 0
-        self._publisher = Publisher(rabbitmq)
+        self._publisher = Publisher(rabbitmq, VIEWS)
         self._pending: Counter[int] = Counter()
         self._pending_count = 0
         self._has_pending = asyncio.Event()
@@ -77,11 +79,19 @@ class ViewPublisher(Resource["ViewPublisher"]):
         event = BriefViewed.create(ViewCounts(views=views))
         try:
             await self._publisher.publish(event.id, event.type, encode(event), timeout=PUBLISH_TIMEOUT)
-        except PublishError:
+        except PublishError as error:
             if self.dropped == 0:
-                log.warning("cannot publish views; dropping and counting them from now on")
+                cause = error.__cause__ or error
+                log.warning("cannot publish views; dropping and counting them from now on", error=format_error(cause))
             self.dropped += count
 
     async def check(self) -> str | None:
-        """Return how many views were dropped."""
+        """Return how many views were dropped.
+
+        Raises:
+            DegradedError: the broker would not take an event.
+        """
+        problem = await self._publisher.problem()
+        if problem is not None:
+            raise DegradedError(f"{self.dropped} dropped: {problem}")
         return f"{self.dropped} dropped"

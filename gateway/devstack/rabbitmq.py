@@ -144,12 +144,78 @@ class RabbitMQServer(Server):
         finally:
             await self._evaluate("Size = persistent_term:get(devstack_saved)", apply)
 
+    async def add_user(self, name: str, vhost: str, *, configure: str, write: str, read: str) -> str:
+        """Create a user and return its URL of a vhost.
+
+        Args:
+            name: of the user.
+            vhost: the vhost that the user may access.
+            configure: a regular expression for the names of exchanges and queues that the user may configure.
+            write: the same for writing.
+            read: the same for reading.
+        """
+        password = secrets.token_hex(16)
+        await self._evaluate(
+            f"ok = rabbit_auth_backend_internal:add_user({_binary(name)}, {_binary(password)}, {_ACTOR})"
+        )
+        await self.set_permissions(name, vhost, configure=configure, write=write, read=read)
+        return f"amqp://{name}:{password}@{ports.LOOPBACK}:{self.port}/{quote(vhost, safe='')}"
+
+    async def set_permissions(self, user: str, vhost: str, *, configure: str, write: str, read: str) -> None:
+        """Change the permissions of a user; see `add_user()`. Open channels may keep the old ones."""
+        arguments = ", ".join(map(_binary, (user, vhost, configure, write, read)))
+        await self._evaluate(f"ok = rabbit_auth_backend_internal:set_permissions({arguments}, {_ACTOR})")
+
+    async def change_password(self, user: str) -> None:
+        """Give a user a new password. Its connections stay open."""
+        arguments = f"{_binary(user)}, {_binary(secrets.token_hex(16))}, {_ACTOR}"
+        await self._evaluate(f"ok = rabbit_auth_backend_internal:change_password({arguments})")
+
+    async def delete_user(self, name: str) -> None:
+        """Delete a user and close its connections."""
+        await self._evaluate(f"ok = rabbit_auth_backend_internal:delete_user({_binary(name)}, {_ACTOR})")
+
+    async def limit_connections(self, vhost: str, limit: int) -> None:
+        """Set the number of connections that a vhost permits. Open connections stay; -1 removes the limit."""
+        limits = f'[{{<<"max-connections">>, {limit}}}]'
+        await self._evaluate(f"ok = rabbit_vhost_limit:set({_binary(vhost)}, {limits}, {_ACTOR})")
+
+    async def close_connections(self, name: str) -> None:
+        """Close the connections whose `connection_name` is `name`, as an operator does."""
+        pids = [pid for pid, connection_name in (await self._connections()).items() if connection_name == name]
+        for pid in pids:
+            close = (
+                f'rabbit_networking:close_connection(rabbit_misc:string_to_pid({json.dumps(pid)}), "by the devstack")'
+            )
+            await self._evaluate(f"ok = {close}")
+
+    @asynccontextmanager
+    async def tls_listener(self, *, ca_file: Path, cert_file: Path, key_file: Path) -> AsyncIterator[int]:
+        """Listen for TLS inside the block; yield the port. Clients may present a certificate of the authority.
+
+        The files must be readable for the server's user. A restart of the server ends the listener.
+        """
+        files = {"cacertfile": ca_file, "certfile": cert_file, "keyfile": key_file}
+        options = ", ".join(f"{{{name}, {json.dumps(str(path))}}}" for name, path in files.items())
+        with ports.reserve() as reserved:
+            port = reserved.getsockname()[1]
+            address = f'{{"{ports.LOOPBACK}", {port}}}'
+            await self._evaluate(
+                "{ok, _} = application:ensure_all_started(ssl)",
+                f"ok = rabbit_networking:start_ssl_listener({address}, [{options}, {{verify, verify_peer}}], 2)",
+            )
+            try:
+                yield port
+            finally:
+                await self._evaluate(f"rabbit_networking:stop_tcp_listener({address})")
+
     async def sync(self) -> None:
         """Write all definitions (vhosts, exchanges, queues) to disk, so that they survive a kill.
 
-        RabbitMQ writes them in the background.
+        RabbitMQ writes them in the background. Without its entry in the directory of quorum queues, a queue has no leader.
         """
-        await self._evaluate("catch mnesia:sync_log()")  # later versions may not use Mnesia
+        # Later versions may not use Mnesia.
+        await self._evaluate("catch mnesia:sync_log()", "[dets:sync(Table) || Table <- dets:all()]")
 
     async def delete_vhost(self, name: str, *, wait: bool = True) -> None:
         """Delete a vhost and close its connections.

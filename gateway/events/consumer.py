@@ -6,27 +6,31 @@ from contextlib import asynccontextmanager, suppress
 from typing import Generic, Self, TypeVar
 
 import structlog
-from aio_pika import RobustConnection
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 
 from gateway.concurrency import Backoff, TaskPool, background_task, wait_for_any, wait_for_event
 from gateway.events.channels import (
     CONNECTION_ERRORS,
     CallCancelledError,
+    RefusedError,
+    close_channel,
     on_consumer_cancelled,
     open_channel,
     translate_library_cancellation,
+    translate_refusals,
 )
 from gateway.events.messages import Event, PoisonMessageError, decode
-from gateway.events.topology import Queue, declare
+from gateway.events.topology import Queue, ensure
 from gateway.lifecycle import format_error
-from gateway.resources.base import Resource
+from gateway.resources.base import PermanentError, Resource
+from gateway.resources.rabbitmq import BrokerConnection
 
 E = TypeVar("E", bound=Event)
 
+START_TIMEOUT = 10.0  # for the first channel; an unavailable broker is tried again until then
 OPEN_TIMEOUT = 5.0  # for a channel and everything declared on it; the next attempt uses another channel
 DRAIN_TIMEOUT = 1.0  # at a stop, for handlers to finish; unfinished messages are delivered again
-CLOSE_TIMEOUT = 0.5  # for each call that closes something, and for cancelled handlers
+CLOSE_TIMEOUT = 0.5  # for the end of the deliveries, and for cancelled handlers
 
 log = structlog.get_logger("gateway.consumer")
 
@@ -47,12 +51,14 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
 
     Attributes:
         rejected: the number of poison messages.
+        refusal: why the broker permits no consumption, until an operator changes something; None while it is permitted or
+            the broker is unavailable.
     """
 
     def __init__(
         self,
         name: str,
-        rabbitmq: RobustConnection,
+        rabbitmq: BrokerConnection,
         queue: Queue,
         event_type: type[E],
         handle: Callable[[E], Awaitable[None]],
@@ -73,7 +79,9 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
         """
         super().__init__()
         self.name = name
+        self.start_timeout = START_TIMEOUT
         self.rejected = 0
+        self.refusal: RefusedError | None = None
         self._rabbitmq = rabbitmq
         self._queue = queue
         self._event_type = event_type
@@ -83,6 +91,8 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
         self._handlers = TaskPool()
         self._handler_failed = asyncio.Event()
         self._handler_failure: BaseException | None = None
+        self._tried = asyncio.Event()  # set when the broker has permitted or refused the consumption
+        self._last_error: BaseException | None = None
         self._stopping = asyncio.Event()
         self._log = log.bind(queue=queue.name)
 
@@ -93,9 +103,10 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self]:
-        """Consume for the duration of the block.
+        """Consume for the duration of the block, which begins when the broker has permitted it.
 
         Raises:
+            PermanentError: the broker refuses it.
             HandlerError: a handler failed with an error that is not transient.
         """
         # The calls of `_drain()`, and then the cancelled handlers and the close of the channel.
@@ -104,22 +115,48 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
             async with background_task(
                 self._run(), name=self._queue.name, stop=self._stopping.set, stop_timeout=stop_timeout
             ):
+                await self._wait_until_permitted()
                 yield self
         finally:
             await self._handlers.aclose(drain_timeout=0)  # handlers of deliveries that arrived during the close
+
+    async def _wait_until_permitted(self) -> None:
+        try:
+            await self._tried.wait()
+        except asyncio.CancelledError as cancelled:
+            raise cancelled from self._last_error  # a start timeout reports it
+        if self.refusal is not None:
+            raise PermanentError(f"the broker refuses the consumption of {self._queue.name}: {self.refusal}")
+
+    async def check(self) -> str | None:
+        """Return the number of poison messages.
+
+        Raises:
+            RefusedError: the broker refuses the consumption.
+        """
+        if self.refusal is not None:
+            raise self.refusal
+        return f"{self.rejected} rejected"
 
     async def _run(self) -> None:
         """Consume on one channel after another, until the consumer is stopped."""
         backoff = Backoff()
         while not self._stopping.is_set():
             try:
-                with translate_library_cancellation():
+                with translate_library_cancellation(), translate_refusals():
                     await self._consume(backoff)
             except CONNECTION_ERRORS as error:
-                self._log.warning("consumer interrupted", error=format_error(error))
+                self._record_error(error)
             if self._handler_failure is not None:
                 raise HandlerError(format_error(self._handler_failure)) from self._handler_failure
             await wait_for_event(self._stopping, timeout=backoff.next_delay())
+
+    def _record_error(self, error: BaseException) -> None:
+        self._log.warning("consumer interrupted", error=format_error(error))
+        self._last_error = error
+        self.refusal = error if isinstance(error, RefusedError) else None
+        if self.refusal is not None:
+            self._tried.set()
 
     async def _consume(self, backoff: Backoff) -> None:
         """Consume on one channel, until it is lost, a handler fails or the consumer is stopped."""
@@ -127,14 +164,16 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
         channel = None
         try:
             async with asyncio.timeout(OPEN_TIMEOUT):
+                await ensure(self._rabbitmq, self._queue)
                 channel = await open_channel(self._rabbitmq, confirms=False)
                 channel.close_callbacks.add(lambda *_: deliveries_ended.set())
                 await on_consumer_cancelled(channel, deliveries_ended.set)
-                await declare(channel)
                 await channel.set_qos(prefetch_count=self._prefetch)
                 queue = await channel.get_queue(self._queue.name, ensure=False)
                 consumer_tag = await queue.consume(self._start_handler)
             self._log.info("consuming")
+            self.refusal = None
+            self._tried.set()
             backoff.reset()
             await wait_for_any(deliveries_ended, self._handler_failed, self._stopping)
             if not deliveries_ended.is_set():
@@ -142,7 +181,7 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
         finally:
             await self._handlers.cancel(timeout=CLOSE_TIMEOUT)
             if channel is not None:
-                await _close_channel(channel)
+                await close_channel(channel)
 
     async def _drain(self, queue: AbstractQueue, consumer_tag: str) -> None:
         """End the deliveries, and wait for the handlers in flight."""
@@ -198,10 +237,3 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
                 self._log.warning("handler failed, retrying", event_id=str(event.id), error=format_error(error))
             return False
         return True
-
-
-async def _close_channel(channel: AbstractChannel) -> None:
-    """Close the channel; ignore a lost connection."""
-    with suppress(*CONNECTION_ERRORS, RuntimeError), translate_library_cancellation():
-        async with asyncio.timeout(CLOSE_TIMEOUT):
-            await channel.close()

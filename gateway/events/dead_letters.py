@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from aio_pika import DeliveryMode, Message, RobustConnection
+from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from aio_pika.exceptions import DeliveryError
 
 from gateway.events.channels import open_channel
 from gateway.events.topology import DEAD_LETTERS, EXCHANGE
+from gateway.resources.rabbitmq import BrokerConnection
 
 CALL_TIMEOUT = 5.0  # for the broker to respond to one call
 # RabbitMQ 4 drops a message that was returned to a quorum queue more often than its delivery limit, 20 by default. A message
@@ -51,7 +52,7 @@ class DeadLetterResult:
     unroutable: list[str]
 
 
-async def list_dead_letters(connection: RobustConnection, *, with_body: bool, limit: int) -> list[DeadLetter]:
+async def list_dead_letters(connection: BrokerConnection, *, with_body: bool, limit: int) -> list[DeadLetter]:
     """Return the oldest dead letters. They stay in the queue."""
     letters: list[DeadLetter] = []
     async with _open_queue(connection, limit=limit) as (channel, messages):
@@ -64,7 +65,7 @@ async def list_dead_letters(connection: RobustConnection, *, with_body: bool, li
     return letters
 
 
-async def replay_dead_letters(connection: RobustConnection, ids: Collection[str] | None) -> DeadLetterResult:
+async def replay_dead_letters(connection: BrokerConnection, ids: Collection[str] | None) -> DeadLetterResult:
     """Publish dead letters again, those with the ids or all, and remove each when the broker has confirmed it.
 
     A message that is dead-lettered again in the meantime is not replayed a second time.
@@ -85,7 +86,7 @@ async def replay_dead_letters(connection: RobustConnection, ids: Collection[str]
     return result
 
 
-async def drop_dead_letters(connection: RobustConnection, ids: Collection[str] | None) -> DeadLetterResult:
+async def drop_dead_letters(connection: BrokerConnection, ids: Collection[str] | None) -> DeadLetterResult:
     """Remove dead letters, those with the ids or all."""
     result = DeadLetterResult([], [])
     async with _open_queue(connection) as (_, messages):
@@ -98,7 +99,7 @@ async def drop_dead_letters(connection: RobustConnection, ids: Collection[str] |
 
 @asynccontextmanager
 async def _open_queue(
-    connection: RobustConnection, *, limit: int | None = None
+    connection: BrokerConnection, *, limit: int | None = None
 ) -> AsyncGenerator[tuple[AbstractChannel, AsyncGenerator[AbstractIncomingMessage]]]:
     """Yield a channel with confirms and the messages that are in the queue now.
 

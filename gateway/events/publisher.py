@@ -1,17 +1,29 @@
 """Publishing with confirms: a message is published when the broker has confirmed that it is in a queue."""
 
 import asyncio
+import time
 from uuid import UUID
 
-from aio_pika import DeliveryMode, Message, RobustConnection
+from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractChannel, AbstractExchange
 from aiormq.exceptions import ChannelAccessRefused, ChannelPreconditionFailed
 from aiormq.exceptions import PublishError as MessageReturnedError
 
-from gateway.events.channels import CONNECTION_ERRORS, open_channel, translate_library_cancellation
-from gateway.events.topology import declare
+from gateway.events.channels import (
+    CONNECTION_ERRORS,
+    BlockedError,
+    MissingError,
+    RefusedError,
+    open_channel,
+    opened_channel,
+    translate_library_cancellation,
+)
+from gateway.events.topology import EXCHANGE, Queue, ensure, require
+from gateway.resources.rabbitmq import BrokerConnection
 
 MAX_TYPE_LENGTH = 255  # bytes of a routing key
+REFUSAL_TTL = 0.5  # for a declaration to be tried again; many events may wait for it
+CHECK_TIMEOUT = 0.5  # for the broker to respond to a health check
 
 
 class PublishError(Exception):
@@ -19,7 +31,7 @@ class PublishError(Exception):
 
 
 class UnconfirmedError(PublishError):
-    """The broker is available, and has not confirmed this message: its queue is full or stuck, or the channel was lost."""
+    """The broker is available, and has not confirmed this message: its queue is full, stuck or not bound, or the channel was lost."""
 
 
 class ChannelRefusedError(UnconfirmedError):
@@ -37,11 +49,22 @@ class UnroutableError(MessageRejectedError):
 class Publisher:
     """Publishes on a channel of its own. The channel is opened on first use, and again after it was lost."""
 
-    def __init__(self, connection: RobustConnection) -> None:
+    def __init__(self, connection: BrokerConnection, queue: Queue) -> None:
+        """Open nothing yet.
+
+        Args:
+            connection: reconnects on its own.
+            queue: declared before events are published. Trouble with other queues does not matter.
+        """
         self._connection = connection
+        self._queue = queue
         self._channel: AbstractChannel | None = None
         self._exchange: AbstractExchange | None = None
         self._opening = asyncio.Lock()
+        self._may_declare = True
+        self._refusal: str | None = None  # of the latest event; None if it was published
+        self._declaration_refusal: RefusedError | None = None  # of the latest declaration
+        self._refused_at = 0.0
 
     async def publish(self, event_id: UUID, event_type: str, body: bytes, *, timeout: float) -> None:
         """Publish an event, persistently. Concurrent calls share the channel.
@@ -55,8 +78,8 @@ class Publisher:
         Raises:
             MessageRejectedError: no queue takes the message, or its type is too long.
             ChannelRefusedError: the broker refuses this message or another one. `publish_alone()` distinguishes them.
-            UnconfirmedError: no confirm came in time, or the broker has declined the message.
-            PublishError: the broker is unavailable. The cause of each error has the details.
+            UnconfirmedError: no confirm came in time, the broker has declined the message, or its own queue is not bound.
+            PublishError: the broker is unavailable, blocked or refuses the queue. The cause of each error has the details.
         """
         if len(event_type.encode()) > MAX_TYPE_LENGTH:
             raise MessageRejectedError(f"the type is longer than {MAX_TYPE_LENGTH} bytes")
@@ -67,16 +90,19 @@ class Publisher:
             content_type="application/json",
             delivery_mode=DeliveryMode.PERSISTENT,
         )
-        is_open = False
+        is_sent = False
         try:
             with translate_library_cancellation():
                 async with asyncio.timeout(timeout):
                     exchange = await self._open()
-                    is_open = True
+                    is_sent = True
                     await exchange.publish(message, event_type, mandatory=True)
         except CONNECTION_ERRORS as error:
             self._exchange = None  # it may have been deleted: the next call declares everything again
-            raise _publish_error(error, event_type) if is_open else PublishError() from error
+            if isinstance(error, TimeoutError) and self._connection.blocked is not None:
+                raise PublishError from BlockedError(self._connection.blocked)
+            raise self._publish_error(error, event_type) if is_sent else PublishError() from error
+        self._refusal = None
 
     async def publish_alone(self, event_id: UUID, event_type: str, body: bytes, *, timeout: float) -> None:
         """Publish an event as `publish()` does, while no other call is in flight.
@@ -92,21 +118,75 @@ class Publisher:
                 raise MessageRejectedError(str(error)) from error.__cause__
             raise
 
+    def _publish_error(self, error: Exception, event_type: str) -> PublishError:
+        """Return the error for a message that was sent, and keep a refusal for the health check."""
+        if isinstance(error, MessageReturnedError):
+            if event_type != self._queue.routing_key:
+                return UnroutableError(f"no queue takes messages of type {event_type!r}")
+            self._refusal = f"{self._queue.name} does not take events: bind it, see docs/events.md: {error}"
+            return UnconfirmedError(self._refusal)
+        if isinstance(error, ChannelAccessRefused):
+            self._refusal = f"{error}: grant the user the rights in docs/events.md"
+            return ChannelRefusedError(self._refusal)
+        if isinstance(error, ChannelPreconditionFailed):
+            return ChannelRefusedError(str(error))
+        return UnconfirmedError()
+
     async def _open(self) -> AbstractExchange:
         """Return the exchange on an open channel, with everything declared."""
         async with self._opening:
+            if self._connection.blocked is not None:
+                # A message that is sent now would be published in addition to its retry.
+                raise BlockedError(self._connection.blocked)
+            if self._exchange is None:
+                await self._ensure()
             if self._channel is None or self._channel.is_closed:
                 self._channel = self._exchange = None
                 self._channel = await open_channel(self._connection, confirms=True)
             if self._exchange is None:
-                self._exchange = await declare(self._channel)
+                self._exchange = await self._channel.get_exchange(EXCHANGE, ensure=False)
             return self._exchange
 
+    async def _ensure(self) -> None:
+        """Declare the queue, unless the broker has just refused it."""
+        if self._declaration_refusal is not None and time.monotonic() - self._refused_at < REFUSAL_TTL:
+            raise RefusedError(str(self._declaration_refusal))
+        await self._ensure_now()
 
-def _publish_error(error: Exception, event_type: str) -> PublishError:
-    """Return the error for a message that was sent."""
-    if isinstance(error, MessageReturnedError):
-        return UnroutableError(f"no queue takes messages of type {event_type!r}")
-    if isinstance(error, ChannelAccessRefused | ChannelPreconditionFailed):
-        return ChannelRefusedError(str(error))
-    return UnconfirmedError()
+    async def _ensure_now(self) -> None:
+        try:
+            self._may_declare = await ensure(self._connection, self._queue)
+        except RefusedError as error:
+            self._declaration_refusal, self._refused_at = error, time.monotonic()
+            raise
+        self._declaration_refusal = None
+
+    async def problem(self) -> str | None:
+        """Return why the broker would not take an event now: an alarm, or a refusal. None if it is only unavailable.
+
+        An exchange or a queue that is missing is no problem for a user that may declare it.
+        """
+        try:
+            with translate_library_cancellation():
+                async with asyncio.timeout(CHECK_TIMEOUT):
+                    await self._verify()
+        except (BlockedError, RefusedError) as error:
+            return str(error)
+        except CONNECTION_ERRORS:
+            return None
+        return self._refusal
+
+    async def _verify(self) -> None:
+        """Declare the queue again, which compares its arguments. The next event declares what is missing.
+
+        A queue that was just deleted must not be declared before its consumers are notified.
+        """
+        try:
+            async with opened_channel(self._connection) as channel:
+                await require(channel, self._queue)
+        except MissingError:
+            if not self._may_declare:
+                raise
+        else:
+            if self._may_declare:
+                await self._ensure_now()

@@ -1,15 +1,30 @@
 """The exchanges and queues in RabbitMQ: one exchange, a queue for each type of event, and one for dead letters."""
 
+import asyncio
 from dataclasses import dataclass
 
-from aio_pika import ExchangeType
+from aio_pika import ExchangeType, Message
 from aio_pika.abc import AbstractChannel, AbstractExchange
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, DeliveryError
+from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
+
+from gateway.events.channels import (
+    MissingError,
+    RefusedError,
+    opened_channel,
+    translate_library_cancellation,
+    translate_refusals,
+)
+from gateway.lifecycle import format_error
+from gateway.resources.base import PermanentError
+from gateway.resources.rabbitmq import BrokerConnection, RabbitMQ
 
 EXCHANGE = "gateway.events"
 DEAD_LETTERS = "gateway.dead-letters"  # an exchange and a queue, for messages that were rejected or delivered too often
 DELIVERY_LIMIT = (
     20  # deliveries of a message; a worker or broker that is killed with an unacknowledged message costs one
 )
+PROBE_TIMEOUT = 1.0  # for the broker to return a message, if an alarm does not block it
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +37,10 @@ class Queue:
 
 OBSERVATIONS = Queue("gateway.observations", routing_key="observation.reported")
 VIEWS = Queue("gateway.views", routing_key="brief.viewed")
+QUEUES = (OBSERVATIONS, VIEWS)
+_DEAD_LETTER_QUEUE = Queue(DEAD_LETTERS, routing_key="")
 
+_PROBE = "gateway.probe"  # a routing key of no queue
 _ARGUMENTS: dict[str, str | int] = {
     "x-queue-type": "quorum",
     "x-delivery-limit": DELIVERY_LIMIT,
@@ -34,13 +52,96 @@ _ARGUMENTS: dict[str, str | int] = {
 }
 
 
-async def declare(channel: AbstractChannel) -> AbstractExchange:
-    """Create the exchanges and queues that are missing. Return the exchange for publishing."""
+async def declare(channel: AbstractChannel, *queues: Queue) -> AbstractExchange:
+    """Create what is missing of the exchanges and of some queues, all by default. Return the exchange for publishing."""
     dead_letter_exchange = await channel.declare_exchange(DEAD_LETTERS, ExchangeType.FANOUT, durable=True)
     dead_letter_queue = await channel.declare_queue(DEAD_LETTERS, durable=True, arguments={"x-queue-type": "quorum"})
     await dead_letter_queue.bind(dead_letter_exchange)
     exchange = await channel.declare_exchange(EXCHANGE, ExchangeType.TOPIC, durable=True)
-    for queue in (OBSERVATIONS, VIEWS):
+    for queue in queues or QUEUES:
         declared = await channel.declare_queue(queue.name, durable=True, arguments={**_ARGUMENTS})
         await declared.bind(exchange, queue.routing_key)
     return exchange
+
+
+async def require(channel: AbstractChannel, *queues: Queue) -> None:
+    """Require that the exchange and the queues exist. This needs no right, and verifies neither arguments nor bindings.
+
+    Raises:
+        MissingError: one does not exist.
+    """
+    try:
+        await channel.declare_exchange(EXCHANGE, passive=True)
+        for queue in queues:
+            await channel.declare_queue(queue.name, passive=True)
+    except ChannelNotFoundEntity as error:
+        raise MissingError(f"{error}: declare it as docs/events.md describes") from error
+
+
+async def ensure(connection: BrokerConnection, *queues: Queue) -> bool:
+    """Declare the queues, or require that they exist if the user may not configure them. Return whether they were declared.
+
+    Each attempt has a channel of its own, because the broker closes a channel on which it refuses something.
+
+    Raises:
+        RefusedError: a queue has other arguments, or is missing and may not be declared.
+        ConnectionError: the broker is unavailable.
+    """
+    with translate_refusals():
+        try:
+            async with opened_channel(connection) as channel:
+                await declare(channel, *queues)
+        except ChannelAccessRefused:
+            async with opened_channel(connection) as channel:
+                await require(channel, *queues, _DEAD_LETTER_QUEUE)
+            return False
+    return True
+
+
+async def verify_publishing(rabbitmq: RabbitMQ) -> None:
+    """Try what the publishers of this process need: the exchange, the queues with their arguments, the right to publish.
+
+    Raises:
+        PermanentError: the broker refuses it.
+        ConnectionError: the broker is unavailable.
+    """
+    try:
+        with translate_library_cancellation(), translate_refusals():
+            try:
+                await _declare_at_once(rabbitmq.channel)
+                await _probe(rabbitmq.channel, rabbitmq.connection)
+            except ChannelAccessRefused:  # the user may have the right to publish, and not to configure
+                await ensure(rabbitmq.connection, *QUEUES)
+                async with opened_channel(rabbitmq.connection, confirms=True) as channel:
+                    await _probe(channel, rabbitmq.connection)
+    except RefusedError as error:
+        raise PermanentError(f"the broker refuses what the gateway needs: {error}") from error
+    except (AMQPError, ChannelInvalidStateError) as error:
+        raise ConnectionError(f"the connection was lost: {format_error(error)}") from error
+
+
+async def _declare_at_once(channel: AbstractChannel) -> None:
+    """Declare the exchange and the queues without waiting for replies, which would take several round trips.
+
+    The broker closes the channel if it refuses one, and the next call on the channel raises its error.
+    """
+    aiormq_channel = await channel.get_underlay_channel()
+    await aiormq_channel.exchange_declare(EXCHANGE, exchange_type=ExchangeType.TOPIC.value, durable=True, nowait=True)
+    for queue in QUEUES:
+        await aiormq_channel.queue_declare(queue.name, durable=True, arguments={**_ARGUMENTS}, nowait=True)
+
+
+async def _probe(channel: AbstractChannel, connection: BrokerConnection) -> None:
+    """Publish a message with a routing key of no queue, which the broker returns.
+
+    If an alarm blocks the connection, there is no reply, and the right to publish is not verified.
+    """
+    exchange = await channel.get_exchange(EXCHANGE, ensure=False)
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT):
+            await exchange.publish(Message(b"", type=_PROBE, expiration=0), _PROBE, mandatory=True)
+    except DeliveryError:
+        return
+    except TimeoutError:
+        if connection.blocked is None:
+            raise

@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import asyncpg
 import structlog
-from aio_pika import RobustConnection
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
@@ -33,10 +32,11 @@ from gateway.events.publisher import (
     UnconfirmedError,
     UnroutableError,
 )
-from gateway.events.topology import DEAD_LETTERS
+from gateway.events.topology import DEAD_LETTERS, OBSERVATIONS
 from gateway.lifecycle import format_error
 from gateway.resources.base import DegradedError, Resource
 from gateway.resources.database_errors import is_retryable
+from gateway.resources.rabbitmq import BrokerConnection
 from gateway.schema.driver import asyncpg_connection
 from gateway.schema.tables import outbox
 
@@ -130,12 +130,12 @@ class OutboxRelay(Resource["OutboxRelay"]):
 
     name = "relay"
 
-    def __init__(self, database: AsyncEngine, rabbitmq: RobustConnection) -> None:
+    def __init__(self, database: AsyncEngine, rabbitmq: BrokerConnection) -> None:
         super().__init__()
         self.last_error: BaseException | None = None
         self._database = database
         self._rabbitmq = rabbitmq
-        self._publisher = Publisher(rabbitmq)
+        self._publisher = Publisher(rabbitmq, OBSERVATIONS)
         self._notified = asyncio.Event()
         self._stopping = asyncio.Event()
         self._connection: asyncpg.Connection | None = None  # of the batch in flight
@@ -246,8 +246,8 @@ class OutboxRelay(Resource["OutboxRelay"]):
         """Return the number of waiting events, and the number of dead letters if the broker reports it.
 
         Raises:
-            DegradedError: the last attempt has failed, or there are events that were rejected, or dead letters. The message
-                has the numbers.
+            DegradedError: the broker would not take an event, the last attempt has failed, or there are events that were
+                rejected, or dead letters. The message has the numbers.
         """
         async with self._database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             counts = (await connection.execute(_COUNTS, {"limit": MAX_COUNTED})).one()
@@ -260,9 +260,12 @@ class OutboxRelay(Resource["OutboxRelay"]):
         ]
         if dead_letters is not None:
             details.append(f"dead letters: {dead_letters}")
-        if self.last_error is not None:
+        problem = await self._publisher.problem()
+        if problem is not None:
+            details.append(problem)
+        elif self.last_error is not None:
             details.append(f"trying again: {format_error(self.last_error)}")
-        if counts.failing or counts.parked or dead_letters or self.last_error is not None:
+        if counts.failing or counts.parked or dead_letters or problem or self.last_error is not None:
             raise DegradedError(", ".join(details))
         return ", ".join(details)
 

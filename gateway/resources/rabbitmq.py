@@ -1,29 +1,51 @@
 """The RabbitMQ connection."""
 
-import asyncio
-from collections.abc import AsyncGenerator
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
-from weakref import WeakSet
 
 from aio_pika import RobustConnection
 from aio_pika.abc import AbstractRobustChannel
 from aio_pika.connection import make_url
-from aio_pika.exceptions import AuthenticationError, InvalidFrameError, ProbableAuthenticationError
-from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
-from yarl import URL
+from aio_pika.exceptions import AuthenticationError
 
-from gateway.resources.base import PermanentError, Resource, retry_transient
+from gateway.network.amqp_url import AMQPOptions, amqp_options
+from gateway.network.errors import is_network_error
+from gateway.resources.base import DegradedError, PermanentError, Resource, retry_transient, tls_context
+from gateway.resources.broker_transport import ACCESS_REFUSED, BrokerTransports, ClosedByBrokerError
 from gateway.settings import RabbitMQSettings
 
 RECONNECT_INTERVAL = 0.5  # short, because closing may wait as long
-HEARTBEAT = 15  # the connection counts as lost after three missed heartbeats
+CONNECT_TIMEOUT = 5.0  # for the transport and the AMQP handshake, also when it reconnects
 
 
 def is_transient(error: Exception) -> bool:
     """Return whether the error may go away without a change: refused, no such name yet, closed while starting up."""
-    return isinstance(error, OSError)
+    return is_network_error(error)
+
+
+class BrokerConnection(RobustConnection):
+    """A connection that reconnects automatically, and keeps the broker's reports about it.
+
+    It is not connected yet. `connect_robust()` would return only once it is.
+    """
+
+    def __init__(self, url: str, transports: BrokerTransports, *, name: str, heartbeat: int) -> None:
+        super().__init__(make_url(url, name=name, heartbeat=heartbeat, reconnect_interval=RECONNECT_INTERVAL))
+        # Undocumented: aio-pika passes it on to aiormq. tests/resources/test_private_api.py tests it.
+        self.kwargs["transport_factory"] = transports
+        self._transports = transports
+
+    @property
+    def last_error(self) -> OSError | None:
+        """The reason why there is no connection, if it is known."""
+        return self._transports.last_error
+
+    @property
+    def blocked(self) -> str | None:
+        """The reason of the alarm that blocks this connection, or None. The broker then reads nothing from it."""
+        return self._transports.blocked
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +57,7 @@ class RabbitMQ:
         channel: with publisher confirms; raises if no queue takes a message.
     """
 
-    connection: RobustConnection
+    connection: BrokerConnection
     channel: AbstractRobustChannel
 
 
@@ -49,15 +71,35 @@ class RabbitMQConnection(Resource[RabbitMQ]):
 
     name = "rabbitmq"
 
-    def __init__(self, settings: RabbitMQSettings, instance: str) -> None:
+    def __init__(
+        self,
+        settings: RabbitMQSettings,
+        instance: str,
+        *,
+        verify: Callable[[RabbitMQ], Awaitable[None]] | None = None,
+    ) -> None:
+        """Connect nothing yet.
+
+        Args:
+            settings: the URL and the files for TLS.
+            instance: the name of the connection.
+            verify: called with each connection of the startup. It raises `PermanentError` if the broker does not permit
+                what this process needs.
+        """
         super().__init__(settings)
         self.settings = settings
         self._instance = instance
-        self._transports = TrackingTransportFactory()
+        self._verify = verify
+        self._options = AMQPOptions()
+        self._transports = BrokerTransports()
         self._rabbitmq: RabbitMQ | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[RabbitMQ]:
+        url = self.settings.url.get_secret_value()
+        self._options = amqp_options(url)
+        if url.startswith("amqps:"):
+            self._transports = BrokerTransports(tls_context(self.name, self.settings, verify=self._options.verify))
         try:
             self._rabbitmq = await retry_transient(self._connect, is_transient=is_transient)
             try:
@@ -68,27 +110,63 @@ class RabbitMQConnection(Resource[RabbitMQ]):
             self.abort()
 
     async def _connect(self) -> RabbitMQ:
-        connection = robust_connection(self.settings.url.get_secret_value(), self._transports, name=self._instance)
+        """Connect and verify.
+
+        Raises:
+            PermanentError: a retry would not help.
+            OSError: the broker is unavailable, or has closed the connection for a reason that may go away.
+        """
+        connection = BrokerConnection(
+            self.settings.url.get_secret_value(),
+            self._transports,
+            name=self._instance,
+            heartbeat=self._options.heartbeat,
+        )
         try:
-            await connection.connect()
+            await connection.connect(timeout=CONNECT_TIMEOUT)
             channel = connection.channel(publisher_confirms=True, on_return_raises=True)
             await channel.initialize()
+            rabbitmq = RabbitMQ(connection, channel)
+            if self._verify is not None:
+                await self._verify(rabbitmq)
         except BaseException as error:
             await connection.close()
             self.abort()
-            message = self._permanent_error_message(error)
-            if message is not None:
-                raise PermanentError(f"GATEWAY_RABBITMQ__URL: {message}") from error
+            if isinstance(error, Exception):
+                self._raise_explained(error)
             raise
-        return RabbitMQ(connection, channel)
+        return rabbitmq
 
-    def _permanent_error_message(self, error: BaseException) -> str | None:
+    def _raise_explained(self, error: Exception) -> None:
+        """Raise an error with the broker's own text, or with advice, if there is any."""
+        reported = self._transports.last_error
+        cause = reported if isinstance(reported, ClosedByBrokerError) else error
+        message = self._permanent_error_message(cause)
+        if message is not None:
+            raise PermanentError(message) from error
+        if cause is not error:
+            raise cause from error
+
+    def _permanent_error_message(self, error: Exception) -> str | None:
         """Return the advice for an error that a retry would not fix, or None."""
-        server = f"the server at {self.settings.location}"
-        if isinstance(error, AuthenticationError | ProbableAuthenticationError):
-            return f"{server} rejects this user or password: correct them in the URL"
-        if is_vhost_rejected(error):
-            return f"{server} has no such virtual host, or this user has no access to it: create it, or correct the URL"
+        url, server = "GATEWAY_RABBITMQ__URL", f"the server at {self.settings.location}"
+        if isinstance(error, ClosedByBrokerError) and error.is_permanent:
+            advice = (
+                "correct user or password in the URL"
+                if error.reply_code == ACCESS_REFUSED
+                else "create the virtual host and permit the user to access it, or correct the URL"
+            )
+            return f"{url}: {server} rejects the connection: {error}: {advice}"
+        if isinstance(error, AuthenticationError):
+            return f"{url}: {server} does not permit authentication by {self._options.auth!r}: correct its option auth"
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"{url}: the certificate of {server} is not valid: {error.verify_message}: set GATEWAY_RABBITMQ__CA_FILE"
+        if isinstance(error, ssl.SSLError) and not is_network_error(error):
+            return f"{url}: no TLS with {server}: {error.reason}: correct scheme and port"
+        if isinstance(error.__cause__, ssl.SSLError) and not is_network_error(error.__cause__):  # after the handshake
+            return (
+                f"GATEWAY_RABBITMQ__CERT_FILE: {server} rejects it: {error.__cause__.reason}: set another certificate"
+            )
         return None
 
     def abort(self) -> None:
@@ -99,50 +177,23 @@ class RabbitMQConnection(Resource[RabbitMQ]):
 
         Raises:
             ConnectionError: the connection is lost. It reconnects in the background.
+            DegradedError: an alarm of the broker blocks the connection.
         """
         if self._rabbitmq is None:
             raise RuntimeError("the RabbitMQ connection is not open")
-        if not self._rabbitmq.connection.connected.is_set():
-            raise ConnectionError("not connected, trying again")
-        async with self._rabbitmq.connection.channel():
-            pass
+        connection = self._rabbitmq.connection
+        if not connection.connected.is_set():
+            raise _lost(connection)
+        if connection.blocked is not None:
+            raise DegradedError(f"blocked by an alarm of the broker: {connection.blocked}")
+        try:
+            async with connection.channel():
+                pass
+        except RuntimeError as error:  # the connection is lost, and aio-pika has not noticed yet
+            raise _lost(connection) from error
         return self.settings.location
 
 
-class TrackingTransportFactory(TransportFactory):
-    """Opens transports as aiormq does, and keeps track of them, so that `abort()` can close all of them."""
-
-    def __init__(self) -> None:
-        self._transports: WeakSet[asyncio.WriteTransport] = WeakSet()
-
-    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
-        reader, writer = await factory.create(url, **kwargs)
-        self._transports.add(writer.transport)
-        return reader, writer
-
-    def abort(self) -> None:
-        for transport in tuple(self._transports):
-            transport.abort()
-
-
-# Undocumented API of aio-pika and aiormq; tests/resources/test_private_api.py and tests/pitfalls test it.
-
-
-def robust_connection(url: str, transport_factory: TransportFactory, *, name: str) -> RobustConnection:
-    """Return a connection that is not connected yet, and that opens its transports with `transport_factory`.
-
-    `connect_robust()` has a public argument for the factory, but returns only once it is connected.
-    """
-    connection = RobustConnection(make_url(url, name=name, heartbeat=HEARTBEAT, reconnect_interval=RECONNECT_INTERVAL))
-    connection.kwargs["transport_factory"] = transport_factory
-    return connection
-
-
-def is_vhost_rejected(error: BaseException) -> bool:
-    """Return whether the broker closed the connection instead of opening it.
-
-    The broker sends the reason, an unknown virtual host or no access to it. aio-pika does not report that reason, and
-    complains that it received another frame than `Connection.OpenOk`.
-    """
-    return isinstance(error, InvalidFrameError) and "Connection.OpenOk" in str(error)
+def _lost(connection: BrokerConnection) -> ConnectionError:
+    reason = f": {connection.last_error}" if connection.last_error else ""
+    return ConnectionError(f"not connected, trying again{reason}")

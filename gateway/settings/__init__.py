@@ -27,6 +27,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from gateway.network.amqp_url import amqp_options
 from gateway.network.database_url import PreparedStatements, add_options, parse_database_url
 from gateway.network.redis_url import RedisURL, parse_redis_url
 from gateway.network.tls import TLSFiles
@@ -161,8 +162,15 @@ class RedisSettings(ServerSettings):
         return parse_redis_url(self.url.get_secret_value())
 
 
+def _valid_amqp_options(url: SecretStr) -> SecretStr:
+    amqp_options(url.get_secret_value())
+    return url
+
+
 class RabbitMQSettings(ServerSettings):
-    url: Annotated[SecretStr, server_url("amqp", "amqps")] = SecretStr("amqp://guest:guest@localhost:5672/")
+    url: Annotated[SecretStr, server_url("amqp", "amqps"), AfterValidator(_valid_amqp_options)] = SecretStr(
+        "amqp://guest:guest@localhost:5672/"
+    )
 
 
 class ModelSettings(ResourceSettings):

@@ -29,7 +29,7 @@ async def wait_for_depth(channel: AbstractChannel, expected: int) -> None:
 @pytest.fixture
 async def ids(rabbitmq: RabbitMQ, channel: AbstractChannel) -> list[str]:
     """The ids of three observations that the worker has rejected."""
-    publisher = Publisher(rabbitmq.connection)
+    publisher = Publisher(rabbitmq.connection, OBSERVATIONS)
     ids = [uuid4() for _ in range(3)]
     for event_id in ids:
         await publisher.publish(event_id, OBSERVATIONS.routing_key, b'{"poison": 1}', timeout=TIMEOUT)

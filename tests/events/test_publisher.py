@@ -53,7 +53,7 @@ async def depth(channel: AbstractChannel, queue: str) -> int | None:
 
 async def test_message_properties(rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
     """A message has the id and the type of its event, and is persistent."""
-    event_id = await publish(Publisher(rabbitmq.connection))
+    event_id = await publish(Publisher(rabbitmq.connection, OBSERVATIONS))
 
     message = await (await channel.declare_queue(OBSERVATIONS.name, passive=True)).get(timeout=TIMEOUT)
     assert message is not None
@@ -64,7 +64,8 @@ async def test_message_properties(rabbitmq: RabbitMQ, channel: AbstractChannel) 
 @pytest.mark.parametrize("queue", [OBSERVATIONS, VIEWS], ids=lambda queue: queue.name)
 async def test_queue_for_each_event_type(rabbitmq: RabbitMQ, channel: AbstractChannel, queue: Queue) -> None:
     """An event is routed to the queue of its type, and to no other."""
-    await publish(Publisher(rabbitmq.connection), queue.routing_key)
+    await declare(channel)
+    await publish(Publisher(rabbitmq.connection, queue), queue.routing_key)
 
     depths = {each: await depth(channel, each.name) for each in (OBSERVATIONS, VIEWS)}
     assert depths == {OBSERVATIONS: 0, VIEWS: 0} | {queue: 1}
@@ -80,7 +81,7 @@ async def test_declaring_twice_changes_nothing(channel: AbstractChannel) -> None
 
 async def test_concurrent_publishes_share_a_channel(rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
     """A hundred concurrent publishes open one channel; the other two are those of the connection and of the test."""
-    publisher = Publisher(rabbitmq.connection)
+    publisher = Publisher(rabbitmq.connection, OBSERVATIONS)
     await asyncio.gather(*(publish(publisher) for _ in range(100)))
 
     assert await depth(channel, OBSERVATIONS.name) == 100
@@ -89,7 +90,7 @@ async def test_concurrent_publishes_share_a_channel(rabbitmq: RabbitMQ, channel:
 
 async def test_unroutable_message_raises(rabbitmq: RabbitMQ) -> None:
     """A message that is routed to no queue raises PublishError. The next publish works."""
-    publisher = Publisher(rabbitmq.connection)
+    publisher = Publisher(rabbitmq.connection, OBSERVATIONS)
     with pytest.raises(PublishError):
         await publish(publisher, "unknown.type")
     await publish(publisher)
@@ -97,7 +98,7 @@ async def test_unroutable_message_raises(rabbitmq: RabbitMQ) -> None:
 
 async def test_paused_broker_costs_the_timeout(rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer) -> None:
     """While the broker does not respond, a publish fails after its timeout. It works again later."""
-    publisher = Publisher(rabbitmq.connection)
+    publisher = Publisher(rabbitmq.connection, OBSERVATIONS)
     await publish(publisher)
     with rabbitmq_server.suspended():
         started_at = time.monotonic()
@@ -109,8 +110,9 @@ async def test_paused_broker_costs_the_timeout(rabbitmq: RabbitMQ, rabbitmq_serv
 
 async def test_unavailable_broker_fails_immediately(rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer) -> None:
     """While the connection is lost, a publish fails without waiting for its timeout. It works again later."""
-    publisher = Publisher(rabbitmq.connection)
+    publisher = Publisher(rabbitmq.connection, OBSERVATIONS)
     await publish(publisher)
+    await rabbitmq_server.sync()
     rabbitmq_server.kill()
     try:
         started_at = time.monotonic()
@@ -125,7 +127,7 @@ async def test_unavailable_broker_fails_immediately(rabbitmq: RabbitMQ, rabbitmq
 
 async def test_deleted_topology_is_declared_again(rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
     """After the queue or the exchange was deleted one publish fails, and the next one declares everything again."""
-    publisher = Publisher(rabbitmq.connection)
+    publisher = Publisher(rabbitmq.connection, OBSERVATIONS)
     await publish(publisher)
     await channel.queue_delete(OBSERVATIONS.name)
     with pytest.raises(PublishError):
@@ -144,7 +146,7 @@ async def test_lost_heartbeat_is_a_publish_error(rabbitmq: RabbitMQ, rabbitmq_se
 
     `tests/pitfalls/test_aio_pika_lost_heartbeat.py` shows the library's behaviour.
     """
-    publisher = Publisher(rabbitmq.connection)
+    publisher = Publisher(rabbitmq.connection, OBSERVATIONS)
     await publish(publisher)
     with rabbitmq_server.suspended():
         publishing = asyncio.create_task(publish(publisher, timeout=TIMEOUT))
@@ -159,7 +161,7 @@ async def test_lost_heartbeat_is_a_publish_error(rabbitmq: RabbitMQ, rabbitmq_se
 
 async def test_cancelled_publish_is_cancelled(rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer) -> None:
     """The cancellation of a task that publishes stays a cancellation."""
-    publisher = Publisher(rabbitmq.connection)
+    publisher = Publisher(rabbitmq.connection, OBSERVATIONS)
     await publish(publisher)
     with rabbitmq_server.suspended():
         publishing = asyncio.create_task(publish(publisher, timeout=TIMEOUT))

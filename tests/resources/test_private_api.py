@@ -10,12 +10,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiormq.connection import TCPTransportFactory
 
 from gateway.devstack.rabbitmq import RabbitMQServer
 from gateway.devstack.redis import RedisServer
+from gateway.resources.broker_transport import BrokerTransports
 from gateway.resources.http import abort_connector
-from gateway.resources.rabbitmq import HEARTBEAT, RECONNECT_INTERVAL, TrackingTransportFactory, robust_connection
+from gateway.resources.rabbitmq import RECONNECT_INTERVAL, BrokerConnection
 from gateway.resources.redis_connections import RacedConnection, RenewedPool
 from tests.support.waiting import wait_until
 
@@ -109,12 +109,12 @@ class TestAbortConnections:
 
 
 class TestRobustConnection:
-    """aio-pika: `RobustConnection.kwargs["transport_factory"]` and `make_url`; aiormq: its transport factories."""
+    """aio-pika: `RobustConnection.kwargs["transport_factory"]` and `make_url`; aiormq: `TransportFactory`."""
 
     async def test_factory_opens_transport(self, rabbitmq_server: RabbitMQServer) -> None:
         """The connection opens its transport with the given factory, and `abort()` of the factory closes it."""
-        factory = TrackingTransportFactory()
-        connection = robust_connection(rabbitmq_server.url, factory, name="private-api")
+        factory = BrokerTransports()
+        connection = BrokerConnection(rabbitmq_server.url, factory, name="private-api", heartbeat=15)
         assert not connection.connected.is_set()
         await connection.connect()
 
@@ -126,8 +126,9 @@ class TestRobustConnection:
 
     async def test_url_has_the_options(self) -> None:
         """`make_url` puts name, heartbeat and reconnect interval into the query, where aio-pika and aiormq read them."""
-        connection = robust_connection("amqp://guest:guest@localhost/vhost", TCPTransportFactory(), name="private-api")
+        url = "amqp://guest:guest@localhost/vhost"
+        connection = BrokerConnection(url, BrokerTransports(), name="private-api", heartbeat=15)
 
         assert connection.url.query["name"] == "private-api"
-        assert connection.url.query["heartbeat"] == str(HEARTBEAT)
+        assert connection.url.query["heartbeat"] == "15"
         assert connection.reconnect_interval == RECONNECT_INTERVAL

@@ -1,0 +1,204 @@
+"""Refusals of the broker: other arguments, missing rights and alarms are reported, and one queue's trouble is not another's."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import pytest
+from aio_pika.abc import AbstractChannel
+
+from gateway.briefs.view_publisher import ViewPublisher
+from gateway.devstack.rabbitmq import RabbitMQServer
+from gateway.events.consumer import Consumer
+from gateway.events.messages import BriefViewed, Event, ObservationRef, ObservationReported, ViewCounts, encode
+from gateway.events.publisher import Publisher, PublishError
+from gateway.events.topology import OBSERVATIONS, QUEUES, VIEWS, Queue, declare, verify_publishing
+from gateway.resources.base import DegradedError, PermanentError
+from gateway.resources.rabbitmq import RabbitMQ, RabbitMQConnection
+from gateway.settings import RabbitMQSettings
+from tests.support.waiting import TIMEOUT, wait_until
+
+EVERYTHING, NOTHING = ".*", "^$"
+
+AddUser = Callable[[str, str, str], Awaitable[str]]  # configure, write, read
+
+
+@pytest.fixture
+async def add_user(rabbitmq_server: RabbitMQServer, vhost: str) -> AsyncIterator[AddUser]:
+    """A function that creates a user with some rights, and returns its URL."""
+    names = []
+
+    async def add(configure: str, write: str, read: str) -> str:
+        names.append(f"user-{secrets.token_hex(4)}")
+        name = vhost.rpartition("/")[2]
+        return await rabbitmq_server.add_user(names[-1], name, configure=configure, write=write, read=read)
+
+    yield add
+    for name in names:
+        await rabbitmq_server.delete_user(name)
+
+
+@asynccontextmanager
+async def connected(url: str, *, verify: bool = False) -> AsyncIterator[RabbitMQ]:
+    settings = RabbitMQSettings.model_validate({"url": url})
+    connection = RabbitMQConnection(settings, "test", verify=verify_publishing if verify else None)
+    async with asyncio.timeout(TIMEOUT), connection.open() as rabbitmq:
+        yield rabbitmq
+
+
+async def redeclare(channel: AbstractChannel, queue: Queue) -> None:
+    """Replace a queue by one with other arguments, which gets the same events."""
+    await channel.queue_delete(queue.name)
+    replacement = await channel.declare_queue(queue.name, durable=True)
+    await replacement.bind("gateway.events", queue.routing_key)
+
+
+async def publish(publisher: Publisher, event_type: str) -> None:
+    await publisher.publish(uuid4(), event_type, b"{}", timeout=TIMEOUT)
+
+
+class Received(list[Event]):
+    """A handler that records the events."""
+
+    async def __call__(self, event: Event) -> None:
+        self.append(event)
+
+
+def observation_consumer(rabbitmq: RabbitMQ, handle: Received) -> Consumer[ObservationReported]:
+    return Consumer(
+        "observations",
+        rabbitmq.connection,
+        OBSERVATIONS,
+        ObservationReported,
+        handle,
+        is_transient=lambda _: False,
+        prefetch=1,
+    )
+
+
+def view_consumer(rabbitmq: RabbitMQ) -> Consumer[BriefViewed]:
+    return Consumer(
+        "views", rabbitmq.connection, VIEWS, BriefViewed, Received(), is_transient=lambda _: False, prefetch=1
+    )
+
+
+class TestStartup:
+    async def test_new_broker(self, vhost: str) -> None:
+        """On a new broker, everything that is missing is declared."""
+        async with connected(vhost, verify=True) as rabbitmq:
+            for queue in QUEUES:
+                await rabbitmq.channel.declare_queue(queue.name, passive=True)
+
+    @pytest.mark.parametrize("queue", QUEUES, ids=lambda queue: queue.name)
+    async def test_other_arguments(self, vhost: str, channel: AbstractChannel, queue: Queue) -> None:
+        """A queue with other arguments fails the startup at once, with the text of the broker and the advice."""
+        await declare(channel)
+        await redeclare(channel, queue)
+
+        with pytest.raises(PermanentError, match=f"PRECONDITION_FAILED.*{queue.name}.*: delete it"):
+            async with connected(vhost, verify=True):
+                pass
+
+    async def test_no_right_to_configure(self, channel: AbstractChannel, add_user: AddUser) -> None:
+        """Without the right to configure, the startup succeeds if everything exists."""
+        await declare(channel)
+        async with connected(await add_user(NOTHING, r"^gateway\.events$", NOTHING), verify=True) as rabbitmq:
+            await publish(Publisher(rabbitmq.connection, OBSERVATIONS), OBSERVATIONS.routing_key)
+
+    async def test_no_right_to_create(self, add_user: AddUser) -> None:
+        """Without the right to configure, what is missing fails the startup at once."""
+        with pytest.raises(PermanentError, match=r"NOT_FOUND - no exchange 'gateway\.events'.*: declare it"):
+            async with connected(await add_user(NOTHING, EVERYTHING, EVERYTHING), verify=True):
+                pass
+
+    async def test_no_right_to_publish(self, channel: AbstractChannel, add_user: AddUser) -> None:
+        """Without the right to publish, the startup fails at once."""
+        await declare(channel)
+
+        with pytest.raises(PermanentError, match=r"ACCESS_REFUSED - access to exchange 'gateway\.events'.*: grant"):
+            async with connected(await add_user(NOTHING, NOTHING, NOTHING), verify=True):
+                pass
+
+    async def test_no_right_to_consume(self, channel: AbstractChannel, add_user: AddUser) -> None:
+        """Without the right to read, the start of the consumer fails at once."""
+        await declare(channel)
+        async with connected(await add_user(EVERYTHING, EVERYTHING, NOTHING)) as rabbitmq:
+            with pytest.raises(PermanentError, match=r"ACCESS_REFUSED - access to queue 'gateway\.observations'"):
+                async with observation_consumer(rabbitmq, Received()).open():
+                    pass
+
+    async def test_memory_alarm(self, rabbitmq_server: RabbitMQServer, vhost: str) -> None:
+        """An alarm delays the startup by the time of the probe, and the health checks report it."""
+        async with rabbitmq_server.memory_alarm(), connected(vhost, verify=True) as rabbitmq:
+            with pytest.raises(DegradedError, match="0 dropped: blocked by an alarm of the broker: low on memory"):
+                await ViewPublisher(rabbitmq.connection).check()
+            with pytest.raises(PublishError) as error:
+                await publish(Publisher(rabbitmq.connection, OBSERVATIONS), OBSERVATIONS.routing_key)
+            assert "low on memory" in str(error.value.__cause__)
+
+
+class TestRunning:
+    async def test_views_redeclared(self, rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
+        """A queue of views with other arguments is reported, and observations are published and consumed as before."""
+        received = Received()
+        observations, views = Publisher(rabbitmq.connection, OBSERVATIONS), Publisher(rabbitmq.connection, VIEWS)
+        consumer = view_consumer(rabbitmq)
+        async with observation_consumer(rabbitmq, received).open(), consumer.open():
+            assert await views.problem() is None
+            await redeclare(channel, VIEWS)
+            await wait_until(lambda: consumer.refusal is not None, "the consumer of views reports the refusal")
+            with pytest.raises(PublishError):
+                await publish(views, VIEWS.routing_key)
+            event = ObservationReported.create(ObservationRef(observation_id=1, place_id=1))
+            await observations.publish(event.id, event.type, encode(event), timeout=TIMEOUT)
+            await wait_until(lambda: received == [event], "the observation is consumed")
+
+            with pytest.raises(ConnectionError, match=r"PRECONDITION_FAILED.*gateway\.views"):
+                await consumer.check()
+            assert "PRECONDITION_FAILED" in str(await views.problem())
+            assert await observations.problem() is None
+
+            await channel.queue_delete(VIEWS.name)
+            await wait_until(lambda: consumer.refusal is None, "the consumer of views has recovered")
+            assert await views.problem() is None
+            await publish(views, VIEWS.routing_key)
+
+    async def test_idle_publisher(self, rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
+        """The health check reports a queue with other arguments before an event is published."""
+        await declare(channel)
+        await redeclare(channel, VIEWS)
+
+        with pytest.raises(DegradedError, match=r"0 dropped: PRECONDITION_FAILED.*gateway\.views"):
+            await ViewPublisher(rabbitmq.connection).check()
+
+    async def test_missing_binding(self, channel: AbstractChannel, add_user: AddUser) -> None:
+        """A binding that is missing, and that the user may not declare, is reported once an event was returned."""
+        await declare(channel)
+        queue = await channel.declare_queue(VIEWS.name, passive=True)
+        await queue.unbind("gateway.events", VIEWS.routing_key)
+        async with connected(await add_user(NOTHING, EVERYTHING, NOTHING)) as rabbitmq:
+            publisher = Publisher(rabbitmq.connection, VIEWS)
+            with pytest.raises(PublishError):
+                await publish(publisher, VIEWS.routing_key)
+
+            assert "gateway.views does not take events" in str(await publisher.problem())
+
+    async def test_refused_declarations_are_limited(
+        self, rabbitmq: RabbitMQ, channel: AbstractChannel, rabbitmq_server: RabbitMQServer
+    ) -> None:
+        """Many events that wait for a refused declaration cause one attempt, because the broker logs each."""
+        await declare(channel)
+        await redeclare(channel, VIEWS)
+        logged = rabbitmq_server.log.read_text().count("PRECONDITION_FAILED")
+        publisher = Publisher(rabbitmq.connection, VIEWS)
+        event = BriefViewed.create(ViewCounts(views={1: 1}))
+        outcomes = await asyncio.gather(
+            *(publisher.publish(event.id, event.type, encode(event), timeout=TIMEOUT) for _ in range(100)),
+            return_exceptions=True,
+        )
+
+        assert {type(outcome) for outcome in outcomes} == {PublishError}
+        attempts = rabbitmq_server.log.read_text().count("PRECONDITION_FAILED") - logged
+        assert attempts < 10  # one, and more on a machine that is busy for seconds
