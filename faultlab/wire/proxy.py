@@ -32,6 +32,7 @@ class Proxy:
 
     Attributes:
         name: the name of the proxy in the log.
+        target: host and port of the server. A change affects new connections only, as a change of an address does.
         connections: all connections so far, in order.
         fired: the name of the message at which the current fault was injected, for each connection.
     """
@@ -50,7 +51,7 @@ class Proxy:
         self.connections: list[Connection] = []
         self.fired: list[str] = []
         self._make_framer = PROTOCOLS[protocol]
-        self._target = host, port
+        self.target = host, port
         self._log = log
         self._fault: tuple[WireFault, int | str] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -154,7 +155,7 @@ class Proxy:
             number, ends, self._make_framer(), name=self.name, fault_at=self._fault_at, log=self._log
         )
         self.connections.append(connection)
-        await connection.run(*self._target)
+        await connection.run(*self.target)
 
     def _fault_at(self, number: int, name: str) -> WireFault | None:
         """Return the fault to inject at this message of a connection, if any, and count it as injected."""

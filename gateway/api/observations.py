@@ -105,8 +105,8 @@ async def report_observation(
     except WriteUnavailableError as error:
         raise ProblemError(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            "The database is unavailable. The report may have been stored. Send it again with the same Idempotency-Key; "
-            "it will be stored only once.",
+            f"{error}. The report may have been stored. Send it again with the same Idempotency-Key; it will be stored only "
+            "once.",
             headers={"Retry-After": "1"},
         ) from error
     response.headers["Location"] = f"/v1/places/{place_id}/observations/{observation.id}"

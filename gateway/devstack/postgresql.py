@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import asyncpg
 
@@ -33,11 +34,12 @@ class PostgreSQLServer(Server):
     name = "PostgreSQL"
     url_variable = "GATEWAY_DATABASE__URL"
     stop_signal = signal.SIGINT  # a fast shutdown, which does not wait for clients
+    settings: ClassVar[dict[str, str]] = _SETTINGS
 
     def __init__(self, folder: Path, *, report: Reporter = silent) -> None:
         super().__init__(folder, report=report)
-        self._password = secrets.token_hex(16)
-        self._superuser_password = secrets.token_hex(16)
+        self.password = secrets.token_hex(16)  # of the role `gateway`
+        self.superuser_password = secrets.token_hex(16)
 
     @property
     def url(self) -> str:
@@ -45,16 +47,16 @@ class PostgreSQLServer(Server):
 
     def url_of(self, database: str) -> str:
         """Return the URL of another database."""
-        return f"postgresql+asyncpg://gateway:{self._password}@{ports.LOOPBACK}:{self.port}/{database}"
+        return f"postgresql+asyncpg://gateway:{self.password}@{ports.LOOPBACK}:{self.port}/{database}"
 
     def command(self) -> list[str]:
-        settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
-        return [_program("postgres"), "-D", str(self.folder / "data"), "-p", str(self.port), *settings]
+        settings = [f"--{name}={value}" for name, value in self.settings.items()]
+        return [find_postgresql_program("postgres"), "-D", str(self.folder / "data"), "-p", str(self.port), *settings]
 
     async def prepare(self) -> None:
-        initdb = _program("initdb")
-        _program("postgres")  # raises early if it is not installed
-        password = self.write("password", self._superuser_password)
+        initdb = find_postgresql_program("initdb")
+        find_postgresql_program("postgres")  # raises early if it is not installed
+        password = self.write("password", self.superuser_password)
         await self.run(
             initdb,
             f"--pgdata={self.folder / 'data'}",
@@ -77,7 +79,7 @@ class PostgreSQLServer(Server):
 
     async def initialize(self) -> None:
         async with self.superuser() as connection:
-            await connection.execute(f"CREATE ROLE gateway LOGIN PASSWORD '{self._password}'")
+            await connection.execute(f"CREATE ROLE gateway LOGIN PASSWORD '{self.password}'")
         await self.create_database("gateway")
 
     @asynccontextmanager
@@ -87,7 +89,7 @@ class PostgreSQLServer(Server):
             host=ports.LOOPBACK,
             port=self.port,
             user="postgres",
-            password=self._superuser_password,
+            password=self.superuser_password,
             database=database,
             ssl=False,
             server_settings={"application_name": "devstack"},
@@ -117,7 +119,8 @@ class PostgreSQLServer(Server):
         return [row["application_name"] for row in rows]
 
 
-def _program(name: str) -> str:
+def find_postgresql_program(name: str) -> str:
+    """Find a program of the newest PostgreSQL that is installed."""
     versions = sorted(
         Path("/usr/lib/postgresql").glob("[0-9]*/bin"), key=lambda path: float(path.parent.name), reverse=True
     )

@@ -24,7 +24,7 @@ DRAIN_TIMEOUT = 1.0  # at a stop, for the writes in flight to finish before they
 
 
 class WriteUnavailableError(Exception):
-    """The database is unavailable or too slow. The observation may be stored already, may be stored later, or never."""
+    """The observation may be stored already, may be stored later, or never. The message is the reason, for the client."""
 
 
 class WriteRejectedError(Exception):
@@ -82,16 +82,16 @@ class ObservationWriter(Resource["ObservationWriter"]):
         write.add_done_callback(lambda _: self._slots.release())
         await asyncio.wait({write}, timeout=deadline - monotonic())
         if not write.done():
-            raise WriteUnavailableError(f"not stored within {WRITE_TIMEOUT:g} s")
+            raise WriteUnavailableError("The database is too slow")
         if write.cancelled():  # not a cancellation of the caller, so it must not be raised as one
-            raise WriteUnavailableError("the write was cancelled")
+            raise WriteUnavailableError("The write was cancelled")
         try:
             return write.result()
         except Exception as error:
             if is_rejected(error):
                 raise WriteRejectedError(explain(error)) from error
             if is_unavailable(error):
-                raise WriteUnavailableError from error
+                raise WriteUnavailableError(explain(error)) from error
             raise
 
     async def _wait_for_slot(self) -> None:

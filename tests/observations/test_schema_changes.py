@@ -47,18 +47,25 @@ async def relay(database: AsyncEngine, rabbitmq: RabbitMQ) -> AsyncIterator[Outb
     """A running relay, which has published one event."""
     relay = OutboxRelay(database, rabbitmq.connection)
     async with relay.open():
-        await enqueue(database)
-        await wait_for_depth(database, 0)
+        await publish_one(database, relay)
         await take_messages(rabbitmq)
         yield relay
 
 
-async def test_relay_after_a_migration(database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ) -> None:
-    """The relay publishes after a column of the outbox was changed, which its prepared statements do not survive."""
-    await migrate(database, SHORTER_TYPE)
+async def publish_one(database: AsyncEngine, relay: OutboxRelay) -> list[str]:
+    """Put an event into the outbox, and wait until the relay has published it. Return its id in a list."""
     ids = await enqueue(database)
     relay.notify()
     await wait_for_depth(database, 0)
+    return ids
+
+
+async def test_relay_after_a_migration(database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ) -> None:
+    """The relay publishes after a column of the outbox was changed, which its prepared statements do not survive."""
+    rounds = 5  # so many that it has prepared its statements on each pooled connection
+    ids = [id_ for _ in range(rounds) for id_ in await publish_one(database, relay)]
+    await migrate(database, SHORTER_TYPE)
+    ids += [id_ for _ in range(rounds) for id_ in await publish_one(database, relay)]
 
     assert await take_messages(rabbitmq) == ids
 
