@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.briefs.pinned_connections import PinnedConnections
 from gateway.briefs.place_loader import MAX_BATCHES_IN_FLIGHT
 from gateway.devstack.stack import Devstack
-from gateway.resources.database import MAX_OVERFLOW, POOL_SIZE, DatabaseEngine
+from gateway.resources.database import MAX_CONNECTIONS, MAX_PINNED, DatabaseEngine
 from gateway.settings import DatabaseSettings
 from tests.support.waiting import TIMEOUT, wait_until
 
@@ -111,25 +111,49 @@ async def test_failed_statement(connections: PinnedConnections, engine: AsyncEng
     assert await backend_pid(connections) == used
 
 
-async def test_exhausted_pool(connections: PinnedConnections, engine: AsyncEngine) -> None:
-    """If the pool has one connection left, statements take turns, and leave it to others after that."""
-    async with AsyncExitStack() as stack:
-        for _ in range(POOL_SIZE + MAX_OVERFLOW - 1):
-            await stack.enter_async_context(engine.connect())
-        async with asyncio.timeout(TIMEOUT):
-            pids = await asyncio.gather(*(backend_pid(connections) for _ in range(10)))
-            async with engine.connect() as other:
-                await other.execute(text("SELECT 1"))
+async def test_number_is_limited(connections: PinnedConnections, engine: AsyncEngine) -> None:
+    """More statements than connections take turns."""
+    pids = await asyncio.gather(*(backend_pid(connections) for _ in range(3 * MAX_PINNED)))
 
-    assert len(pids) == 10
+    assert len(set(pids)) == MAX_PINNED
+    assert checked_out(engine) == MAX_PINNED
+
+
+async def test_loaders_have_enough() -> None:
+    """There is a connection for each statement that the loader may run at a time: for places with and without observations."""
+    assert MAX_PINNED >= 2 * MAX_BATCHES_IN_FLIGHT
 
 
 async def test_pinned_connections_are_extra(connections: PinnedConnections, engine: AsyncEngine) -> None:
-    """While the briefs pin as many connections as they can, twice the pool size is left for other statements."""
-    statements = 2 * MAX_BATCHES_IN_FLIGHT  # for places with and without observations
-    await asyncio.gather(*(backend_pid(connections) for _ in range(statements)))
-    assert checked_out(engine) == statements
+    """While the briefs pin as many connections as they can, all others of the pool are left for other statements."""
+    await asyncio.gather(*(backend_pid(connections) for _ in range(MAX_PINNED)))
 
     async with asyncio.timeout(TIMEOUT), AsyncExitStack() as stack:
-        for _ in range(2 * POOL_SIZE):
+        for _ in range(MAX_CONNECTIONS - MAX_PINNED):
             await stack.enter_async_context(engine.connect())
+        assert checked_out(engine) == MAX_CONNECTIONS
+
+
+async def test_renewed_connection(connections: PinnedConnections, engine: AsyncEngine) -> None:
+    """After a renewal a pinned connection is replaced at its next use."""
+    replaced = await backend_pid(connections)
+    ((_, driver),) = connections._idle
+    driver.renewal.renew()
+
+    assert await backend_pid(connections) != replaced
+    assert checked_out(engine) == 1
+
+
+async def test_lost_connection_renews_others(
+    connections: PinnedConnections, engine: AsyncEngine, servers: Devstack
+) -> None:
+    """If the server ends the connection of a statement in progress, all other connections are replaced, too."""
+    async with engine.connect() as connection:
+        other = await connection.scalar(text("SELECT pg_backend_pid()"))
+        with pytest.raises(asyncpg.PostgresError):
+            await connections.fetch("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    async with servers.postgresql.superuser() as superuser:
+        assert await superuser.fetchval("SELECT true FROM pg_stat_activity WHERE pid = $1", other)
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT pg_backend_pid()")) != other
