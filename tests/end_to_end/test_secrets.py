@@ -57,14 +57,15 @@ async def vhost(servers: Devstack) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def missing_observations_table(servers: Devstack) -> AsyncIterator[None]:
-    """Remove the table of the observations during the block: a request that uses it fails with an internal error."""
+async def broken_observations_table(servers: Devstack) -> AsyncIterator[None]:
+    """Add a constraint that divides by zero during the block: a valid observation fails with an internal error."""
     async with servers.postgresql.superuser("gateway") as connection:
-        await connection.execute("ALTER TABLE observations RENAME TO missing")
+        division = "1 / (temperature_c - temperature_c)"
+        await connection.execute(f"ALTER TABLE observations ADD CONSTRAINT broken CHECK ({division} > 0) NOT VALID")
         try:
             yield
         finally:
-            await connection.execute("ALTER TABLE missing RENAME TO observations")
+            await connection.execute("ALTER TABLE observations DROP CONSTRAINT broken")
 
 
 async def send_all_requests(client: httpx.AsyncClient) -> list[httpx.Response]:
@@ -98,7 +99,7 @@ async def test_secrets_are_neither_printed_nor_sent(
             return bool(responses[-1].json()["checks"]["rabbitmq"]["status"] == "failed")
 
         responses += await send_all_requests(client)
-        async with missing_observations_table(servers):
+        async with broken_observations_table(servers):
             responses += await send_all_requests(client)
         async with servers.postgresql.killed(), servers.redis.killed():
             responses += await send_all_requests(client)

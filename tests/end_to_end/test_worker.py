@@ -10,7 +10,7 @@ import httpx
 import pytest
 from aio_pika.abc import AbstractChannel
 from redis.asyncio import Redis
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from gateway.briefs.queries import popularity_key
 from gateway.devstack.stack import Devstack
@@ -19,7 +19,7 @@ from gateway.events.topology import DEAD_LETTERS, DELIVERY_LIMIT, OBSERVATIONS, 
 from gateway.places.seed import SHIPPED_TABLE, read
 from gateway.process.exit_status import ExitStatus
 from gateway.schema.migrate import migrate
-from gateway.schema.tables import places
+from gateway.schema.tables import consumed_events, places
 from gateway.schema.transaction import transaction
 from tests.end_to_end.conftest import StartProcess
 from tests.end_to_end.harness import Process, assert_no_server_leaks
@@ -29,6 +29,17 @@ from tests.support.waiting import wait_until
 __all__ = ["vhost"]
 
 RAIN = {"temperature_c": 12.5, "condition": "rain"}
+
+BROKEN_WORKER = """
+from gateway import worker
+from gateway.cli import main
+
+async def count_observation(*_):
+    raise TypeError("a bug")
+
+worker.count_observation = count_observation
+main()
+"""
 
 _unused_places = (row[0] for row in list(read(SHIPPED_TABLE))[100:])
 
@@ -310,19 +321,35 @@ class TestProcess:
         assert await process.exit_status() == ExitStatus.START_FAILED
         assert process.output.strip().splitlines()[-1].startswith("gateway: redis: not entered within 1 s")
 
-    async def test_bug_in_a_handler_stops_the_process(
-        self, start: StartProcess, broker: AbstractChannel, empty_database: str
-    ) -> None:
-        """An error that no retry fixes crashes the consumer and stops the worker. The message stays in the queue."""
-        await migrate(empty_database)
-        process = await start_worker(start, GATEWAY_DATABASE__URL=empty_database)
-        async with transaction(empty_database, application_name="test") as connection:
-            await connection.exec_driver_sql("DROP TABLE consumed_events")
+    async def test_bug_in_a_handler_stops_the_process(self, run: StartProcess, broker: AbstractChannel) -> None:
+        """An error that no server reports crashes the consumer and stops the worker. The message stays in the queue."""
+        process = run("-c", BROKEN_WORKER, "worker")
         await publish(broker, *observation_messages(1))
 
         assert await process.exit_status() == ExitStatus.CRASHED
         assert "crashed observations" in process.events
         assert await message_count(broker, OBSERVATIONS.name) == 1
+
+    async def test_missing_table_stops_no_process(
+        self, start: StartProcess, broker: AbstractChannel, empty_database: str
+    ) -> None:
+        """While a migration is in progress, an observation waits in the worker. It is counted afterwards."""
+        await migrate(empty_database)
+        process = await start_worker(start, GATEWAY_DATABASE__URL=empty_database)
+        async with transaction(empty_database, application_name="test") as connection:
+            await connection.exec_driver_sql("ALTER TABLE consumed_events RENAME TO moved")
+        await publish(broker, *observation_messages(1))
+        await process.wait_for_output("handler failed, retrying")
+        async with transaction(empty_database, application_name="test") as connection:
+            await connection.exec_driver_sql("ALTER TABLE moved RENAME TO consumed_events")
+
+        async def is_counted() -> bool:
+            async with transaction(empty_database, application_name="test") as connection:
+                return bool(await connection.scalar(select(func.count()).select_from(consumed_events)))
+
+        await wait_until(is_counted, "the event is counted")
+        process.send_signal(SIGTERM)
+        assert await process.exit_status() == ExitStatus.OK
 
     async def test_heartbeat_file(self, start: StartProcess, tmp_path: Path) -> None:
         """The heartbeat file is touched again and again while the worker runs, and removed when it stops."""
