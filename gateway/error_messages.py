@@ -53,8 +53,10 @@ def _explain_cause(name: str, cause: BaseException, group: ResourceSettings) -> 
     if sqlstate := getattr(cause, "sqlstate", None):
         field, reason = _SQLSTATE_MESSAGES.get(sqlstate, (group.location_field, f"reports: {format_error(cause)}"))
         return f"{name}: {variable_name(name, field)}: the server at {group.location} {reason}"
-    if isinstance(cause, SchemaMismatchError | LockWaitError):
+    if isinstance(cause, SchemaMismatchError):
         return f"{prefix}: {cause}"
+    if isinstance(cause, LockWaitError):  # no setting is wrong
+        return f"{name}: {cause}"
     return f"{prefix}: {_format_error(cause)}: {advice}"
 
 

@@ -36,7 +36,7 @@ async def special_users(servers: Devstack) -> AsyncIterator[None]:
     """Users of PostgreSQL and Redis with the password exist during the block."""
     async with servers.postgresql.superuser() as connection, Redis.from_url(servers.redis.url) as redis:
         await connection.execute(f"CREATE ROLE special SUPERUSER LOGIN PASSWORD '{PASSWORD}'")
-        await redis.acl_setuser("special", enabled=True, passwords=[f"+{PASSWORD}"], categories=["+@all"])
+        await redis.acl_setuser("special", enabled=True, passwords=[f"+{PASSWORD}"], keys=["*"], categories=["+@all"])
         try:
             yield
         finally:

@@ -1,7 +1,4 @@
-"""Private and undocumented API of client libraries: each test fails when a library changes what the gateway relies on.
-
-`test_aio_pika_unknown_vhost.py` in tests/pitfalls does the same for `is_vhost_rejected()`.
-"""
+"""Private and undocumented API of client libraries: each test fails when a library changes what the gateway relies on."""
 
 import asyncio
 from collections.abc import AsyncIterator
