@@ -36,6 +36,8 @@ def explain(error: Exception, settings: Settings) -> str:
 
 def explain_database_error(error: Exception, settings: Settings) -> str:
     """Return the reason why the database could not be migrated or seeded, as `explain` does for the same error."""
+    if isinstance(error, LockWaitError):
+        return f"database: {error}"  # no setting is wrong
     return _explain_cause("database", error, settings.database)
 
 
@@ -55,8 +57,6 @@ def _explain_cause(name: str, cause: BaseException, group: ResourceSettings) -> 
         return f"{name}: {variable_name(name, field)}: the server at {group.location} {reason}"
     if isinstance(cause, SchemaMismatchError):
         return f"{prefix}: {cause}"
-    if isinstance(cause, LockWaitError):  # no setting is wrong
-        return f"{name}: {cause}"
     return f"{prefix}: {_format_error(cause)}: {advice}"
 
 

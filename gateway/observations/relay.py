@@ -9,18 +9,6 @@ from typing import Any, Self
 
 import asyncpg
 import structlog
-from sqlalchemy import (
-    BindParameter,
-    ColumnElement,
-    Double,
-    ScalarSelect,
-    bindparam,
-    case,
-    delete,
-    func,
-    select,
-    update,
-)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.concurrency import Backoff, background_task, wait_for_event
@@ -34,11 +22,18 @@ from gateway.events.publisher import (
 )
 from gateway.events.topology import DEAD_LETTERS, OBSERVATIONS
 from gateway.lifecycle import format_error
+from gateway.observations.outbox_queries import (
+    count_attempt,
+    count_attempt_of_type,
+    count_entries,
+    delete_entries,
+    lock_next_batch,
+    postpone,
+)
 from gateway.resources.base import DegradedError, Resource
 from gateway.resources.database_errors import is_retryable
 from gateway.resources.rabbitmq import BrokerConnection
 from gateway.schema.driver import asyncpg_connection
-from gateway.schema.tables import outbox
 
 BATCH_SIZE = 100  # entries that are published together
 POLL_INTERVAL = 1.0  # for the entries of other processes; the gateway's own writes call `notify()`
@@ -46,74 +41,7 @@ PUBLISH_TIMEOUT = 2.0  # for a batch, whose entries are locked meanwhile
 DRAIN_TIMEOUT = 0.5  # at a stop, for the batch in flight; after that it is rolled back, and published again later
 DEAD_LETTER_TIMEOUT = 0.3  # for the broker to report the number of dead letters
 MAX_COUNTED = 10_000  # entries that the health check counts
-
-MAX_ATTEMPTS = 10  # of an entry that is rejected, over eight minutes; after that it is parked
-RETRY_DELAY = 1.0  # after the first attempt; it doubles with each attempt
-MAX_POSTPONED = 10_000  # entries that are examined when no queue takes their type
-
-_IS_WAITING = outbox.c.parked_at.is_(None)
-_IS_DUE = _IS_WAITING & (outbox.c.next_attempt_at <= func.now())
-_ORDER = (outbox.c.attempts, outbox.c.next_attempt_at, outbox.c.id)
-
-# New entries come before those that failed. Each relay gets different entries, because it skips those that another one has
-# locked. PostgreSQL unlocks the entries of a process that was killed.
-_NEXT_BATCH = (
-    select(outbox.c.id, outbox.c.event_id, outbox.c.type, outbox.c.body, outbox.c.attempts)
-    .where(_IS_DUE)
-    .order_by(*_ORDER)
-    .limit(BATCH_SIZE)
-    .with_for_update(skip_locked=True)
-)
-_DUE_OF_TYPE = (
-    select(outbox.c.id)
-    .where(
-        outbox.c.id.in_(select(outbox.c.id).where(_IS_DUE).order_by(*_ORDER).limit(MAX_POSTPONED)),
-        outbox.c.type == bindparam("of_type"),
-    )
-    .with_for_update(skip_locked=True)
-)
-_IDS: BindParameter[Sequence[int]] = bindparam("ids", expanding=True)
-_DELETE = delete(outbox).where(outbox.c.id.in_(_IDS))
-
-
-def _seconds_from_now(seconds: ColumnElement[float]) -> ColumnElement[Any]:
-    return func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
-
-
-_DELAY = bindparam("delay", type_=Double)  # seconds
-_COUNT_ATTEMPT = update(outbox).values(
-    attempts=outbox.c.attempts + 1,
-    next_attempt_at=_seconds_from_now(_DELAY * func.power(2, outbox.c.attempts)),
-    parked_at=case((outbox.c.attempts + 1 >= MAX_ATTEMPTS, func.clock_timestamp())),
-    last_error=bindparam("error"),
-)
-_COUNT_ATTEMPT_BY_ID = _COUNT_ATTEMPT.where(outbox.c.id.in_(_IDS))
-_COUNT_ATTEMPT_BY_TYPE = _COUNT_ATTEMPT.where(outbox.c.id.in_(_DUE_OF_TYPE))
-# An entry that was neither confirmed nor rejected is never parked, but comes after the new ones.
-_POSTPONE = (
-    update(outbox)
-    .values(
-        attempts=func.greatest(outbox.c.attempts, 1),
-        next_attempt_at=_seconds_from_now(_DELAY),
-        last_error=bindparam("error"),
-    )
-    .where(outbox.c.id.in_(_IDS))
-)
-
-
-def _count(condition: ColumnElement[bool]) -> ScalarSelect[int]:
-    return (
-        select(func.count())
-        .select_from(select(outbox.c.id).where(condition).limit(bindparam("limit")).subquery())
-        .scalar_subquery()
-    )
-
-
-_COUNTS = select(
-    _count(_IS_WAITING).label("waiting"),
-    _count(_IS_WAITING & (outbox.c.attempts > 0)).label("failing"),
-    _count(outbox.c.parked_at.is_not(None)).label("parked"),
-)
+RETRY_DELAY = 1.0  # after the first attempt of an entry that is rejected
 
 log = structlog.get_logger("gateway.relay")
 
@@ -183,11 +111,11 @@ class OutboxRelay(Resource["OutboxRelay"]):
         try:
             async with self._database.begin() as connection:
                 self._connection = await asyncpg_connection(connection)
-                entries = (await connection.execute(_NEXT_BATCH)).all()
+                entries = await lock_next_batch(connection, BATCH_SIZE)
                 outcomes = await self._publish(entries)
                 confirmed = [entry_id for entry_id, error in outcomes.items() if error is None]
                 if confirmed:
-                    await connection.execute(_DELETE, {"ids": confirmed})
+                    await delete_entries(connection, confirmed)
                 await _store_failures(connection, entries, outcomes)
         finally:
             # Only after the rollback: SQLAlchemy shields it from cancellation, so only `abort()` can end it early.
@@ -250,7 +178,7 @@ class OutboxRelay(Resource["OutboxRelay"]):
                 rejected, or dead letters. The message has the numbers.
         """
         async with self._database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            counts = (await connection.execute(_COUNTS, {"limit": MAX_COUNTED})).one()
+            counts = await count_entries(connection, MAX_COUNTED)
         dead_letters = await self._count_dead_letters()
         details = [f"outbox: {_in_words(counts.waiting)} waiting"]
         details += [
@@ -302,12 +230,11 @@ async def _store_failures(
                 delay = RETRY_DELAY if entry.attempts > 0 else 0.0
                 unconfirmed[format_error(error.__cause__ or error), delay].append(entry.id)
     for event_type, reason in unroutable.items():
-        parameters = {"of_type": event_type, "error": reason, "delay": RETRY_DELAY}
-        await connection.execute(_COUNT_ATTEMPT_BY_TYPE, parameters)
+        await count_attempt_of_type(connection, event_type, error=reason, delay=RETRY_DELAY)
     for reason, ids in rejected.items():
-        await connection.execute(_COUNT_ATTEMPT_BY_ID, {"ids": ids, "error": reason, "delay": RETRY_DELAY})
+        await count_attempt(connection, ids, error=reason, delay=RETRY_DELAY)
     for (reason, delay), ids in unconfirmed.items():
-        await connection.execute(_POSTPONE, {"ids": ids, "error": reason, "delay": delay})
+        await postpone(connection, ids, error=reason, delay=delay)
 
 
 def _in_words(number: int) -> str:

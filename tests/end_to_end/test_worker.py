@@ -324,6 +324,7 @@ class TestProcess:
     async def test_bug_in_a_handler_stops_the_process(self, run: StartProcess, broker: AbstractChannel) -> None:
         """An error that no server reports crashes the consumer and stops the worker. The message stays in the queue."""
         process = run("-c", BROKEN_WORKER, "worker")
+        await process.wait_for_output('"event": "working"')
         await publish(broker, *observation_messages(1))
 
         assert await process.exit_status() == ExitStatus.CRASHED

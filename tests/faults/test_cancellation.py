@@ -5,14 +5,14 @@ import math
 import pytest
 
 from faultlab import Cancel
-from tests.faults.harness import ALL_POINTS, LOOP_ITERATIONS, MAX_DURATION, TASK_STEPS, FaultLab, Points
+from tests.faults.harness import ALL_POINTS, LOOP_ITERATIONS, MAX_DURATION, FaultLab, Points
 from tests.support.entries import SweptPhase
 
 pytestmark = pytest.mark.usefixtures("no_broker_leaks")
 
 PHASES = ["startup", "teardown"]
 TIMES = {"once": 0, "twice": 1, "at every later point": math.inf}
-SHORT = [("once", LOOP_ITERATIONS), ("once", TASK_STEPS)]
+SHORT = [("once", LOOP_ITERATIONS)]
 CASES = [
     pytest.param(
         Cancel(repeat), points, id=f"{times}-{points}", marks=() if (times, points) in SHORT else pytest.mark.long

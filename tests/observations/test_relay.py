@@ -18,7 +18,8 @@ from gateway.devstack.rabbitmq import RabbitMQServer
 from gateway.events.channels import open_channel
 from gateway.events.publisher import Publisher
 from gateway.events.topology import EXCHANGE, OBSERVATIONS, declare
-from gateway.observations.relay import BATCH_SIZE, MAX_ATTEMPTS, OutboxRelay
+from gateway.observations.outbox_queries import MAX_ATTEMPTS
+from gateway.observations.relay import BATCH_SIZE, OutboxRelay
 from gateway.resources.base import DegradedError
 from gateway.resources.rabbitmq import RabbitMQ
 from gateway.schema.tables import outbox
