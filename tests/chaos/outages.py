@@ -18,6 +18,7 @@ from tests.end_to_end.harness import Process
 
 RECOVERY_TIMEOUT = 2.0  # from the end of an outage until the gateway must use the backend again
 MAX_OUTAGE = 2.5
+START_TIMEOUT = 20.0  # for a process that is started again, in seconds
 HANG_DURATION = 0.5  # before a kill; long enough that a client has sent data meanwhile
 
 POISON_TYPE = "unknown.event"  # no queue takes events of this type
@@ -187,8 +188,17 @@ class ManagedProcess:
     process: Process = field(init=False)
 
     async def up(self) -> None:
-        self.process = self.start()
-        await self.process.wait_for_output(self.serving)
+        """Start it, again if the start fails, as a service manager does. A start fails while a queue has wrong arguments."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            self.process = self.start()
+            try:
+                await self.process.wait_for_output(self.serving)
+            except AssertionError:
+                if self.process.running or time.monotonic() > deadline:
+                    raise
+            else:
+                return
 
     def assert_running(self) -> None:
         """Assert that it has not exited unexpectedly."""
