@@ -102,7 +102,9 @@ async def report_observation(
         detail = "This Idempotency-Key was used for another report. Send this report with a new key."
         raise ProblemError(HTTPStatus.CONFLICT, detail) from None
     except WriteRejectedError as error:
-        detail = f"{error}. The report was not stored. Send it again in a second."
+        # An earlier request with the same key may still be in progress, or have been stored.
+        advice = "Send it again in a second" + (", with the same Idempotency-Key." if idempotency_key else ".")
+        detail = f"{error}. This request has stored nothing. {advice}"
         raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"}) from error
     except WriteUnavailableError as error:
         raise ProblemError(

@@ -180,9 +180,9 @@ class OutboxRelay(Resource["OutboxRelay"]):
         async with self._database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             counts = await count_entries(connection, MAX_COUNTED)
         dead_letters = await self._count_dead_letters()
-        details = [f"outbox: {_in_words(counts.waiting)} waiting"]
+        details = [f"outbox: {_format_count(counts.waiting)} waiting"]
         details += [
-            f"{_in_words(number)} {name}"
+            f"{_format_count(number)} {name}"
             for name, number in (("failing", counts.failing), ("parked", counts.parked))
             if number
         ]
@@ -237,5 +237,5 @@ async def _store_failures(
         await postpone(connection, ids, error=reason, delay=delay)
 
 
-def _in_words(number: int) -> str:
+def _format_count(number: int) -> str:
     return f"at least {number}" if number == MAX_COUNTED else str(number)

@@ -1,4 +1,12 @@
-"""The kinds of database errors: which of them may go away, and what they say about the server and the connection.
+"""The kinds of database errors. Each of these functions is for one decision.
+
+- `is_transient`: the startup tries again.
+- `is_unavailable`: a route responds with 503.
+- `is_retryable`: a background task tries again, and does not end the process.
+- `is_outdated`: the writer repeats its transaction at once.
+- `is_rejected`: the writer reports that nothing was stored.
+- `is_wrong_server`: all connections are replaced.
+- `is_reachable`: readiness does not count the error as an outage.
 
 SQLAlchemy wraps only some of the driver's errors. All functions recognise wrapped and bare ones.
 """

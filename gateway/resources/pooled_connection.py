@@ -11,7 +11,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from gateway.resources.database_errors import driver_error, is_wrong_server
 
-MAX_CONNECTION_AGE = 300.0  # a net for changes that cause no error, such as an address that now leads to another server
+MAX_CONNECTION_AGE = 300.0  # for changes that cause no error, such as an address that now leads to another server
 MIN_CONNECTION_AGE = 240.0  # the age at which a connection is replaced is random, so that not all are replaced together
 RENEWAL_INTERVAL = 1.0  # at least; a database that stays read-only must not cost a new connection for each write
 CLOSE_TIMEOUT = 0.25  # for a connection that is discarded because its task was cancelled

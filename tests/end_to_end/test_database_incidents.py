@@ -118,7 +118,7 @@ async def test_read_only_database(gateway: RunningGateway, servers: Devstack, da
 
     assert is_problem(refused, 503)
     assert refused.headers["Retry-After"] == "1"
-    assert "was not stored" in refused.json()["detail"]
+    assert "has stored nothing" in refused.json()["detail"]
     assert ready[:2] == (200, "failed")
     assert "read-only: default_transaction_read_only is on" in ready[2]
     assert brief.status_code == 200
@@ -232,7 +232,7 @@ async def test_locked_observations(gateway: RunningGateway, servers: Devstack, d
     assert {response.json()["checks"]["database"]["status"] for response in ready} == {"ok"}
     assert {response.status_code for response in notes.values()} == {503}
     assert {response.headers["Retry-After"] for response in notes.values()} == {"1"}
-    rejected = [response for response in notes.values() if "was not stored" in response.json()["detail"]]
+    rejected = [response for response in notes.values() if "has stored nothing" in response.json()["detail"]]
     assert min(response.elapsed.total_seconds() for response in rejected) < 0.5
     await assert_recovers(gateway)
     await asyncio.gather(*(write() for _ in range(WRITERS)))
