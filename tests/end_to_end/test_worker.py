@@ -54,6 +54,20 @@ def place() -> int:
 
 
 @pytest.fixture
+async def full_place(servers: Devstack) -> AsyncIterator[int]:
+    """A place that no other test uses, and whose count is at its limit."""
+    place_id: int = next(_unused_places)
+
+    async def set_count(count: int) -> None:
+        async with transaction(servers.postgresql.url, application_name="test") as connection:
+            await connection.execute(update(places).values(observation_count=count).where(places.c.id == place_id))
+
+    await set_count(MAX_COUNT)
+    yield place_id
+    await set_count(0)
+
+
+@pytest.fixture
 def environment(environment: dict[str, str], vhost: str) -> dict[str, str]:
     """The variables, with a virtual host of the test."""
     return environment | {"GATEWAY_RABBITMQ__URL": vhost}
@@ -90,11 +104,6 @@ def observation_messages(place: int, count: int = 1) -> list[bytes]:
 async def observation_count(servers: Devstack, place: int) -> int:
     async with transaction(servers.postgresql.url, application_name="test") as connection:
         return await connection.scalar(select(places.c.observation_count).where(places.c.id == place)) or 0
-
-
-async def set_count(servers: Devstack, place: int, count: int) -> None:
-    async with transaction(servers.postgresql.url, application_name="test") as connection:
-        await connection.execute(update(places).values(observation_count=count).where(places.c.id == place))
 
 
 async def wait_for_count(servers: Devstack, place: int, expected: int) -> None:
@@ -242,18 +251,15 @@ class TestObservations:
         assert "not JSON" not in process.output
 
     async def test_rejected_data_delays_no_observation(
-        self, start: StartProcess, servers: Devstack, broker: AbstractChannel, place: int
+        self, start: StartProcess, servers: Devstack, broker: AbstractChannel, place: int, full_place: int
     ) -> None:
         """Observations that the database cannot count are dead-lettered, and those of another place are counted."""
-        full_place = next(_unused_places)
-        await set_count(servers, full_place, MAX_COUNT)
         process = await start_worker(start)
         await publish(broker, *observation_messages(full_place, PREFETCH + 2))
         await publish(broker, *observation_messages(place, 3))
 
         await wait_for_count(servers, place, 3)
         await wait_for_dead_letters(broker, PREFETCH + 2)
-        await set_count(servers, full_place, 0)
         assert process.output.count("event rejected") == PREFETCH + 2
         assert "crashed" not in process.output
 

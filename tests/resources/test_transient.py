@@ -389,7 +389,9 @@ async def test_no_data_error(database: AsyncEngine, statement: str) -> None:
 
 async def test_refused_connection_is_no_data_error(url: str) -> None:
     """A connection that is refused with a data error, such as for an invalid option, depends on no data."""
-    error = await failure_of(asyncpg.connect(url, server_settings={"statement_timeout": "soon"}))
+    error = await failure_of(
+        asyncpg.connect(url.replace("+asyncpg", ""), server_settings={"statement_timeout": "soon"})
+    )
 
     assert isinstance(error, asyncpg.DataError)
     assert not is_data_error(error)
