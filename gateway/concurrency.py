@@ -17,6 +17,13 @@ MAX_DELAY = 1.0
 log = structlog.get_logger("gateway.concurrency")
 
 
+class PoolClosedError(ConnectionError):
+    """The pool is closed, and has not started the task."""
+
+    def __init__(self) -> None:
+        super().__init__("the task pool is closed")
+
+
 class TaskPool:
     """Owns tasks that may run longer than the callers that started them, and ends all of them in `aclose()`."""
 
@@ -29,15 +36,26 @@ class TaskPool:
         return len(self._tasks)
 
     def start(self, coro: Coroutine[Any, Any, T], *, name: str | None = None) -> asyncio.Task[T]:
-        """Run `coro` as a task of the pool. The caller may cancel it, wait for it or forget it."""
+        """Run `coro` as a task of the pool. The caller may cancel it, wait for it or forget it.
+
+        Raises:
+            PoolClosedError: `aclose()` was called.
+        """
+        if self._closed:
+            coro.close()
+            raise PoolClosedError
         task = asyncio.create_task(coro, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._on_done)
         return task
 
     def spawn(self, coro: Coroutine[Any, Any, None]) -> None:
-        """Run `coro` in the background. It must handle its own errors: an exception is logged as a bug."""
-        self.start(coro).add_done_callback(_log_failure)
+        """Run `coro` in the background. It must handle its own errors: an exception is logged as a bug.
+
+        A closed pool does not run it.
+        """
+        with suppress(PoolClosedError):
+            self.start(coro).add_done_callback(_log_failure)
 
     def call(self, coro: Coroutine[Any, Any, T], *, timeout: float) -> "asyncio.Future[T]":
         """Run `coro` with a deadline that holds even if it ignores its cancellation.
@@ -51,12 +69,12 @@ class TaskPool:
                 connection.
             Exception: the exception of `coro`.
         """
-        if self._closed:
-            coro.close()
-            return failed_future(ConnectionError("the task pool is closed"))
         loop = asyncio.get_running_loop()
         result: asyncio.Future[T] = loop.create_future()
-        task = self.start(coro)
+        try:
+            task = self.start(coro)
+        except PoolClosedError as error:
+            return failed_future(error)
 
         def expire() -> None:
             if not result.done():
@@ -94,7 +112,7 @@ class TaskPool:
         await self.wait(timeout=timeout)
 
     async def aclose(self, *, drain_timeout: float = CANCEL_RETRY_INTERVAL) -> None:
-        """Reject further calls, wait `drain_timeout` seconds for the tasks, and cancel the rest until all have ended."""
+        """Reject further tasks, wait `drain_timeout` seconds for the tasks, and cancel the rest until all have ended."""
         self._closed = True
         await self.wait(timeout=drain_timeout)
         while self._tasks:

@@ -22,7 +22,7 @@ from gateway.process.runner import ProcessResult, ProcessRunner, run_process
 from gateway.resources import redis_errors
 from gateway.resources.base import TEARDOWN_SHARE, Resource, enter_resource
 from gateway.resources.database import DatabaseEngine
-from gateway.resources.database_errors import is_retryable
+from gateway.resources.database_errors import is_data_error, is_retryable
 from gateway.resources.rabbitmq import RabbitMQConnection
 from gateway.resources.redis import RedisPool
 from gateway.settings import Settings
@@ -86,6 +86,7 @@ async def worker_lifespan(worker: Worker) -> AsyncGenerator[None]:
             ObservationReported,
             partial(count_observation, database),
             is_transient=is_retryable,
+            is_event_failure=is_data_error,
             prefetch=PREFETCH,
         )
         await enter_resource(stack, observation_consumer)
@@ -111,7 +112,8 @@ class HeartbeatFile(Resource[None]):
     """A file that is touched every `HEARTBEAT_INTERVAL` seconds while the process works, and removed at the end.
 
     A container health check reads its modification time. The process works while its event loop runs, and the broker refuses
-    no consumer. A broker that is unavailable does not count: a restart of all workers would not help.
+    no consumer. A broker that is unavailable does not count, and nor do events whose handlers fail: a restart of all workers
+    would not help.
     """
 
     name = "heartbeat"

@@ -6,7 +6,7 @@ import gc
 import pytest
 import structlog
 
-from gateway.concurrency import TaskPool, background_task, wait_for_any
+from gateway.concurrency import PoolClosedError, TaskPool, background_task, wait_for_any
 
 
 async def fail() -> None:
@@ -116,6 +116,17 @@ async def test_closed_pool_starts_no_call() -> None:
 
     with pytest.raises(ConnectionError):
         await pool.call(asyncio.sleep(0), timeout=1)
+
+
+async def test_closed_pool_starts_no_task() -> None:
+    """A closed pool refuses tasks with PoolClosedError, and runs no background task."""
+    pool = TaskPool()
+    await pool.aclose()
+
+    with pytest.raises(PoolClosedError):
+        pool.start(asyncio.sleep(0))
+    pool.spawn(asyncio.sleep(0))
+    assert len(pool) == 0
 
 
 async def test_close_lets_short_tasks_end() -> None:

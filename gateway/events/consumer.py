@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from math import inf
+from time import monotonic
 from typing import Generic, Self, TypeVar
 
 import structlog
 from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 
-from gateway.concurrency import Backoff, TaskPool, background_task, wait_for_any, wait_for_event
+from gateway.concurrency import Backoff, PoolClosedError, TaskPool, background_task, wait_for_any, wait_for_event
 from gateway.events.channels import (
     CONNECTION_ERRORS,
     CallCancelledError,
@@ -22,7 +25,7 @@ from gateway.events.channels import (
 from gateway.events.messages import Event, PoisonMessageError, decode
 from gateway.events.topology import Queue, ensure
 from gateway.lifecycle import format_error
-from gateway.resources.base import PermanentError, Resource
+from gateway.resources.base import DegradedError, PermanentError, Resource
 from gateway.resources.rabbitmq import BrokerConnection
 
 E = TypeVar("E", bound=Event)
@@ -31,12 +34,28 @@ START_TIMEOUT = 10.0  # for the first channel; an unavailable broker is tried ag
 OPEN_TIMEOUT = 5.0  # for a channel and everything declared on it; the next attempt uses another channel
 DRAIN_TIMEOUT = 1.0  # at a stop, for handlers to finish; unfinished messages are delivered again
 CLOSE_TIMEOUT = 0.5  # for the end of the deliveries, and for cancelled handlers
+MAX_ATTEMPTS = 5  # for an event that is itself the reason for the failure: about half a second
+RETRY_GRACE = 5.0  # seconds that a handler may fail before the check reports it
+RETRY_LOG_INTERVAL = 60.0  # between two log lines about such handlers
 
 log = structlog.get_logger("gateway.consumer")
 
 
 class HandlerError(Exception):
     """A handler failed with an error that is not transient, which is a bug."""
+
+
+@dataclass(frozen=True)
+class FailingEvent:
+    """An event whose handler has failed, and is called again.
+
+    Attributes:
+        since: the monotonic time of the first failure.
+        error: the error of the last one.
+    """
+
+    since: float
+    error: Exception
 
 
 class Consumer(Resource["Consumer[E]"], Generic[E]):
@@ -46,11 +65,14 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
     - If the message is not a valid event (poison), it is rejected and dead-lettered, because a retry would not help.
     - If the handler fails with a transient error, it is called again until it succeeds. Meanwhile the message stays
       unacknowledged. A requeue would count as a delivery, so a long outage would dead-letter it.
+    - If the event itself is the reason for the error, such as a value that the database rejects, the handler is called
+      `MAX_ATTEMPTS` times, and then the message is rejected and dead-lettered. It would hold its place among the
+      `prefetch` messages forever.
     - If the channel is lost, its handlers are cancelled, and the broker delivers their messages again on the next channel.
     - If the handler fails with another error, the consumer crashes, and the process stops.
 
     Attributes:
-        rejected: the number of poison messages.
+        rejected: the number of messages that were rejected: poison, and events whose handlers always failed.
         refusal: why the broker permits no consumption, until an operator changes something; None while it is permitted or
             the broker is unavailable.
     """
@@ -64,6 +86,7 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
         handle: Callable[[E], Awaitable[None]],
         *,
         is_transient: Callable[[Exception], bool],
+        is_event_failure: Callable[[Exception], bool] = lambda _: False,
         prefetch: int,
     ) -> None:
         """Configure the consumer.
@@ -75,6 +98,8 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
             event_type: the type of the events in the queue.
             handle: the handler. Calls of it run concurrently.
             is_transient: returns whether to retry after an error of the handler.
+            is_event_failure: returns whether the event is the reason for an error of the handler, so that other events may
+                succeed.
             prefetch: the maximum number of unacknowledged messages.
         """
         super().__init__()
@@ -87,10 +112,13 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
         self._event_type = event_type
         self._handle = handle
         self._is_transient = is_transient
+        self._is_event_failure = is_event_failure
         self._prefetch = prefetch
         self._handlers = TaskPool()
         self._handler_failed = asyncio.Event()
         self._handler_failure: BaseException | None = None
+        self._failing: dict[AbstractIncomingMessage, FailingEvent] = {}
+        self._failing_logged_at = -inf
         self._tried = asyncio.Event()  # set when the broker has permitted or refused the consumption
         self._last_error: BaseException | None = None
         self._stopping = asyncio.Event()
@@ -129,14 +157,21 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
             raise PermanentError(f"the broker refuses the consumption of {self._queue.name}: {self.refusal}")
 
     async def check(self) -> str | None:
-        """Return the number of poison messages.
+        """Return the number of rejected messages.
 
         Raises:
             RefusedError: the broker refuses the consumption.
+            DegradedError: handlers fail, and are called again, for longer than `RETRY_GRACE`.
         """
         if self.refusal is not None:
             raise self.refusal
+        failing = self._failing_for_long()
+        if failing:
+            raise DegradedError(f"events waiting: {len(failing)}, trying again: {format_error(failing[-1].error)}")
         return f"{self.rejected} rejected"
+
+    def _failing_for_long(self) -> list[FailingEvent]:
+        return [event for event in self._failing.values() if monotonic() - event.since > RETRY_GRACE]
 
     async def _run(self) -> None:
         """Consume on one channel after another, until the consumer is stopped."""
@@ -194,7 +229,8 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
 
         aio-pika runs this callback in a task of its own, and cancels that task as soon as the channel is lost.
         """
-        self._handlers.start(self._process(message)).add_done_callback(self._on_processed)
+        with suppress(PoolClosedError):  # the consumer has ended, and the broker delivers it again
+            self._handlers.start(self._process(message)).add_done_callback(self._on_processed)
 
     def _on_processed(self, handler: "asyncio.Task[None]") -> None:
         error = None if handler.cancelled() else handler.exception()
@@ -203,37 +239,56 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
             self._handler_failed.set()
 
     async def _process(self, message: AbstractIncomingMessage) -> None:
-        """Call the handler until it succeeds, and acknowledge the message. Reject it if it is poison."""
+        """Call the handler until it succeeds, and acknowledge the message, or reject it."""
         try:
             event = decode(message.body, self._event_type)
         except PoisonMessageError as error:
-            await self._reject(message, error)
+            await self._reject(message, "poison message rejected", str(error))
             return
+        try:
+            await self._handle_repeatedly(message, event)
+        finally:
+            self._failing.pop(message, None)
+
+    async def _handle_repeatedly(self, message: AbstractIncomingMessage, event: E) -> None:
         backoff = Backoff()
-        while not await self._try_handle(event, is_retry=backoff.attempts > 0):
+        event_failures = 0
+        while (error := await self._try_handle(event)) is not None:
+            event_failures += self._is_event_failure(error)
+            if event_failures == MAX_ATTEMPTS:
+                await self._reject(message, "event rejected", format_error(error))
+                return
+            self._record_failure(message, event, error)
             await wait_for_event(self._stopping, timeout=backoff.next_delay())
             if self._stopping.is_set():
                 return  # the broker delivers it again
         with suppress(*CONNECTION_ERRORS):  # without an ack, the broker delivers it again, and the handler detects that
             await message.ack()
 
-    async def _reject(self, message: AbstractIncomingMessage, error: PoisonMessageError) -> None:
+    async def _reject(self, message: AbstractIncomingMessage, log_event: str, error: str) -> None:
         self.rejected += 1
-        self._log.error(
-            "poison message rejected", message_id=message.message_id, error=str(error), rejected=self.rejected
-        )
+        self._log.error(log_event, message_id=message.message_id, error=error, rejected=self.rejected)
         with suppress(*CONNECTION_ERRORS):  # if this fails, the broker delivers it again, and it is rejected again
             await message.reject(requeue=False)
 
-    async def _try_handle(self, event: E, *, is_retry: bool) -> bool:
-        """Call the handler. Return False if it failed with a transient error."""
+    async def _try_handle(self, event: E) -> Exception | None:
+        """Call the handler. Return its error, if it is one after which to call it again."""
         try:
             with translate_library_cancellation():
                 await self._handle(event)
         except Exception as error:
-            if not (isinstance(error, CallCancelledError) or self._is_transient(error)):
-                raise
-            if not is_retry:
-                self._log.warning("handler failed, retrying", event_id=str(event.id), error=format_error(error))
-            return False
-        return True
+            if isinstance(error, CallCancelledError) or self._is_transient(error) or self._is_event_failure(error):
+                return error
+            raise
+        return None
+
+    def _record_failure(self, message: AbstractIncomingMessage, event: E, error: Exception) -> None:
+        """Store the error for the check. Log the first one of the event, and once a minute that events wait."""
+        previous = self._failing.get(message)
+        if previous is None:
+            self._log.warning("handler failed, retrying", event_id=str(event.id), error=format_error(error))
+        self._failing[message] = FailingEvent(monotonic() if previous is None else previous.since, error)
+        waiting = len(self._failing_for_long())
+        if waiting and monotonic() - self._failing_logged_at >= RETRY_LOG_INTERVAL:
+            self._failing_logged_at = monotonic()
+            self._log.warning("events waiting", count=waiting, error=format_error(error))

@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.concurrency import Backoff, background_task
 from gateway.events.messages import ObservationReported
 from gateway.lifecycle import format_error
-from gateway.resources.base import Resource
-from gateway.resources.database_errors import is_retryable
+from gateway.resources.base import DegradedError, Resource
+from gateway.resources.database_errors import driver_error, is_retryable
 from gateway.schema.tables import consumed_events, places
 
 RETENTION = timedelta(days=30)  # of the ids of counted events; an event that is repeated later is counted again
@@ -78,6 +78,16 @@ class ConsumedEventsCleanup(Resource["ConsumedEventsCleanup"]):
         """Clean up for the duration of the block."""
         async with background_task(self._run(), name=self.name):
             yield self
+
+    async def check(self) -> str | None:
+        """Return None.
+
+        Raises:
+            DegradedError: the last attempt has failed, and is repeated.
+        """
+        if self.last_error is not None:
+            raise DegradedError(f"trying again: {format_error(driver_error(self.last_error) or self.last_error)}")
+        return None
 
     async def _run(self) -> None:
         backoff = Backoff()

@@ -8,7 +8,7 @@ from typing import Self
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.concurrency import TaskPool
+from gateway.concurrency import PoolClosedError, TaskPool
 from gateway.observations.queries import Observation
 from gateway.observations.store import NewObservation, insert_observation
 from gateway.resources.base import Resource
@@ -70,13 +70,18 @@ class ObservationWriter(Resource["ObservationWriter"]):
 
         Raises:
             WriteUnavailableError: the outcome is unknown. With a key the caller can safely try again.
-            WriteRejectedError: it is not stored: too many writes are waiting, or the database has rejected it.
+            WriteRejectedError: it is not stored: too many writes are waiting, the database has rejected it, or the
+                writer is closed.
             UnknownPlaceError: there is no such place.
             IdempotencyConflictError: the key was used for a different observation.
         """
         deadline = monotonic() + WRITE_TIMEOUT
         await self._wait_for_slot()
-        write = self._writes.start(self._store(new, idempotency_key))
+        try:
+            write = self._writes.start(self._store(new, idempotency_key))
+        except PoolClosedError:  # it was closed while this write waited for its turn
+            self._slots.release()
+            raise WriteRejectedError("The gateway is stopping") from None
         write.add_done_callback(lambda _: self._slots.release())
         await asyncio.wait({write}, timeout=deadline - monotonic())
         if not write.done():

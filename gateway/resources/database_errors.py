@@ -46,6 +46,14 @@ _TRANSIENT = (
 _SCHEMA_CHANGED = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)  # by the migration of another version
 # An operator has to fix the database, or is about to.
 _OPERATOR_NEEDED = (PermanentError, asyncpg.InsufficientPrivilegeError, *_SCHEMA_CHANGED)
+# A value of the statement or of a row that it reads or changes is wrong: out of range, against a constraint, or rejected by a
+# trigger (SQLSTATE classes 22, 23, 44 and P0).
+_WRONG_DATA = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.WithCheckOptionViolationError,
+    asyncpg.PLPGSQLError,
+)
 
 _EXPLANATIONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     (_ALL_IN_USE, "Too many requests use the database at once"),
@@ -94,6 +102,13 @@ def is_retryable(error: BaseException | None) -> bool:
     That is any error that the server reports: a change of the schema or of rights must not end all replicas.
     """
     return is_unavailable(error) or is_reported_by_server(error)
+
+
+def is_data_error(error: BaseException | None) -> bool:
+    """Return whether the server has rejected the data of a statement. The same statement with other data may succeed."""
+    error = driver_error(error)
+    # FATAL is a refused connection, also with these classes: an option of the role that has an invalid value.
+    return isinstance(error, _WRONG_DATA) and getattr(error, "severity_en", None) == "ERROR"
 
 
 def is_outdated(error: BaseException | None) -> bool:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from aio_pika.abc import AbstractChannel
 from redis.asyncio import Redis
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from gateway.briefs.queries import popularity_key
 from gateway.devstack.stack import Devstack
@@ -21,6 +21,7 @@ from gateway.process.exit_status import ExitStatus
 from gateway.schema.migrate import migrate
 from gateway.schema.tables import consumed_events, places
 from gateway.schema.transaction import transaction
+from gateway.worker import PREFETCH
 from tests.end_to_end.conftest import StartProcess
 from tests.end_to_end.harness import Process, assert_no_server_leaks
 from tests.events.conftest import vhost
@@ -28,6 +29,7 @@ from tests.support.waiting import wait_until
 
 __all__ = ["vhost"]
 
+MAX_COUNT = 2**31 - 1  # of the column
 RAIN = {"temperature_c": 12.5, "condition": "rain"}
 
 BROKEN_WORKER = """
@@ -49,6 +51,20 @@ def place() -> int:
     """A place that no other test uses."""
     place_id: int = next(_unused_places)
     return place_id
+
+
+@pytest.fixture
+async def full_place(servers: Devstack) -> AsyncIterator[int]:
+    """A place that no other test uses, and whose count is at its limit."""
+    place_id: int = next(_unused_places)
+
+    async def set_count(count: int) -> None:
+        async with transaction(servers.postgresql.url, application_name="test") as connection:
+            await connection.execute(update(places).values(observation_count=count).where(places.c.id == place_id))
+
+    await set_count(MAX_COUNT)
+    yield place_id
+    await set_count(0)
 
 
 @pytest.fixture
@@ -233,6 +249,19 @@ class TestObservations:
         await wait_for_dead_letters(broker, 3)
         assert process.output.count("poison message rejected") == 3
         assert "not JSON" not in process.output
+
+    async def test_rejected_data_delays_no_observation(
+        self, start: StartProcess, servers: Devstack, broker: AbstractChannel, place: int, full_place: int
+    ) -> None:
+        """Observations that the database cannot count are dead-lettered, and those of another place are counted."""
+        process = await start_worker(start)
+        await publish(broker, *observation_messages(full_place, PREFETCH + 2))
+        await publish(broker, *observation_messages(place, 3))
+
+        await wait_for_count(servers, place, 3)
+        await wait_for_dead_letters(broker, PREFETCH + 2)
+        assert process.output.count("event rejected") == PREFETCH + 2
+        assert "crashed" not in process.output
 
 
 class TestViews:

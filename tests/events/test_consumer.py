@@ -14,11 +14,14 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 
 from gateway.devstack.rabbitmq import RabbitMQServer
 from gateway.events.channels import open_channel
-from gateway.events.consumer import Consumer, HandlerError
+from gateway.events.consumer import MAX_ATTEMPTS, Consumer, HandlerError
 from gateway.events.messages import ObservationRef, ObservationReported, encode
 from gateway.events.topology import DEAD_LETTERS, DELIVERY_LIMIT, EXCHANGE, OBSERVATIONS, declare
+from gateway.resources.base import DegradedError
 from gateway.resources.rabbitmq import RabbitMQ
 from tests.support.waiting import TIMEOUT, wait_until
+
+PREFETCH = 10
 
 
 async def succeed(_event: ObservationReported) -> None:
@@ -54,7 +57,8 @@ def make_consumer(rabbitmq: RabbitMQ, handler: Handler) -> Consumer[ObservationR
         ObservationReported,
         handler,
         is_transient=lambda error: isinstance(error, ConnectionError),
-        prefetch=10,
+        is_event_failure=lambda error: isinstance(error, OverflowError),
+        prefetch=PREFETCH,
     )
 
 
@@ -79,6 +83,15 @@ async def depth(rabbitmq: RabbitMQ, queue: str = OBSERVATIONS.name) -> int:
     declared = await channel.declare_queue(queue, passive=True)
     await channel.close()
     return declared.declaration_result.message_count or 0
+
+
+async def degraded(consumer: Consumer[ObservationReported]) -> str | None:
+    """Return the reason why the check reports a degraded consumer, or None."""
+    try:
+        await consumer.check()
+    except DegradedError as error:
+        return str(error)
+    return None
 
 
 async def wait_for_dead_letters(rabbitmq: RabbitMQ, count: int) -> None:
@@ -131,6 +144,49 @@ class TestProcessing:
         assert handler.handled == Counter(ids)
         assert min(attempts.values()) > DELIVERY_LIMIT
         await wait_for_dead_letters(rabbitmq, 0)
+
+    async def test_failing_events_delay_no_others(self, rabbitmq: RabbitMQ) -> None:
+        """Events that are the reason for their failure are dead-lettered after some attempts. Others are handled."""
+        attempts: Counter[UUID] = Counter()
+        failing = await publish_events(rabbitmq, PREFETCH + 2)
+        ids = await publish_events(rabbitmq)
+
+        async def fail(event: ObservationReported) -> None:
+            if event.id in failing:
+                attempts[event.id] += 1
+                raise OverflowError
+
+        handler = Handler(fail)
+        consumer = make_consumer(rabbitmq, handler)
+        async with consumer.open():
+            await handler.wait_for(*ids)
+            await wait_for_dead_letters(rabbitmq, len(failing))
+
+        assert attempts == Counter(failing * MAX_ATTEMPTS)
+        assert consumer.rejected == len(failing)
+
+    async def test_long_retries_degrade_the_check(self, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The check reports events whose handlers fail for long, with their number and the error, until they succeed."""
+        monkeypatch.setattr("gateway.events.consumer.RETRY_GRACE", 0.1)
+        available = asyncio.Event()
+
+        async def fail_while_unavailable(_event: ObservationReported) -> None:
+            if not available.is_set():
+                raise ConnectionError("unavailable")
+
+        ids = await publish_events(rabbitmq, 3)
+        handler = Handler(fail_while_unavailable)
+        consumer = make_consumer(rabbitmq, handler)
+
+        async def is_reported() -> bool:
+            return await degraded(consumer) == "events waiting: 3, trying again: ConnectionError: unavailable"
+
+        async with consumer.open():
+            await wait_until(is_reported, "the check reports the events")
+            available.set()
+            await handler.wait_for(*ids)
+            await wait_until(lambda: consumer.in_flight == 0, "the messages are acknowledged")
+            assert await consumer.check() == "0 rejected"
 
     async def test_library_cancellation_is_retried(self, rabbitmq: RabbitMQ) -> None:
         """A handler that a client library cancels is called again."""

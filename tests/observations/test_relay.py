@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -20,7 +21,7 @@ from gateway.events.publisher import Publisher
 from gateway.events.topology import EXCHANGE, OBSERVATIONS, declare
 from gateway.observations.outbox_queries import MAX_ATTEMPTS
 from gateway.observations.relay import BATCH_SIZE, OutboxRelay
-from gateway.resources.base import DegradedError
+from gateway.resources.base import DegradedError, Resource
 from gateway.resources.rabbitmq import RabbitMQ
 from gateway.schema.tables import outbox
 from tests.support.waiting import TIMEOUT, wait_until
@@ -48,10 +49,10 @@ async def wait_for_depth(database: AsyncEngine, expected: int, *, timeout: float
     await wait_until(is_reached, f"the outbox has {expected} entries", timeout=timeout)
 
 
-async def degraded(relay: OutboxRelay) -> str | None:
-    """Return the reason why the health check reports a degraded relay, or None."""
+async def degraded(entry: Resource[Any]) -> str | None:
+    """Return the reason why the health check reports a degraded entry, or None."""
     try:
-        await relay.check()
+        await entry.check()
     except DegradedError as error:
         return str(error)
     return None

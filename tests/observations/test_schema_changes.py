@@ -87,12 +87,13 @@ async def test_relay_without_a_right(
 
 
 async def test_cleanup_without_a_right(database: AsyncEngine, postgresql_server: PostgreSQLServer) -> None:
-    """The cleanup goes on after a lapse of its rights."""
+    """While the cleanup lacks a right its check is degraded and has the reason. It goes on when the right is back."""
     await store_ids(database, 3, days_ago=31)
     async with without_right(database, postgresql_server, "DELETE ON consumed_events"):
         cleanup = ConsumedEventsCleanup(database)
         async with cleanup.open():
             await wait_until(lambda: cleanup.last_error is not None, "the cleanup has failed")
+            assert "permission denied for table consumed_events" in (await degraded(cleanup) or "")
             async with postgresql_server.superuser(database.url.database or "") as superuser:
                 await superuser.execute("GRANT DELETE ON consumed_events TO gateway")
 
@@ -100,6 +101,7 @@ async def test_cleanup_without_a_right(database: AsyncEngine, postgresql_server:
                 return await stored_ids(database) == 0
 
             await wait_until(is_empty, "the expired ids are deleted")
+            assert await degraded(cleanup) is None
 
 
 async def test_write_after_a_migration(database: AsyncEngine) -> None:

@@ -18,7 +18,8 @@ from gateway.observations.store import (
     UnknownPlaceError,
     insert_observation,
 )
-from gateway.observations.writer import ObservationWriter, WriteUnavailableError
+from gateway.observations.writer import ObservationWriter, WriteRejectedError, WriteUnavailableError
+from gateway.resources.database import MAX_WRITES
 from gateway.schema.tables import MAX_PLACE_ID, observations, outbox
 from tests.observations.conftest import PLACES
 from tests.support.waiting import wait_until
@@ -176,6 +177,20 @@ class TestWriter:
                 assert writer.in_flight == 1
             assert caller.cancelled()
             assert writer.in_flight == 0
+        assert await row_counts(database) == (0, 0)
+
+    async def test_close_starts_no_waiting_write(self, database: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A write that waits for its turn when the writer is closed is rejected, and not stored later."""
+        monkeypatch.setattr("gateway.observations.writer.DRAIN_TIMEOUT", 0.2)
+        writer = ObservationWriter(database, on_stored=lambda: None)
+        async with database.begin() as blocking:
+            await blocking.execute(text("LOCK TABLE outbox"))
+            async with writer.open():
+                calls = [asyncio.create_task(writer.write(RAIN, None)) for _ in range(MAX_WRITES + 3)]
+                await wait_until(lambda: writer.in_flight == MAX_WRITES, "the other writes wait for their turn")
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+
+        assert [type(outcome) for outcome in outcomes[MAX_WRITES:]] == [WriteRejectedError] * 3
         assert await row_counts(database) == (0, 0)
 
     async def test_unavailable_database_is_an_error(

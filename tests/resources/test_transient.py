@@ -16,7 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.resources.base import PermanentError
 from gateway.resources.database import DatabaseEngine
-from gateway.resources.database_errors import explain, is_reachable, is_retryable, is_transient, is_unavailable
+from gateway.resources.database_errors import (
+    explain,
+    is_data_error,
+    is_reachable,
+    is_retryable,
+    is_transient,
+    is_unavailable,
+)
 from gateway.schema.migrate import migrate
 from gateway.settings import DatabaseSettings
 from tests.support.waiting import TIMEOUT, wait_until
@@ -353,6 +360,41 @@ async def test_permanent_error(database: AsyncEngine, statements: tuple[str, ...
     assert not is_transient(error)
     assert not is_unavailable(error)
     assert is_retryable(error), "background tasks retry whatever the server reports"
+
+
+DATA_ERRORS = {
+    "out of range": "SELECT 2147483647 + 1",
+    "constraint": _INSERT_FOR_UNKNOWN_PLACE,
+    "trigger": "DO $$ BEGIN RAISE EXCEPTION 'not now'; END $$",
+}
+OTHER_ERRORS = {
+    "syntax error": "SELECT FROM WHERE",
+    "no permission": "SELECT * FROM pg_authid",
+    "unknown table": "SELECT * FROM nowhere",
+    "connection ended": "SELECT pg_terminate_backend(pg_backend_pid())",
+}
+
+
+@pytest.mark.parametrize("statement", DATA_ERRORS.values(), ids=DATA_ERRORS)
+async def test_data_error(database: AsyncEngine, statement: str) -> None:
+    """A value out of range, a constraint and the exception of a trigger depend on the data of the statement."""
+    assert is_data_error(await failure_of(_run(database, statement)))
+
+
+@pytest.mark.parametrize("statement", OTHER_ERRORS.values(), ids=OTHER_ERRORS)
+async def test_no_data_error(database: AsyncEngine, statement: str) -> None:
+    """An error that all statements get does not depend on their data."""
+    assert not is_data_error(await failure_of(_run(database, statement)))
+
+
+async def test_refused_connection_is_no_data_error(url: str) -> None:
+    """A connection that is refused with a data error, such as for an invalid option, depends on no data."""
+    error = await failure_of(
+        asyncpg.connect(url.replace("+asyncpg", ""), server_settings={"statement_timeout": "soon"})
+    )
+
+    assert isinstance(error, asyncpg.DataError)
+    assert not is_data_error(error)
 
 
 async def test_unencodable_parameter(database: AsyncEngine) -> None:
