@@ -181,7 +181,7 @@ class LockWaits:
 
     async def _watch(self, wait: "_Wait", limit: asyncio.Timeout, deadline: float) -> None:
         """Report the holders of the locks that the step waits for, and adapt the limit of the attempt."""
-        while True:
+        while not limit.expired():
             await asyncio.sleep(POLL_INTERVAL)
             try:
                 async with connect(self._url, application_name=self._application_name) as connection:

@@ -217,7 +217,7 @@ class TestMigrateAndSeed:
         assert failed.startswith("gateway: database: the ")
         assert " did not get its locks within 0.2 s: end pid " in failed
 
-    @pytest.mark.parametrize("number", [SIGHUP, SIGINT, SIGTERM])
+    @pytest.mark.parametrize("number", [SIGINT, SIGTERM])
     async def test_signal_cancels_the_statement(
         self, start: StartProcess, empty_database: str, number: Signals
     ) -> None:

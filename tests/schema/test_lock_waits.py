@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.devstack.postgresql import PostgreSQLServer
+from gateway.schema import lock_waits
 from gateway.schema.lock_waits import LOCK_TIMEOUT, LockHolder, LockWaitError
 from gateway.schema.migrate import MigrationResult, migrate
 from gateway.schema.revision import HEAD, current_revision
@@ -45,6 +46,12 @@ async def running_migration(
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+async def limit_connections(server: PostgreSQLServer, url: str) -> None:
+    """Reject further connections to the database."""
+    async with server.superuser() as superuser:
+        await superuser.execute(f'ALTER DATABASE "{url.rpartition("/")[2]}" CONNECTION LIMIT 0')
 
 
 async def max_read_time(engine: AsyncEngine, *, duration: float) -> float:
@@ -108,25 +115,44 @@ class TestLongReader:
             with pytest.raises(LockWaitError, match=r"revision 0004 .* \(reader, idle in transaction, "):
                 await migrate(f"{previous_database}?application_name=reader", lock_wait=1)
 
+    async def test_holders_are_unknown(
+        self,
+        previous_database: str,
+        connection: AsyncConnection,
+        postgresql_server: PostgreSQLServer,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A step is cancelled if no connection is left to watch it. The error has the server's reason."""
+        monkeypatch.setattr(lock_waits, "POLL_INTERVAL", 2)  # the limit is set before the first look
+        monkeypatch.setattr(lock_waits, "UNWATCHED_TIMEOUT", 3)
+
+        async def is_creating_the_index() -> bool:
+            return bool(await connection.scalar(text(f"SELECT EXISTS (SELECT {STEPS})")))
+
+        async with reader(previous_database, *SNAPSHOT), running_migration(previous_database, [], lock_wait=1) as task:
+            await wait_until(is_creating_the_index, "the migration creates an index")
+            await limit_connections(postgresql_server, previous_database)
+            with pytest.raises(LockWaitError, match=r"revision 0004 .* end an unknown session \(too many connections"):
+                async with asyncio.timeout(TIMEOUT):
+                    await task
+
     async def test_holders_become_unknown(
         self, previous_database: str, connection: AsyncConnection, postgresql_server: PostgreSQLServer
     ) -> None:
         """A step ends at the deadline also if the locks cannot be read any more. The report has the server's reason."""
-        name = previous_database.rpartition("/")[2]
         reports: list[str] = []
         async with (
             reader(previous_database, *SNAPSHOT),
             running_migration(previous_database, reports, lock_wait=3) as task,
         ):
             await wait_until(lambda: bool(reports), "the migration reports its wait")
-            async with postgresql_server.superuser() as superuser:
-                await superuser.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT 0')
+            await limit_connections(postgresql_server, previous_database)
             await connection.execute(text(f"SELECT pg_terminate_backend(pid) {LOOKS}"))
             with pytest.raises(LockWaitError, match=r"revision 0004 .* \(reader, idle in transaction, "):
                 async with asyncio.timeout(TIMEOUT):
                     await task
 
-        assert f'they cannot be read: too many connections for database "{name}"' in reports[-1]
+        assert "they cannot be read: too many connections for database" in reports[-1]
 
 
 class TestInterruptedIndex:
