@@ -18,6 +18,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 
 from gateway.process.exit_status import ExitStatus
+from gateway.process.signals import stop_signals
 from gateway.process.standard_streams import open_standard_streams
 from gateway.process.watchdog import exit_process, run_without_waiting_for_threads
 from gateway.schema import DEFAULT_LOCK_WAIT
@@ -300,11 +301,13 @@ def _with_database(
     url = settings.database.complete_url.get_secret_value()
     try:
         result = _run(
-            command(
-                url,
-                application_name=f"{settings.instance} {command.__name__}",
-                lock_wait=lock_wait,
-                report=lambda line: _print_error(line, None, debug=debug),
+            _cancelled_by_signals(
+                command(
+                    url,
+                    application_name=f"{settings.instance} {command.__name__}",
+                    lock_wait=lock_wait,
+                    report=lambda line: _print_error(line, None, debug=debug),
+                )
             )
         )
     except (
@@ -376,6 +379,14 @@ def _report_done(verb: str, done: Collection[T], selected: Sequence[T] | None, *
     if missing:
         _print_error(f"not found: {', '.join(missing)}", None, debug=False)
         raise typer.Exit(ExitStatus.START_FAILED)
+
+
+async def _cancelled_by_signals(coro: Coroutine[Any, Any, T]) -> T:
+    """Await `coro`. Each stop signal cancels it, so that the server cancels its statement."""
+    task = asyncio.create_task(coro)
+    for number in stop_signals():
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    return await task
 
 
 def _run(coro: Coroutine[Any, Any, T]) -> T:

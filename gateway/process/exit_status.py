@@ -13,7 +13,7 @@ class ExitStatus(IntEnum):
         START_FAILED: the startup failed or a stop signal cancelled it, the settings are invalid, or a command failed.
         UNCLEAN: the release of an entry failed or was aborted, or the shutdown took too long.
         FORCED: a second stop signal forced the shutdown.
-        INTERRUPTED: Ctrl-C ended `check`, `migrate` or `seed`.
+        INTERRUPTED: a stop signal ended `check`, `migrate` or `seed`.
     """
 
     OK = 0

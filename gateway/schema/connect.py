@@ -64,7 +64,7 @@ class Connector:
         sizes = (options.statement_cache_size, options.prepared_statement_cache_size)
         self._prepared_statements = "none" if 0 in sizes else options.prepared_statements
         parameters = {"application_name": options.application_name or application_name, **session_parameters}
-        if self._prepared_statements is not None:
+        if self.has_pooler:
             parameters = {name: value for name, value in parameters.items() if name in _POOLER_PARAMETERS}
         if options.options is not None:
             parameters["options"] = options.options
@@ -79,6 +79,11 @@ class Connector:
         }
         if self._prepared_statements == "none":
             self._arguments["statement_cache_size"] = 0
+
+    @property
+    def has_pooler(self) -> bool:
+        """Whether the server is a connection pooler, whose clients share sessions."""
+        return self._prepared_statements is not None
 
     async def connect(
         self,

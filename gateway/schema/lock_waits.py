@@ -10,7 +10,6 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from time import monotonic
 from typing import TypeVar
 
 import asyncpg
@@ -18,6 +17,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.schema.connect import ConnectError
+from gateway.schema.driver import first_line
 from gateway.schema.transaction import connect
 
 T = TypeVar("T")
@@ -27,10 +28,11 @@ LOCK_TIMEOUT = 1.0  # for the locks of one statement
 INITIAL_DELAY = 0.5  # between two attempts; it doubles up to the maximum
 MAX_DELAY = 2.0
 POLL_INTERVAL = 0.25
+WATCH_TIMEOUT = 5.0  # for one look at the locks
+UNWATCHED_TIMEOUT = 15.0  # for a step after the deadline, since the last look that found it at work
 REPORT_INTERVAL = 10.0  # between two reports about the same holders
 MAX_QUERY_LENGTH = 100  # characters of a query in a report
 
-_QUERY_CANCELED = "57014"
 _LOCK_ERRORS = {"55P03", "40P01"}  # a lock timeout, a deadlock
 
 # ruff: noqa: S608 - the statements consist of constants
@@ -50,16 +52,20 @@ _ADVISORY_LOCK_HOLDERS = text("""
     WHERE locktype = 'advisory' AND granted AND classid = 0 AND objid = :key AND objsubid = 1
         AND database = datid AND datname = current_database()
 """)
-# The waiting session is found by its name: behind PgBouncer, each transaction may have another process id. Sessions of
-# another command with this name wait for no lock, because they poll the advisory lock.
-_WAITING = "datname = current_database() AND application_name = left(:name, 63) AND wait_event_type = 'Lock'"
-_HOLDERS = text(f"""
+# The waiting session is found by its name: behind PgBouncer, each transaction may have another process id, and the option
+# application_name_add_host extends the name. Sessions of another command with this name wait for no lock, because they poll
+# the advisory lock.
+_HOLDERS = text("""
     SELECT DISTINCT holder.pid, application_name, state, extract(epoch FROM clock_timestamp() - xact_start)::float8, query
-    FROM (SELECT unnest(pg_blocking_pids(pid)) AS pid FROM pg_stat_activity WHERE {_WAITING}) AS holder
+    FROM (
+        SELECT unnest(pg_blocking_pids(pid)) AS pid FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'
+            AND starts_with(application_name, left(:name, 63))
+    ) AS holder
     LEFT JOIN pg_stat_activity AS activity ON activity.pid = holder.pid
     ORDER BY holder.pid
 """)
-_CANCEL = text(f"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE {_WAITING}")
+_WATCH_ERRORS = (OSError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, ConnectError)
 
 
 class LockWaitError(Exception):
@@ -135,21 +141,28 @@ class LockWaits:
     async def retry(self, step: str, attempt: Callable[[], Awaitable[T]]) -> T:
         """Await `attempt()` until it gets its locks. `step` is its name in reports.
 
+        The lock timeout does not limit `CREATE INDEX CONCURRENTLY`, which waits outside of a transaction. So an attempt that
+        waits at the deadline is cancelled, and one that works is not. An attempt that cannot be watched may wait: it is
+        cancelled, too.
+
         Raises:
             LockWaitError: it did not get them within the timeout.
         """
-        wait = _Wait(step, monotonic() + self._timeout, self._report)
+        now = asyncio.get_running_loop().time
+        deadline = now() + self._timeout
+        wait = _Wait(step, self._report)
         delay = INITIAL_DELAY
         while True:
+            limit = asyncio.timeout_at(max(deadline, now() + UNWATCHED_TIMEOUT))
             try:
-                async with self._watching(wait):
+                async with self._watching(wait, limit, deadline), limit:
                     return await attempt()
             except AdvisoryLockHeldError as error:
-                wait.report(error.holders)
-            except DBAPIError as error:
-                if not wait.is_cause_of(error):
+                wait.set_holders(error.holders)
+            except (TimeoutError, DBAPIError) as error:
+                if not limit.expired() and not _is_lock_error(error):
                     raise
-            if monotonic() + delay > wait.deadline:
+            if limit.expired() or now() + delay > deadline:
                 raise LockWaitError(
                     f"{step} did not get its locks within {self._timeout:g} s: end {wait.describe_holders()}, or run the "
                     "command again later"
@@ -158,61 +171,72 @@ class LockWaits:
             delay = min(2 * delay, MAX_DELAY)
 
     @asynccontextmanager
-    async def _watching(self, wait: "_Wait") -> AsyncIterator[None]:
-        watcher = asyncio.create_task(self._watch(wait))
+    async def _watching(self, wait: "_Wait", limit: asyncio.Timeout, deadline: float) -> AsyncIterator[None]:
+        watcher = asyncio.create_task(self._watch(wait, limit, deadline))
         try:
             yield
         finally:
             watcher.cancel()
             await asyncio.wait({watcher})
 
-    async def _watch(self, wait: "_Wait") -> None:
-        """Report the holders of the locks that the step waits for, and cancel its statement after the deadline.
-
-        The lock timeout does not limit `CREATE INDEX CONCURRENTLY`, which waits outside of a transaction.
-        """
-        await asyncio.sleep(POLL_INTERVAL)
-        try:
-            async with connect(self._url, application_name=self._application_name) as connection:
-                await connection.execution_options(isolation_level="AUTOCOMMIT")
-                while True:
-                    rows = await connection.execute(_HOLDERS, {"name": self._application_name})
-                    wait.report([LockHolder(*row) for row in rows])
-                    if monotonic() > wait.deadline:
-                        await connection.execute(_CANCEL, {"name": self._application_name})
-                    await asyncio.sleep(POLL_INTERVAL)
-        except (OSError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            self._report(f"{wait.step}: cannot find out which locks it waits for: {type(error).__name__}")
+    async def _watch(self, wait: "_Wait", limit: asyncio.Timeout, deadline: float) -> None:
+        """Report the holders of the locks that the step waits for, and adapt the limit of the attempt."""
+        while not limit.expired():
+            await asyncio.sleep(POLL_INTERVAL)
+            try:
+                async with connect(self._url, application_name=self._application_name) as connection:
+                    await connection.execution_options(isolation_level="AUTOCOMMIT")
+                    while not limit.expired():
+                        async with asyncio.timeout(WATCH_TIMEOUT):
+                            rows = await connection.execute(_HOLDERS, {"name": self._application_name})
+                        holders = [LockHolder(*row) for row in rows]
+                        wait.set_holders(holders)
+                        if not limit.expired():
+                            unwatched = asyncio.get_running_loop().time() + UNWATCHED_TIMEOUT
+                            limit.reschedule(deadline if holders else max(deadline, unwatched))
+                        await asyncio.sleep(POLL_INTERVAL)
+            except _WATCH_ERRORS as error:
+                wait.set_problem(first_line(error))
 
 
 class _Wait:
-    """One step: its deadline, and the sessions that hold its locks."""
+    """One step, and the sessions that hold its locks."""
 
-    def __init__(self, step: str, deadline: float, report: Reporter) -> None:
-        self.step = step
-        self.deadline = deadline
+    def __init__(self, step: str, report: Reporter) -> None:
+        self._step = step
         self._report = report
         self._holders: Sequence[LockHolder] = ()
-        self._reported_at = -REPORT_INTERVAL
+        self._problem: str | None = None
+        self._reported: object = None
+        self._reported_at = 0.0
 
-    def report(self, holders: Sequence[LockHolder]) -> None:
-        """Report the holders, unless they were reported shortly before."""
-        if not holders:
-            return
-        known = {holder.pid for holder in self._holders}
-        self._holders = holders
-        if {holder.pid for holder in holders} == known and monotonic() < self._reported_at + REPORT_INTERVAL:
-            return
-        self._reported_at = monotonic()
-        self._report(f"{self.step} waits for {self.describe_holders()}")
+    def set_holders(self, holders: Sequence[LockHolder]) -> None:
+        """Report the holders, unless there are none."""
+        self._problem = None
+        if holders:
+            self._holders = holders
+            self._report_once({holder.pid for holder in holders}, f"waits for {self.describe_holders()}")
+
+    def set_problem(self, reason: str) -> None:
+        """Report why the holders are unknown."""
+        self._problem = reason
+        self._report_once(reason, f"may wait for locks, but they cannot be read: {reason}")
 
     def describe_holders(self) -> str:
-        return "; ".join(map(str, self._holders)) or "an unknown session"
+        problem = f" ({self._problem})" if self._problem else ""
+        return "; ".join(map(str, self._holders)) or f"an unknown session{problem}"
 
-    def is_cause_of(self, error: DBAPIError) -> bool:
-        """Return whether the step failed because of a lock. After the deadline, its statement is cancelled for that."""
-        sqlstate = getattr(error.orig, "sqlstate", None)
-        return sqlstate in _LOCK_ERRORS or (sqlstate == _QUERY_CANCELED and monotonic() > self.deadline)
+    def _report_once(self, subject: object, line: str) -> None:
+        """Report the line, unless one about the same subject was reported shortly before."""
+        now = asyncio.get_running_loop().time()
+        if subject == self._reported and now < self._reported_at + REPORT_INTERVAL:
+            return
+        self._reported, self._reported_at = subject, now
+        self._report(f"{self._step} {line}")
+
+
+def _is_lock_error(error: Exception) -> bool:
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _LOCK_ERRORS
 
 
 def _without_values(query: str) -> str:

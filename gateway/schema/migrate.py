@@ -8,13 +8,16 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, event, text
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from gateway.schema import DEFAULT_LOCK_WAIT
-from gateway.schema.driver import asyncpg_connection
+from gateway.schema.connect import ConnectError
+from gateway.schema.driver import asyncpg_connection, first_line
 from gateway.schema.lock_waits import LIMIT_LOCK_WAITS, LockWaits, Reporter, take_advisory_lock
 from gateway.schema.revision import HEAD, REVISIONS, SchemaMismatchError, describe_mismatch
 from gateway.schema.transaction import connect, transaction
 
+_QUERY_CANCELED = "57014"
 _LOCK = 4711001  # an arbitrary number that no other lock of the gateway uses
 
 # A transaction of this level releases the snapshot of each statement. `CREATE INDEX CONCURRENTLY` waits for the snapshots of
@@ -63,6 +66,7 @@ async def migrate(
     Raises:
         LockWaitError: other sessions held the locks for too long. The revisions before that are applied.
         SchemaMismatchError: the database was migrated by a newer version.
+        ConnectError: the server cannot be used until an operator changes something.
         OSError, sqlalchemy.exc.DBAPIError: the server cannot be reached, or reports an error.
     """
     waits = LockWaits(url, application_name=application_name, timeout=lock_wait, report=report)
@@ -102,11 +106,35 @@ async def _take_lock(stack: AsyncExitStack, url: str, application_name: str) -> 
 
 async def _apply(url: str, application_name: str, revision: str) -> None:
     async with connect(url, application_name=application_name) as connection:
-        await connection.run_sync(_upgrade, revision)
+        try:
+            await connection.run_sync(_upgrade, revision)
+        except PendingRollbackError as error:
+            # A failed or cancelled statement in `autocommit_block` ends the connection, which Alembic uses once more.
+            cause = _first_context(error)
+            raise cause from cause.__cause__
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) == _QUERY_CANCELED:
+                raise _explain_cancellation(revision, error) from error
+            raise
 
 
 def _current_revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
+
+
+def _first_context(error: BaseException) -> BaseException:
+    """Return the error or cancellation during whose handling `error` was raised."""
+    while isinstance(error, PendingRollbackError) and error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
+def _explain_cancellation(revision: str, error: DBAPIError) -> ConnectError:
+    return ConnectError(
+        "url",
+        f"the server cancelled revision {revision} ({first_line(error)}): if it is a connection pooler, use the address of "
+        "PostgreSQL for this command, because the statement_timeout of the role applies behind a pooler",
+    )
 
 
 def _upgrade(connection: Connection, revision: str) -> None:

@@ -1,6 +1,6 @@
 """The `gateway` commands that end on their own, and the messages of all commands about invalid settings."""
 
-from signal import SIGHUP
+from signal import SIGHUP, SIGINT, SIGTERM, Signals
 
 import pytest
 from redis.asyncio import Redis
@@ -216,6 +216,25 @@ class TestMigrateAndSeed:
         assert "(stranger, idle in transaction, " in waiting
         assert failed.startswith("gateway: database: the ")
         assert " did not get its locks within 0.2 s: end pid " in failed
+
+    @pytest.mark.parametrize("number", [SIGINT, SIGTERM])
+    async def test_signal_cancels_the_statement(
+        self, start: StartProcess, empty_database: str, number: Signals
+    ) -> None:
+        """A stop signal ends a migration that creates an index, and cancels its statement in the server."""
+        async with transaction(empty_database, application_name="stranger") as stranger:
+            await stranger.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+            await stranger.execute(text("SELECT 1 FROM pg_class"))
+            process = start("migrate", GATEWAY_DATABASE__URL=empty_database)
+            await process.wait_for_output("revision 0004 waits for ")
+            process.send_signal(number)
+            assert await process.exit_status() == ExitStatus.INTERRUPTED
+            statements = text(
+                "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            assert (await stranger.scalars(statements)).all() == []
+
+        assert "Traceback" not in process.output
 
     @pytest.mark.parametrize("command", ["migrate", "seed"])
     async def test_unavailable_database(self, start: StartProcess, command: str) -> None:

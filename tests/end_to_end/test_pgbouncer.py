@@ -13,8 +13,10 @@ from gateway.places.seed import seed
 from gateway.process.exit_status import ExitStatus
 from gateway.resources.base import PermanentError
 from gateway.resources.database import DatabaseEngine
+from gateway.schema.connect import ConnectError
 from gateway.schema.migrate import migrate
 from gateway.schema.revision import REVISIONS
+from gateway.schema.transaction import transaction
 from gateway.settings import DatabaseSettings, Settings
 from tests.end_to_end.conftest import StartProcess
 from tests.end_to_end.harness import ZURICH, running_gateway
@@ -115,6 +117,23 @@ async def test_migrate_and_seed(pgbouncer: PgBouncerServer, empty_database: str)
     assert sorted(len(result.applied) for result in results) == [0, len(REVISIONS)]
     seeded = await asyncio.gather(seed(url), seed(url))
     assert 0 in [result.inserted for result in seeded]
+    await pgbouncer.restart()  # its connections would keep the database from being dropped
+
+
+async def test_statement_timeout_of_a_migration(
+    pgbouncer: PgBouncerServer, servers: Devstack, empty_database: str
+) -> None:
+    """A concurrent index that the timeout of a role or database ends is reported with the reason and the way out."""
+    name = empty_database.rpartition("/")[2]
+    async with servers.postgresql.superuser() as superuser:
+        await superuser.execute(f'ALTER DATABASE "{name}" SET statement_timeout = 300')
+    async with transaction(empty_database, application_name="stranger") as stranger:
+        await stranger.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        await stranger.execute(text("SELECT 1 FROM pg_class"))
+        with pytest.raises(
+            ConnectError, match=r"revision 0004 .*statement timeout.*: if it is a connection pooler, use"
+        ):
+            await migrate(f"{pgbouncer.url_of(name)}?prepared_statements=none")
     await pgbouncer.restart()  # its connections would keep the database from being dropped
 
 
