@@ -79,11 +79,12 @@ async def _execute_in_batches(
 ) -> list[int]:
     """Execute the statement for parked entries, `BATCH_SIZE` in a transaction. Return their ids."""
     selected = select(outbox.c.id).where(_IS_PARKED, true() if ids is None else outbox.c.id.in_(ids)).limit(BATCH_SIZE)
-    batch = statement.where(outbox.c.id.in_(selected)).returning(outbox.c.id)
+    # After a wait for a lock, PostgreSQL evaluates the condition of the statement again, but not that of the subquery.
+    batch = statement.where(outbox.c.id.in_(selected), _IS_PARKED).returning(outbox.c.id)
     done: list[int] = []
     while True:
         async with database.begin() as connection:
             batch_ids = (await connection.scalars(batch)).all()
-        done += batch_ids
-        if len(batch_ids) < BATCH_SIZE:
+        if not batch_ids:
             return sorted(done)
+        done += batch_ids
