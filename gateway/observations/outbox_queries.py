@@ -35,11 +35,13 @@ _NEXT_BATCH = (
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True)
 )
+# PostgreSQL locks the newest version of an entry, and evaluates the condition for it, but not that of the inner query.
 _DUE_OF_TYPE = (
     select(outbox.c.id)
     .where(
         outbox.c.id.in_(select(outbox.c.id).where(_IS_DUE).order_by(*_ORDER).limit(MAX_POSTPONED)),
         outbox.c.type == bindparam("of_type"),
+        _IS_DUE,
     )
     .with_for_update(skip_locked=True)
 )
