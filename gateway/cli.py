@@ -330,9 +330,9 @@ def _with_resource(name: str, action: Callable[[Any], Awaitable[T]], *, debug: b
     from sqlalchemy.exc import SQLAlchemyError
 
     from gateway.error_messages import explain_resource_error
-    from gateway.events.channels import CONNECTION_ERRORS
+    from gateway.events.channels import CONNECTION_ERRORS, BlockedError, RefusedError
     from gateway.lifecycle import LifecycleStack, StartError, TeardownError
-    from gateway.resources.base import DegradedError, PermanentError, enter_resource
+    from gateway.resources.base import PermanentError, enter_resource
     from gateway.resources.database import DatabaseEngine
     from gateway.resources.rabbitmq import RabbitMQConnection
 
@@ -350,17 +350,23 @@ def _with_resource(name: str, action: Callable[[Any], Awaitable[T]], *, debug: b
 
     try:
         return _run(run())
+    except (BlockedError, RefusedError) as error:
+        _exit_with_error(f"{name}: {error}{_notes(error)}", error, debug=debug)
     except (
         StartError,
         TeardownError,
         PermanentError,
-        DegradedError,
         SQLAlchemyError,
         PostgresError,
         InterfaceError,
         *CONNECTION_ERRORS,
     ) as error:
-        _exit_with_error(explain_resource_error(name, error, settings), error, debug=debug)
+        _exit_with_error(f"{explain_resource_error(name, error, settings)}{_notes(error)}", error, debug=debug)
+
+
+def _notes(error: Exception) -> str:
+    """Return the notes of the error, which have the number of the items that were changed before it."""
+    return "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
 
 
 def _selection(ids: list[T] | None, *, every: bool) -> list[T] | None:

@@ -5,7 +5,7 @@ import os
 from sqlalchemy.exc import DBAPIError
 
 from gateway.lifecycle import StartError, StartTimeoutError, TeardownError, format_error
-from gateway.resources.base import DegradedError, PermanentError
+from gateway.resources.base import PermanentError
 from gateway.schema.connect import ConnectError
 from gateway.schema.lock_waits import LockWaitError
 from gateway.schema.revision import SchemaMismatchError
@@ -49,7 +49,7 @@ def explain_resource_error(name: str, error: Exception, settings: Settings) -> s
     """Return the reason why a command failed that uses one resource, as `explain` does for the same error."""
     if isinstance(error, StartError | TeardownError):
         return explain(error, settings)
-    if isinstance(error, PermanentError | DegradedError):
+    if isinstance(error, PermanentError):
         return f"{name}: {error}"
     group: ResourceSettings = getattr(settings, name)
     if isinstance(_driver_error(error), TimeoutError):  # the connection was made, so no setting is wrong

@@ -148,6 +148,15 @@ class TestDeadLetters:
         dropped = start("dead-letters", "drop", "a")
         assert (await dropped.exit_status(), dropped.output) == (ExitStatus.OK, "1 dropped\n")
 
+    async def test_replay_during_an_alarm(self, start: StartProcess, servers: Devstack) -> None:
+        """An alarm of the broker is reported with its reason, and no variable is blamed."""
+        async with servers.rabbitmq.memory_alarm():
+            replayed = start("dead-letters", "replay", "--all")
+            status = await replayed.exit_status()
+
+        message = "gateway: rabbitmq: blocked by an alarm of the broker: low on memory\n"
+        assert (status, replayed.output) == (ExitStatus.START_FAILED, message)
+
 
 @pytest.mark.parametrize(
     ("command", "variable"), [("outbox", "GATEWAY_DATABASE__URL"), ("dead-letters", "GATEWAY_RABBITMQ__URL")]

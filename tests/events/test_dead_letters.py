@@ -8,6 +8,8 @@ import pytest
 from aio_pika import Message
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
+from gateway.devstack.rabbitmq import RabbitMQServer
+from gateway.events.channels import BlockedError, RefusedError
 from gateway.events.dead_letters import DeadLetterResult, drop_dead_letters, list_dead_letters, replay_dead_letters
 from gateway.events.publisher import Publisher
 from gateway.events.topology import DEAD_LETTERS, EXCHANGE, OBSERVATIONS
@@ -113,6 +115,38 @@ async def test_replay_of_poison_ends(rabbitmq: RabbitMQ, channel: AbstractChanne
         assert await replay_dead_letters(rabbitmq.connection, None) == DeadLetterResult(ids, [])
 
     await wait_for_depth(channel, 3)
+
+
+async def test_replay_during_an_alarm(
+    rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer, channel: AbstractChannel, ids: list[str]
+) -> None:
+    """An alarm is reported with its reason. No message is published, also not after the alarm."""
+    async with rabbitmq_server.memory_alarm():
+        with pytest.raises(BlockedError, match="low on memory"):
+            await replay_dead_letters(rabbitmq.connection, ids)
+
+    await wait_for_depth(channel, 3)
+    assert await depth(channel, OBSERVATIONS.name) == 0
+
+
+async def test_replay_that_fails_later(
+    rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer, channel: AbstractChannel, ids: list[str]
+) -> None:
+    """The error of one message has the number of those that were replayed before. That message stays a dead letter."""
+    await channel.default_exchange.publish(Message(b"x" * 100), DEAD_LETTERS)
+    async with rabbitmq_server.max_message_size(99):
+        with pytest.raises(RefusedError, match="larger than configured max size 99") as caught:
+            await replay_dead_letters(rabbitmq.connection, None)
+
+    assert caught.value.__notes__ == ["3 replayed before the error"]
+    await wait_for_depth(channel, 1)
+    assert await depth(channel, OBSERVATIONS.name) == len(ids)
+
+
+async def test_missing_queue(rabbitmq: RabbitMQ) -> None:
+    """A missing queue is reported in the words of the broker, with advice."""
+    with pytest.raises(RefusedError, match=r"no queue 'gateway.dead-letters' .* see docs/events.md"):
+        await drop_dead_letters(rabbitmq.connection, None)
 
 
 async def test_drop(rabbitmq: RabbitMQ, channel: AbstractChannel, ids: list[str]) -> None:

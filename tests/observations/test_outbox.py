@@ -6,7 +6,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, select, text, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.observations.outbox import drop_entries, list_entries, replay_entries
@@ -94,3 +95,17 @@ async def test_entry_that_is_no_longer_parked(
     assert task.result() == parked[1:]
     async with database.connect() as connection:
         assert await connection.scalar(select(outbox.c.attempts).where(outbox.c.id == parked[0])) == 3
+
+
+async def test_error_of_a_later_batch(
+    database: AsyncEngine, parked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of a batch has the number of the entries that were dropped before, whose transactions are committed."""
+    monkeypatch.setattr("gateway.observations.outbox.BATCH_SIZE", 2)
+    async with database.begin() as connection:
+        await connection.execute(text("CREATE TABLE keeps (id bigint REFERENCES outbox)"))
+        await connection.execute(text("INSERT INTO keeps VALUES (:id)"), {"id": parked[2]})
+
+    with pytest.raises(IntegrityError) as caught:
+        await drop_entries(database, None)
+    assert caught.value.__notes__ == ["2 dropped before the error"]
