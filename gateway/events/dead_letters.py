@@ -17,7 +17,7 @@ from gateway.resources.rabbitmq import BrokerConnection
 
 CALL_TIMEOUT = 5.0  # for the broker to respond to one call
 # RabbitMQ 4 drops a message that was returned to a quorum queue more often than its delivery limit, 20 by default. A message
-# that was listed this often is replaced by a copy.
+# that was read this often is replaced by a copy.
 MAX_RETURNS = 10
 NO_ID = "-"
 
@@ -55,13 +55,8 @@ class DeadLetterResult:
 
 async def list_dead_letters(connection: BrokerConnection, *, with_body: bool, limit: int) -> list[DeadLetter]:
     """Return the oldest dead letters. They stay in the queue."""
-    async with _open_queue(connection, limit=limit) as (channel, messages):
-        letters: list[DeadLetter] = []
-        async for message in messages:
-            letters.append(_describe(message, with_body=with_body))
-            if int(str(message.headers.get("x-delivery-count", 0))) >= MAX_RETURNS:
-                await _replace(channel, message)
-    return letters
+    async with _open_queue(connection, limit=limit) as (_, messages):
+        return [_describe(message, with_body=with_body) async for message in messages]
 
 
 async def replay_dead_letters(connection: BrokerConnection, ids: Collection[str] | None) -> DeadLetterResult:
@@ -115,7 +110,8 @@ async def _open_queue(
 ) -> AsyncGenerator[tuple[AbstractChannel, AsyncGenerator[AbstractIncomingMessage]]]:
     """Yield a channel with confirms and the messages that are in the queue now.
 
-    At the end, those that were not acknowledged return to the queue.
+    At the end, those that were not acknowledged return to the queue. Those that have returned often are replaced by a copy as
+    soon as the next message is requested.
     """
     with _translate_errors(connection):
         async with opened_channel(connection, confirms=True) as channel:
@@ -128,6 +124,10 @@ async def _open_queue(
                     if message is None:
                         return
                     yield message
+                    returns = int(str(message.headers.get("x-delivery-count", 0)))
+                    if not message.processed and returns >= MAX_RETURNS:
+                        await _require_no_alarm(channel, connection)
+                        await _replace(channel, message)
 
             yield channel, messages()
 
