@@ -93,8 +93,7 @@ class OutboxRelay(Resource["OutboxRelay"]):
         while not self._stopping.is_set():
             self._notified.clear()
             try:
-                may_be_more = await self._publish_batch(self._lock_new_entries)
-                may_be_more |= await self._publish_batch(self._lock_failed_entries)
+                may_be_more = await self._publish_batches()
             except Exception as error:
                 if not (isinstance(error, PublishError) or is_retryable(error)):
                     raise
@@ -108,6 +107,15 @@ class OutboxRelay(Resource["OutboxRelay"]):
             if not may_be_more:
                 await wait_for_event(self._notified, timeout=POLL_INTERVAL)
 
+    async def _publish_batches(self) -> bool:
+        """Publish a batch of new entries, and one of those that failed. Return whether there may be more."""
+        try:
+            may_be_more = await self._publish_batch(self._lock_new_entries)
+        except UnconfirmedError:  # of the queue of the new entries; others may have another queue
+            await self._publish_batch(self._lock_failed_entries)
+            raise
+        return await self._publish_batch(self._lock_failed_entries) or may_be_more
+
     async def _lock_new_entries(self, connection: AsyncConnection) -> tuple[Sequence[Any], bool]:
         """Return the next batch, and whether there may be more."""
         entries = await lock_new_entries(connection, BATCH_SIZE)
@@ -116,13 +124,13 @@ class OutboxRelay(Resource["OutboxRelay"]):
     async def _lock_failed_entries(self, connection: AsyncConnection) -> tuple[Sequence[Any], bool]:
         """Return the next batch, and whether there may be more.
 
-        The batch after a full one begins with the entries of more attempts, so that no number of entries delays those forever.
+        Each batch begins with entries of more attempts than the one before, and then with the fewest again. The time of a batch may
+        end after its first entries, so these must not always be the same.
         """
         min_attempts = self._min_attempts
         entries = await lock_failed_entries(connection, BATCH_SIZE, min_attempts=min_attempts)
-        is_full = len(entries) == BATCH_SIZE
-        self._min_attempts = entries[-1].attempts + 1 if is_full else 1
-        return entries, is_full or min_attempts > 1
+        self._min_attempts = entries[0].attempts + 1 if entries else 1
+        return entries, bool(entries) or min_attempts > 1
 
     async def _publish_batch(
         self, lock_entries: Callable[[AsyncConnection], Awaitable[tuple[Sequence[Any], bool]]]
