@@ -34,6 +34,8 @@ GC_THRESHOLD = 10_000
 # does not respond could block those of all other backends.
 UV_THREADPOOL_SIZE = "32"
 
+MAX_OUTBOX_ID = 2**63 - 1  # of a bigint
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -50,6 +52,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, and log more.")]
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
 Limit = Annotated[int, typer.Option(help="The maximum number of items.", min=1)]
+OutboxIds = Annotated[list[int] | None, typer.Argument(help="The ids of parked events.", min=1, max=MAX_OUTBOX_ID)]
 LockWait = Annotated[float, typer.Option(help="Seconds to wait for locks of other sessions.", min=0)]
 Port = Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.", min=0, max=65535)]
 WithBody = Annotated[bool, typer.Option("--body", help="Print the events, too.")]
@@ -167,7 +170,7 @@ def list_outbox(
 
 @outbox.command("replay")
 def replay_outbox(
-    ids: Annotated[list[int] | None, typer.Argument(help="The ids of parked events.")] = None,
+    ids: OutboxIds = None,
     *,
     every: Annotated[bool, typer.Option("--all", help="All parked events.")] = False,
     debug: Debug = False,
@@ -182,7 +185,7 @@ def replay_outbox(
 
 @outbox.command("drop")
 def drop_outbox(
-    ids: Annotated[list[int] | None, typer.Argument(help="The ids of parked events.")] = None,
+    ids: OutboxIds = None,
     *,
     every: Annotated[bool, typer.Option("--all", help="All parked events.")] = False,
     debug: Debug = False,
@@ -326,12 +329,13 @@ def _with_database(
 def _with_resource(name: str, action: Callable[[Any], Awaitable[T]], *, debug: bool) -> T:
     """Enter the database or RabbitMQ, pass it to `action`, and return the result. Exit with a message if that fails."""
     settings = _load_settings(debug=debug, level=logging.CRITICAL)
-    from aio_pika.exceptions import AMQPError
+    from asyncpg import InterfaceError, PostgresError
     from sqlalchemy.exc import SQLAlchemyError
 
-    from gateway.error_messages import explain
-    from gateway.lifecycle import LifecycleStack, StartError
-    from gateway.resources.base import enter_resource
+    from gateway.error_messages import explain_resource_error
+    from gateway.events.channels import CONNECTION_ERRORS, BlockedError, RefusedError
+    from gateway.lifecycle import LifecycleStack, StartError, TeardownError
+    from gateway.resources.base import PermanentError, enter_resource
     from gateway.resources.database import DatabaseEngine
     from gateway.resources.rabbitmq import RabbitMQConnection
 
@@ -349,11 +353,23 @@ def _with_resource(name: str, action: Callable[[Any], Awaitable[T]], *, debug: b
 
     try:
         return _run(run())
-    except StartError as error:
-        _exit_with_error(explain(error, settings), error, debug=debug)
-    except (SQLAlchemyError, AMQPError, OSError) as error:
-        message = f"{name}: GATEWAY_{name.upper()}__URL: {explain(error, settings)}"
-        _exit_with_error(message, error, debug=debug)
+    except (BlockedError, RefusedError) as error:
+        _exit_with_error(f"{name}: {error}{_notes(error)}", error, debug=debug)
+    except (
+        StartError,
+        TeardownError,
+        PermanentError,
+        SQLAlchemyError,
+        PostgresError,
+        InterfaceError,
+        *CONNECTION_ERRORS,
+    ) as error:
+        _exit_with_error(f"{explain_resource_error(name, error, settings)}{_notes(error)}", error, debug=debug)
+
+
+def _notes(error: Exception) -> str:
+    """Return the notes of the error, which have the number of the items that were changed before it."""
+    return "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
 
 
 def _selection(ids: list[T] | None, *, every: bool) -> list[T] | None:

@@ -17,6 +17,10 @@ _SQLSTATE_MESSAGES = {  # with the field of the settings to correct
     "26000": ("prepared_statements", _POOLER),  # the statement does not exist
     "42P05": ("prepared_statements", _POOLER),  # the statement exists already
 }
+_TIMEOUT_REASONS = {
+    "database": "another session may hold a lock, or the server is overloaded",
+    "rabbitmq": "it may be overloaded",
+}
 
 
 def explain(error: Exception, settings: Settings) -> str:
@@ -39,6 +43,18 @@ def explain_database_error(error: Exception, settings: Settings) -> str:
     if isinstance(error, LockWaitError):
         return f"database: {error}"  # no setting is wrong
     return _explain_cause("database", error, settings.database)
+
+
+def explain_resource_error(name: str, error: Exception, settings: Settings) -> str:
+    """Return the reason why a command failed that uses one resource, as `explain` does for the same error."""
+    if isinstance(error, StartError | TeardownError):
+        return explain(error, settings)
+    if isinstance(error, PermanentError):
+        return f"{name}: {error}"
+    group: ResourceSettings = getattr(settings, name)
+    if isinstance(_driver_error(error), TimeoutError):  # the connection was made, so no setting is wrong
+        return f"{name}: the server at {group.location} did not respond in time: {_TIMEOUT_REASONS[name]}"
+    return _explain_cause(name, error, group)
 
 
 def _explain_cause(name: str, cause: BaseException, group: ResourceSettings) -> str:

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy.exc import ProgrammingError
 
-from gateway.error_messages import explain, explain_database_error
+from gateway.error_messages import explain, explain_database_error, explain_resource_error
 from gateway.lifecycle import StartError, StartTimeoutError, TeardownError
 from gateway.resources.base import PermanentError
 from gateway.schema.connect import ConnectError
@@ -121,3 +121,11 @@ def test_database_error(error: Exception, expected: str) -> None:
     assert message.startswith("database: GATEWAY_DATABASE__URL: ")
     assert expected in message
     assert "SELECT 1" not in message
+
+
+def test_error_of_a_command() -> None:
+    """After the start, the message has no wrong advice: an error with a message of its own, or the errors of a teardown."""
+    assert explain_resource_error("redis", PermanentError("GATEWAY_REDIS__URL: correct it"), SETTINGS) == (
+        "redis: GATEWAY_REDIS__URL: correct it"
+    )
+    assert explain_resource_error("redis", TeardownError.of([OSError("lost")]), SETTINGS) == "OSError: lost"

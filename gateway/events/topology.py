@@ -109,11 +109,11 @@ async def verify_publishing(rabbitmq: RabbitMQ) -> None:
         with translate_library_cancellation(), translate_refusals():
             try:
                 await _declare_at_once(rabbitmq.channel)
-                await _probe(rabbitmq.channel, rabbitmq.connection)
+                await probe(rabbitmq.channel, rabbitmq.connection)
             except ChannelAccessRefused:  # the user may have the right to publish, and not to configure
                 await ensure(rabbitmq.connection, *QUEUES)
                 async with opened_channel(rabbitmq.connection, confirms=True) as channel:
-                    await _probe(channel, rabbitmq.connection)
+                    await probe(channel, rabbitmq.connection)
     except RefusedError as error:
         raise PermanentError(f"the broker refuses what the gateway needs: {error}") from error
     except (AMQPError, ChannelInvalidStateError) as error:
@@ -131,10 +131,11 @@ async def _declare_at_once(channel: AbstractChannel) -> None:
         await aiormq_channel.queue_declare(queue.name, durable=True, arguments={**_ARGUMENTS}, nowait=True)
 
 
-async def _probe(channel: AbstractChannel, connection: BrokerConnection) -> None:
+async def probe(channel: AbstractChannel, connection: BrokerConnection) -> None:
     """Publish a message with a routing key of no queue, which the broker returns.
 
-    If an alarm blocks the connection, there is no reply, and the right to publish is not verified.
+    If an alarm blocks the connection, there is no reply, and the right to publish is not verified. `connection.blocked` is then
+    the reason: the broker reports an alarm only after it has received a message.
     """
     exchange = await channel.get_exchange(EXCHANGE, ensure=False)
     try:

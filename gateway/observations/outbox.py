@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import Delete, Integer, Update, cast, delete, func, null, select, true, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from gateway.resources.progress import note_progress
 from gateway.schema.tables import outbox
 
 BATCH_SIZE = 10_000  # entries that one statement changes
@@ -66,24 +67,29 @@ async def list_entries(database: AsyncEngine, *, with_waiting: bool, with_body: 
 async def replay_entries(database: AsyncEngine, ids: Sequence[int] | None) -> list[int]:
     """Let the relay try parked entries again, those with the ids or all. Return their ids."""
     replay = update(outbox).values(attempts=0, next_attempt_at=func.now(), parked_at=None, last_error=None)
-    return await _execute_in_batches(database, replay, ids)
+    return await _execute_in_batches(database, replay, ids, "replayed")
 
 
 async def drop_entries(database: AsyncEngine, ids: Sequence[int] | None) -> list[int]:
     """Delete parked entries, those with the ids or all. Their events are never published. Return their ids."""
-    return await _execute_in_batches(database, delete(outbox), ids)
+    return await _execute_in_batches(database, delete(outbox), ids, "dropped")
 
 
 async def _execute_in_batches(
-    database: AsyncEngine, statement: Update | Delete, ids: Sequence[int] | None
+    database: AsyncEngine, statement: Update | Delete, ids: Sequence[int] | None, verb: str
 ) -> list[int]:
-    """Execute the statement for parked entries, `BATCH_SIZE` in a transaction. Return their ids."""
+    """Execute the statement for parked entries, `BATCH_SIZE` in a transaction. Return their ids.
+
+    A note of an error has the number of those of the transactions before it, which are committed.
+    """
     selected = select(outbox.c.id).where(_IS_PARKED, true() if ids is None else outbox.c.id.in_(ids)).limit(BATCH_SIZE)
-    batch = statement.where(outbox.c.id.in_(selected)).returning(outbox.c.id)
+    # After a wait for a lock, PostgreSQL evaluates the condition of the statement again, but not that of the subquery.
+    batch = statement.where(outbox.c.id.in_(selected), _IS_PARKED).returning(outbox.c.id)
     done: list[int] = []
-    while True:
-        async with database.begin() as connection:
-            batch_ids = (await connection.scalars(batch)).all()
-        done += batch_ids
-        if len(batch_ids) < BATCH_SIZE:
-            return sorted(done)
+    with note_progress(done, verb):
+        while True:
+            async with database.begin() as connection:
+                batch_ids = (await connection.scalars(batch)).all()
+            if not batch_ids:
+                return sorted(done)
+            done += batch_ids

@@ -35,11 +35,15 @@ _NEXT_BATCH = (
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True)
 )
+_NEXT_NEW = _NEXT_BATCH.where(outbox.c.attempts == 0)
+_NEXT_FAILED = _NEXT_BATCH.where(outbox.c.attempts >= bindparam("min_attempts"))
+# PostgreSQL locks the newest version of an entry, and evaluates the condition for it, but not that of the inner query.
 _DUE_OF_TYPE = (
     select(outbox.c.id)
     .where(
         outbox.c.id.in_(select(outbox.c.id).where(_IS_DUE).order_by(*_ORDER).limit(MAX_POSTPONED)),
         outbox.c.type == bindparam("of_type"),
+        _IS_DUE,
     )
     .with_for_update(skip_locked=True)
 )
@@ -90,13 +94,18 @@ class OutboxCounts(NamedTuple):
     parked: int
 
 
-async def lock_next_batch(connection: AsyncConnection, limit: int) -> Sequence[Any]:
-    """Return the entries to publish next, locked until the end of the transaction: new ones before those that failed.
+async def lock_new_entries(connection: AsyncConnection, limit: int) -> Sequence[Any]:
+    """Return the new entries to publish next, the oldest first, locked until the end of the transaction.
 
     Each relay gets different entries, because it skips those that another one has locked. PostgreSQL unlocks the entries of
     a process that was killed.
     """
-    return (await connection.execute(_NEXT_BATCH, {"limit": limit})).all()
+    return (await connection.execute(_NEXT_NEW, {"limit": limit})).all()
+
+
+async def lock_failed_entries(connection: AsyncConnection, limit: int, *, min_attempts: int) -> Sequence[Any]:
+    """Return the due entries to try again next, those with the fewest attempts first, locked as the new ones are."""
+    return (await connection.execute(_NEXT_FAILED, {"limit": limit, "min_attempts": min_attempts})).all()
 
 
 async def delete_entries(connection: AsyncConnection, ids: Sequence[int]) -> None:
@@ -114,7 +123,7 @@ async def count_attempt_of_type(connection: AsyncConnection, event_type: str, *,
 
 
 async def postpone(connection: AsyncConnection, ids: Sequence[int], *, error: str, delay: float) -> None:
-    """Postpone entries that were neither confirmed nor rejected. They are never parked, but come after the new ones."""
+    """Postpone entries that were neither confirmed nor rejected. They are never parked."""
     await connection.execute(_POSTPONE, {"ids": ids, "error": error, "delay": delay})
 
 

@@ -27,7 +27,8 @@ from gateway.observations.outbox_queries import (
     count_attempt_of_type,
     count_entries,
     delete_entries,
-    lock_next_batch,
+    lock_failed_entries,
+    lock_new_entries,
     postpone,
 )
 from gateway.resources.base import DegradedError, Resource
@@ -49,7 +50,8 @@ log = structlog.get_logger("gateway.relay")
 class OutboxRelay(Resource["OutboxRelay"]):
     """Publishes the entries of the outbox, oldest first, and deletes those that the broker has confirmed.
 
-    An entry that is rejected is tried again after a growing delay, and parked after `MAX_ATTEMPTS`. It delays no other entry.
+    Batches of new entries and of those that failed alternate. An entry that is rejected is tried again after a growing delay, and
+    parked after `MAX_ATTEMPTS`.
     If one of the two servers becomes unavailable between the confirm and the deletion, the event is published again.
 
     Attributes:
@@ -64,6 +66,7 @@ class OutboxRelay(Resource["OutboxRelay"]):
         self._database = database
         self._rabbitmq = rabbitmq
         self._publisher = Publisher(rabbitmq, OBSERVATIONS)
+        self._min_attempts = 1  # of the next batch of entries that failed
         self._notified = asyncio.Event()
         self._stopping = asyncio.Event()
         self._connection: asyncpg.Connection | None = None  # of the batch in flight
@@ -85,24 +88,53 @@ class OutboxRelay(Resource["OutboxRelay"]):
         self.notify()
 
     async def _run(self) -> None:
-        """Publish batch after batch. With an empty outbox, wait for `notify()` or for the poll interval."""
+        """Publish batches of new entries and of those that failed in turn. With an empty outbox, wait for `notify()` or for the poll interval."""
         backoff = Backoff()
         while not self._stopping.is_set():
             self._notified.clear()
             try:
-                may_be_more = await self._publish_batch()
+                may_be_more = await self._publish_batches()
             except Exception as error:
                 if not (isinstance(error, PublishError) or is_retryable(error)):
                     raise
                 self._record_error(error)
-                await wait_for_event(self._stopping, timeout=backoff.next_delay())
+                # A new entry is published at once, unless the broker is unavailable.
+                resume = self._notified if isinstance(error, UnconfirmedError) else self._stopping
+                await wait_for_event(resume, timeout=backoff.next_delay())
                 continue
             self._record_success()
             backoff.reset()
             if not may_be_more:
                 await wait_for_event(self._notified, timeout=POLL_INTERVAL)
 
-    async def _publish_batch(self) -> bool:
+    async def _publish_batches(self) -> bool:
+        """Publish a batch of new entries, and one of those that failed. Return whether there may be more."""
+        try:
+            may_be_more = await self._publish_batch(self._lock_new_entries)
+        except UnconfirmedError:  # of the queue of the new entries; others may have another queue
+            await self._publish_batch(self._lock_failed_entries)
+            raise
+        return await self._publish_batch(self._lock_failed_entries) or may_be_more
+
+    async def _lock_new_entries(self, connection: AsyncConnection) -> tuple[Sequence[Any], bool]:
+        """Return the next batch, and whether there may be more."""
+        entries = await lock_new_entries(connection, BATCH_SIZE)
+        return entries, len(entries) == BATCH_SIZE
+
+    async def _lock_failed_entries(self, connection: AsyncConnection) -> tuple[Sequence[Any], bool]:
+        """Return the next batch, and whether there may be more.
+
+        Each batch begins with entries of more attempts than the one before, and then with the fewest again. The time of a batch may
+        end after its first entries, so these must not always be the same.
+        """
+        min_attempts = self._min_attempts
+        entries = await lock_failed_entries(connection, BATCH_SIZE, min_attempts=min_attempts)
+        self._min_attempts = entries[0].attempts + 1 if entries else 1
+        return entries, bool(entries) or min_attempts > 1
+
+    async def _publish_batch(
+        self, lock_entries: Callable[[AsyncConnection], Awaitable[tuple[Sequence[Any], bool]]]
+    ) -> bool:
         """Publish one batch, and delete the confirmed entries. Return whether there may be more.
 
         Raises:
@@ -111,7 +143,7 @@ class OutboxRelay(Resource["OutboxRelay"]):
         try:
             async with self._database.begin() as connection:
                 self._connection = await asyncpg_connection(connection)
-                entries = await lock_next_batch(connection, BATCH_SIZE)
+                entries, may_be_more = await lock_entries(connection)
                 outcomes = await self._publish(entries)
                 confirmed = [entry_id for entry_id, error in outcomes.items() if error is None]
                 if confirmed:
@@ -126,10 +158,10 @@ class OutboxRelay(Resource["OutboxRelay"]):
             log.warning("entries rejected", count=len(rejections), error=str(rejections[0]))
         if len(errors) == len(outcomes) > len(rejections):
             raise next(error for error in errors if not isinstance(error, MessageRejectedError))
-        return len(entries) == BATCH_SIZE
+        return may_be_more
 
     async def _publish(self, entries: Sequence[Any]) -> dict[int, PublishError | None]:
-        """Publish new entries concurrently, and then those that failed before one after the other.
+        """Publish new entries concurrently, and those that failed before one after the other.
 
         A message that the broker refuses closes the channel and, if others are in flight, also the connection. Alone, such a
         message fails without the others.

@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
 from aio_pika import Message
 from aio_pika.abc import AbstractChannel
-from sqlalchemy import func, insert
+from sqlalchemy import func, insert, text
 
 from gateway.devstack.stack import Devstack
 from gateway.events.topology import DEAD_LETTERS, declare
 from gateway.process.exit_status import ExitStatus
+from gateway.schema.migrate import migrate
 from gateway.schema.tables import outbox
 from gateway.schema.transaction import transaction
 from tests.end_to_end.conftest import StartProcess
@@ -36,6 +38,13 @@ async def parked(servers: Devstack) -> AsyncIterator[list[int]]:
     yield ids
     async with transaction(servers.postgresql.url, application_name="test") as connection:
         await connection.execute(outbox.delete().where(outbox.c.id.in_(ids)))
+
+
+@pytest.fixture
+async def migrated_database(empty_database: str) -> str:
+    """The URL of a new database with the tables."""
+    await migrate(empty_database)
+    return empty_database
 
 
 class TestOutbox:
@@ -81,6 +90,38 @@ class TestOutbox:
         assert await process.exit_status() == 2
         assert "ids or --all" in process.output
 
+    async def test_missing_right(self, start: StartProcess, servers: Devstack, migrated_database: str) -> None:
+        """A missing right is reported in the line of all commands, without the SQL."""
+        async with servers.postgresql.superuser(urlsplit(migrated_database).path[1:]) as superuser:
+            await superuser.execute("REVOKE ALL ON outbox FROM gateway")
+        process = start("outbox", "drop", "--all", GATEWAY_DATABASE__URL=migrated_database)
+
+        assert await process.exit_status() == ExitStatus.START_FAILED
+        (line,) = process.output.splitlines()
+        assert line.startswith("gateway: database: GATEWAY_DATABASE__URL: the server at 127.0.0.1:")
+        assert line.endswith(" does not permit this to the user: grant the permission, or use another user in the URL")
+
+    async def test_locked_table(self, start: StartProcess, migrated_database: str) -> None:
+        """A lock of another session is reported as a timeout, and no variable is blamed."""
+        async with transaction(migrated_database, application_name="test") as connection:
+            await connection.execute(text("LOCK TABLE outbox"))
+            process = start("outbox", "list", GATEWAY_DATABASE__URL=migrated_database)
+            status = await process.exit_status()
+
+        assert status == ExitStatus.START_FAILED
+        (line,) = process.output.splitlines()
+        assert line.startswith("gateway: database: the server at 127.0.0.1:")
+        assert line.endswith(" did not respond in time: another session may hold a lock, or the server is overloaded")
+
+    @pytest.mark.parametrize("command", ["drop", "replay"])
+    async def test_id_that_is_too_large(self, start: StartProcess, command: str) -> None:
+        """An id that does not fit into the column is a wrong argument."""
+        process = start("outbox", command, str(2**63))
+
+        assert await process.exit_status() == 2
+        assert str(2**63 - 1) in process.output
+        assert "GATEWAY" not in process.output
+
 
 class TestDeadLetters:
     @pytest.fixture
@@ -106,6 +147,15 @@ class TestDeadLetters:
         assert set(replayed.output.splitlines()) == {"gateway: no queue takes a: kept", "1 replayed"}
         dropped = start("dead-letters", "drop", "a")
         assert (await dropped.exit_status(), dropped.output) == (ExitStatus.OK, "1 dropped\n")
+
+    async def test_replay_during_an_alarm(self, start: StartProcess, servers: Devstack) -> None:
+        """An alarm of the broker is reported with its reason, and no variable is blamed."""
+        async with servers.rabbitmq.memory_alarm():
+            replayed = start("dead-letters", "replay", "--all")
+            status = await replayed.exit_status()
+
+        message = "gateway: rabbitmq: blocked by an alarm of the broker: low on memory\n"
+        assert (status, replayed.output) == (ExitStatus.START_FAILED, message)
 
 
 @pytest.mark.parametrize(

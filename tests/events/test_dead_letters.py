@@ -1,6 +1,8 @@
 """The dead letters for an operator: no command loses a message."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -8,10 +10,12 @@ import pytest
 from aio_pika import Message
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
+from gateway.devstack.rabbitmq import RabbitMQServer
+from gateway.events.channels import BlockedError, RefusedError
 from gateway.events.dead_letters import DeadLetterResult, drop_dead_letters, list_dead_letters, replay_dead_letters
 from gateway.events.publisher import Publisher
 from gateway.events.topology import DEAD_LETTERS, EXCHANGE, OBSERVATIONS
-from gateway.resources.rabbitmq import RabbitMQ
+from gateway.resources.rabbitmq import BrokerConnection, RabbitMQ
 from tests.support.waiting import TIMEOUT, wait_until
 
 
@@ -66,20 +70,29 @@ async def test_list_keeps_the_messages(rabbitmq: RabbitMQ, channel: AbstractChan
     assert set(await listed(rabbitmq)) == set(ids)
 
 
-async def test_repeated_lists_lose_no_message(
-    rabbitmq: RabbitMQ, channel: AbstractChannel, monkeypatch: pytest.MonkeyPatch
+COMMANDS: dict[str, Callable[[BrokerConnection], Awaitable[object]]] = {
+    "list": partial(list_dead_letters, with_body=False, limit=100),
+    "replay": partial(replay_dead_letters, ids=["unknown"]),
+    "drop": partial(drop_dead_letters, ids=["unknown"]),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_repeated_commands_lose_no_message(
+    rabbitmq: RabbitMQ, channel: AbstractChannel, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A queue with a delivery limit, the default of RabbitMQ 4, loses no message however often it is listed."""
+    """A queue with a delivery limit, the default of RabbitMQ 4, loses no message however often a command reads it."""
     monkeypatch.setattr("gateway.events.dead_letters.MAX_RETURNS", 2)
     arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": 3}
     queue = await channel.declare_queue(DEAD_LETTERS, durable=True, arguments=arguments)
     await queue.bind(await channel.declare_exchange(DEAD_LETTERS, "fanout", durable=True))
+    await channel.declare_exchange(EXCHANGE, "topic", durable=True)
     await channel.default_exchange.publish(Message(b"{}", message_id="one", type="a.type"), DEAD_LETTERS)
     for _ in range(10):
-        assert await listed(rabbitmq) == ["one"]
+        await COMMANDS[command](rabbitmq.connection)
         await wait_for_depth(channel, 1)
     (letter,) = await list_dead_letters(rabbitmq.connection, with_body=False, limit=1)
-    assert letter.type == "a.type"
+    assert (letter.id, letter.type) == ("one", "a.type")
 
 
 async def test_replay_of_some(rabbitmq: RabbitMQ, channel: AbstractChannel, ids: list[str]) -> None:
@@ -113,6 +126,38 @@ async def test_replay_of_poison_ends(rabbitmq: RabbitMQ, channel: AbstractChanne
         assert await replay_dead_letters(rabbitmq.connection, None) == DeadLetterResult(ids, [])
 
     await wait_for_depth(channel, 3)
+
+
+async def test_replay_during_an_alarm(
+    rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer, channel: AbstractChannel, ids: list[str]
+) -> None:
+    """An alarm is reported with its reason. No message is published, also not after the alarm."""
+    async with rabbitmq_server.memory_alarm():
+        with pytest.raises(BlockedError, match="low on memory"):
+            await replay_dead_letters(rabbitmq.connection, ids)
+
+    await wait_for_depth(channel, 3)
+    assert await depth(channel, OBSERVATIONS.name) == 0
+
+
+async def test_replay_that_fails_later(
+    rabbitmq: RabbitMQ, rabbitmq_server: RabbitMQServer, channel: AbstractChannel, ids: list[str]
+) -> None:
+    """The error of one message has the number of those that were replayed before. That message stays a dead letter."""
+    await channel.default_exchange.publish(Message(b"x" * 100), DEAD_LETTERS)
+    async with rabbitmq_server.max_message_size(99):
+        with pytest.raises(RefusedError, match="larger than configured max size 99") as caught:
+            await replay_dead_letters(rabbitmq.connection, None)
+
+    assert caught.value.__notes__ == ["3 replayed before the error"]
+    await wait_for_depth(channel, 1)
+    assert await depth(channel, OBSERVATIONS.name) == len(ids)
+
+
+async def test_missing_queue(rabbitmq: RabbitMQ) -> None:
+    """A missing queue is reported in the words of the broker, with advice."""
+    with pytest.raises(RefusedError, match=r"no queue 'gateway.dead-letters' .* see docs/events.md"):
+        await drop_dead_letters(rabbitmq.connection, None)
 
 
 async def test_drop(rabbitmq: RabbitMQ, channel: AbstractChannel, ids: list[str]) -> None:

@@ -1,13 +1,21 @@
 """The entries of the outbox for an operator."""
 
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, text, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.observations.outbox import drop_entries, list_entries, replay_entries
 from gateway.schema.tables import outbox
+from tests.support.database_locks import is_waiting_for_lock
+from tests.support.waiting import wait_until
+
+Command = Callable[[AsyncEngine, None], Coroutine[Any, Any, list[int]]]
 
 
 @pytest.fixture
@@ -72,3 +80,32 @@ async def test_drop_deletes_parked_entries_only(database: AsyncEngine, parked: l
     assert await drop_entries(database, [parked[0], parked[0] + 3]) == parked[:1]
     assert await drop_entries(database, None) == parked[1:]
     assert len(await waiting(database)) == 1
+
+
+@pytest.mark.parametrize("command", [drop_entries, replay_entries])
+async def test_entry_that_is_no_longer_parked(
+    database: AsyncEngine, parked: list[int], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that has waited for the lock of a concurrent replay does not change the entry. It changes all others."""
+    monkeypatch.setattr("gateway.observations.outbox.BATCH_SIZE", 2)
+    async with asyncio.TaskGroup() as group, database.begin() as connection:
+        await connection.execute(update(outbox).values(attempts=3, parked_at=None).where(outbox.c.id == parked[0]))
+        task = group.create_task(command(database, None))
+        await wait_until(lambda: is_waiting_for_lock(database), "the command waits for the replay")
+    assert task.result() == parked[1:]
+    async with database.connect() as connection:
+        assert await connection.scalar(select(outbox.c.attempts).where(outbox.c.id == parked[0])) == 3
+
+
+async def test_error_of_a_later_batch(
+    database: AsyncEngine, parked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of a batch has the number of the entries that were dropped before, whose transactions are committed."""
+    monkeypatch.setattr("gateway.observations.outbox.BATCH_SIZE", 2)
+    async with database.begin() as connection:
+        await connection.execute(text("CREATE TABLE keeps (id bigint REFERENCES outbox)"))
+        await connection.execute(text("INSERT INTO keeps VALUES (:id)"), {"id": parked[2]})
+
+    with pytest.raises(IntegrityError) as caught:
+        await drop_entries(database, None)
+    assert caught.value.__notes__ == ["2 dropped before the error"]

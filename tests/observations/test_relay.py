@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from aio_pika import Message
 from aio_pika.abc import AbstractChannel
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 
@@ -296,6 +296,24 @@ class TestRejectedEntries:
 
         assert await take_messages(rabbitmq) == ids
         assert {attempts for attempts, _, _ in await failed_entries(database)} == {1}
+
+    @pytest.mark.usefixtures("short_retry_delay")
+    async def test_no_entry_is_starved(
+        self, database: AsyncEngine, channel: AbstractChannel, rabbitmq: RabbitMQ
+    ) -> None:
+        """An entry with two failed attempts is published while more than a batch with one attempt is always due."""
+        await declare(channel)
+        full = await channel.declare_queue("full", arguments={"x-max-length": 0, "x-overflow": "reject-publish"})
+        await full.bind(EXCHANGE, "full")
+        await enqueue(database, BATCH_SIZE + 1, event_type="full")
+        async with database.begin() as connection:
+            await connection.execute(update(outbox).values(attempts=1))
+            entry = {"event_id": uuid4(), "type": OBSERVATIONS.routing_key, "body": "{}", "attempts": 2}
+            await connection.execute(insert(outbox), entry)
+        async with OutboxRelay(database, rabbitmq.connection).open():
+            await wait_for_depth(database, BATCH_SIZE + 1)
+
+        assert await take_messages(rabbitmq) == [str(entry["event_id"])]
 
 
 class TestRecovery:
