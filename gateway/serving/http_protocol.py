@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from gateway.api.problems import problem
 from gateway.api.request_id import HEADER, request_id_of
 from gateway.serving.http_limits import DRAIN_TIMEOUT, MAX_DRAIN_BYTES, MAX_DRAINING, HttpLimits
+from gateway.serving.write_deadline import WriteDeadline
 
 _AUTHORITY = re.compile(rb"[^:/?#]+://([^/?#]*)")  # of a target such as http://localhost:8000/v1/places
 
@@ -29,11 +30,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     Attributes:
         rejected: a request was rejected, and further data is dropped.
 
-    These parts of uvicorn are undocumented. `tests/serving/test_http_protocol.py` fails if they change:
+    These parts of uvicorn are undocumented. The tests in `tests/serving` fail if they change:
 
     - `cycle` is the last request whose head is complete, or None. `pipeline` has the requests that wait for the response to
-      an earlier one, the last one first. `response_started`, `response_complete`, `more_body`, `disconnected`, `keep_alive`,
-      `message_event` and `waiting_for_100_continue` are the state of a request.
+      an earlier one, the last one first. `response_started`, `response_complete`, `disconnected`, `keep_alive`, `message_event`
+      and `waiting_for_100_continue` are the state of a request.
     - `data_received()` is replaced: it logs each invalid request and each `Upgrade` header.
     - `on_response_complete()`, the callbacks of the parser, and the timer for idle connections.
     """
@@ -43,16 +44,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, limits: HttpLimits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._limits = limits
+        self.rejected = False
         self._in_head = False  # between the first byte of a request and the end of its head
         self._in_body = False  # between the head of a request and its end
-        self.rejected = False
         self._previous_cycle: Any = None  # the request before `cycle`, if it was in flight when `cycle` arrived
         self._head_without_upgrade = b""
-        self._timer: TimerHandle | None = (
-            None  # for the client to send: a head, a body, or the end of a rejected request
-        )
-        self._write_timer: TimerHandle | None = None
-        self._unsent_bytes = 0  # when the write timer started
+        # The deadline for the client to send a head, a body, or the rest of a rejected request.
+        self._timer: TimerHandle | None = None
 
         # A step is the end of a head, data of a body, or the end of a request. An unknown part of the packet with the last
         # step belongs to what follows it, such as the next head.
@@ -74,6 +72,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as in the base class
         super().connection_made(transport)
+        self._write_deadline = WriteDeadline(transport, self.loop, self._limits.write_timeout)
         is_full = len(self.connections) - len(self._limits.draining) > self._limits.max_connections
         if is_full and not self._make_room():
             detail = "The gateway has too many connections. Try again in a second."
@@ -83,7 +82,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timer()
-        self._cancel_write_timer()
+        self._write_deadline.cancel()
         self._unset_keepalive_if_required()  # uvicorn does that only if the client has closed the connection in order
         super().connection_lost(exc)
 
@@ -109,12 +108,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_writing()
+        self._write_deadline.start()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if not self.transport.is_closing():
-            self._cancel_write_timer()
+            self._write_deadline.cancel()
 
     def timeout_keep_alive_handler(self) -> None:
         self._close()
@@ -137,11 +136,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         if self.url[:1] != b"/":
             self._use_host_of_target()
+        previous_cycle = None if self.is_idle else self.cycle
+        super().on_headers_complete()  # raises an error if the target is invalid
+        self._previous_cycle = previous_cycle
         self._in_head = False
         self._in_body = True
         self._on_step()
-        self._previous_cycle = None if self.is_idle else self.cycle
-        super().on_headers_complete()
         self.headers = []  # the parser appends the trailers
 
     def on_body(self, body: bytes) -> None:
@@ -158,7 +158,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.is_closing():
-            self._watch_writing()
+            self._write_deadline.start()
         elif (self._in_head or self._in_body) and self.is_idle:
             self._unset_keepalive_if_required()
             self._await_head()
@@ -259,29 +259,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._limits.waiting.pop(self, None)
             self._limits.draining.pop(self, None)
 
-    # A deadline for the client to read.
-
     def _close(self) -> None:
         """Close the connection, as soon as the client has read the response."""
         self.transport.close()
-        self._watch_writing()
-
-    def _watch_writing(self) -> None:
-        if self._write_timer is None:
-            self._unsent_bytes = self.transport.get_write_buffer_size()
-            self._write_timer = self.loop.call_later(self._limits.write_timeout, self._on_write_deadline)
-
-    def _on_write_deadline(self) -> None:
-        self._write_timer = None
-        if self.transport.get_write_buffer_size() >= self._unsent_bytes:
-            self.drop()
-        else:
-            self._watch_writing()
-
-    def _cancel_write_timer(self) -> None:
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
+        self._write_deadline.start()
 
     # Responses without the app.
 
