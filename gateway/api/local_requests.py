@@ -1,7 +1,8 @@
 """The signs that a request was not sent by a program on this machine, although it arrived on a loopback connection.
 
 Two kinds of requests do that: those that a proxy on this machine forwards, and those of a web page of another site in a
-browser on this machine. By DNS rebinding, such a page reaches the gateway under its own host name.
+browser on this machine. By DNS rebinding, such a page reaches the gateway under its own host name. The host of a target such as
+`http://evil.example/` counts as well: the HTTP server replaces the header Host by it.
 """
 
 import ipaddress

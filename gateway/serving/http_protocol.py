@@ -1,73 +1,42 @@
-"""uvicorn's HTTP protocol with the limits that it lacks: on the head of a request, and on the number of connections.
+"""uvicorn's HTTP protocol with the limits that it lacks: on the head of a request, on silent clients, and on the connections.
 
 The head is the request line with the headers.
 """
 
-import math
-import resource
+import re
 from asyncio import TimerHandle, Transport
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
-import structlog
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.api.problems import problem
 from gateway.api.request_id import HEADER, request_id_of
+from gateway.serving.http_limits import DRAIN_TIMEOUT, MAX_DRAIN_BYTES, MAX_DRAINING, HttpLimits
+from gateway.serving.write_deadline import WriteDeadline
 
-RESERVED_DESCRIPTORS = 200  # for the connections to the backends (150 at most), DNS lookups and files
-
-# A client that is still sending when the connection is closed gets a reset instead of the response. So the rest of a
-# rejected request is read and dropped, up to these limits.
-MAX_DRAIN_BYTES = 16 * 1024 * 1024
-DRAIN_TIMEOUT = 2.0
-
-WARNING_INTERVAL = 60.0  # between two warnings that the number of connections is at its limit
-
-log = structlog.get_logger("gateway.server")
-
-
-@dataclass(eq=False)
-class HttpLimits:
-    """The limits of a server, and the state that its connections share.
-
-    Attributes:
-        max_head_bytes: of a request.
-        head_timeout: seconds from the accept of a connection, or from the first byte of a later request, to the end of the
-            head.
-        max_connections: open connections.
-        waiting: the connections without a complete head, the oldest first, each with the timer of its deadline.
-        warned_at: the time of the last warning, in seconds of the loop.
-    """
-
-    max_head_bytes: int
-    head_timeout: float
-    max_connections: int
-    waiting: "dict[LimitedHttpProtocol, TimerHandle]" = field(default_factory=dict)
-    warned_at: float = -math.inf
-
-
-def max_connections(limit: int) -> int:
-    """Reduce a limit of connections so that the backends always have file descriptors left."""
-    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if descriptors == resource.RLIM_INFINITY:
-        return limit
-    return min(limit, max(descriptors - RESERVED_DESCRIPTORS, descriptors // 2))
+_AUTHORITY = re.compile(rb"[^:/?#]+://([^/?#]*)")  # of a target such as http://localhost:8000/v1/places
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
     """One connection of a client.
 
     A head that is too large gets a 431, one that is too slow a 408. A connection that sends nothing until the deadline is
-    closed. A connection over the limit replaces the oldest one without a request, so that health checks still get through; if
-    all have requests, it gets a 503.
+    closed. A body that stops gets a 408. A connection over the limit replaces the oldest one without a request, so that health
+    checks still get through; if all have requests, it gets a 503.
 
-    These parts of uvicorn are undocumented. `tests/serving/test_http_protocol.py` fails if they change:
+    Attributes:
+        rejected: a request was rejected, and further data is dropped.
 
-    - `cycle` is the last request whose head is complete, or None. `response_complete` and `more_body` are its state.
-    - The callbacks of the parser, and `send_400_response()`, which handles the errors of the parser.
+    These parts of uvicorn are undocumented. The tests in `tests/serving` fail if they change:
+
+    - `cycle` is the last request whose head is complete, or None. `pipeline` has the requests that wait for the response to
+      an earlier one, the last one first. `response_started`, `response_complete`, `disconnected`, `keep_alive`, `message_event`
+      and `waiting_for_100_continue` are the state of a request.
+    - `data_received()` is replaced: it logs each invalid request and each `Upgrade` header.
+    - `on_response_complete()`, the callbacks of the parser, and the timer for idle connections.
     """
 
     cycle: Any  # None before the first request, which the type in uvicorn does not include
@@ -75,10 +44,19 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, limits: HttpLimits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._limits = limits
-        self._received_bytes = 0  # since the last request was complete
-        self._is_large = False  # the data of the current call may contain a head that is too large
+        self.rejected = False
+        self._in_head = False  # between the first byte of a request and the end of its head
         self._in_body = False  # between the head of a request and its end
-        self._rejected = False  # the rest of the data is dropped
+        self._previous_cycle: Any = None  # the request before `cycle`, if it was in flight when `cycle` arrived
+        self._head_without_upgrade = b""
+        # The deadline for the client to send a head, a body, or the rest of a rejected request.
+        self._timer: TimerHandle | None = None
+
+        # A step is the end of a head, data of a body, or the end of a request. An unknown part of the packet with the last
+        # step belongs to what follows it, such as the next head.
+        self._packet_bytes = 0
+        self._last_step_bytes = 0  # the size of the packet with the last step
+        self._pending_bytes = 0  # received after that packet
 
     @property
     def is_idle(self) -> bool:
@@ -87,139 +65,253 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def drop(self) -> None:
         """Close the connection immediately."""
-        self._cancel_deadline()
+        self._cancel_timer()
         self.transport.abort()
 
     # Callbacks of the transport.
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as in the base class
-        is_full = len(self.connections) >= self._limits.max_connections
         super().connection_made(transport)
-        if is_full:
-            self._warn()
-            if not self._close_oldest_idle():
-                detail = "The gateway has too many connections. Try again in a second."
-                self._reject(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": "1"})
-                return
-        self._start_deadline()
+        self._write_deadline = WriteDeadline(transport, self.loop, self._limits.write_timeout)
+        is_full = len(self.connections) - len(self._limits.draining) > self._limits.max_connections
+        if is_full and not self._make_room():
+            detail = "The gateway has too many connections. Try again in a second."
+            self._reject(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": "1"})
+        else:
+            self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._cancel_deadline()
+        self._cancel_timer()
+        self._write_deadline.cancel()
+        self._unset_keepalive_if_required()  # uvicorn does that only if the client has closed the connection in order
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._received_bytes += len(data)
-        if self._rejected:
-            if self._received_bytes > MAX_DRAIN_BYTES:
+        self._packet_bytes = len(data)
+        self._pending_bytes += self._packet_bytes
+        if self.rejected:
+            if self._pending_bytes > MAX_DRAIN_BYTES:
                 self.transport.abort()
             return
-        self._is_large = self._received_bytes > self._limits.max_head_bytes
-        super().data_received(data)
-        if self._rejected:
+        self._parse(data)
+        if self.rejected:
             return
-        if self._received_bytes > self._limits.max_head_bytes and not self._in_body:
+        if self._pending_bytes > self._limits.max_head_bytes:
             self._reject_large_head()
-        elif self.is_idle:
-            self._start_deadline()
-        else:
-            self._cancel_deadline()
+        elif not self.is_idle:
+            if self._in_body:
+                self._await_body()
+            elif self._timer is not None:
+                self._cancel_timer()
+        elif self._in_head or self._in_body:
+            self._await_head()
 
-    # Callbacks of the parser.
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._write_deadline.start()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._write_deadline.cancel()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
+
+    # Callbacks of the parser and of the request in flight.
+
+    def on_message_begin(self) -> None:
+        self._unset_keepalive_if_required()
+        self._in_head = True
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        # The data may include a body or another request, so the head itself is measured before it is rejected.
-        if self._is_large and self._head_size() > self._limits.max_head_bytes:
+        # The packets may include a body or another request, so the head itself is measured before it is rejected.
+        is_large = self._pending_bytes + self._last_step_bytes > self._limits.max_head_bytes
+        if is_large and self._head_size() > self._limits.max_head_bytes:
             self._reject_large_head()
             raise ValueError("the head is too large")  # this ends the parser
+        if self.parser.should_upgrade():
+            self._head_without_upgrade = self._remove_upgrade()
+            return
+        if self.url[:1] != b"/":
+            self._use_host_of_target()
+        previous_cycle = None if self.is_idle else self.cycle
+        super().on_headers_complete()  # raises an error if the target is invalid
+        self._previous_cycle = previous_cycle
+        self._in_head = False
         self._in_body = True
-        super().on_headers_complete()
+        self._on_step()
+        self.headers = []  # the parser appends the trailers
+
+    def on_body(self, body: bytes) -> None:
+        self._on_step()
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._head_without_upgrade:
+            return
         self._in_body = False
-        self._received_bytes = 0
-        self.headers = []
+        self._on_step()
         super().on_message_complete()
 
-    def send_400_response(self, msg: str) -> None:
-        """Handle an error of the parser."""
-        del msg
-        if not self._rejected:
-            self._reject(HTTPStatus.BAD_REQUEST, "This is not a valid HTTP/1.1 request. Correct it and send it again.")
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._write_deadline.start()
+        elif (self._in_head or self._in_body) and self.is_idle:
+            self._unset_keepalive_if_required()
+            self._await_head()
+
+    def _on_step(self) -> None:
+        self._pending_bytes = 0
+        self._last_step_bytes = self._packet_bytes
 
     # The head of a request.
+
+    def _parse(self, data: bytes | memoryview) -> None:
+        try:
+            while True:
+                try:
+                    self.parser.feed_data(data)
+                except httptools.HttpParserUpgrade as upgrade:
+                    data = memoryview(data)[upgrade.args[0] :]
+                    head, self._head_without_upgrade = self._head_without_upgrade, b""
+                    self.parser.feed_data(head)
+                else:
+                    return
+        except httptools.HttpParserError:
+            if not self.rejected:
+                detail = "This is not a valid HTTP/1.1 request. Correct it and send it again."
+                self._reject(HTTPStatus.BAD_REQUEST, detail)
+
+    def _remove_upgrade(self) -> bytes:
+        """Return the head without `Upgrade`.
+
+        The parser skips the body of a request with this header, and then parses it as the next request. A server may ignore
+        the header, so the parser gets the head once more without it.
+
+        Raises:
+            ValueError: the method is CONNECT.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            raise ValueError("the gateway is not a proxy")
+        lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())]
+        lines += [b"%s: %s" % each for each in self.headers if each[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
+    def _use_host_of_target(self) -> None:
+        """Replace the header Host by the host of the target, if it has one (RFC 9112, 3.2.2)."""
+        if found := _AUTHORITY.match(self.url):
+            self.headers[:] = [(b"host", found[1]), *(each for each in self.headers if each[0] != b"host")]
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
 
-    def _start_deadline(self) -> None:
+    def _reject_large_head(self) -> None:
+        part = "trailers" if self._in_body else "request line and the headers"
+        detail = f"The {part} are too large. Send at most {self._limits.max_head_bytes} bytes."
+        self._reject(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
+
+    # Deadlines for the client to send.
+
+    def _await_head(self) -> None:
         """Start the deadline for the head, unless it runs.
 
         Each connection starts with one. A later request has one only if its head arrives in pieces, or if the body of the
         request before it continues after the response.
         """
         if self not in self._limits.waiting:
-            self._limits.waiting[self] = self.loop.call_later(self._limits.head_timeout, self._on_deadline)
+            self._start_timer(self._limits.head_timeout, self._on_head_deadline)
+            self._limits.waiting[self] = None
 
-    def _cancel_deadline(self) -> None:
-        if timer := self._limits.waiting.pop(self, None):
-            timer.cancel()
-
-    def _on_deadline(self) -> None:
-        self._cancel_deadline()
-        if self.transport.is_closing():
-            return
-        if self._received_bytes and not self._in_body:
+    def _on_head_deadline(self) -> None:
+        self._cancel_timer()
+        if self._in_head and not self.transport.is_closing():
             seconds = f"{self._limits.head_timeout:g} s"
             self._reject(
                 HTTPStatus.REQUEST_TIMEOUT, f"The headers were not complete after {seconds}. Send them faster."
             )
         else:
-            self.transport.close()
+            self._close()
 
-    def _reject_large_head(self) -> None:
-        detail = f"The request line and the headers are too large. Send at most {self._limits.max_head_bytes} bytes."
-        self._reject(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
+    def _await_body(self) -> None:
+        """Start the deadline for the next data of the body. It starts again with each data."""
+        if self._timer is None or self in self._limits.waiting or self._pending_bytes == 0:
+            self._start_timer(self._limits.body_timeout, self._on_body_deadline)
+
+    def _on_body_deadline(self) -> None:
+        if self.flow.read_paused or self.cycle.waiting_for_100_continue:  # the client waits for the app
+            self._start_timer(self._limits.body_timeout, self._on_body_deadline)
+        elif not self.transport.is_closing():
+            detail = f"No data of the body arrived for {self._limits.body_timeout:g} s. Send it faster."
+            self._reject(HTTPStatus.REQUEST_TIMEOUT, detail)
+
+    def _start_timer(self, seconds: float, callback: Callable[[], object]) -> None:
+        self._cancel_timer()
+        self._timer = self.loop.call_later(seconds, callback)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._limits.waiting.pop(self, None)
+            self._limits.draining.pop(self, None)
+
+    def _close(self) -> None:
+        """Close the connection, as soon as the client has read the response."""
+        self.transport.close()
+        self._write_deadline.start()
 
     # Responses without the app.
 
     def _reject(self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> None:
-        """Send a problem and close the connection, as soon as the client has it. Drop further data."""
-        self._cancel_deadline()
-        self._rejected = True
-        if self.is_idle:
-            self.transport.write(self._render(status, detail, headers))
-            self.transport.write_eof()
-            self._limits.waiting[self] = self.loop.call_later(DRAIN_TIMEOUT, self.transport.abort)
-        elif self.cycle.more_body:
-            self.transport.close()  # the rest of this request's body never arrives
-        else:
+        """Send a problem and close the connection, as soon as the client has it. Drop further data.
+
+        The requests before the rejected one get their responses. Then the connection is closed without the problem.
+        """
+        self._cancel_timer()
+        self.rejected = True
+        is_queued = self._in_body and bool(self.pipeline)
+        if is_queued:
+            del self.pipeline[0]
+            self.cycle = self._previous_cycle
+        if is_queued or not (self._in_body or self.is_idle):
             self.cycle.keep_alive = False  # uvicorn closes the connection after the responses to the earlier requests
+            return
+        if not (self._in_body and self.cycle.response_started):
+            self.transport.write(self._render(status, detail, headers))
+        if self._in_body:
+            self.cycle.disconnected = True  # the app reads no more, and the rest of its response is dropped
+            self.cycle.message_event.set()
+        self._drain()
 
     def _render(self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None) -> bytes:
-        request_id = request_id_of(self.headers or [])
+        request_id = request_id_of(self.scope["headers"] if self._in_head or self._in_body else [])
         response = problem(status, detail, headers={**(headers or {}), "Connection": "close"})
         fields = [*self.server_state.default_headers, *response.raw_headers, (HEADER, request_id)]
         lines = b"".join(b"%s: %s\r\n" % each for each in fields)
         return b"%s%s\r\n%s" % (STATUS_LINE[status], lines, bytes(response.body))
 
+    def _drain(self) -> None:
+        """End the responses, and drop the data of the client for a while."""
+        self.transport.write_eof()
+        draining = self._limits.draining
+        if len(draining) >= MAX_DRAINING:
+            next(iter(draining)).drop()
+        self._start_timer(DRAIN_TIMEOUT, self.drop)
+        draining[self] = None
+
     # The number of connections.
 
-    def _close_oldest_idle(self) -> bool:
+    def _make_room(self) -> bool:
         """Close the oldest connection without a complete head, or else one without a request. Return whether there is one."""
+        self._limits.warn(self.loop.time())
         others = (each for each in self.connections if each is not self and isinstance(each, LimitedHttpProtocol))
-        idle = (each for each in others if each.is_idle and not each.transport.is_closing())
+        idle = (each for each in others if each.is_idle and not each.rejected and not each.transport.is_closing())
         found = next(iter(self._limits.waiting), None) or next(idle, None)
         if found is None:
             return False
         found.drop()
         return True
-
-    def _warn(self) -> None:
-        now = self.loop.time()
-        if now - self._limits.warned_at >= WARNING_INTERVAL:
-            self._limits.warned_at = now
-            log.warning(
-                "too many connections, closing idle ones",
-                max_connections=self._limits.max_connections,
-                advice="raise GATEWAY_MAX_CONNECTIONS and the limit of open files",
-            )

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from gateway.lifecycle import LifecycleStack
 from gateway.process.listener import enable_address_reuse, is_loopback, url_of
 from gateway.process.runner import ProcessResult, ProcessRunner, run_process
-from gateway.serving.http_protocol import HttpLimits, max_connections
+from gateway.serving.http_limits import HttpLimits, max_connections
 from gateway.serving.lifespan_manager import LifespanManager, StatefulApp
 from gateway.serving.uvicorn_server import UvicornServer
 from gateway.settings import Settings

@@ -9,7 +9,8 @@ from socket import socket
 import uvicorn
 from starlette.types import ASGIApp
 
-from gateway.serving.http_protocol import HttpLimits, LimitedHttpProtocol
+from gateway.serving.http_limits import HttpLimits
+from gateway.serving.http_protocol import LimitedHttpProtocol
 
 
 class UvicornServer(uvicorn.Server):

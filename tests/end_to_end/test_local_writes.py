@@ -50,9 +50,10 @@ REJECTED = {  # by the name of the header that the response names
 }
 
 
-async def post(gateway: Process, headers: str, *, version: str = "1.1") -> Response:
-    """Send an observation with exactly these headers, and those of its body."""
-    head = f"POST /v1/places/{ZURICH}/observations HTTP/{version}\r\n{headers}Content-Type: application/json\r\n"
+async def post(gateway: Process, headers: str, *, version: str = "1.1", origin: str = "") -> Response:
+    """Send an observation with exactly these headers, and those of its body. The target begins with the origin."""
+    target = f"{origin}/v1/places/{ZURICH}/observations"
+    head = f"POST {target} HTTP/{version}\r\n{headers}Content-Type: application/json\r\n"
     return await send(gateway, f"{head}Connection: close\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY)
 
 
@@ -68,6 +69,13 @@ async def test_writes_without_keys(start: StartProcess) -> None:
             named = f"the header {name} shows" in response.body.decode() and b"GATEWAY_API_KEYS" in response.body
             if response.status != 403 or not response.is_clear_problem or not named:
                 wrong.append(headers)
+    for origin, status in (
+        ("http://localhost", 201),
+        ("http://evil.example", 403),
+        ("http://localhost@evil.example", 403),
+    ):
+        if (await post(gateway, LOCAL, origin=origin)).status != status:
+            wrong.append(origin)
     old_version = await post(gateway, LOCAL, version="1.0")
 
     assert wrong == []

@@ -9,7 +9,8 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from gateway.serving.http_protocol import HttpLimits, LimitedHttpProtocol
+from gateway.serving.http_limits import HttpLimits
+from gateway.serving.http_protocol import LimitedHttpProtocol
 from tests.support.waiting import TIMEOUT, wait_until
 
 LARGE_HEAD = b"GET / HTTP/1.1\r\nHost: gateway\r\nX: " + b"x" * 4 * 1024 * 1024 + b"\r\n\r\n"

@@ -1,6 +1,8 @@
 """A `UvicornServer` in this process, and clients that write bytes, because HTTP clients refuse to send invalid requests."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from typing import Self
 from starlette.types import ASGIApp
 
 from gateway.process.listener import bind_socket
-from gateway.serving.http_protocol import HttpLimits
+from gateway.serving.http_limits import HttpLimits
 from gateway.serving.uvicorn_server import UvicornServer
 from tests.support.waiting import TIMEOUT
 
@@ -36,6 +38,12 @@ class Client:
         """Return all bytes until the server closes the connection."""
         async with asyncio.timeout(TIMEOUT):
             return await self.reader.read()
+
+    def reset(self) -> None:
+        """Close the connection with a TCP reset."""
+        linger = struct.pack("ii", 1, 0)
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.writer.transport.abort()
 
     async def close(self) -> None:
         self.writer.close()
@@ -67,6 +75,8 @@ async def running_server(
     max_head_bytes: int = 32 * 1024,
     head_timeout: float = 60,
     max_connections: int = 1000,
+    body_timeout: float = 60,
+    write_timeout: float = 60,
     keep_alive_timeout: float = 60,
     graceful_timeout: float = 60,
 ) -> AsyncIterator[RunningServer]:
@@ -74,7 +84,7 @@ async def running_server(
     listening = asyncio.Event()
     server = UvicornServer(
         app,
-        limits=HttpLimits(max_head_bytes, head_timeout, max_connections),
+        limits=HttpLimits(max_head_bytes, head_timeout, max_connections, body_timeout, write_timeout),
         keep_alive_timeout=keep_alive_timeout,
         graceful_timeout=graceful_timeout,
         on_listening=listening.set,

@@ -1,15 +1,15 @@
 """The limits of the HTTP server: on the head of a request, the time for it, and the number of connections."""
 
 import asyncio
-import json
+import gc
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
 import structlog
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
 
+from gateway.serving.http_limits import MAX_DRAINING
+from tests.serving.echo_app import EchoApp, is_problem
 from tests.serving.running_server import REQUEST, Client, RunningServer, running_server
 from tests.support.waiting import wait_until
 
@@ -20,27 +20,6 @@ MAX_CONNECTIONS = 4
 HANGING_REQUEST = b"GET /hang HTTP/1.1\r\nHost: gateway\r\n\r\n"
 HALF_HEAD = b"GET / HTTP/1.1\r\nHost: gate"
 POST = b"POST / HTTP/1.1\r\nHost: gateway\r\n"
-
-
-class EchoApp:
-    """Responds with the length of the request body: at `/early` before it reads the body, at `/hang` after the release.
-
-    Attributes:
-        in_flight: the number of requests that have no response yet.
-        release: the event for `/hang`.
-    """
-
-    def __init__(self) -> None:
-        self.in_flight = 0
-        self.release = asyncio.Event()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.in_flight += 1
-        if scope["path"] == "/hang":
-            await self.release.wait()
-        body = b"" if scope["path"] == "/early" else await Request(scope, receive).body()
-        await PlainTextResponse(f"{len(body)} bytes")(scope, receive, send)
-        self.in_flight -= 1
 
 
 @pytest.fixture
@@ -66,21 +45,6 @@ def head_of(size: int) -> bytes:
     start, end = b"GET / HTTP/1.1\r\nHost: gateway\r\nX: ", b"\r\n\r\n"
     counted = len(start) + len(end) - len(b"GET  HTTP/1.1\r\n") - len(b"\r\n")
     return start + b"x" * (size - counted) + end
-
-
-def is_problem(response: bytes, status: int) -> bool:
-    """Return whether the bytes are one response with a problem of this status, an id and `Connection: close`."""
-    head, _, body = response.partition(b"\r\n\r\n")
-    lines = head.decode().lower().split("\r\n")
-    fields = dict(line.split(": ", 1) for line in lines[1:])
-    return (
-        lines[0].split()[1] == str(status)
-        and fields["content-type"] == "application/problem+json"
-        and int(fields["content-length"]) == len(body)
-        and fields["connection"] == "close"
-        and bool(fields["x-request-id"])
-        and json.loads(body)["status"] == status
-    )
 
 
 class TestSizeOfTheHead:
@@ -141,7 +105,19 @@ class TestSizeOfTheHead:
 
         assert is_problem(await client.write(head_of(MAX_HEAD_BYTES + 1)).read_to_end(), 431)
 
-    @pytest.mark.parametrize("second", [head_of(MAX_HEAD_BYTES + 1), b"not HTTP\r\n\r\n"])
+    @pytest.mark.parametrize("size", [MAX_HEAD_BYTES, MAX_HEAD_BYTES + 1])
+    async def test_head_that_begins_with_a_body(self, server: RunningServer, size: int) -> None:
+        """A head is measured in full if its first part arrives together with the end of the request before it."""
+        client = await server.connect()
+        head = head_of(size)
+        await client.write(POST + b"Content-Length: 3\r\n\r\n123" + head[:1000]).read(b"3 bytes")
+        response = await client.write(head[1000:]).read(b"\r\n")
+
+        assert response.startswith(b"HTTP/1.1 200 " if size == MAX_HEAD_BYTES else b"HTTP/1.1 431 ")
+
+    @pytest.mark.parametrize(
+        "second", [head_of(MAX_HEAD_BYTES + 1), b"not HTTP\r\n\r\n", b"GET http://gateway HTTP/1.1\r\n\r\n"]
+    )
     async def test_pipelined_request(self, server: RunningServer, app: EchoApp, second: bytes) -> None:
         """A rejected request does not affect the response to the one before it; then the connection is closed."""
         client = await server.connect()
@@ -154,7 +130,9 @@ class TestSizeOfTheHead:
 
 
 class TestMalformedRequests:
-    @pytest.mark.parametrize("request_line", [b"\x16\x03\x01\x02\x00\x01", b"GET", b"GET / HTTP/x"])
+    @pytest.mark.parametrize(
+        "request_line", [b"\x16\x03\x01\x02\x00\x01", b"GET", b"GET / HTTP/x", b"GET http://gateway HTTP/1.1"]
+    )
     async def test_malformed_head(self, server: RunningServer, request_line: bytes) -> None:
         """A request that is not valid HTTP gets a 400 problem, as other errors do."""
         client = await server.connect()
@@ -162,12 +140,12 @@ class TestMalformedRequests:
         assert is_problem(await client.write(request_line + b"\r\nHost: gateway\r\n\r\n").read_to_end(), 400)
 
     async def test_malformed_body(self, server: RunningServer, app: EchoApp) -> None:
-        """A body that becomes invalid while the app reads it ends the connection and the request."""
+        """A body that becomes invalid while the app reads it gets a 400, and the request ends."""
         client = await server.connect()
         client.write(POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
         await wait_until(lambda: app.in_flight == 1, "the app reads the body")
 
-        assert await client.write(b"not a number\r\n").read_to_end() == b""
+        assert is_problem(await client.write(b"not a number\r\n").read_to_end(), 400)
         await wait_until(lambda: not server.server.requests, "the request has ended")
 
 
@@ -200,13 +178,12 @@ class TestDeadlineOfTheHead:
 
         assert await client.read_to_end() == b""
 
-    @pytest.mark.parametrize("start", [HALF_HEAD, b"\r\n"])
-    async def test_slow_later_request(self, server_with_deadline: RunningServer, start: bytes) -> None:
+    async def test_slow_later_request(self, server_with_deadline: RunningServer) -> None:
         """The deadline holds for a later request of a connection, too."""
         client = await server_with_deadline.connect()
         await client.write(REQUEST).read(b"0 bytes")
 
-        assert is_problem(await client.write(start).read_to_end(), 408)
+        assert is_problem(await client.write(HALF_HEAD).read_to_end(), 408)
 
     async def test_response_after_the_deadline(self, server_with_deadline: RunningServer) -> None:
         """A body that is complete after the deadline of the head is accepted, and so is a request after an idle time."""
@@ -219,6 +196,26 @@ class TestDeadlineOfTheHead:
 
         assert (first[:12], second[:12]) == (b"HTTP/1.1 200", b"HTTP/1.1 200")
 
+    async def test_half_head_behind_a_request(self, server_with_deadline: RunningServer, app: EchoApp) -> None:
+        """Half a head that arrives before the response to an earlier request gets its 408 after that response."""
+        client = await server_with_deadline.connect()
+        client.write(HANGING_REQUEST + HALF_HEAD)
+        await wait_until(lambda: app.in_flight == 1, "the first request is in flight")
+        await pass_deadline(server_with_deadline)
+        app.release.set()
+
+        assert (await client.read(b"0 bytes")).startswith(b"HTTP/1.1 200 ")
+        assert is_problem(await client.read_to_end(), 408)
+
+    async def test_empty_line_is_no_request(self, server_with_deadline: RunningServer) -> None:
+        """An empty line after a request starts no deadline, and the next request is served."""
+        client = await server_with_deadline.connect()
+        await client.write(REQUEST).read(b"0 bytes")
+        client.write(b"\r\n")
+        await pass_deadline(server_with_deadline)
+
+        assert (await client.write(REQUEST).read(b"0 bytes")).startswith(b"HTTP/1.1 200 ")
+
     async def test_body_after_the_response(self, server_with_deadline: RunningServer) -> None:
         """The rest of a body whose response is complete has the same deadline; then the connection is closed without another one."""
         client = await server_with_deadline.connect()
@@ -229,12 +226,12 @@ class TestDeadlineOfTheHead:
 
 
 async def test_keep_alive_timeout(app: EchoApp) -> None:
-    """An idle connection is closed after the timeout for it, which may be shorter or longer than uvicorn's five seconds."""
+    """An idle connection is closed after its timeout, shorter or longer than uvicorn's five seconds. An empty line changes nothing."""
     async with running_server(app, keep_alive_timeout=0.2) as server:
         client = await server.connect()
         await client.write(REQUEST).read(b" bytes")
 
-        assert await client.read_to_end() == b""
+        assert await client.write(b"\r\n").read_to_end() == b""
         assert server.server.config.timeout_keep_alive == 0.2
 
 
@@ -278,6 +275,37 @@ class TestNumberOfConnections:
         assert is_problem(response, 503)
         assert b"retry-after: 1\r\n" in response.lower()
         assert not any(each.reader.at_eof() for each in clients)
+
+    async def test_rejected_connections_make_no_room(self, server: RunningServer, app: EchoApp) -> None:
+        """Each connection over the limit gets a 503, although the rejected ones are still open; few of them stay open."""
+        await connect_many(server, MAX_CONNECTIONS, HANGING_REQUEST)
+        await wait_until(lambda: app.in_flight == MAX_CONNECTIONS, "all requests are in flight")
+        clients = [(await server.connect()).write(REQUEST) for _ in range(MAX_DRAINING + 10)]
+
+        assert all([is_problem(await each.read_to_end(), 503) for each in clients])
+        assert app.in_flight == MAX_CONNECTIONS
+        assert len(server.server.server_state.connections) <= MAX_CONNECTIONS + MAX_DRAINING
+
+    async def test_room_while_a_connection_drains(self, server: RunningServer, app: EchoApp) -> None:
+        """A connection that was rejected takes no place from a later one."""
+        busy = await connect_many(server, MAX_CONNECTIONS, HANGING_REQUEST)
+        await wait_until(lambda: app.in_flight == MAX_CONNECTIONS, "all requests are in flight")
+        await (await server.connect()).read_to_end()
+        busy[0].reset()
+        await wait_until(lambda: len(server.server.server_state.connections) == MAX_CONNECTIONS, "one is closed")
+
+        assert (await (await server.connect()).write(REQUEST).read(b"bytes")).startswith(b"HTTP/1.1 200 ")
+
+    async def test_reset_connection_is_freed(self, server: RunningServer) -> None:
+        """Nothing keeps an idle connection that the client has reset."""
+        client = await server.connect()
+        await client.write(REQUEST).read(b"0 bytes")
+        connections = server.server.server_state.connections
+        protocol = weakref.ref(next(iter(connections)))
+        client.reset()
+        await wait_until(lambda: not connections, "the connection is lost")
+
+        await wait_until(lambda: gc.collect() >= 0 and protocol() is None, "the protocol is freed", timeout=5)
 
     async def test_warning_is_logged_once(self, server: RunningServer) -> None:
         """The limit is logged once, and not for each connection."""

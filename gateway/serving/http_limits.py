@@ -1,0 +1,72 @@
+"""The limits of the HTTP server, and the state that its connections share."""
+
+import math
+import resource
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from gateway.serving.http_protocol import LimitedHttpProtocol
+
+RESERVED_DESCRIPTORS = 200  # for the connections to the backends (150 at most), rejected clients, DNS lookups and files
+
+BODY_TIMEOUT = 30.0  # without data of the body
+WRITE_TIMEOUT = 30.0  # without progress of a response that the client does not read
+
+# A client that is still sending when the connection is closed gets a reset instead of the response. So the rest of a
+# rejected request is read and dropped, up to these limits.
+MAX_DRAIN_BYTES = 16 * 1024 * 1024
+DRAIN_TIMEOUT = 2.0
+MAX_DRAINING = 20  # connections
+
+WARNING_INTERVAL = 60.0  # between two warnings that the number of connections is at its limit
+
+log = structlog.get_logger("gateway.server")
+
+OrderedSet = dict["LimitedHttpProtocol", None]  # with the oldest connection first
+
+
+@dataclass(eq=False)
+class HttpLimits:
+    """The limits of a server, and the state that its connections share.
+
+    Attributes:
+        max_head_bytes: of a request; the trailers have the same limit.
+        head_timeout: seconds from the accept of a connection, or from the first byte of a later request, to the end of the
+            head.
+        max_connections: open connections, without the ones that drain.
+        body_timeout: seconds without data of the body until the request is rejected.
+        write_timeout: seconds until a connection is closed whose client reads nothing of its response.
+        waiting: the connections without a complete head.
+        draining: the rejected connections whose further data is dropped.
+        warned_at: the time of the last warning, in seconds of the loop.
+    """
+
+    max_head_bytes: int
+    head_timeout: float
+    max_connections: int
+    body_timeout: float = BODY_TIMEOUT
+    write_timeout: float = WRITE_TIMEOUT
+    waiting: OrderedSet = field(default_factory=dict)
+    draining: OrderedSet = field(default_factory=dict)
+    warned_at: float = -math.inf
+
+    def warn(self, now: float) -> None:
+        """Log that there are too many connections, unless it was logged a short time ago."""
+        if now - self.warned_at >= WARNING_INTERVAL:
+            self.warned_at = now
+            log.warning(
+                "too many connections, closing idle ones",
+                max_connections=self.max_connections,
+                advice="raise GATEWAY_MAX_CONNECTIONS and the limit of open files",
+            )
+
+
+def max_connections(limit: int) -> int:
+    """Reduce a limit of connections so that the backends always have file descriptors left."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return limit
+    return min(limit, max(descriptors - RESERVED_DESCRIPTORS, descriptors // 2))
