@@ -36,9 +36,17 @@ class BrokerConnection(RobustConnection):
         # Undocumented: aio-pika passes it on to aiormq. tests/resources/test_private_api.py tests it.
         self.kwargs["transport_factory"] = transports
         self._transports = transports
+        self.close_callbacks.add(self._on_closed)
+
+    def _on_closed(self, _: object, error: BaseException | None) -> None:
+        """Keep the error, also of a failed attempt to connect."""
+        if isinstance(error, TimeoutError) and not str(error):
+            error = TimeoutError(f"no response within {CONNECT_TIMEOUT:.3g} s")
+        if isinstance(error, Exception):
+            self._transports.on_failed_attempt(error)
 
     @property
-    def last_error(self) -> OSError | None:
+    def last_error(self) -> Exception | None:
         """The reason why there is no connection, if it is known."""
         return self._transports.last_error
 
@@ -138,9 +146,9 @@ class RabbitMQConnection(Resource[RabbitMQ]):
         return rabbitmq
 
     def _raise_explained(self, error: Exception) -> None:
-        """Raise an error with the broker's own text, or with advice, if there is any."""
+        """Raise an error with the broker's own text, the time limit or advice, if there is any."""
         reported = self._transports.last_error
-        cause = reported if isinstance(reported, ClosedByBrokerError) else error
+        cause = reported if isinstance(reported, ClosedByBrokerError | TimeoutError) else error
         message = self._permanent_error_message(cause)
         if message is not None:
             raise PermanentError(message) from error
@@ -195,5 +203,6 @@ class RabbitMQConnection(Resource[RabbitMQ]):
 
 
 def _lost(connection: BrokerConnection) -> ConnectionError:
-    reason = f": {connection.last_error}" if connection.last_error else ""
+    error = connection.last_error
+    reason = f": {str(error) or type(error).__name__}" if error else ""
     return ConnectionError(f"not connected, trying again{reason}")
