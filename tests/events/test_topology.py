@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 from aio_pika.abc import AbstractChannel
+from structlog.testing import capture_logs
 
 from gateway.briefs.view_publisher import ViewPublisher
 from gateway.devstack.rabbitmq import RabbitMQServer
@@ -164,6 +165,19 @@ class TestRunning:
             await wait_until(lambda: consumer.refusal is None, "the consumer of views has recovered")
             assert await views.problem() is None
             await publish(views, VIEWS.routing_key)
+
+    async def test_repeated_refusal_is_logged_once(self, rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
+        """The consumer logs the first of many equal refusals, and their number when it consumes again."""
+        consumer = view_consumer(rabbitmq)
+        with capture_logs() as logs:
+            async with consumer.open():
+                await redeclare(channel, VIEWS)
+                await wait_until(lambda: consumer._outage.count > 3, "the consumer has tried again")
+                await channel.queue_delete(VIEWS.name)
+                await wait_until(lambda: consumer.refusal is None, "the consumer of views has recovered")
+
+        assert len([line for line in logs if "PRECONDITION_FAILED" in line.get("error", "")]) == 1
+        assert [line["failures"] >= 3 for line in logs if line["event"] == "consuming"] == [False, True]
 
     async def test_idle_publisher(self, rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
         """The health check reports a queue with other arguments before an event is published."""
