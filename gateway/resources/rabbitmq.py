@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from aio_pika import RobustConnection
-from aio_pika.abc import AbstractRobustChannel
+from aio_pika.abc import AbstractChannel, AbstractRobustChannel
 from aio_pika.connection import make_url
 from aio_pika.exceptions import AuthenticationError
 
@@ -29,6 +29,9 @@ class BrokerConnection(RobustConnection):
     """A connection that reconnects automatically, and keeps the broker's reports about it.
 
     It is not connected yet. `connect_robust()` would return only once it is.
+
+    Attributes:
+        unclosed_channels: those that could not be closed while the connection was blocked.
     """
 
     def __init__(self, url: str, transports: BrokerTransports, *, name: str, heartbeat: int) -> None:
@@ -36,6 +39,7 @@ class BrokerConnection(RobustConnection):
         # Undocumented: aio-pika passes it on to aiormq. tests/resources/test_private_api.py tests it.
         self.kwargs["transport_factory"] = transports
         self._transports = transports
+        self.unclosed_channels: list[AbstractChannel] = []
         self.close_callbacks.add(self._on_closed)
 
     def _on_closed(self, _: object, error: BaseException | None) -> None:
