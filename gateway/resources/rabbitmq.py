@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from aio_pika import RobustConnection
-from aio_pika.abc import AbstractChannel, AbstractRobustChannel
+from aio_pika.abc import AbstractChannel
 from aio_pika.connection import make_url
 from aio_pika.exceptions import AuthenticationError
 
@@ -62,15 +62,9 @@ class BrokerConnection(RobustConnection):
 
 @dataclass(frozen=True, slots=True)
 class RabbitMQ:
-    """A connection that reconnects automatically.
-
-    Attributes:
-        connection: for the workers, which open their own channels.
-        channel: with publisher confirms; raises if no queue takes a message.
-    """
+    """The connection. Each of its users opens channels of its own."""
 
     connection: BrokerConnection
-    channel: AbstractRobustChannel
 
 
 class RabbitMQConnection(Resource[RabbitMQ]):
@@ -88,7 +82,7 @@ class RabbitMQConnection(Resource[RabbitMQ]):
         settings: RabbitMQSettings,
         instance: str,
         *,
-        verify: Callable[[RabbitMQ], Awaitable[None]] | None = None,
+        verify: Callable[[BrokerConnection], Awaitable[None]] | None = None,
     ) -> None:
         """Connect nothing yet.
 
@@ -136,18 +130,15 @@ class RabbitMQConnection(Resource[RabbitMQ]):
         )
         try:
             await connection.connect(timeout=CONNECT_TIMEOUT)
-            channel = connection.channel(publisher_confirms=True, on_return_raises=True)
-            await channel.initialize()
-            rabbitmq = RabbitMQ(connection, channel)
             if self._verify is not None:
-                await self._verify(rabbitmq)
+                await self._verify(connection)
         except BaseException as error:
             await connection.close()
             self.abort()
             if isinstance(error, Exception):
                 self._raise_explained(error)
             raise
-        return rabbitmq
+        return RabbitMQ(connection)
 
     def _raise_explained(self, error: Exception) -> None:
         """Raise an error with the broker's own text, the time limit or advice, if there is any."""

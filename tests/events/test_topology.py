@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from gateway.briefs.view_publisher import ViewPublisher
 from gateway.devstack.rabbitmq import RabbitMQServer
+from gateway.events.channels import open_channel
 from gateway.events.consumer import Consumer
 from gateway.events.messages import BriefViewed, Event, ObservationRef, ObservationReported, ViewCounts, encode
 from gateway.events.publisher import Publisher, PublishError
@@ -87,10 +88,14 @@ def view_consumer(rabbitmq: RabbitMQ) -> Consumer[BriefViewed]:
 
 class TestStartup:
     async def test_new_broker(self, vhost: str) -> None:
-        """On a new broker, everything that is missing is declared."""
+        """On a new broker, everything that is missing is declared, and no channel is left."""
         async with connected(vhost, verify=True) as rabbitmq:
+            transport = rabbitmq.connection.transport
+            assert transport is not None
+            assert not transport.connection.channels  # of the verification
+            channel = await open_channel(rabbitmq.connection, confirms=False)
             for queue in QUEUES:
-                await rabbitmq.channel.declare_queue(queue.name, passive=True)
+                await channel.declare_queue(queue.name, passive=True)
 
     @pytest.mark.parametrize("queue", QUEUES, ids=lambda queue: queue.name)
     async def test_other_arguments(self, vhost: str, channel: AbstractChannel, queue: Queue) -> None:

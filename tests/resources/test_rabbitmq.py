@@ -177,7 +177,8 @@ class TestReports:
         rabbitmq = resource(vhost)
         async with rabbitmq.open() as opened:
             async with rabbitmq_server.memory_alarm():
-                exchange = opened.channel.default_exchange
+                channel = await open_channel(opened.connection, confirms=True)
+                exchange = channel.default_exchange
                 publishing = asyncio.create_task(exchange.publish(aio_pika.Message(b"x"), "nowhere", mandatory=False))
                 await wait_for_check(rabbitmq, DegradedError, "blocked by an alarm of the broker: low on memory")
             await wait_until_healthy(rabbitmq)
