@@ -76,7 +76,7 @@ def serve(
     timeline: Annotated[bool, typer.Option("--timeline", help="Show the timeline of the startup.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP. A second signal forces the shutdown."""
+    """Serve until SIGINT, SIGTERM or SIGHUP. A second SIGINT or SIGTERM forces the shutdown."""
     settings = _load_settings(debug=debug)
     gc.set_threshold(GC_THRESHOLD)
     from gateway.app import create_app
@@ -103,7 +103,7 @@ def worker(
     alive: Annotated[Path | None, typer.Option(help="A file to touch every two seconds while the worker runs.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Process the published events until SIGINT, SIGTERM or SIGHUP. A second signal forces the shutdown."""
+    """Process the published events until SIGINT, SIGTERM or SIGHUP. A second SIGINT or SIGTERM forces the shutdown."""
     settings = _load_settings(debug=debug)
     from gateway.error_messages import explain
     from gateway.worker import run_worker

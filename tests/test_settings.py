@@ -249,6 +249,15 @@ def test_unknown_name(monkeypatch: pytest.MonkeyPatch, secrets: Path, name: str,
     assert read_settings() == Settings.model_construct()
 
 
+def test_file_that_a_setting_names(monkeypatch: pytest.MonkeyPatch, secrets: Path) -> None:
+    """A file has an effect if a setting names it, whatever its own name is."""
+    certificate = secrets / "gateway_ca.pem"
+    certificate.write_text("a certificate")
+    monkeypatch.setenv("GATEWAY_REDIS__CA_FILE", str(certificate))
+
+    assert unknown_settings() == []
+
+
 def test_names_without_regard_to_case(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name in lower case sets the value, unless the name in upper case sets it, too."""
     monkeypatch.setenv("gateway_redis__url", "redis://lower/0")
@@ -326,12 +335,21 @@ def test_advice_for_a_special_character(template: str, password: str) -> None:
         "redis:host",
         "redis://[::1",
         "rediss:///0",
+        "redis://a..b/0",
+        "redis://.host/0",
+        f"redis://{'x' * 70}.example/0",
     ],
 )
 def test_url_without_an_address(url: str) -> None:
-    """A URL has to have a host, and a valid port if it has one."""
+    """A URL has to have a host that can be resolved, and a valid port if it has one."""
     with pytest.raises(ValidationError):
         RedisSettings(url=SecretStr(url))
+
+
+@pytest.mark.parametrize("host", ["host", "host.", "a-b.c_d.example", "bücher.example", "10.0.0.1", "[::1]"])
+def test_valid_hosts(host: str) -> None:
+    """A host is a name, fully qualified or not, or an address."""
+    assert RedisSettings(url=SecretStr(f"redis://{host}:1/0")).location.startswith(host)
 
 
 @pytest.mark.parametrize(
@@ -407,6 +425,14 @@ def test_invalid_api_keys(monkeypatch: pytest.MonkeyPatch, keys: str) -> None:
         read_settings()
 
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_invalid_item_of_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the variable and the number of the item."""
+    monkeypatch.setenv("GATEWAY_API_KEYS", '["one", ""]')
+
+    with pytest.raises(InvalidSettingsError, match=r"\AGATEWAY_API_KEYS: item 2: should be visible ASCII"):
+        read_settings()
 
 
 def test_variable_with_the_name_of_a_group(monkeypatch: pytest.MonkeyPatch) -> None:

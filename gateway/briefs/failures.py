@@ -1,37 +1,16 @@
 """Counts the failures of the parts of a brief, and logs the first of each kind instead of one line for each brief."""
 
-import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import structlog
 
 from gateway.briefs.circuit_breaker import CircuitOpenError
 from gateway.briefs.models import Reason, reason_for
 from gateway.lifecycle import format_error
-
-SUMMARY_INTERVAL = 60.0  # between two lines about failures of one kind
-RECOVERY_TIME = 5.0  # without a failure, after which a part that succeeds has recovered
+from gateway.outages import Outage
 
 log = structlog.get_logger("gateway.briefs")
-
-
-@dataclass(slots=True)
-class _Kind:
-    """The failures of one part with the same reason and type of error."""
-
-    logged_at: float
-    unlogged: int = 0
-
-
-@dataclass(slots=True)
-class _Outage:
-    """The failures of one part since it last worked."""
-
-    latest_at: float = 0.0
-    count: int = 0
-    kinds: dict[tuple[Reason, type[BaseException]], _Kind] = field(default_factory=dict)
 
 
 class Failures:
@@ -46,31 +25,24 @@ class Failures:
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, Reason]] = Counter()
-        self.outages: dict[str, _Outage] = {}
+        self.outages: dict[str, Outage] = {}
 
     def record(self, part: str, error: BaseException) -> Reason:
         """Count a failure, log it if it is the first of its kind, and return its reason."""
-        now = time.monotonic()
         reason = reason_for(error)
         self.counts[part, reason] += 1
-        outage = self.outages.setdefault(part, _Outage())
-        outage.latest_at = now
-        outage.count += 1
-        kind = outage.kinds.get((reason, type(error)))
-        if kind is not None and now - kind.logged_at < SUMMARY_INTERVAL:
-            kind.unlogged += 1
-            return reason
-        more = {"unlogged": kind.unlogged} if kind is not None else {}
-        log.warning("part of briefs failed", part=part, reason=reason.value, error=_describe(error), **more)
-        outage.kinds[reason, type(error)] = _Kind(now)
+        unlogged = self.outages.setdefault(part, Outage()).record((reason, type(error)))
+        if unlogged is not None:
+            log.warning(
+                "part of briefs failed", part=part, reason=reason.value, error=_describe(error), unlogged=unlogged
+            )
         return reason
 
     def record_success(self, parts: Iterable[str]) -> None:
         """End the outages of these parts, unless they are so short ago that the parts may fail again."""
-        now = time.monotonic()
         for part in parts:
             outage = self.outages.get(part)
-            if outage is not None and now - outage.latest_at >= RECOVERY_TIME:
+            if outage is not None and outage.is_over():
                 log.info("part of briefs recovered", part=part, failures=outage.count)
                 del self.outages[part]
 

@@ -13,6 +13,7 @@ from gateway.events.messages import BriefViewed, ViewCounts, encode
 from gateway.events.publisher import Publisher, PublishError
 from gateway.events.topology import VIEWS
 from gateway.lifecycle import format_error
+from gateway.outages import Outage
 from gateway.resources.base import DegradedError, Resource
 from gateway.resources.rabbitmq import BrokerConnection
 
@@ -39,6 +40,7 @@ class ViewPublisher(Resource["ViewPublisher"]):
         self._pending: Counter[int] = Counter()
         self._pending_count = 0
         self._has_pending = asyncio.Event()
+        self._outage = Outage()
         self._stopping = asyncio.Event()
 
     def record(self, place_id: int) -> None:
@@ -80,10 +82,15 @@ class ViewPublisher(Resource["ViewPublisher"]):
         try:
             await self._publisher.publish(event.id, event.type, encode(event), timeout=PUBLISH_TIMEOUT)
         except PublishError as error:
-            if self.dropped == 0:
-                cause = error.__cause__ or error
-                log.warning("cannot publish views; dropping and counting them from now on", error=format_error(cause))
             self.dropped += count
+            text = format_error(error.__cause__ or error)
+            unlogged = self._outage.record(text)
+            if unlogged is not None:
+                log.warning("views dropped", error=text, dropped=self.dropped, unlogged=unlogged)
+        else:
+            if self._outage.is_over():
+                log.info("views are published again", dropped=self.dropped, failures=self._outage.count)
+                self._outage = Outage()
 
     async def check(self) -> str | None:
         """Return how many views were dropped.

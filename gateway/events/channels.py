@@ -87,13 +87,18 @@ def _unavailable(connection: BrokerConnection) -> ConnectionError:
 
 @asynccontextmanager
 async def opened_channel(connection: BrokerConnection, *, confirms: bool = False) -> AsyncGenerator[AbstractChannel]:
-    """Open a channel for the duration of the block; see `open_channel()`."""
+    """Open a channel for the duration of the block; see `open_channel()`.
+
+    If the connection is blocked at the end, the broker does not read the request to close the channel. The next block closes
+    it.
+    """
     channel = await open_channel(connection, confirms=confirms)
     try:
         yield channel
     finally:
-        if connection.blocked is None:  # otherwise the broker does not read the request
-            await close_channel(channel)
+        connection.unclosed_channels.append(channel)
+        while connection.unclosed_channels and connection.blocked is None:
+            await close_channel(connection.unclosed_channels.pop())
 
 
 async def close_channel(channel: AbstractChannel) -> None:

@@ -25,6 +25,7 @@ from gateway.events.channels import (
 from gateway.events.messages import Event, PoisonMessageError, decode
 from gateway.events.topology import Queue, ensure
 from gateway.lifecycle import format_error
+from gateway.outages import Outage
 from gateway.resources.base import DegradedError, PermanentError, Resource
 from gateway.resources.rabbitmq import BrokerConnection
 
@@ -121,6 +122,7 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
         self._failing_logged_at = -inf
         self._tried = asyncio.Event()  # set when the broker has permitted or refused the consumption
         self._last_error: BaseException | None = None
+        self._outage = Outage()
         self._stopping = asyncio.Event()
         self._log = log.bind(queue=queue.name)
 
@@ -187,7 +189,10 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
             await wait_for_event(self._stopping, timeout=backoff.next_delay())
 
     def _record_error(self, error: BaseException) -> None:
-        self._log.warning("consumer interrupted", error=format_error(error))
+        text = format_error(error)
+        unlogged = self._outage.record(text)
+        if unlogged is not None:
+            self._log.warning("consumer interrupted", error=text, unlogged=unlogged)
         self._last_error = error
         self.refusal = error if isinstance(error, RefusedError) else None
         if self.refusal is not None:
@@ -206,7 +211,8 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
                 await channel.set_qos(prefetch_count=self._prefetch)
                 queue = await channel.get_queue(self._queue.name, ensure=False)
                 consumer_tag = await queue.consume(self._start_handler)
-            self._log.info("consuming")
+            self._log.info("consuming", failures=self._outage.count)
+            self._outage = Outage()
             self.refusal = None
             self._tried.set()
             backoff.reset()

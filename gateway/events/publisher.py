@@ -23,6 +23,7 @@ from gateway.resources.rabbitmq import BrokerConnection
 
 MAX_TYPE_LENGTH = 255  # bytes of a routing key
 REFUSAL_TTL = 0.5  # for a declaration to be tried again; many events may wait for it
+REFUSAL_REPORT_TIME = 30.0  # for the health check to report the refusal of an event; after that, the next event decides
 CHECK_TIMEOUT = 0.5  # for the broker to respond to a health check
 
 
@@ -63,8 +64,9 @@ class Publisher:
         self._opening = asyncio.Lock()
         self._may_declare = True
         self._refusal: str | None = None  # of the latest event; None if it was published
-        self._declaration_refusal: RefusedError | None = None  # of the latest declaration
         self._refused_at = 0.0
+        self._declaration_refusal: RefusedError | None = None  # of the latest declaration
+        self._declaration_refused_at = 0.0
 
     async def publish(self, event_id: UUID, event_type: str, body: bytes, *, timeout: float) -> None:
         """Publish an event, persistently. Concurrent calls share the channel.
@@ -123,14 +125,18 @@ class Publisher:
         if isinstance(error, MessageReturnedError):
             if event_type != self._queue.routing_key:
                 return UnroutableError(f"no queue takes messages of type {event_type!r}")
-            self._refusal = f"{self._queue.name} does not take events: bind it, see docs/events.md: {error}"
-            return UnconfirmedError(self._refusal)
+            return UnconfirmedError(
+                self._keep_refusal(f"{self._queue.name} does not take events: bind it, see docs/events.md: {error}")
+            )
         if isinstance(error, ChannelAccessRefused):
-            self._refusal = f"{error}: grant the user the rights in docs/events.md"
-            return ChannelRefusedError(self._refusal)
+            return ChannelRefusedError(self._keep_refusal(f"{error}: grant the user the rights in docs/events.md"))
         if isinstance(error, ChannelPreconditionFailed):
             return ChannelRefusedError(str(error))
         return UnconfirmedError()
+
+    def _keep_refusal(self, reason: str) -> str:
+        self._refusal, self._refused_at = reason, time.monotonic()
+        return reason
 
     async def _open(self) -> AbstractExchange:
         """Return the exchange on an open channel, with everything declared."""
@@ -149,7 +155,7 @@ class Publisher:
 
     async def _ensure(self) -> None:
         """Declare the queue, unless the broker has just refused it."""
-        if self._declaration_refusal is not None and time.monotonic() - self._refused_at < REFUSAL_TTL:
+        if self._declaration_refusal is not None and time.monotonic() - self._declaration_refused_at < REFUSAL_TTL:
             raise RefusedError(str(self._declaration_refusal))
         await self._ensure_now()
 
@@ -157,14 +163,15 @@ class Publisher:
         try:
             self._may_declare = await ensure(self._connection, self._queue)
         except RefusedError as error:
-            self._declaration_refusal, self._refused_at = error, time.monotonic()
+            self._declaration_refusal, self._declaration_refused_at = error, time.monotonic()
             raise
         self._declaration_refusal = None
 
     async def problem(self) -> str | None:
         """Return why the broker would not take an event now: an alarm, or a refusal. None if it is only unavailable.
 
-        An exchange or a queue that is missing is no problem for a user that may declare it.
+        An exchange or a queue that is missing is no problem for a user that may declare it. The refusal of an event is
+        forgotten after a while, because only another event would show that an operator has ended its cause.
         """
         try:
             with translate_library_cancellation():
@@ -174,7 +181,7 @@ class Publisher:
             return str(error)
         except CONNECTION_ERRORS:
             return None
-        return self._refusal
+        return self._refusal if time.monotonic() - self._refused_at < REFUSAL_REPORT_TIME else None
 
     async def _verify(self) -> None:
         """Declare the queue again, which compares its arguments. The next event declares what is missing.

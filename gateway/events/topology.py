@@ -17,7 +17,7 @@ from gateway.events.channels import (
 )
 from gateway.lifecycle import format_error
 from gateway.resources.base import PermanentError
-from gateway.resources.rabbitmq import BrokerConnection, RabbitMQ
+from gateway.resources.rabbitmq import BrokerConnection
 
 EXCHANGE = "gateway.events"
 DEAD_LETTERS = "gateway.dead-letters"  # an exchange and a queue, for messages that were rejected or delivered too often
@@ -98,7 +98,7 @@ async def ensure(connection: BrokerConnection, *queues: Queue) -> bool:
     return True
 
 
-async def verify_publishing(rabbitmq: RabbitMQ) -> None:
+async def verify_publishing(connection: BrokerConnection) -> None:
     """Try what the publishers of this process need: the exchange, the queues with their arguments, the right to publish.
 
     Raises:
@@ -108,12 +108,13 @@ async def verify_publishing(rabbitmq: RabbitMQ) -> None:
     try:
         with translate_library_cancellation(), translate_refusals():
             try:
-                await _declare_at_once(rabbitmq.channel)
-                await probe(rabbitmq.channel, rabbitmq.connection)
+                async with opened_channel(connection, confirms=True) as channel:
+                    await _declare_at_once(channel)
+                    await probe(channel, connection)
             except ChannelAccessRefused:  # the user may have the right to publish, and not to configure
-                await ensure(rabbitmq.connection, *QUEUES)
-                async with opened_channel(rabbitmq.connection, confirms=True) as channel:
-                    await probe(channel, rabbitmq.connection)
+                await ensure(connection, *QUEUES)
+                async with opened_channel(connection, confirms=True) as channel:
+                    await probe(channel, connection)
     except RefusedError as error:
         raise PermanentError(f"the broker refuses what the gateway needs: {error}") from error
     except (AMQPError, ChannelInvalidStateError) as error:

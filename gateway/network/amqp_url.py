@@ -28,17 +28,23 @@ def amqp_options(url: str) -> AMQPOptions:
     """Parse the query of a URL.
 
     Raises:
-        ValueError: an option is unknown or has an invalid value. The message names it, and shows no value.
+        ValueError: an option is unknown, without effect or there twice, or has an invalid value. The message names it, and shows no value.
     """
     options = AMQPOptions()
-    values = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
-    for name in values:
+    parts = urlsplit(url)
+    values: dict[str, str] = {}
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name in _FILES:
             raise ValueError(f"the option {name} is not supported: set GATEWAY_RABBITMQ__{_FILES[name]} to the file")
         if name not in {"auth", "heartbeat", "no_verify_ssl"}:
             raise ValueError(
                 f"the option {name!r} is unknown: remove it, the options are auth, heartbeat, no_verify_ssl"
             )
+        if name in values:
+            raise ValueError(f"the option {name} is there twice: remove one of them")
+        if name == "no_verify_ssl" and parts.scheme != "amqps":
+            raise ValueError("the option no_verify_ssl has no effect without TLS: remove it, or use amqps://")
+        values[name] = value
     auth = values.get("auth", options.auth).lower()
     if auth not in AUTHENTICATIONS:
         raise ValueError(f"the option auth should be one of {', '.join(AUTHENTICATIONS)}")

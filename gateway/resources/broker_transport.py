@@ -47,15 +47,16 @@ class BrokerTransports(TransportFactory):
     """Opens the transports of one connection, one after another, and keeps track of them.
 
     Attributes:
-        last_error: why the last attempt failed or the last connection was closed, if that is known; None once a connection
-            is open.
+        last_error: why the last attempt failed or the last connection was closed, if that is known; None while a connection
+            is open. It is kept during the next attempt.
         blocked: the reason of the alarm that blocks the connection, such as "low on memory", or None.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         """Use TLS if there is a context for it."""
-        self.last_error: OSError | None = None
+        self.last_error: Exception | None = None
         self.blocked: str | None = None
+        self._connecting = False  # since the latest attempt began, until it has failed or the connection is open
         self._tls = tls
         self._transports: WeakSet[asyncio.WriteTransport] = WeakSet()
 
@@ -65,12 +66,9 @@ class BrokerTransports(TransportFactory):
         Raises:
             OSError: no address accepts the connection, or the TLS handshake failed.
         """
-        self.last_error = self.blocked = None
-        try:
-            return await self._open(str(url.host), url.port or _PORTS[url.scheme])
-        except OSError as error:
-            self.last_error = error
-            raise
+        self.blocked = None
+        self._connecting = True
+        return await self._open(str(url.host), url.port or _PORTS[url.scheme])
 
     async def _open(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         loop = asyncio.get_running_loop()
@@ -91,13 +89,19 @@ class BrokerTransports(TransportFactory):
         """Keep what the broker reports about the connection."""
         match frame:
             case Connection.OpenOk():
-                self.last_error = None
+                self.last_error, self._connecting = None, False
             case Connection.Close():
+                self._connecting = False
                 self.last_error = ClosedByBrokerError(frame.reply_code or 0, _one_line(frame.reply_text))
             case Connection.Blocked():
                 self.blocked = _one_line(frame.reason)
             case Connection.Unblocked():
                 self.blocked = None
+
+    def on_failed_attempt(self, error: Exception) -> None:
+        """Keep the error of an attempt to connect, unless the broker has reported a reason."""
+        if self._connecting:
+            self.last_error, self._connecting = error, False
 
     def abort(self) -> None:
         """Close all transports immediately."""

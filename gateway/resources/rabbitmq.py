@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from aio_pika import RobustConnection
-from aio_pika.abc import AbstractRobustChannel
+from aio_pika.abc import AbstractChannel
 from aio_pika.connection import make_url
 from aio_pika.exceptions import AuthenticationError
 
@@ -29,6 +29,9 @@ class BrokerConnection(RobustConnection):
     """A connection that reconnects automatically, and keeps the broker's reports about it.
 
     It is not connected yet. `connect_robust()` would return only once it is.
+
+    Attributes:
+        unclosed_channels: those that could not be closed while the connection was blocked.
     """
 
     def __init__(self, url: str, transports: BrokerTransports, *, name: str, heartbeat: int) -> None:
@@ -36,9 +39,18 @@ class BrokerConnection(RobustConnection):
         # Undocumented: aio-pika passes it on to aiormq. tests/resources/test_private_api.py tests it.
         self.kwargs["transport_factory"] = transports
         self._transports = transports
+        self.unclosed_channels: list[AbstractChannel] = []
+        self.close_callbacks.add(self._on_closed)
+
+    def _on_closed(self, _: object, error: BaseException | None) -> None:
+        """Keep the error, also of a failed attempt to connect."""
+        if isinstance(error, TimeoutError) and not str(error):
+            error = TimeoutError(f"no response within {CONNECT_TIMEOUT:.3g} s")
+        if isinstance(error, Exception):
+            self._transports.on_failed_attempt(error)
 
     @property
-    def last_error(self) -> OSError | None:
+    def last_error(self) -> Exception | None:
         """The reason why there is no connection, if it is known."""
         return self._transports.last_error
 
@@ -50,15 +62,9 @@ class BrokerConnection(RobustConnection):
 
 @dataclass(frozen=True, slots=True)
 class RabbitMQ:
-    """A connection that reconnects automatically.
-
-    Attributes:
-        connection: for the workers, which open their own channels.
-        channel: with publisher confirms; raises if no queue takes a message.
-    """
+    """The connection. Each of its users opens channels of its own."""
 
     connection: BrokerConnection
-    channel: AbstractRobustChannel
 
 
 class RabbitMQConnection(Resource[RabbitMQ]):
@@ -76,7 +82,7 @@ class RabbitMQConnection(Resource[RabbitMQ]):
         settings: RabbitMQSettings,
         instance: str,
         *,
-        verify: Callable[[RabbitMQ], Awaitable[None]] | None = None,
+        verify: Callable[[BrokerConnection], Awaitable[None]] | None = None,
     ) -> None:
         """Connect nothing yet.
 
@@ -124,23 +130,20 @@ class RabbitMQConnection(Resource[RabbitMQ]):
         )
         try:
             await connection.connect(timeout=CONNECT_TIMEOUT)
-            channel = connection.channel(publisher_confirms=True, on_return_raises=True)
-            await channel.initialize()
-            rabbitmq = RabbitMQ(connection, channel)
             if self._verify is not None:
-                await self._verify(rabbitmq)
+                await self._verify(connection)
         except BaseException as error:
             await connection.close()
             self.abort()
             if isinstance(error, Exception):
                 self._raise_explained(error)
             raise
-        return rabbitmq
+        return RabbitMQ(connection)
 
     def _raise_explained(self, error: Exception) -> None:
-        """Raise an error with the broker's own text, or with advice, if there is any."""
+        """Raise an error with the broker's own text, the time limit or advice, if there is any."""
         reported = self._transports.last_error
-        cause = reported if isinstance(reported, ClosedByBrokerError) else error
+        cause = reported if isinstance(reported, ClosedByBrokerError | TimeoutError) else error
         message = self._permanent_error_message(cause)
         if message is not None:
             raise PermanentError(message) from error
@@ -195,5 +198,6 @@ class RabbitMQConnection(Resource[RabbitMQ]):
 
 
 def _lost(connection: BrokerConnection) -> ConnectionError:
-    reason = f": {connection.last_error}" if connection.last_error else ""
+    error = connection.last_error
+    reason = f": {str(error) or type(error).__name__}" if error else ""
     return ConnectionError(f"not connected, trying again{reason}")

@@ -12,7 +12,7 @@ from gateway.network.addresses import open_socket
 from gateway.resources.redis_errors import leads_to_wrong_server
 
 MAX_AGE = 300.0  # after that, a connection is renewed before its next use: a net for all that no error shows
-RENEWAL_INTERVAL = 1.0  # between two renewals: a server that stays read-only costs one more connect a second
+RENEWAL_INTERVAL = 1.0  # while a server stays read-only, each connection reconnects at most so often
 
 
 class RacedConnection(Connection):

@@ -314,4 +314,6 @@ def _format_error(error: ErrorDetails) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
         return message
-    return f"{variable_name(*map(str, error['loc']))}: {message[0].lower()}{message[1:]}"
+    variable = variable_name(*(part for part in error["loc"] if isinstance(part, str)))
+    items = "".join(f" item {part + 1}:" for part in error["loc"] if isinstance(part, int))
+    return f"{variable}:{items} {message[0].lower()}{message[1:]}"

@@ -75,7 +75,16 @@ def _is_address(url: str, *, origin_only: bool) -> bool:
         valid = parts.port != 0
     except ValueError:  # its message has a part of the URL
         return False
-    address = parts.netloc.rpartition("@")[2]
-    if not valid or not _HOST.fullmatch(re.sub(r":\d*\Z", "", address)):
+    host = re.sub(r":\d*\Z", "", parts.netloc.rpartition("@")[2])
+    if not valid or not _HOST.fullmatch(host) or not _has_valid_labels(host):
         return False
     return not origin_only or not ("@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment)
+
+
+def _has_valid_labels(host: str) -> bool:
+    """Return whether the name can be resolved: no part between its dots is empty or longer than 63 characters."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True

@@ -62,7 +62,10 @@ def read_texts(names: Collection[str], folder: Path) -> dict[str, str]:
 
 
 def describe_unknown_names(names: Collection[str], folder: Path) -> list[str]:
-    """Return a line for each variable and file whose name looks like one of a setting, but is none of `names`."""
+    """Return a line for each variable and file whose name looks like one of a setting, but is none of `names`.
+
+    A file whose path is in a variable has an effect, such as a certificate.
+    """
     variables, files = _variables(), _files(folder)
     lines = [
         f"{name} has no effect: {_advice(name, names)}"
@@ -72,7 +75,7 @@ def describe_unknown_names(names: Collection[str], folder: Path) -> list[str]:
     lines += [
         f"the file {str(file)!r} has no effect: {_advice(name, names)}"
         for name, file in files.items()
-        if not _is_known(name, names)
+        if not _is_known(name, names) and not any(str(file) in text for text in variables.values())
     ]
     try:
         list(folder.iterdir())

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.briefs import failures as module
+from gateway import outages
 from gateway.briefs.circuit_breaker import CircuitOpenError
-from gateway.briefs.failures import RECOVERY_TIME, SUMMARY_INTERVAL, Failures
+from gateway.briefs.failures import Failures
 from gateway.briefs.models import Reason
+from gateway.outages import RECOVERY_TIME, SUMMARY_INTERVAL
 
 
 class Clock:
@@ -24,7 +25,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(outages, "time", clock)
     return clock
 
 
@@ -67,7 +68,7 @@ def test_long_outage_is_summarised(clock: Clock, logs: list[Any]) -> None:
     clock.now += SUMMARY_INTERVAL
     failures.record("weather", TimeoutError())
 
-    assert [line.get("unlogged") for line in logs] == [None, 9]
+    assert [line["unlogged"] for line in logs] == [0, 9]
 
 
 def test_recovery_is_logged_once(clock: Clock, logs: list[Any]) -> None:

@@ -4,12 +4,13 @@ import asyncio
 
 import pytest
 from aio_pika.abc import AbstractChannel
+from structlog.testing import capture_logs
 
 from gateway.briefs.view_publisher import MAX_PENDING, ViewPublisher
 from gateway.devstack.rabbitmq import RabbitMQServer
 from gateway.events.channels import CONNECTION_ERRORS, open_channel
 from gateway.events.messages import BriefViewed, decode
-from gateway.events.topology import VIEWS, declare
+from gateway.events.topology import EXCHANGE, VIEWS, declare
 from gateway.resources.rabbitmq import RabbitMQ
 from tests.events.conftest import channel, rabbitmq, vhost
 from tests.support.waiting import TIMEOUT, wait_until
@@ -91,6 +92,35 @@ async def test_last_views_are_flushed(rabbitmq: RabbitMQ) -> None:
         await asyncio.wait_for(publishing.wait(), TIMEOUT)
 
     assert await take_events(rabbitmq) == [{1: 1}, {2: 1}]
+
+
+async def test_each_outage_is_logged(
+    rabbitmq: RabbitMQ, channel: AbstractChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each outage is logged once, with its cause, and so is its end."""
+    monkeypatch.setattr("gateway.outages.RECOVERY_TIME", 0)
+    await declare(channel)
+    queue = await channel.declare_queue(VIEWS.name, passive=True)
+    publisher = ViewPublisher(rabbitmq.connection)
+    monkeypatch.setattr(publisher._publisher, "_ensure", lambda: asyncio.sleep(0))  # otherwise it binds the queue
+    with capture_logs() as logs:
+        for outage in (1, 2):
+            await queue.unbind(EXCHANGE, VIEWS.routing_key)
+            for _ in range(2):
+                publisher.record(1)
+                await publisher._publish()
+            await queue.bind(EXCHANGE, VIEWS.routing_key)
+            publisher.record(1)
+            await publisher._publish()
+            assert publisher.dropped == 2 * outage
+
+    assert [(line["event"], line["dropped"]) for line in logs] == [
+        ("views dropped", 1),
+        ("views are published again", 2),
+        ("views dropped", 3),
+        ("views are published again", 4),
+    ]
+    assert "NO_ROUTE" in logs[0]["error"]
 
 
 @pytest.mark.parametrize("outage", ["SIGSTOP", "SIGKILL"])

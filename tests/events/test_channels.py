@@ -3,12 +3,15 @@
 import asyncio
 
 import pytest
+from aio_pika import Message
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
+from gateway.devstack.rabbitmq import RabbitMQServer
 from gateway.events.channels import (
     CallCancelledError,
     on_consumer_cancelled,
     open_channel,
+    opened_channel,
     translate_library_cancellation,
 )
 from gateway.resources.rabbitmq import RabbitMQ
@@ -55,6 +58,26 @@ async def test_deleted_queue_closes_no_channel(rabbitmq: RabbitMQ, channel: Abst
 
     assert not closed.is_set()
     await consuming.close()
+
+
+async def test_alarm_leaves_no_channel(
+    rabbitmq: RabbitMQ, channel: AbstractChannel, rabbitmq_server: RabbitMQServer
+) -> None:
+    """A channel that cannot be closed during an alarm is closed by the next user of one."""
+    transport = rabbitmq.connection.transport
+    assert transport is not None
+    before = len(transport.connection.channels)
+    async with rabbitmq_server.memory_alarm():
+        async with opened_channel(rabbitmq.connection):
+            publishing = asyncio.create_task(channel.default_exchange.publish(Message(b""), "nowhere", mandatory=False))
+            await wait_until(lambda: rabbitmq.connection.blocked is not None, "the connection is blocked")
+        assert len(transport.connection.channels) == before + 1
+    await publishing
+    await wait_until(lambda: rabbitmq.connection.blocked is None, "the connection is not blocked any longer")
+    async with opened_channel(rabbitmq.connection):
+        pass
+
+    assert len(transport.connection.channels) == before
 
 
 async def test_library_cancellation_is_translated() -> None:

@@ -8,9 +8,11 @@ from uuid import uuid4
 
 import pytest
 from aio_pika.abc import AbstractChannel
+from structlog.testing import capture_logs
 
 from gateway.briefs.view_publisher import ViewPublisher
 from gateway.devstack.rabbitmq import RabbitMQServer
+from gateway.events.channels import open_channel
 from gateway.events.consumer import Consumer
 from gateway.events.messages import BriefViewed, Event, ObservationRef, ObservationReported, ViewCounts, encode
 from gateway.events.publisher import Publisher, PublishError
@@ -86,10 +88,14 @@ def view_consumer(rabbitmq: RabbitMQ) -> Consumer[BriefViewed]:
 
 class TestStartup:
     async def test_new_broker(self, vhost: str) -> None:
-        """On a new broker, everything that is missing is declared."""
+        """On a new broker, everything that is missing is declared, and no channel is left."""
         async with connected(vhost, verify=True) as rabbitmq:
+            transport = rabbitmq.connection.transport
+            assert transport is not None
+            assert not transport.connection.channels  # of the verification
+            channel = await open_channel(rabbitmq.connection, confirms=False)
             for queue in QUEUES:
-                await rabbitmq.channel.declare_queue(queue.name, passive=True)
+                await channel.declare_queue(queue.name, passive=True)
 
     @pytest.mark.parametrize("queue", QUEUES, ids=lambda queue: queue.name)
     async def test_other_arguments(self, vhost: str, channel: AbstractChannel, queue: Queue) -> None:
@@ -165,6 +171,19 @@ class TestRunning:
             assert await views.problem() is None
             await publish(views, VIEWS.routing_key)
 
+    async def test_repeated_refusal_is_logged_once(self, rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
+        """The consumer logs the first of many equal refusals, and their number when it consumes again."""
+        consumer = view_consumer(rabbitmq)
+        with capture_logs() as logs:
+            async with consumer.open():
+                await redeclare(channel, VIEWS)
+                await wait_until(lambda: consumer._outage.count > 3, "the consumer has tried again")
+                await channel.queue_delete(VIEWS.name)
+                await wait_until(lambda: consumer.refusal is None, "the consumer of views has recovered")
+
+        assert len([line for line in logs if "PRECONDITION_FAILED" in line.get("error", "")]) == 1
+        assert [line["failures"] >= 3 for line in logs if line["event"] == "consuming"] == [False, True]
+
     async def test_idle_publisher(self, rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
         """The health check reports a queue with other arguments before an event is published."""
         await declare(channel)
@@ -173,8 +192,10 @@ class TestRunning:
         with pytest.raises(DegradedError, match=r"0 dropped: PRECONDITION_FAILED.*gateway\.views"):
             await ViewPublisher(rabbitmq.connection).check()
 
-    async def test_missing_binding(self, channel: AbstractChannel, add_user: AddUser) -> None:
-        """A binding that is missing, and that the user may not declare, is reported once an event was returned."""
+    async def test_missing_binding(
+        self, channel: AbstractChannel, add_user: AddUser, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A binding that is missing, and that the user may not declare, is reported for a while after an event was returned."""
         await declare(channel)
         queue = await channel.declare_queue(VIEWS.name, passive=True)
         await queue.unbind("gateway.events", VIEWS.routing_key)
@@ -184,6 +205,8 @@ class TestRunning:
                 await publish(publisher, VIEWS.routing_key)
 
             assert "gateway.views does not take events" in str(await publisher.problem())
+            monkeypatch.setattr("gateway.events.publisher.REFUSAL_REPORT_TIME", 0)
+            assert await publisher.problem() is None  # an operator may have bound it since
 
     async def test_refused_declarations_are_limited(
         self, rabbitmq: RabbitMQ, channel: AbstractChannel, rabbitmq_server: RabbitMQServer

@@ -14,6 +14,7 @@ from gateway.network.errors import is_network_error
         ConnectionRefusedError(111, "refused"),
         ConnectionResetError(104, "reset"),
         TimeoutError(),
+        PermissionError(1, "operation not permitted"),  # a firewall of this machine rejects the connect
         socket.gaierror(socket.EAI_AGAIN, "try again"),
         OSError("Multiple exceptions"),
         FileNotFoundError(2, "no such file"),  # a Unix socket whose server has not started
@@ -29,7 +30,6 @@ def test_transient(error: Exception) -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        PermissionError(13, "permission denied"),
         PermissionError(13, "permission denied", "/root/.postgresql/root.crt"),
         FileNotFoundError(2, "no such file", "/root/.postgresql/root.crt"),
         NotADirectoryError(20, "not a directory", "/dev/null/root.crt"),

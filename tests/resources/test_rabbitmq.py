@@ -10,8 +10,10 @@ from typing import Any
 
 import aio_pika
 import pytest
+from yarl import URL
 
 from gateway.devstack.rabbitmq import RabbitMQServer
+from gateway.events.channels import RefusedError, open_channel
 from gateway.lifecycle import LifecycleStack, StartTimeoutError
 from gateway.lifecycle.errors import StartError
 from gateway.readiness import CHECK_TIMEOUT
@@ -119,6 +121,47 @@ class TestReports:
             await wait_for_check(rabbitmq, ConnectionError, "not connected, trying again: ACCESS_REFUSED - Login was")
         await rabbitmq_server.delete_user(user)
 
+    async def test_refusal_is_kept_while_it_reconnects(self, rabbitmq_server: RabbitMQServer, vhost: str) -> None:
+        """While the next attempt runs, the reason of the last one is still reported."""
+        user = f"user-{secrets.token_hex(4)}"
+        url = await rabbitmq_server.add_user(user, vhost_name(vhost), configure=".*", write=".*", read=".*")
+        rabbitmq = resource(url)
+        async with rabbitmq.open() as opened:
+            await rabbitmq_server.change_password(user)
+            await rabbitmq_server.close_connections(rabbitmq._instance)
+            await wait_for_check(rabbitmq, ConnectionError, "ACCESS_REFUSED")
+
+            _, writer = await rabbitmq._transports.create(URL(url))  # as each attempt begins
+            with pytest.raises(RefusedError, match="ACCESS_REFUSED"):
+                await open_channel(opened.connection, confirms=False)
+            writer.transport.abort()
+        await rabbitmq_server.delete_user(user)
+
+    async def test_silent_broker_at_the_start(
+        self, rabbitmq_server: RabbitMQServer, vhost: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A broker that accepts the transport and does not respond is the reason of the start timeout."""
+        monkeypatch.setattr("gateway.resources.rabbitmq.CONNECT_TIMEOUT", 0.3)
+        with rabbitmq_server.suspended(), pytest.raises(StartError) as error:
+            async with LifecycleStack() as stack:
+                await enter_resource(stack, resource(vhost, start_timeout=1))
+
+        cause = error.value.__cause__
+        assert isinstance(cause, StartTimeoutError)
+        assert str(cause.__cause__) == "no response within 0.3 s"
+
+    async def test_silent_broker_while_running(
+        self, rabbitmq_server: RabbitMQServer, vhost: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The check reports a broker that accepts the transport and does not respond, until it does."""
+        monkeypatch.setattr("gateway.resources.rabbitmq.CONNECT_TIMEOUT", 0.3)
+        rabbitmq = resource(vhost)
+        async with rabbitmq.open():
+            with rabbitmq_server.suspended():
+                rabbitmq._transports.abort()
+                await wait_for_check(rabbitmq, ConnectionError, "trying again: no response within 0.3 s")
+            await wait_until_healthy(rabbitmq)
+
     async def test_closed_by_operator(self, rabbitmq_server: RabbitMQServer, vhost: str) -> None:
         """A connection that an operator has closed is opened again, and the reason is not reported any longer."""
         rabbitmq = resource(vhost)
@@ -134,7 +177,8 @@ class TestReports:
         rabbitmq = resource(vhost)
         async with rabbitmq.open() as opened:
             async with rabbitmq_server.memory_alarm():
-                exchange = opened.channel.default_exchange
+                channel = await open_channel(opened.connection, confirms=True)
+                exchange = channel.default_exchange
                 publishing = asyncio.create_task(exchange.publish(aio_pika.Message(b"x"), "nowhere", mandatory=False))
                 await wait_for_check(rabbitmq, DegradedError, "blocked by an alarm of the broker: low on memory")
             await wait_until_healthy(rabbitmq)
