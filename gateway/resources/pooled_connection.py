@@ -58,7 +58,7 @@ class PooledConnection(asyncpg.Connection):
 
     @property
     def is_usable(self) -> bool:
-        """Whether a new statement may use it. asyncpg notices without a query that the server has closed it."""
+        """True if a new statement may use it. asyncpg notices without a query that the server has closed it."""
         return self.renewal.renewed_at < self._opened_at and monotonic() < self._expires_at and not self.is_closed()
 
     async def close(self, *, timeout: float | None = None) -> None:

@@ -82,7 +82,7 @@ class Connector:
 
     @property
     def has_pooler(self) -> bool:
-        """Whether the server is a connection pooler, whose clients share sessions."""
+        """True if the server is a connection pooler, whose clients share sessions."""
         return self._prepared_statements is not None
 
     async def connect(

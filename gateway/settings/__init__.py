@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -147,13 +147,18 @@ def _add_database_options(url: SecretStr, values: dict[str, Any]) -> str:
     return add_options(url.get_secret_value(), options)
 
 
-def _valid_redis_url(url: SecretStr) -> SecretStr:
-    parse_redis_url(url.get_secret_value())
-    return url
+def _accepted_by(parse: Callable[[str], object]) -> AfterValidator:
+    """Return a validator that rejects the URLs that `parse` rejects."""
+
+    def validate(url: SecretStr) -> SecretStr:
+        parse(url.get_secret_value())
+        return url
+
+    return AfterValidator(validate)
 
 
 class RedisSettings(ServerSettings):
-    url: Annotated[SecretStr, server_url("redis", "rediss"), AfterValidator(_valid_redis_url)] = SecretStr(
+    url: Annotated[SecretStr, server_url("redis", "rediss"), _accepted_by(parse_redis_url)] = SecretStr(
         "redis://localhost:6379/0"
     )
 
@@ -162,13 +167,8 @@ class RedisSettings(ServerSettings):
         return parse_redis_url(self.url.get_secret_value())
 
 
-def _valid_amqp_options(url: SecretStr) -> SecretStr:
-    amqp_options(url.get_secret_value())
-    return url
-
-
 class RabbitMQSettings(ServerSettings):
-    url: Annotated[SecretStr, server_url("amqp", "amqps"), AfterValidator(_valid_amqp_options)] = SecretStr(
+    url: Annotated[SecretStr, server_url("amqp", "amqps"), _accepted_by(amqp_options)] = SecretStr(
         "amqp://guest:guest@localhost:5672/"
     )
 

@@ -22,6 +22,7 @@ from gateway.resources.rabbitmq import RabbitMQConnection
 from gateway.settings import RabbitMQSettings
 from tests.events.conftest import vhost
 from tests.support.certificates import Certificates
+from tests.support.dead_address import DEAD, dead_address
 from tests.support.waiting import TIMEOUT, wait_until
 
 __all__ = ["vhost"]
@@ -186,7 +187,6 @@ class TestReports:
 
 
 NAME = "rabbitmq.example"
-DEAD = "127.0.0.99"
 
 
 @pytest.fixture
@@ -202,12 +202,7 @@ async def dead_first(rabbitmq_server: RabbitMQServer, monkeypatch: pytest.Monkey
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in (DEAD, "127.0.0.1")]
 
     monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
-    with socket.socket() as full, socket.socket() as filler, socket.socket() as second_filler:
-        full.bind((DEAD, port))
-        full.listen(0)
-        for client in (filler, second_filler):
-            client.setblocking(False)
-            client.connect_ex((DEAD, port))
+    with dead_address(port):
         yield
 
 
