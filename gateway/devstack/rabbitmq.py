@@ -214,18 +214,36 @@ class RabbitMQServer(Server):
 
         RabbitMQ writes them in the background. Without its entry in the directory of quorum queues, a queue has no leader.
         """
-        # Later versions may not use Mnesia.
-        await self._evaluate("catch mnesia:sync_log()", "[dets:sync(Table) || Table <- dets:all()]")
+        # Later versions may not use Mnesia. A table may be closed meanwhile, because its vhost is being deleted.
+        await self._evaluate("catch mnesia:sync_log()", "[catch dets:sync(Table) || Table <- dets:all()]")
 
     async def delete_vhost(self, name: str, *, wait: bool = True) -> None:
         """Delete a vhost and close its connections.
+
+        RabbitMQ 3.10 has a bug: a queue that is deleted while its dead-letter worker starts crashes the worker. A few such
+        crashes end the supervisor of all dead-letter workers, and then every queue with at-least-once dead-lettering fails
+        until a restart. So this method first waits until the workers of the vhost have started.
 
         Args:
             name: of the vhost.
             wait: return when it is deleted. Quorum queues may take five seconds after a restart of the server.
         """
-        delete = f"rabbit_vhost:delete({_binary(name)}, {_ACTOR})"
-        await self._evaluate(f"ok = {delete}" if wait else f"spawn(fun() -> {delete} end)")
+        steps = ", ".join(
+            [
+                # A leader starts its worker before it replies. The id of a quorum queue is a tuple.
+                "Ids = [amqqueue:get_pid(Queue) || Queue <- rabbit_amqqueue:list(VHost)]",
+                "[catch ra:members(Id, 10000) || Id <- Ids, is_tuple(Id)]",
+                # A worker replies when it has started.
+                "Workers = [Pid || {_, Pid, _, _} <- supervisor:which_children(rabbit_fifo_dlx_sup), is_pid(Pid)]",
+                "[catch sys:get_state(Pid, 10000) || Pid <- Workers]",
+                f"rabbit_vhost:delete(VHost, {_ACTOR})",
+            ]
+        )
+        delete = f"fun(VHost) -> {steps} end"
+        if wait:
+            await self._evaluate(f"ok = ({delete})({_binary(name)})")
+        else:
+            await self._evaluate(f"Delete = {delete}", f"spawn(fun() -> Delete({_binary(name)}) end)")
 
     @asynccontextmanager
     async def memory_alarm(self) -> AsyncIterator[None]:

@@ -146,6 +146,11 @@ class TestStartup:
 
 
 class TestRunning:
+    @pytest.fixture(autouse=True)
+    def patient_checks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Health checks that wait for the broker on a busy machine, too."""
+        monkeypatch.setattr("gateway.events.publisher.CHECK_TIMEOUT", TIMEOUT)
+
     async def test_views_redeclared(self, rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
         """A queue of views with other arguments is reported, and observations are published and consumed as before."""
         received = Received()
