@@ -257,5 +257,7 @@ async def test_plaintext_connection(start: StartProcess, environment: dict[str, 
 
     for process in processes:
         assert await process.exit_status() == ExitStatus.START_FAILED
-        assert "GATEWAY_REDIS__URL: the connection to elsewhere.example is not encrypted: use rediss://" in process.output
+        assert (
+            "GATEWAY_REDIS__URL: the connection to elsewhere.example is not encrypted: use rediss://" in process.output
+        )
         assert "hunter2" not in process.output
