@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 from gateway.api import briefs, health, observations, places, predictions, problems
 from gateway.api.body_limit import PayloadTooLargeMiddleware
 from gateway.api.head import HeadMiddleware
+from gateway.api.query_limit import QueryLimitMiddleware
 from gateway.api.request_id import RequestIdMiddleware
 from gateway.api.telemetry import telemetry_config
 from gateway.lifespan import lifespan
@@ -61,6 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings or read_settings()
     app.add_middleware(PayloadTooLargeMiddleware)
     app.add_middleware(HeadMiddleware)
+    app.add_middleware(QueryLimitMiddleware)
     for router in (observations.router, places.router, predictions.router, health.router):
         app.include_router(router)
     return app

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
+import structlog
 import typer
 
 from gateway.process.exit_status import ExitStatus
@@ -23,6 +24,7 @@ from gateway.process.standard_streams import open_standard_streams
 from gateway.process.watchdog import exit_process, run_without_waiting_for_threads
 from gateway.schema import DEFAULT_LOCK_WAIT
 from gateway.settings import InvalidSettingsError, Settings, read_settings, unknown_settings
+from gateway.settings.plaintext import plaintext_warnings
 
 T = TypeVar("T")
 
@@ -78,6 +80,7 @@ def serve(
 ) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP. A second SIGINT or SIGTERM forces the shutdown."""
     settings = _load_settings(debug=debug)
+    _warn_about_plaintext(settings)
     gc.set_threshold(GC_THRESHOLD)
     from gateway.app import create_app
     from gateway.error_messages import explain
@@ -105,6 +108,7 @@ def worker(
 ) -> None:
     """Process the published events until SIGINT, SIGTERM or SIGHUP. A second SIGINT or SIGTERM forces the shutdown."""
     settings = _load_settings(debug=debug)
+    _warn_about_plaintext(settings)
     from gateway.error_messages import explain
     from gateway.worker import run_worker
 
@@ -118,6 +122,8 @@ def worker(
 def check(*, debug: Debug = False) -> None:
     """Start all resources, check each of them, stop them, and show the timeline."""
     settings = _load_settings(debug=debug, level=logging.CRITICAL)
+    for line in plaintext_warnings(settings):
+        _print_error(f"warning: {line}", None, debug=debug)
     from gateway.app import create_app
     from gateway.error_messages import explain
     from gateway.serving.check import check as check_app
@@ -287,6 +293,11 @@ def _load_settings(*, debug: bool, level: int = logging.INFO) -> Settings:
         return read_settings()
     except InvalidSettingsError as error:
         _exit_with_error(str(error).replace("\n", "\ngateway: "), error, debug=debug)
+
+
+def _warn_about_plaintext(settings: Settings) -> None:
+    for line in plaintext_warnings(settings):
+        structlog.get_logger("gateway.settings").warning("connection without TLS", advice=line)
 
 
 def _with_database(

@@ -4,16 +4,16 @@ import asyncio
 import contextlib
 from http import HTTPStatus
 
+from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api.problems import problem
 
-MAX_BODY_BYTES = 1024 * 1024  # of a request
 METHODS_WITH_BODY = {"POST", "PUT", "PATCH"}
 
 # A client that is still sending when the connection is closed gets a reset instead of the response. So the rest of the
 # body is read and dropped, up to these limits.
-MAX_DRAIN_BYTES = 16 * MAX_BODY_BYTES
+MAX_DRAIN_BYTES = 16 * 1024 * 1024
 DRAIN_TIMEOUT = 2.0
 
 
@@ -41,7 +41,7 @@ class PayloadTooLargeMiddleware:
                 too_large = True
                 if not body_complete:
                     await _drain(receive)
-                detail = f"The body is too large. Send at most {MAX_BODY_BYTES} bytes."
+                detail = f"The body is too large. Send at most {scope[MAX_BODY_SIZE_SCOPE_KEY]} bytes."
                 await problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)(scope, receive, send)
             if not too_large:
                 await send(message)

@@ -1,15 +1,17 @@
 """Authorization of writes: a client needs an API key. Without any key configured, only programs on this machine may write."""
 
 import secrets
+from collections.abc import Callable, Coroutine
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from gateway.api.local_requests import sign_of_foreign_origin
 from gateway.api.problems import ProblemError
-from gateway.dependencies import OnLoopback, SettingsDependency
+from gateway.dependencies import OnLoopback, SettingsDependency, get_settings, is_on_loopback
 
 _bearer = HTTPBearer(
     scheme_name="key",
@@ -65,3 +67,23 @@ def _matches_any(candidate: str, keys: list[str]) -> bool:
 
 
 KeyRequired = Depends(require_api_key)
+
+
+class KeyFirstRoute(APIRoute):
+    """A route that verifies the key before it reads the body, if it has the dependency `KeyRequired`.
+
+    FastAPI reads and parses the body before it calls the dependencies. The dependency remains for the OpenAPI.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        if KeyRequired not in self.dependencies:
+            return handle
+
+        async def verify_key_first(request: Request) -> Response:
+            await require_api_key(
+                request, await get_settings(request), await is_on_loopback(request), await _bearer(request)
+            )
+            return await handle(request)
+
+        return verify_key_first

@@ -5,10 +5,11 @@ browser on this machine. By DNS rebinding, such a page reaches the gateway under
 `http://evil.example/` counts as well: the HTTP server replaces the header Host by it.
 """
 
-import ipaddress
 import re
 
 from fastapi import Request
+
+from gateway.network.addresses import is_loopback
 
 _PROXY_HEADERS = {"forwarded", "via", "x-real-ip"}
 _PROXY_HEADER_PREFIX = "x-forwarded-"
@@ -41,12 +42,4 @@ def _is_loopback_origin(origin: str) -> bool:
 def _is_loopback(authority: str) -> bool:
     """Return whether a host with or without a port is `localhost` or a loopback address."""
     found = _AUTHORITY.fullmatch(authority)
-    if found is None:
-        return False
-    host = found["ipv6"] or found["name"]
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return found is not None and is_loopback(found["ipv6"] or found["name"])

@@ -6,10 +6,10 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from gateway.api.body_limit import MAX_BODY_BYTES
-from gateway.api.keys import KeyRequired
+from gateway.api.keys import KeyFirstRoute, KeyRequired
 from gateway.api.places import PlaceId, place_not_found
 from gateway.api.problems import ProblemError, problem_responses
+from gateway.api.request_model import RequestModel
 from gateway.dependencies import ObservationWriterDependency, Session
 from gateway.observations.queries import Observation, get_observation, latest_observations
 from gateway.observations.store import IdempotencyConflictError, NewObservation, UnknownPlaceError
@@ -23,7 +23,9 @@ from gateway.schema.tables import (
     Condition,
 )
 
-router = APIRouter(prefix="/v1/places/{place_id}/observations", tags=["observations"])
+router = APIRouter(prefix="/v1/places/{place_id}/observations", tags=["observations"], route_class=KeyFirstRoute)
+
+MAX_BODY_BYTES = 16 * 1024  # a note of the maximum length needs 12,000 bytes if each character is escaped
 
 PROBLEMS = (HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
 
@@ -35,12 +37,10 @@ def _reject_nul(note: str) -> str:
     return note
 
 
-class ObservationCreate(BaseModel):
+class ObservationCreate(RequestModel):
     """The weather at a place as the client observes it."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"temperature_c": 12.5, "condition": "rain"}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"temperature_c": 12.5, "condition": "rain"}]})
 
     temperature_c: Annotated[float, Field(strict=True, ge=MIN_TEMPERATURE_C, le=MAX_TEMPERATURE_C)]
     condition: Condition

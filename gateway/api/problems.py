@@ -16,7 +16,8 @@ from gateway.dependencies import DatabaseUnavailableError, NotStartedError
 from gateway.resources.database_errors import explain
 
 MEDIA_TYPE = "application/problem+json"
-MAX_ERRORS = 20  # in one response; a request can contain a hundred thousand
+MAX_ERRORS = 20  # in one response
+MAX_NAME_LENGTH = 100  # of an unknown field in an error; the client chooses it
 
 _ADVICE = {
     HTTPStatus.NOT_FOUND: "No such path. See /docs.",
@@ -110,7 +111,7 @@ def _allowed_methods(request: Request) -> list[str]:
 
 async def _on_invalid_request(_request: Request, error: RequestValidationError) -> JSONResponse:
     errors = [
-        FieldError(where=".".join(map(str, details["loc"])), message=str(details["msg"]))
+        FieldError(where=".".join(map(_shortened, details["loc"])), message=str(details["msg"]))
         for details in error.errors()[:MAX_ERRORS]
     ]
     return problem(
@@ -118,6 +119,11 @@ async def _on_invalid_request(_request: Request, error: RequestValidationError) 
         "Correct the fields listed in `errors` and send the request again.",
         errors=errors,
     )
+
+
+def _shortened(name: str | int) -> str:
+    text = str(name)
+    return text if len(text) <= MAX_NAME_LENGTH else f"{text[:MAX_NAME_LENGTH]}…"
 
 
 async def _on_unavailable(_request: Request, error: Exception) -> JSONResponse:

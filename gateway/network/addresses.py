@@ -1,4 +1,4 @@
-"""Connects to a name by all of its addresses: they are raced (RFC 8305), so that a dead one costs a fraction of a second."""
+"""Addresses of hosts. A connection races all addresses of a name (RFC 8305), so that a dead one costs a fraction of a second."""
 
 import asyncio
 import ipaddress
@@ -34,6 +34,16 @@ async def reachable_address(host: str, port: int) -> str:
         return str(infos[0][4][0])
     with await start_connection(infos, happy_eyeballs_delay=ATTEMPT_DELAY, interleave=1) as connected:
         return str(connected.getpeername()[0])
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is `localhost` or a loopback address. No name is resolved."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _is_ip_address(host: str) -> bool:

@@ -56,7 +56,7 @@ __all__ = [
     "variable_name",
 ]
 
-_TLS_SCHEMES = {"http": "https", "redis": "rediss", "amqp": "amqps"}  # by the schemes without TLS
+TLS_SCHEMES = {"http": "https", "redis": "rediss", "amqp": "amqps"}  # by the schemes without TLS
 
 SHIPPED_MODEL = Path(__file__).parents[1] / "assets" / "wet_tomorrow.onnx"
 
@@ -208,6 +208,7 @@ class Settings(BaseSettings):
     keep_alive_seconds: PositiveSeconds = 75
     max_connections: Annotated[int, Field(ge=1)] = 1000
     api_keys: Annotated[tuple[Annotated[SecretStr, AfterValidator(_printable_ascii)], ...], NoDecode] = ()
+    allow_plaintext: bool = False
     instance: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9._-]+$")] = "gateway"
 
     @field_validator("api_keys", mode="before")
@@ -305,9 +306,9 @@ def _useless_tls_files(name: str, group: ServerSettings) -> Iterator[str]:
         if getattr(group, field) is None:
             continue
         variable = variable_name(name, field)
-        if scheme in _TLS_SCHEMES:
+        if scheme in TLS_SCHEMES:
             url = variable_name(name, group.location_field)
-            yield f"{variable}: has no effect without TLS: use {_TLS_SCHEMES[scheme]}:// in {url}"
+            yield f"{variable}: has no effect without TLS: use {TLS_SCHEMES[scheme]}:// in {url}"
 
 
 def _format_error(error: ErrorDetails) -> str:

@@ -245,3 +245,19 @@ class TestMigrateAndSeed:
         assert "127.0.0.1:1" in process.output
         assert "hunter2" not in process.output
         assert len(process.output.strip().splitlines()) == 1
+
+
+async def test_plaintext_connection(start: StartProcess, environment: dict[str, str]) -> None:
+    """Each command that serves or checks warns of a connection to another machine without TLS, before it enters anything."""
+    variables = {
+        "GATEWAY_DATABASE__URL": f"{environment['GATEWAY_DATABASE__URL']}_missing",  # ends the start at once
+        "GATEWAY_REDIS__URL": "redis://:hunter2@elsewhere.example/0",
+    }
+    processes = [start(*command, **variables) for command in (("serve", "--port", "0"), ("worker",), ("check",))]
+
+    for process in processes:
+        assert await process.exit_status() == ExitStatus.START_FAILED
+        assert (
+            "GATEWAY_REDIS__URL: the connection to elsewhere.example is not encrypted: use rediss://" in process.output
+        )
+        assert "hunter2" not in process.output

@@ -128,8 +128,8 @@ class TestReports:
         assert is_problem(response, 422)
 
     async def test_large_body_is_rejected(self, gateway: RunningGateway) -> None:
-        """A body of more than 1 MiB gets a 413."""
-        assert is_problem(await gateway.client.post(URL, content=b" " * (1024 * 1024 + 1)), 413)
+        """A body of more than 16 KiB gets a 413."""
+        assert is_problem(await gateway.client.post(URL, content=b" " * (16 * 1024 + 1)), 413)
 
     @pytest.mark.usefixtures("long_calls")
     async def test_paused_database_is_unavailable(self, gateway: RunningGateway, servers: Devstack) -> None:

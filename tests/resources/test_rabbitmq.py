@@ -253,6 +253,26 @@ class TestTLS:
         assert "certificate" in message
         assert "self-signed certificate in certificate chain: set GATEWAY_RABBITMQ__CA_FILE" in message
 
+    @pytest.mark.parametrize(
+        ("name", "reason"),
+        [
+            ("expired_server", "certificate has expired"),
+            ("misnamed_server", "certificate is not valid for '127.0.0.1'"),
+        ],
+    )
+    async def test_invalid_certificate(
+        self, rabbitmq_server: RabbitMQServer, certificates: Certificates, vhost: str, name: str, reason: str
+    ) -> None:
+        """An expired certificate, and one for another host, fail the startup at once."""
+        server = getattr(certificates, name)
+        async with rabbitmq_server.tls_listener(
+            ca_file=certificates.ca_file, cert_file=server.cert_file, key_file=server.key_file
+        ) as port:
+            url = vhost.replace("amqp:", "amqps:").replace(f":{rabbitmq_server.port}", f":{port}")
+            message = await fails_permanently(resource(url, ca_file=certificates.ca_file))
+
+        assert reason in message
+
     async def test_verification_switched_off(self, tls_url: str) -> None:
         """An option of the URL switches the verification off."""
         async with resource(f"{tls_url}?no_verify_ssl=1").open():

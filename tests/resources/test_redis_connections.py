@@ -132,6 +132,16 @@ class TestTLS:
 
         assert "Hostname mismatch" in error
 
+    async def test_expired_certificate(self, devstack_folder: Path, certificates: Certificates) -> None:
+        """An expired certificate fails the start at once."""
+        options = ("--tls-auth-clients", "no")
+        async with TLSRedis(
+            devstack_folder / "expired_redis", certificates, certificates.expired_server, *options
+        ) as server:
+            error = await start_error(server.tls_url(), ca_file=certificates.ca_file)
+
+        assert "certificate has expired" in error
+
     async def test_missing_client_certificate(self, misnamed_server: TLSRedis, certificates: Certificates) -> None:
         """A server that demands a certificate of its clients fails the start at once if there is none."""
         url = f"{misnamed_server.tls_url()}?ssl_check_hostname=false"
