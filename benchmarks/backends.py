@@ -12,6 +12,7 @@ from benchmarks.workloads import NOTE, OBSERVATIONS_PER_PLACE, SeededPlace
 from gateway.devstack import reaper
 from gateway.devstack.folder import Reporter
 from gateway.devstack.open_meteo import Faults
+from gateway.devstack.postgresql import RUNTIME_ROLE
 from gateway.devstack.stack import Devstack, devstack
 from gateway.events.topology import declare
 from gateway.places.seed import seed
@@ -115,8 +116,8 @@ async def running_backends(*, report: Reporter) -> AsyncIterator[Backends]:
         DevstackError: a server does not start.
     """
     async with devstack(report=report) as servers:
-        await migrate(servers.postgresql.url)
-        await seed(servers.postgresql.url)
+        await migrate(servers.postgresql.owner_url, grant_to=RUNTIME_ROLE)
+        await seed(servers.postgresql.owner_url)
         async with servers.postgresql.superuser("gateway") as connection:
             backends = Backends(servers, await _fetch_places(connection))
         await backends.insert_observations()

@@ -141,12 +141,20 @@ def check(*, debug: Debug = False) -> None:
 
 
 @app.command()
-def migrate(*, lock_wait: LockWait = DEFAULT_LOCK_WAIT, debug: Debug = False) -> None:
+def migrate(
+    *,
+    grant_to: Annotated[
+        str | None,
+        typer.Option(metavar="ROLE", help="Grant the role only the rights that the gateway and the worker need."),
+    ] = None,
+    lock_wait: LockWait = DEFAULT_LOCK_WAIT,
+    debug: Debug = False,
+) -> None:
     """Migrate the database to the revision that this version needs, while others use it. Runs wait for each other."""
     settings = _load_settings(debug=debug)
     from gateway.schema.migrate import migrate as migrate_database
 
-    _with_database(migrate_database, settings, lock_wait=lock_wait, debug=debug)
+    _with_database(migrate_database, settings, lock_wait=lock_wait, debug=debug, grant_to=grant_to)
 
 
 @app.command()
@@ -301,9 +309,17 @@ def _warn_about_plaintext(settings: Settings) -> None:
 
 
 def _with_database(
-    command: Callable[..., Coroutine[Any, Any, object]], settings: Settings, *, lock_wait: float, debug: bool
+    command: Callable[..., Coroutine[Any, Any, object]],
+    settings: Settings,
+    *,
+    lock_wait: float,
+    debug: bool,
+    **options: object,
 ) -> None:
-    """Run the command on the database and print its result, or exit with a message that names the setting."""
+    """Run the command on the database and print its result, or exit with a message that names the setting.
+
+    `options` are further arguments of the command.
+    """
     from asyncpg import InterfaceError, PostgresError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -311,6 +327,7 @@ def _with_database(
     from gateway.schema.connect import ConnectError
     from gateway.schema.lock_waits import LockWaitError
     from gateway.schema.revision import SchemaMismatchError
+    from gateway.schema.rights import RoleError
 
     url = settings.database.complete_url.get_secret_value()
     try:
@@ -321,6 +338,7 @@ def _with_database(
                     application_name=f"{settings.instance} {command.__name__}",
                     lock_wait=lock_wait,
                     report=lambda line: _print_error(line, None, debug=debug),
+                    **options,
                 )
             )
         )
@@ -332,6 +350,7 @@ def _with_database(
         ConnectError,
         SchemaMismatchError,
         LockWaitError,
+        RoleError,
     ) as error:
         _exit_with_error(explain_database_error(error, settings), error, debug=debug)
     typer.echo(result)

@@ -9,11 +9,16 @@ from gateway.resources.base import PermanentError
 from gateway.schema.connect import ConnectError
 from gateway.schema.lock_waits import LockWaitError
 from gateway.schema.revision import SchemaMismatchError
+from gateway.schema.rights import RoleError
 from gateway.settings import DatabaseSettings, ResourceSettings, Settings, variable_name
 
 _POOLER = "is behind a connection pooler without prepared statements: set it to none"
+_MISSING_RIGHT = (
+    "does not permit this to the user: grant its rights with `gateway migrate --grant-to`, or for `migrate` and `seed` use the "
+    "URL of the owner"
+)
 _SQLSTATE_MESSAGES = {  # with the field of the settings to correct
-    "42501": ("url", "does not permit this to the user: grant the permission, or use another user in the URL"),
+    "42501": ("url", _MISSING_RIGHT),
     "26000": ("prepared_statements", _POOLER),  # the statement does not exist
     "42P05": ("prepared_statements", _POOLER),  # the statement exists already
 }
@@ -40,7 +45,7 @@ def explain(error: Exception, settings: Settings) -> str:
 
 def explain_database_error(error: Exception, settings: Settings) -> str:
     """Return the reason why the database could not be migrated or seeded, as `explain` does for the same error."""
-    if isinstance(error, LockWaitError):
+    if isinstance(error, LockWaitError | RoleError):
         return f"database: {error}"  # no setting is wrong
     return _explain_cause("database", error, settings.database)
 

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.devstack.folder import temporary_data_dir
 from gateway.devstack.open_meteo import Faults
+from gateway.devstack.postgresql import RUNTIME_ROLE
 from gateway.devstack.server import Server
 from gateway.devstack.stack import Devstack, enter_concurrently
 from gateway.devstack.weather import WeatherServer
@@ -87,6 +88,6 @@ async def weather(weather_server: WeatherServer) -> AsyncIterator[WeatherServer]
 @pytest.fixture(scope="session")
 async def servers(devstack: Devstack) -> Devstack:
     """All servers, with a migrated database and the places in it."""
-    await migrate(devstack.postgresql.url)
-    await seed(devstack.postgresql.url)
+    await migrate(devstack.postgresql.owner_url, grant_to=RUNTIME_ROLE)
+    await seed(devstack.postgresql.owner_url)
     return devstack

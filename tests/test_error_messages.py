@@ -8,6 +8,7 @@ from gateway.lifecycle import StartError, StartTimeoutError, TeardownError
 from gateway.resources.base import PermanentError
 from gateway.schema.connect import ConnectError
 from gateway.schema.revision import SchemaMismatchError
+from gateway.schema.rights import RoleError
 from gateway.settings import Settings
 from tests.support.entries import BY_NAME, RESOURCES, WORKERS
 
@@ -121,6 +122,13 @@ def test_database_error(error: Exception, expected: str) -> None:
     assert message.startswith("database: GATEWAY_DATABASE__URL: ")
     assert expected in message
     assert "SELECT 1" not in message
+
+
+def test_unusable_role() -> None:
+    """A wrong `--grant-to` is reported without a variable, because none is wrong."""
+    assert explain_database_error(RoleError("the role x does not exist"), SETTINGS) == (
+        "database: the role x does not exist"
+    )
 
 
 def test_error_of_a_command() -> None:

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 
 from gateway.devstack.folder import Reporter
+from gateway.devstack.postgresql import RUNTIME_ROLE
 from gateway.devstack.server import DevstackError, wait_for_exit
 from gateway.devstack.stack import Devstack, devstack
 from gateway.places.seed import seed
@@ -67,8 +68,8 @@ async def _serve(host: str, port: int, report: Reporter, *, debug: bool) -> int:
     options = ["--debug"] if debug else []
     async with AsyncExitStack() as stack:
         servers = await stack.enter_async_context(devstack(report=report))
-        report(f"migrate: {await migrate(servers.postgresql.url)}")
-        report(f"seed: {await seed(servers.postgresql.url)}")
+        report(f"migrate: {await migrate(servers.postgresql.owner_url, grant_to=RUNTIME_ROLE)}")
+        report(f"seed: {await seed(servers.postgresql.owner_url)}")
         # The worker is entered first and stops last, so it processes the events of the gateway's shutdown, too.
         worker = await stack.enter_async_context(_command(["worker", *options], servers))
         serve = ["serve", "--host", host, "--port", str(port), "--timeline", *options]

@@ -13,6 +13,9 @@ from gateway.devstack import ports
 from gateway.devstack.folder import Reporter, silent
 from gateway.devstack.server import Server, find_program
 
+RUNTIME_ROLE = "gateway"  # of the gateway and the worker: has rights on tables, and owns nothing
+OWNER_ROLE = "gateway_owner"  # of the databases, for `migrate` and `seed`
+
 _SETTINGS = {
     "listen_addresses": ports.LOOPBACK,
     "unix_socket_directories": "",  # the path of a temporary folder may exceed the 107 characters of a socket's path
@@ -29,7 +32,7 @@ _SETTINGS = {
 
 
 class PostgreSQLServer(Server):
-    """A private PostgreSQL with a role `gateway` and a database of that role, also called `gateway`."""
+    """A private PostgreSQL with a database `gateway`, the role that owns it, and the role that serves from it."""
 
     name = "PostgreSQL"
     url_variable = "GATEWAY_DATABASE__URL"
@@ -38,16 +41,29 @@ class PostgreSQLServer(Server):
 
     def __init__(self, folder: Path, *, report: Reporter = silent) -> None:
         super().__init__(folder, report=report)
-        self.password = secrets.token_hex(16)  # of the role `gateway`
+        self.password = secrets.token_hex(16)  # of the runtime role
+        self.owner_password = secrets.token_hex(16)
         self.superuser_password = secrets.token_hex(16)
 
     @property
     def url(self) -> str:
         return self.url_of("gateway")
 
+    @property
+    def owner_url(self) -> str:
+        """The URL for `migrate` and `seed`."""
+        return self.owner_url_of("gateway")
+
     def url_of(self, database: str) -> str:
-        """Return the URL of another database."""
-        return f"postgresql+asyncpg://gateway:{self.password}@{ports.LOOPBACK}:{self.port}/{database}"
+        """Return the URL of another database, for the gateway and the worker."""
+        return self._url(RUNTIME_ROLE, self.password, database)
+
+    def owner_url_of(self, database: str) -> str:
+        """Return the URL of another database, for its owner."""
+        return self._url(OWNER_ROLE, self.owner_password, database)
+
+    def _url(self, role: str, password: str, database: str) -> str:
+        return f"postgresql+asyncpg://{role}:{password}@{ports.LOOPBACK}:{self.port}/{database}"
 
     def command(self) -> list[str]:
         settings = [f"--{name}={value}" for name, value in self.settings.items()]
@@ -79,12 +95,14 @@ class PostgreSQLServer(Server):
 
     async def initialize(self) -> None:
         async with self.superuser() as connection:
-            await connection.execute(f"CREATE ROLE gateway LOGIN PASSWORD '{self.password}'")
+            await connection.execute(f"CREATE ROLE {RUNTIME_ROLE} LOGIN PASSWORD '{self.password}'")
+            await connection.execute(f"CREATE ROLE {OWNER_ROLE} LOGIN PASSWORD '{self.owner_password}'")
+            await connection.execute(f"GRANT pg_read_all_stats TO {OWNER_ROLE}")
         await self.create_database("gateway")
 
     @asynccontextmanager
     async def superuser(self, database: str = "postgres") -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-        """Open a connection of the superuser, for statements that the role `gateway` may not execute."""
+        """Open a connection of the superuser, for statements that no other role may execute."""
         connection = await asyncpg.connect(
             host=ports.LOOPBACK,
             port=self.port,
@@ -100,10 +118,15 @@ class PostgreSQLServer(Server):
             await connection.close(timeout=2)
 
     async def create_database(self, name: str, *, template: str = "template1") -> str:
-        """Create a database of role `gateway`, and return its URL. The template must have no open connection."""
+        """Create a database, and return the URL of its owner. The template must have no open connection.
+
+        The rights on its tables are those of the template.
+        """
         async with self.superuser() as connection:
-            await connection.execute(f'CREATE DATABASE "{name}" OWNER gateway TEMPLATE "{template}"')
-        return self.url_of(name)
+            await connection.execute(f'CREATE DATABASE "{name}" OWNER {OWNER_ROLE} TEMPLATE "{template}"')
+            await connection.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
+            await connection.execute(f'GRANT CONNECT ON DATABASE "{name}" TO {RUNTIME_ROLE}')
+        return self.owner_url_of(name)
 
     async def drop_database(self, name: str) -> None:
         """Drop a database and close its connections."""
@@ -111,10 +134,12 @@ class PostgreSQLServer(Server):
             await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
     async def clients(self) -> list[str]:
-        """Return the `application_name` of each connection of role `gateway`."""
+        """Return the `application_name` of each connection of the runtime role and of the owner."""
         async with self.superuser() as connection:
             rows = await connection.fetch(
-                "SELECT application_name FROM pg_stat_activity WHERE usename = 'gateway' ORDER BY application_name"
+                "SELECT application_name FROM pg_stat_activity WHERE usename IN ($1, $2) ORDER BY application_name",
+                RUNTIME_ROLE,
+                OWNER_ROLE,
             )
         return [row["application_name"] for row in rows]
 

@@ -54,6 +54,7 @@ class StandbyServer(PrimaryServer):
         super().__init__(folder, report=report)
         self._primary = primary
         self.password = primary.password
+        self.owner_password = primary.owner_password
         self.superuser_password = primary.superuser_password
 
     def environment(self) -> dict[str, str]:

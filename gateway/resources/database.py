@@ -19,6 +19,7 @@ from gateway.resources.pooled_connection import (
 )
 from gateway.schema.connect import ConnectError, Connector
 from gateway.schema.revision import current_revision, describe_mismatch
+from gateway.schema.rights import describe_missing_rights
 from gateway.settings import DatabaseSettings
 
 # The connections of a gateway process, by their use. Each use keeps its own limit, and the pool has a connection for all of
@@ -130,10 +131,9 @@ class DatabaseEngine(Resource[AsyncEngine]):
         return PermanentError(f"{self.settings.variable(error.field)}: {error}")
 
     async def _verify(self) -> None:
-        """Run `SELECT 1`, and compare the revision of the schema."""
+        """Compare the revision of the schema, and check the rights of the user."""
         async with self._autocommit_engine().connect() as connection:
-            await connection.execute(text("SELECT 1"))
-            problem = describe_mismatch(await current_revision(connection))
+            problem = describe_mismatch(await current_revision(connection)) or await describe_missing_rights(connection)
         if problem is not None:
             raise PermanentError(f"GATEWAY_DATABASE__URL: {problem}")
 

@@ -15,6 +15,7 @@ from gateway.schema.connect import ConnectError
 from gateway.schema.driver import asyncpg_connection, first_line
 from gateway.schema.lock_waits import LIMIT_LOCK_WAITS, LockWaits, Reporter, take_advisory_lock
 from gateway.schema.revision import HEAD, REVISIONS, SchemaMismatchError, describe_mismatch
+from gateway.schema.rights import check_role, grant_rights
 from gateway.schema.transaction import connect, transaction
 
 _QUERY_CANCELED = "57014"
@@ -34,15 +35,18 @@ class MigrationResult:
     Attributes:
         found: the revision before the migration, or None if the database was never migrated.
         applied: the revisions that were applied, in order.
+        granted_to: the role that got its rights, or None.
     """
 
     found: str | None
     applied: tuple[str, ...]
+    granted_to: str | None = None
 
     def __str__(self) -> str:
+        granted = f"; granted the rights to {self.granted_to}" if self.granted_to is not None else ""
         if not self.applied:
-            return f"already at revision {HEAD}"
-        return f"from {self.found or 'nothing'} to revision {HEAD}: applied {', '.join(self.applied)}"
+            return f"already at revision {HEAD}{granted}"
+        return f"from {self.found or 'nothing'} to revision {HEAD}: applied {', '.join(self.applied)}{granted}"
 
 
 async def migrate(
@@ -50,6 +54,7 @@ async def migrate(
     *,
     application_name: str = "gateway migrate",
     lock_wait: float = DEFAULT_LOCK_WAIT,
+    grant_to: str | None = None,
     report: Reporter = lambda _: None,
 ) -> MigrationResult:
     """Upgrade the database at `url` to `HEAD`, each revision on its own, so that an interrupted run can be repeated.
@@ -61,11 +66,13 @@ async def migrate(
         url: of the database, with the scheme `postgresql+asyncpg`.
         application_name: the name of the connections in `pg_stat_activity`.
         lock_wait: seconds to wait for the locks of other sessions, for each revision.
+        grant_to: the role of the gateway and the worker, which gets `RUNTIME_RIGHTS` after the upgrade.
         report: called with a line about the sessions that hold them.
 
     Raises:
         LockWaitError: other sessions held the locks for too long. The revisions before that are applied.
         SchemaMismatchError: the database was migrated by a newer version.
+        RoleError: `grant_to` is no role that rights can limit. Nothing is changed.
         ConnectError: the server cannot be used until an operator changes something.
         OSError, sqlalchemy.exc.DBAPIError: the server cannot be reached, or reports an error.
     """
@@ -73,13 +80,17 @@ async def migrate(
     async with AsyncExitStack() as stack:
         await waits.retry("the migration", partial(_take_lock, stack, url, application_name))
         async with connect(url, application_name=application_name) as connection:
+            if grant_to is not None:
+                await check_role(connection, grant_to)
             found = await connection.run_sync(_current_revision)
         if found is not None and found not in REVISIONS:
             raise SchemaMismatchError(describe_mismatch(found))
         pending = REVISIONS if found is None else REVISIONS[REVISIONS.index(found) + 1 :]
         for revision in pending:
             await waits.retry(f"revision {revision}", partial(_apply, url, application_name, revision))
-    return MigrationResult(found, pending)
+        if grant_to is not None:
+            await waits.retry(f"the grant to {grant_to}", partial(_grant, url, application_name, grant_to))
+    return MigrationResult(found, pending, grant_to)
 
 
 def configuration(connection: Connection) -> Config:
@@ -116,6 +127,12 @@ async def _apply(url: str, application_name: str, revision: str) -> None:
             if getattr(error.orig, "sqlstate", None) == _QUERY_CANCELED:
                 raise _explain_cancellation(revision, error) from error
             raise
+
+
+async def _grant(url: str, application_name: str, role: str) -> None:
+    async with transaction(url, application_name=application_name) as connection:
+        await connection.execute(LIMIT_LOCK_WAITS)
+        await grant_rights(connection, role)
 
 
 def _current_revision(connection: Connection) -> str | None:

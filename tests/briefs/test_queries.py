@@ -42,10 +42,11 @@ class TestFetchPlaces:
         yield database
         await database.close()
 
-    async def test_plan_without_sorting(self, engine: AsyncEngine) -> None:
+    async def test_plan_without_sorting(self, servers: Devstack) -> None:
         """The latest observations are read from an index, so that a place with 100,000 of them costs no more than others."""
         prepare = f"PREPARE brief(int[]) AS {queries._PLACES_WITH_OBSERVATIONS.replace('$1::INTEGER[]', '$1')}"
-        async with engine.connect() as connection:
+        owner = DatabaseEngine(DatabaseSettings(url=servers.postgresql.owner_url), "plan")
+        async with owner.open() as engine, engine.connect() as connection:
             # The plan depends on the data. The rollback restores the rows of other tests.
             await connection.execute(text("TRUNCATE observations CASCADE"))
             await connection.execute(FIVE_OBSERVATIONS_FOR_SOME_PLACES)

@@ -16,6 +16,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.devstack import ports
+from gateway.devstack.postgresql import RUNTIME_ROLE
 from gateway.devstack.stack import Devstack
 from gateway.places.seed import seed
 from gateway.schema.migrate import migrate
@@ -106,8 +107,8 @@ async def test_soak(servers: Devstack, start: StartProcess, devstack_folder: Pat
     the database switches over to its standby or is read-only, rows cannot be published, a queue has other arguments.
     """
     async with replicated_database(devstack_folder) as database:
-        await migrate(database.primary.url)
-        await seed(database.primary.url)
+        await migrate(database.primary.owner_url, grant_to=RUNTIME_ROLE)
+        await seed(database.primary.owner_url)
         faults = outages_of_servers(servers, database, {"killed": database.killed, "suspended": database.suspended})
         faults["postgresql"] |= {
             "switched over": database.switched_over,

@@ -116,9 +116,12 @@ class TestAllServers:
 
 class TestPostgreSQL:
     async def test_role_and_database(self, postgresql_server: PostgreSQLServer) -> None:
-        """The role `gateway` owns the database of the URL, may create tables, and is no superuser."""
+        """The role of the URL owns nothing and may not create tables. The owner may, and is no superuser."""
         async with connected(postgresql_server.url) as connection:
             assert await connection.fetchval("SELECT current_user || '@' || current_database()") == "gateway@gateway"
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute("CREATE TABLE mine (id integer)")
+        async with connected(postgresql_server.owner_url) as connection:
             await connection.execute("CREATE TABLE mine (id integer)")
             await connection.execute("DROP TABLE mine")
             assert not await connection.fetchval("SELECT usesuper FROM pg_user WHERE usename = current_user")

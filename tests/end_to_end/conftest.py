@@ -25,7 +25,7 @@ _numbers = count(1)
 
 @pytest.fixture
 async def empty_database(servers: Devstack) -> AsyncIterator[str]:
-    """The URL of a database that is not migrated."""
+    """The URL of a database that is not migrated, for its owner."""
     name = f"empty-{next(_numbers)}"
     yield await servers.postgresql.create_database(name)
     await servers.postgresql.drop_database(name)
@@ -102,7 +102,9 @@ StartProcess = Callable[..., Process]
 
 
 @pytest.fixture
-def run(tmp_path: Path, environment: dict[str, str], devstack_folder: Path) -> Iterator[StartProcess]:
+def run(
+    tmp_path: Path, environment: dict[str, str], servers: Devstack, devstack_folder: Path
+) -> Iterator[StartProcess]:
     """A function that runs Python in a child process until the end of the test. No output may contain a password."""
     started: list[Process] = []
 
@@ -115,8 +117,9 @@ def run(tmp_path: Path, environment: dict[str, str], devstack_folder: Path) -> I
     yield run_python
     for process in started:
         process.kill()
-    passwords = [url.split("://")[1].split("@")[0].split(":")[1] for url in environment.values() if "@" in url]
-    assert len(passwords) >= 3
+    urls = [servers.postgresql.owner_url, *environment.values()]
+    passwords = [url.split("://")[1].split("@")[0].split(":")[1] for url in urls if "@" in url]
+    assert len(passwords) >= 4
     assert not [password for password in passwords for process in started if password in process.output]
 
 

@@ -6,6 +6,7 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 
+from gateway.devstack.postgresql import RUNTIME_ROLE
 from gateway.devstack.stack import Devstack
 from gateway.process.exit_status import ExitStatus
 from gateway.schema.migrate import migrate
@@ -183,14 +184,15 @@ class TestCheck:
 
 class TestMigrateAndSeed:
     async def test_empty_database(self, start: StartProcess, empty_database: str) -> None:
-        """`migrate` and `seed` prepare an empty database. A second `seed` inserts nothing."""
-        migrated = start("migrate", GATEWAY_DATABASE__URL=empty_database)
+        """`migrate` and `seed` prepare an empty database, and grant rights on it. A second `seed` inserts nothing."""
+        migrated = start("migrate", "--grant-to", RUNTIME_ROLE, GATEWAY_DATABASE__URL=empty_database)
         assert await migrated.exit_status() == ExitStatus.OK
         seeded = start("seed", GATEWAY_DATABASE__URL=empty_database)
         assert await seeded.exit_status() == ExitStatus.OK
         seeded_again = start("seed", GATEWAY_DATABASE__URL=empty_database)
         assert await seeded_again.exit_status() == ExitStatus.OK
 
+        assert migrated.output.endswith(f"; granted the rights to {RUNTIME_ROLE}\n")
         assert "0 unchanged" in seeded.output
         assert "0 places inserted" in seeded_again.output
 

@@ -13,7 +13,7 @@ import pytest
 from faultlab.wire import Proxy
 from gateway.devstack import ports
 from gateway.devstack.folder import temporary_data_dir
-from gateway.devstack.postgresql import PostgreSQLServer
+from gateway.devstack.postgresql import RUNTIME_ROLE, PostgreSQLServer
 from gateway.devstack.replication import PrimaryServer, StandbyServer
 from gateway.devstack.stack import Devstack
 from gateway.places.seed import SHIPPED_TABLE, load, read
@@ -41,7 +41,7 @@ OBSERVATIONS = f"{PLACE}/observations"
 
 async def fill(url: str) -> None:
     """Migrate a database, and load a few places."""
-    await migrate(url)
+    await migrate(url, grant_to=RUNTIME_ROLE)
     async with transaction(url, application_name="test") as connection:
         await load(connection, PLACES)
 
@@ -131,7 +131,7 @@ async def primary(servers: Devstack) -> AsyncIterator[PrimaryServer]:
     del servers  # the other servers of the gateway
     with temporary_data_dir() as folder:
         async with PrimaryServer(folder / "primary") as primary:
-            await fill(primary.url)
+            await fill(primary.owner_url)
             yield primary
 
 

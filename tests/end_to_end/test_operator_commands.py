@@ -91,15 +91,14 @@ class TestOutbox:
         assert "ids or --all" in process.output
 
     async def test_missing_right(self, start: StartProcess, servers: Devstack, migrated_database: str) -> None:
-        """A missing right is reported in the line of all commands, without the SQL."""
-        async with servers.postgresql.superuser(urlsplit(migrated_database).path[1:]) as superuser:
-            await superuser.execute("REVOKE ALL ON outbox FROM gateway")
-        process = start("outbox", "drop", "--all", GATEWAY_DATABASE__URL=migrated_database)
+        """A database without rights for the user is reported in the line of all commands, with the command that grants them."""
+        url = servers.postgresql.url_of(urlsplit(migrated_database).path[1:])
+        process = start("outbox", "drop", "--all", GATEWAY_DATABASE__URL=url)
 
         assert await process.exit_status() == ExitStatus.START_FAILED
         (line,) = process.output.splitlines()
         assert line.startswith("gateway: database: GATEWAY_DATABASE__URL: the server at 127.0.0.1:")
-        assert line.endswith(" does not permit this to the user: grant the permission, or use another user in the URL")
+        assert " does not permit this to the user: grant its rights with `gateway migrate --grant-to`, or " in line
 
     async def test_locked_table(self, start: StartProcess, migrated_database: str) -> None:
         """A lock of another session is reported as a timeout, and no variable is blamed."""

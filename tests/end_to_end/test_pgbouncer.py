@@ -112,7 +112,7 @@ async def test_unknown_database(pgbouncer: PgBouncerServer) -> None:
 
 async def test_migrate_and_seed(pgbouncer: PgBouncerServer, empty_database: str) -> None:
     """An empty database is migrated and seeded, each twice at the same time."""
-    url = f"{pgbouncer.url_of(empty_database.rpartition('/')[2])}?prepared_statements=none"
+    url = f"{pgbouncer.owner_url_of(empty_database.rpartition('/')[2])}?prepared_statements=none"
     results = await asyncio.gather(migrate(url), migrate(url))
     assert sorted(len(result.applied) for result in results) == [0, len(REVISIONS)]
     seeded = await asyncio.gather(seed(url), seed(url))
@@ -133,7 +133,7 @@ async def test_statement_timeout_of_a_migration(
         with pytest.raises(
             ConnectError, match=r"revision 0004 .*statement timeout.*: if it is a connection pooler, use"
         ):
-            await migrate(f"{pgbouncer.url_of(name)}?prepared_statements=none")
+            await migrate(f"{pgbouncer.owner_url_of(name)}?prepared_statements=none")
     await pgbouncer.restart()  # its connections would keep the database from being dropped
 
 

@@ -15,7 +15,7 @@ from aio_pika.exceptions import ChannelInvalidStateError, ChannelNotFoundEntity
 from redis.asyncio import Redis as RedisClient
 from redis.exceptions import ReadOnlyError
 
-from gateway.devstack.postgresql import PostgreSQLServer
+from gateway.devstack.postgresql import RUNTIME_ROLE, PostgreSQLServer
 from gateway.devstack.redis import RedisServer
 from gateway.events.channels import open_channel
 from gateway.lifecycle import StartTimeoutError
@@ -157,7 +157,7 @@ class SmallPostgreSQL(PostgreSQLServer):
 @pytest.fixture(scope="module")
 async def small_postgresql(devstack_folder: Path) -> AsyncIterator[SmallPostgreSQL]:
     async with SmallPostgreSQL(devstack_folder / "small_postgresql") as server:
-        await migrate(server.url)
+        await migrate(server.owner_url, grant_to=RUNTIME_ROLE)
         yield server
 
 

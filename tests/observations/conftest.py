@@ -4,9 +4,10 @@ import secrets
 from collections.abc import AsyncIterator
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
-from gateway.devstack.postgresql import PostgreSQLServer
+from gateway.devstack.postgresql import RUNTIME_ROLE, PostgreSQLServer
 from gateway.places.seed import SHIPPED_TABLE, load, read
 from gateway.resources.database import DatabaseEngine
 from gateway.schema.migrate import migrate
@@ -24,7 +25,7 @@ async def template_database(postgresql_server: PostgreSQLServer) -> str:
     """The name of a migrated database with three places. A copy of it takes a fifth of the time of a migration."""
     name = f"observations_{secrets.token_hex(4)}"
     url = await postgresql_server.create_database(name)
-    await migrate(url)
+    await migrate(url, grant_to=RUNTIME_ROLE)
     async with transaction(url, application_name="test") as connection:
         await load(connection, PLACES)
     return name
@@ -32,8 +33,16 @@ async def template_database(postgresql_server: PostgreSQLServer) -> str:
 
 @pytest.fixture
 async def database_url(postgresql_server: PostgreSQLServer, template_database: str) -> str:
-    """The URL of a new database with three places."""
-    return await postgresql_server.create_database(f"observations_{secrets.token_hex(4)}", template=template_database)
+    """The URL of a new database with three places, for the role of the gateway."""
+    name = f"observations_{secrets.token_hex(4)}"
+    await postgresql_server.create_database(name, template=template_database)
+    return postgresql_server.url_of(name)
+
+
+@pytest.fixture
+def owner(postgresql_server: PostgreSQLServer, database_url: str) -> AsyncEngine:
+    """An engine of the owner of the database, for changes of the schema."""
+    return create_async_engine(postgresql_server.owner_url_of(database_url.rpartition("/")[2]), poolclass=NullPool)
 
 
 @pytest.fixture

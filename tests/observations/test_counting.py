@@ -56,9 +56,9 @@ async def test_different_events_are_all_counted(database: AsyncEngine) -> None:
     assert await observation_count(database) == 30
 
 
-async def test_failed_count_stores_no_id(database: AsyncEngine) -> None:
+async def test_failed_count_stores_no_id(database: AsyncEngine, owner: AsyncEngine) -> None:
     """If the count cannot be updated, the id is not stored either, so that the event can be counted later."""
-    async with database.begin() as connection:
+    async with owner.begin() as connection:
         await connection.execute(text("ALTER TABLE places ADD CHECK (observation_count = 0)"))
     with pytest.raises(Exception, match="places_observation_count_check"):
         await count_observation(database, new_event())

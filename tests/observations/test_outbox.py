@@ -98,11 +98,11 @@ async def test_entry_that_is_no_longer_parked(
 
 
 async def test_error_of_a_later_batch(
-    database: AsyncEngine, parked: list[int], monkeypatch: pytest.MonkeyPatch
+    database: AsyncEngine, owner: AsyncEngine, parked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error of a batch has the number of the entries that were dropped before, whose transactions are committed."""
     monkeypatch.setattr("gateway.observations.outbox.BATCH_SIZE", 2)
-    async with database.begin() as connection:
+    async with owner.begin() as connection:
         await connection.execute(text("CREATE TABLE keeps (id bigint REFERENCES outbox)"))
         await connection.execute(text("INSERT INTO keeps VALUES (:id)"), {"id": parked[2]})
 

@@ -19,9 +19,9 @@ _LOCKING_FUNCTION = (
 _LOCKING_TRIGGER = "CREATE TRIGGER wait BEFORE UPDATE ON outbox EXECUTE FUNCTION wait()"
 
 
-async def test_attempt_of_a_type_is_counted_once(database: AsyncEngine) -> None:
+async def test_attempt_of_a_type_is_counted_once(database: AsyncEngine, owner: AsyncEngine) -> None:
     """An entry that another relay has just tried is not due any more, and counts no second attempt."""
-    async with database.begin() as connection:
+    async with owner.begin() as connection:
         await connection.execute(text(_LOCKING_FUNCTION))
         await connection.execute(text(_LOCKING_TRIGGER))
         await connection.execute(insert(outbox).values(event_id=uuid4(), type="a.type", body="{}"))

@@ -24,9 +24,9 @@ SHORTER_TYPE = "ALTER TABLE outbox ALTER type TYPE varchar(200)"
 SHORTER_NOTE = "ALTER TABLE observations ALTER note TYPE varchar(2000)"
 
 
-async def migrate(database: AsyncEngine, statement: str) -> None:
+async def migrate(owner: AsyncEngine, statement: str) -> None:
     """Run a statement of a migration, as another process does."""
-    async with database.begin() as connection:
+    async with owner.begin() as connection:
         await connection.execute(text(statement))
 
 
@@ -60,11 +60,13 @@ async def publish_one(database: AsyncEngine, relay: OutboxRelay) -> list[str]:
     return ids
 
 
-async def test_relay_after_a_migration(database: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ) -> None:
+async def test_relay_after_a_migration(
+    database: AsyncEngine, owner: AsyncEngine, relay: OutboxRelay, rabbitmq: RabbitMQ
+) -> None:
     """The relay publishes after a column of the outbox was changed, which its prepared statements do not survive."""
     rounds = 5  # so many that it has prepared its statements on each pooled connection
     ids = [id_ for _ in range(rounds) for id_ in await publish_one(database, relay)]
-    await migrate(database, SHORTER_TYPE)
+    await migrate(owner, SHORTER_TYPE)
     ids += [id_ for _ in range(rounds) for id_ in await publish_one(database, relay)]
 
     assert await take_messages(rabbitmq) == ids
@@ -104,24 +106,24 @@ async def test_cleanup_without_a_right(database: AsyncEngine, postgresql_server:
             assert await degraded(cleanup) is None
 
 
-async def test_write_after_a_migration(database: AsyncEngine) -> None:
+async def test_write_after_a_migration(database: AsyncEngine, owner: AsyncEngine) -> None:
     """The first write after a change of a column succeeds, and is stored once."""
     writer = ObservationWriter(database, on_stored=lambda: None)
     async with writer.open():
         await writer.write(RAIN, None)
-        await migrate(database, SHORTER_NOTE)
+        await migrate(owner, SHORTER_NOTE)
         await writer.write(RAIN, None)
 
     assert await row_counts(database) == (2, 2)
 
 
-async def test_read_after_a_migration(database: AsyncEngine) -> None:
+async def test_read_after_a_migration(database: AsyncEngine, owner: AsyncEngine) -> None:
     """The first read after a change of a column succeeds."""
     sessions = ReadSessions(database)
     async with database.begin() as connection:
         stored, _ = await insert_observation(connection, RAIN, None)
     for change in ("SELECT 1", SHORTER_NOTE):
-        await migrate(database, change)
+        await migrate(owner, change)
         async with sessions.open() as session:
             assert await latest_observations(await session.connection(), PLACE_ID) == [stored]
 

@@ -55,9 +55,9 @@ class TestStore:
         assert (event.data.observation_id, event.data.place_id) == (observation.id, PLACE_ID)
         assert (event.id, event.type) == (entry.event_id, entry.type)
 
-    async def test_failed_event_stores_no_observation(self, database: AsyncEngine) -> None:
+    async def test_failed_event_stores_no_observation(self, database: AsyncEngine, owner: AsyncEngine) -> None:
         """If the event cannot be stored, the observation is not stored either."""
-        async with database.begin() as connection:
+        async with owner.begin() as connection:
             await connection.execute(text("ALTER TABLE outbox ADD CHECK (false)"))
         with pytest.raises(DBAPIError):
             await store(database, RAIN)

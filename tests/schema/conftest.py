@@ -17,7 +17,7 @@ PREVIOUS_REVISION = "0002"
 
 @pytest.fixture
 async def empty_database(postgresql_server: PostgreSQLServer) -> str:
-    """The URL of a new database without tables."""
+    """The URL of a new database without tables, for its owner."""
     return await postgresql_server.create_database(f"schema_{secrets.token_hex(4)}")
 
 

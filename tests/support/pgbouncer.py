@@ -25,7 +25,7 @@ class PgBouncerServer(Server):
         super().__init__(folder)
         self._pool_mode = pool_mode
         self._postgresql = postgresql
-        self._credentials = urlsplit(postgresql.url)
+        self._credentials = [urlsplit(url) for url in (postgresql.url, postgresql.owner_url)]
 
     @property
     def url(self) -> str:
@@ -33,7 +33,14 @@ class PgBouncerServer(Server):
 
     def url_of(self, database: str) -> str:
         """Return the URL of a database."""
-        return self._postgresql.url_of(database).replace(f":{self._postgresql.port}/", f":{self.port}/")
+        return self._through_pooler(self._postgresql.url_of(database))
+
+    def owner_url_of(self, database: str) -> str:
+        """Return the URL of a database for its owner."""
+        return self._through_pooler(self._postgresql.owner_url_of(database))
+
+    def _through_pooler(self, url: str) -> str:
+        return url.replace(f":{self._postgresql.port}/", f":{self.port}/")
 
     def command(self) -> list[str]:
         # The port is known only now. PgBouncer takes it from its configuration only.
@@ -58,7 +65,8 @@ default_pool_size = {DEFAULT_POOL_SIZE}
 
     async def prepare(self) -> None:
         _program()  # raises early if it is not installed
-        self.write("userlist.txt", f'"{self._credentials.username}" "{self._credentials.password}"\n')
+        users = [f'"{url.username}" "{url.password}"\n' for url in self._credentials]
+        self.write("userlist.txt", "".join(users))
 
     async def probe(self) -> bool:
         try:
