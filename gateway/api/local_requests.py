@@ -32,6 +32,13 @@ def sign_of_foreign_origin(request: Request) -> str | None:
     return None
 
 
+def is_from_this_machine(request: Request) -> bool:
+    """Return whether a program on this machine has sent the request, even if other machines may connect, too."""
+    return (
+        request.client is not None and _is_loopback_address(request.client.host) and not sign_of_foreign_origin(request)
+    )
+
+
 def _is_loopback_origin(origin: str) -> bool:
     """Return whether an origin such as `http://localhost:8000` is on this machine. The origin `null` is not."""
     scheme, _, authority = origin.partition("://")
@@ -44,8 +51,10 @@ def _is_loopback(authority: str) -> bool:
     if found is None:
         return False
     host = found["ipv6"] or found["name"]
-    if host.lower() == "localhost":
-        return True
+    return host.lower() == "localhost" or _is_loopback_address(host)
+
+
+def _is_loopback_address(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
