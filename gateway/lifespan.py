@@ -61,6 +61,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
         journal=Journal(listener=log_event),
     ) as stack:
         app.state.stack = stack  # for the server, which watches it for a crash, and aborts it in a forced shutdown
+        event_loop = EventLoopMonitor()  # it begins after the startup, which may hold the loop
 
         http = await enter_resource(stack, HttpClient(settings.http, settings.instance))
         database = await enter_resource(stack, DatabaseEngine(settings.database, settings.instance))
@@ -69,8 +70,6 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
             stack, RabbitMQConnection(settings.rabbitmq, settings.instance, verify=verify_publishing)
         )
         model = await enter_resource(stack, ModelResource(settings.model))
-
-        event_loop = EventLoopMonitor()  # it measures after the startup, which may hold the loop
 
         # Background workers use the resources, so they start after the resources and stop before them.
         relay = await enter_resource(stack, OutboxRelay(database, rabbitmq.connection))

@@ -44,11 +44,11 @@ async def require_api_key(
     """
     if not settings.api_keys:
         if not on_loopback:
-            advice = _FOR_THIS_MACHINE if is_from_this_machine(request) else "Ask its operator for a key."
+            advice = _FOR_THIS_MACHINE if is_from_this_machine(request) else "Request a key from its operator."
             raise _forbidden("other machines may reach it", advice)
         if sign := sign_of_foreign_origin(request):
             reason = f"{sign} shows that the request is not from this machine"
-            raise _forbidden(reason, f"Ask its operator for a key, or {_SEND_LOCALLY}.")
+            raise _forbidden(reason, f"Request a key from its operator, or {_SEND_LOCALLY}.")
         return
     keys = [key.get_secret_value() for key in settings.api_keys]
     if credentials is None or not matches_any(credentials.credentials, keys):

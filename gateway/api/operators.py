@@ -57,7 +57,7 @@ async def require_operator(
             "This path is for operators. Send the key of an operator in the header `Authorization: Bearer KEY`.",
             headers={"WWW-Authenticate": "Bearer"},
         )
-    advice = _FOR_THIS_MACHINE if is_from_this_machine(request) else "Ask its operator for the details."
+    advice = _FOR_THIS_MACHINE if is_from_this_machine(request) else "Request the details from its operator."
     raise ProblemError(
         HTTPStatus.FORBIDDEN, f"This path is for operators, and this gateway has no keys for them. {advice}"
     )

@@ -81,6 +81,19 @@ async def test_one_line_in_an_interval(logs: list[Any], monkeypatch: pytest.Monk
         assert [line["count"] for line in lines(logs)] == [1, 4, 1]
 
 
+async def test_each_interval_has_one_line(logs: list[Any]) -> None:
+    """A response soon after the line of an interval waits for that of the next one."""
+    async with recording(create_app(Settings())) as (client, failed):
+        await asyncio.gather(*(client.get(UNAVAILABLE) for _ in range(5)))
+        failed._on_interval(503)
+        await client.get(UNAVAILABLE)
+        after_the_first = [line["count"] for line in lines(logs)]
+        failed._on_interval(503)
+
+    assert after_the_first == [1, 4]
+    assert [line["count"] for line in lines(logs)] == [1, 4, 1]
+
+
 async def test_statuses(logs: list[Any]) -> None:
     """401 and 403 are counted apart from 5xx. Other statuses are not counted."""
     settings = Settings(operator_keys=(SecretStr("key"),))

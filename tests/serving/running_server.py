@@ -11,7 +11,7 @@ from typing import Self
 from starlette.types import ASGIApp
 
 from gateway.process.listener import bind_socket
-from gateway.serving.http_limits import HttpLimits, OnRejected
+from gateway.serving.http_limits import HttpLimits
 from gateway.serving.uvicorn_server import UvicornServer
 from tests.support.waiting import TIMEOUT
 
@@ -80,13 +80,12 @@ async def running_server(
     keep_alive_timeout: float = 60,
     graceful_timeout: float = 60,
     trusted_proxies: Sequence[str] = (),
-    on_rejected: OnRejected = lambda *_: None,
 ) -> AsyncIterator[RunningServer]:
     """Serve the app on a free port inside the block."""
     listening = asyncio.Event()
     server = UvicornServer(
         app,
-        limits=HttpLimits(max_head_bytes, head_timeout, max_connections, body_timeout, write_timeout, on_rejected),
+        limits=HttpLimits(max_head_bytes, head_timeout, max_connections, body_timeout, write_timeout),
         keep_alive_timeout=keep_alive_timeout,
         graceful_timeout=graceful_timeout,
         trusted_proxies=trusted_proxies,
