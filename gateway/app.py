@@ -8,7 +8,9 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from gateway.api import briefs, health, observations, places, predictions, problems
+from gateway.api.access_log import AccessLogMiddleware
 from gateway.api.body_limit import PayloadTooLargeMiddleware
+from gateway.api.failed_responses import FailedResponses
 from gateway.api.head import HeadMiddleware
 from gateway.api.query_limit import QueryLimitMiddleware
 from gateway.api.request_id import RequestIdMiddleware
@@ -30,7 +32,8 @@ class GatewayApp(FastAPI):
 
         Otherwise the response to an internal error would have no `X-Request-ID`.
         """
-        return RequestIdMiddleware(super().build_middleware_stack())
+        stack = RequestIdMiddleware(super().build_middleware_stack(), self.state.failed_responses)
+        return AccessLogMiddleware(stack) if self.state.settings.access_log else stack
 
     def openapi(self) -> dict[str, Any]:
         """Add the schema that all error responses refer to."""
@@ -60,6 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=problems.problem_responses(HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE),
     )
     app.state.settings = settings or read_settings()
+    app.state.failed_responses = FailedResponses()
     app.add_middleware(PayloadTooLargeMiddleware)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(QueryLimitMiddleware)

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from time import monotonic
 
+from gateway.event_loop import MAX_LAG, RECENT, EventLoopMonitor
 from gateway.lifecycle import CheckResult, LifecycleStack, Phase, run_health_checks
 from gateway.resources.base import DegradedError
 from gateway.resources.database_errors import is_reachable
@@ -21,7 +22,7 @@ class ReadinessStatus:
     Attributes:
         ready: load balancers should send requests.
         status: `ok`, `degraded` (a check fails), `unavailable`, or the phase of a startup or shutdown.
-        checks: one for each entry; none during a startup or shutdown.
+        checks: one for each entry, and one for the event loop; none during a startup or shutdown.
     """
 
     ready: bool
@@ -32,15 +33,17 @@ class ReadinessStatus:
 class Readiness:
     """Runs the health checks of the entries, and tracks for how long the required entry has been unavailable."""
 
-    def __init__(self, stack: LifecycleStack, *, grace: float) -> None:
+    def __init__(self, stack: LifecycleStack, *, grace: float, event_loop: EventLoopMonitor) -> None:
         """Run no check yet.
 
         Args:
             stack: its entries are checked.
             grace: the seconds for which the required entry may be unavailable while the process stays ready.
+            event_loop: its lag is checked.
         """
         self._stack = stack
         self._grace = grace
+        self._event_loop = event_loop
         self._unavailable_since: float | None = None
         self._lock = asyncio.Lock()
         self._latest: tuple[float, ReadinessStatus] | None = None
@@ -52,17 +55,30 @@ class Readiness:
             return ReadinessStatus(ready=False, status="unavailable" if crashed else self._stack.phase)
         async with self._lock:
             if self._latest is None or monotonic() - self._latest[0] >= REPORT_TTL:
+                started_at = monotonic()
                 checks = await run_health_checks(self._stack.entries, timeout=CHECK_TIMEOUT)
-                self._latest = monotonic(), self._evaluate(checks, monotonic())
+                self._latest = monotonic(), self._evaluate(checks, started_at)
             return self._latest[1]
 
-    def _evaluate(self, checks: list[CheckResult], now: float) -> ReadinessStatus:
-        unavailable = any(check.name == REQUIRED_ENTRY and not check.ok and not _is_usable(check) for check in checks)
+    def _evaluate(self, checks: list[CheckResult], started_at: float) -> ReadinessStatus:
+        now = monotonic()
+        required = [check for check in checks if check.name == REQUIRED_ENTRY and not check.ok]
+        unavailable = any(not _is_usable(check) and not self._is_overload(check, started_at) for check in required)
         self._unavailable_since = (self._unavailable_since or now) if unavailable else None
+        checks = [*checks, self._check_event_loop()]
         if self._unavailable_since is not None and now - self._unavailable_since > self._grace:
             return ReadinessStatus(ready=False, status="unavailable", checks=checks)
         status = "ok" if all(check.ok for check in checks) else "degraded"
         return ReadinessStatus(ready=True, status=status, checks=checks)
+
+    def _is_overload(self, failed: CheckResult, started_at: float) -> bool:
+        """Return whether a check has timed out because the event loop was held. A load on all replicas causes that, too."""
+        return isinstance(failed.error, TimeoutError) and self._event_loop.was_held_since(started_at)
+
+    def _check_event_loop(self) -> CheckResult:
+        lag = self._event_loop.recent_lag()
+        detail = f"at most {lag * 1000:.0f} ms late in the last {RECENT:g} s"
+        return CheckResult("event_loop", lag <= MAX_LAG, 0.0, detail)
 
 
 def _is_usable(failed: CheckResult) -> bool:

@@ -48,7 +48,8 @@ def test_defaults() -> None:
     assert (settings.ready_grace, settings.brief_timeout) == (30, 0.8)
     assert (settings.max_head_bytes, settings.head_timeout) == (32 * 1024, 10)
     assert (settings.max_connections, settings.keep_alive_seconds) == (1000, 75)
-    assert (settings.api_keys, settings.allow_plaintext, settings.instance) == ((), False, "gateway")
+    assert (settings.api_keys, settings.operator_keys, settings.trusted_proxies) == ((), (), ())
+    assert (settings.access_log, settings.allow_plaintext, settings.instance) == (False, False, "gateway")
 
 
 def test_variable_of_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,6 +434,27 @@ def test_invalid_item_of_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_API_KEYS", '["one", ""]')
 
     with pytest.raises(InvalidSettingsError, match=r"\AGATEWAY_API_KEYS: item 2: should be visible ASCII"):
+        read_settings()
+
+
+def test_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keys of operators and the trusted proxies are JSON lists. A proxy is an address or a network."""
+    monkeypatch.setenv("GATEWAY_OPERATOR_KEYS", '["hunter2"]')
+    monkeypatch.setenv("GATEWAY_TRUSTED_PROXIES", '["192.0.2.1", "2001:db8::/32"]')
+
+    settings = read_settings()
+
+    assert [key.get_secret_value() for key in settings.operator_keys] == ["hunter2"]
+    assert [str(network) for network in settings.trusted_proxies] == ["192.0.2.1/32", "2001:db8::/32"]
+    assert "hunter2" not in repr(settings)
+
+
+@pytest.mark.parametrize("proxies", ["192.0.2.1", '["*"]', '["192.0.2.1/8"]', '["proxy.example"]'])
+def test_invalid_proxies(monkeypatch: pytest.MonkeyPatch, proxies: str) -> None:
+    """A proxy that is neither an address nor a network is rejected: not all clients may choose their address."""
+    monkeypatch.setenv("GATEWAY_TRUSTED_PROXIES", proxies)
+
+    with pytest.raises(InvalidSettingsError, match=r"\AGATEWAY_TRUSTED_PROXIES: (item 1|should be a JSON list)"):
         read_settings()
 
 

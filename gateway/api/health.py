@@ -3,9 +3,12 @@
 from http import HTTPStatus
 from typing import Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
+from gateway.api.failed_responses import FailedResponses
+from gateway.api.operators import IsOperator, OperatorRequired
+from gateway.api.problems import problem_responses
 from gateway.dependencies import JournalDependency, ReadinessDependency
 from gateway.lifecycle import format_error
 
@@ -20,8 +23,10 @@ class Check(BaseModel):
     """The health check of one entry."""
 
     status: Literal["ok", "failed"]
-    took_ms: float = Field(description="The duration of the check, in milliseconds")
-    remark: str | None = Field(description="The location of the resource, other details, or the error")
+    took_ms: float | None = Field(None, description="For operators: the duration of the check, in milliseconds")
+    remark: str | None = Field(
+        None, description="For operators: the location of the resource, other details, or the error"
+    )
 
 
 class ReadinessReport(BaseModel):
@@ -32,6 +37,9 @@ class ReadinessReport(BaseModel):
         "worker crashed; or the phase of a startup or shutdown"
     )
     checks: dict[str, Check]
+    failed_responses: dict[str, int] | None = Field(
+        None, description="For operators: the number of responses since the start, by status (5xx, 401, 403) and route"
+    )
 
 
 class JournalEvent(BaseModel):
@@ -55,27 +63,47 @@ async def livez() -> Liveness:
     return Liveness()
 
 
-@router.get("/readyz", responses={HTTPStatus.SERVICE_UNAVAILABLE.value: {"model": ReadinessReport}})
-async def readyz(readiness: ReadinessDependency, response: Response) -> ReadinessReport:
+@router.get(
+    "/readyz",
+    response_model_exclude_none=True,
+    responses={HTTPStatus.SERVICE_UNAVAILABLE.value: {"model": ReadinessReport}},
+)
+async def readyz(
+    request: Request, readiness: ReadinessDependency, response: Response, *, is_operator: IsOperator
+) -> ReadinessReport:
     """200 if this process should get requests, otherwise 503.
 
-    A resource that is unavailable causes `degraded`. Only the database causes 503, after a grace period.
+    A resource that is unavailable causes `degraded`, and so does an overload. Only the database causes 503, after a grace period.
+    Details are for operators.
     """
     report = await readiness.report()
     if not report.ready:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    checks = {
-        check.name: Check(
-            status="ok" if check.ok else "failed", took_ms=round(check.duration * 1000, 3), remark=check.detail
-        )
-        for check in report.checks
+    statuses: dict[str, Literal["ok", "failed"]] = {
+        check.name: "ok" if check.ok else "failed" for check in report.checks
     }
-    return ReadinessReport(status=report.status, checks=checks)
+    if not is_operator:
+        return ReadinessReport(
+            status=report.status, checks={name: Check(status=each) for name, each in statuses.items()}
+        )
+    failed: FailedResponses = request.app.state.failed_responses
+    return ReadinessReport(
+        status=report.status,
+        checks={
+            check.name: Check(status=statuses[check.name], took_ms=round(check.duration * 1000, 3), remark=check.detail)
+            for check in report.checks
+        },
+        failed_responses={f"{status} {route}": count for (status, route), count in sorted(failed.counts.items())},
+    )
 
 
-@router.get("/lifecycle")
+@router.get(
+    "/lifecycle",
+    dependencies=[OperatorRequired],
+    responses=problem_responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN),
+)
 async def lifecycle(journal: JournalDependency) -> LifecycleJournal:
-    """The journal of this process."""
+    """The journal of this process, for operators."""
     return LifecycleJournal(
         began_at=journal.started_at.isoformat(),
         items=[

@@ -9,20 +9,26 @@ from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from gateway.api.local_requests import sign_of_foreign_origin
+from gateway.api.local_requests import is_from_this_machine, sign_of_foreign_origin
 from gateway.api.problems import ProblemError
 from gateway.dependencies import OnLoopback, SettingsDependency, get_settings, is_on_loopback
 
 _bearer = HTTPBearer(
     scheme_name="key",
     auto_error=False,
-    description="One of GATEWAY_API_KEYS. If none is set, a gateway that listens on loopback accepts the requests of "
+    description="An API key of this gateway. Without any key, a gateway that listens on loopback accepts the requests of "
     "programs on its machine without a key: the header Host is `localhost` or a loopback address, Origin, if there is one, "
     "is as well, and no header comes from a proxy (Forwarded, X-Forwarded-*, X-Real-IP, Via).",
 )
 
 _SEND_LOCALLY = (
     "send the request with HTTP/1.1 to localhost or a loopback address, without a proxy and not from another site"
+)
+
+
+# A client on another machine does not get the name of a variable.
+_FOR_THIS_MACHINE = (
+    'Set GATEWAY_API_KEYS to a JSON list of keys, such as ["one"], or run `gateway serve` on a loopback address.'
 )
 
 
@@ -40,12 +46,14 @@ async def require_api_key(
     """
     if not settings.api_keys:
         if not on_loopback:
-            raise _forbidden("other machines may reach it", "run `gateway serve` on a loopback address")
+            advice = _FOR_THIS_MACHINE if is_from_this_machine(request) else "Request a key from its operator."
+            raise _forbidden("other machines may reach it", advice)
         if sign := sign_of_foreign_origin(request):
-            raise _forbidden(f"{sign} shows that the request is not from this machine", _SEND_LOCALLY)
+            reason = f"{sign} shows that the request is not from this machine"
+            raise _forbidden(reason, f"Request a key from its operator, or {_SEND_LOCALLY}.")
         return
     keys = [key.get_secret_value() for key in settings.api_keys]
-    if credentials is None or not _matches_any(credentials.credentials, keys):
+    if credentials is None or not matches_any(credentials.credentials, keys):
         raise ProblemError(
             HTTPStatus.UNAUTHORIZED,
             "Send an API key of this gateway in the header `Authorization: Bearer KEY`.",
@@ -53,15 +61,13 @@ async def require_api_key(
         )
 
 
-def _forbidden(reason: str, alternative: str) -> ProblemError:
+def _forbidden(reason: str, advice: str) -> ProblemError:
     return ProblemError(
-        HTTPStatus.FORBIDDEN,
-        f"Writing is disabled: this gateway has no API keys, and {reason}. Set GATEWAY_API_KEYS to a JSON list of keys, "
-        f'such as ["one"], or {alternative}.',
+        HTTPStatus.FORBIDDEN, f"Writing is disabled: this gateway has no API keys, and {reason}. {advice}"
     )
 
 
-def _matches_any(candidate: str, keys: list[str]) -> bool:
+def matches_any(candidate: str, keys: list[str]) -> bool:
     """Compare with all keys, in a time that does not depend on where they differ."""
     return sum([secrets.compare_digest(candidate.encode(), key.encode()) for key in keys]) > 0
 

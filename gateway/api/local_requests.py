@@ -33,6 +33,11 @@ def sign_of_foreign_origin(request: Request) -> str | None:
     return None
 
 
+def is_from_this_machine(request: Request) -> bool:
+    """Return whether a program on this machine has sent the request, even if other machines may connect, too."""
+    return request.client is not None and is_loopback(request.client.host) and not sign_of_foreign_origin(request)
+
+
 def _is_loopback_origin(origin: str) -> bool:
     """Return whether an origin such as `http://localhost:8000` is on this machine. The origin `null` is not."""
     scheme, _, authority = origin.partition("://")

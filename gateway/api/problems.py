@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from gateway.briefs.models import Reason
 from gateway.briefs.place_loader import PlaceUnavailableError
 from gateway.dependencies import DatabaseUnavailableError, NotStartedError
 from gateway.resources.database_errors import explain
@@ -128,8 +129,9 @@ def _shortened(name: str | int) -> str:
 
 async def _on_unavailable(_request: Request, error: Exception) -> JSONResponse:
     """Handle errors of the database. Their causes are the errors of its client libraries."""
-    reason = f" ({error.reason})" if isinstance(error, PlaceUnavailableError) else ""
-    detail = f"{explain(error.__cause__)}{reason}. Try again in a second."
+    reason = error.reason if isinstance(error, PlaceUnavailableError) else None
+    brackets = "" if reason in (None, Reason.OVERLOADED) else f" ({reason})"
+    detail = f"{explain(error.__cause__)}{brackets}. Try again in a second."
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
 
 

@@ -1,4 +1,4 @@
-"""The outermost middleware: it gives each request an id, which the response and all log lines of the request have."""
+"""The middleware around all others: it gives each request an id, which the response and all log lines of the request have."""
 
 import random
 import re
@@ -7,6 +7,9 @@ from collections.abc import Awaitable, Iterable
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, unbind_contextvars
+
+from gateway.api.failed_responses import FailedResponses, is_failed
+from gateway.api.log_fields import printable_path
 
 HEADER = b"x-request-id"
 
@@ -18,32 +21,42 @@ log = structlog.get_logger()
 
 
 class RequestIdMiddleware:
-    """Uses the client's request id if it is valid, and generates one otherwise. Logs internal errors."""
+    """Uses the client's request id if it is valid, and generates one otherwise. Logs internal errors, and records failed responses."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, failed_responses: FailedResponses) -> None:
         self._app = app
+        self._failed_responses = failed_responses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._failed_responses.close()  # at the end of the lifespan
             return
         request_id = request_id_of(scope["headers"])
         scope["request_id"] = request_id.decode()
         response_complete = False
+        failed_status = 0
 
         def send_with_id(message: Message) -> Awaitable[None]:
-            nonlocal response_complete
+            nonlocal response_complete, failed_status
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (HEADER, request_id)]
+                if is_failed(message["status"]):
+                    failed_status = int(message["status"])
             elif message["type"] == "http.response.body":
                 response_complete = not message.get("more_body", False)
+                if failed_status:
+                    self._failed_responses.record(failed_status, scope, message.get("body", b""))
+                    failed_status = 0
             return send(message)
 
         bind_contextvars(request_id=scope["request_id"])
         try:
             await self._app(scope, receive, send_with_id)
         except Exception:
-            log.exception("request failed", method=scope["method"], path=scope["path"])
+            log.exception("request failed", method=scope["method"], path=printable_path(scope["path"]))
             if not response_complete:
                 raise  # the server resets the connection, so that a partial response cannot be mistaken for a complete one
         finally:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from gateway.briefs.circuit_breaker import CircuitOpenError
 from gateway.briefs.weather import Weather
+from gateway.event_loop import OverloadedError
 from gateway.observations.queries import Observation
 from gateway.places.queries import Place
 from gateway.resources import http
@@ -31,6 +32,7 @@ class Reason(StrEnum):
     """Why a section is not ok."""
 
     TIMEOUT = "timeout"
+    OVERLOADED = "overloaded"  # a timeout while the event loop of the gateway was held: the source may be healthy
     REFUSED = "refused"
     ERROR = "error"
     OPEN = "open"  # the circuit breaker is open: the source kept failing, so it was not called
@@ -108,6 +110,8 @@ def reason_for(error: BaseException) -> Reason:
     """
     if isinstance(error, CircuitOpenError):
         return Reason.OPEN
+    if isinstance(error, OverloadedError):
+        return Reason.OVERLOADED
     if any(
         isinstance(cause, ConnectionRefusedError | socket.gaierror) or http.is_connection_refused(cause)
         for cause in _causes(error)

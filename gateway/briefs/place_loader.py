@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -104,15 +104,25 @@ class PlaceLoader:
     """
 
     def __init__(
-        self, database: PinnedConnections, redis: Redis, *, tasks: TaskPool, timeout: float, call_timeout: float
+        self,
+        database: PinnedConnections,
+        redis: Redis,
+        *,
+        tasks: TaskPool,
+        timeout: float,
+        call_timeout: float,
+        is_overload: Callable[[Exception], bool] = lambda _: False,
     ) -> None:
-        """Create a loader. A brief may take `timeout` seconds, and a call to a backend `call_timeout`."""
+        """Create a loader. A brief may take `timeout` seconds, and a call to a backend `call_timeout`.
+
+        The circuit breaker ignores the errors for which `is_overload` is true.
+        """
         self._database = database
         self._redis = redis
         self._tasks = tasks
         self._timeout = timeout
         self._call_timeout = call_timeout
-        self._redis_breaker = CircuitBreaker(tasks.spawn)
+        self._redis_breaker = CircuitBreaker(tasks.spawn, is_overload=is_overload)
         self._load_batcher = Batcher(self._start_load, max_batch_size=MAX_BATCH_SIZE)
         self._record_batcher = Batcher(
             self._load_records, max_batch_size=MAX_BATCH_SIZE, max_in_flight=MAX_BATCHES_IN_FLIGHT

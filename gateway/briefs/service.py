@@ -22,6 +22,7 @@ from gateway.briefs.models import (
     Sections,
     Status,
     milliseconds,
+    reason_for,
     unavailable,
 )
 from gateway.briefs.pinned_connections import PinnedConnections
@@ -30,6 +31,7 @@ from gateway.briefs.queries import PlaceRecord
 from gateway.briefs.weather import DailyForecast, Weather
 from gateway.briefs.weather_cache import WeatherCache, WeatherResult, decode_cached
 from gateway.concurrency import TaskPool
+from gateway.event_loop import EventLoopMonitor, OverloadedError
 from gateway.observations.queries import Observation
 from gateway.places.queries import Place
 from gateway.resources.base import Resource
@@ -56,6 +58,7 @@ class BriefService(Resource["BriefService"]):
         database: AsyncEngine,
         redis: Redis,
         model: Model,
+        event_loop: EventLoopMonitor,
         *,
         on_viewed: Callable[[int], object],
         timeout: float,
@@ -67,6 +70,7 @@ class BriefService(Resource["BriefService"]):
             database: for places and observations.
             redis: for cached weather and popularity.
             model: for the outlook.
+            event_loop: explains the timeouts at which the gateway was overloaded.
             on_viewed: called with the place id of each brief. It must not block.
             timeout: seconds that a brief may take.
         """
@@ -75,12 +79,25 @@ class BriefService(Resource["BriefService"]):
         self._cached_outlook = lru_cache(OUTLOOK_CACHE_SIZE)(self._predict)
         self._on_viewed = on_viewed
         self._tasks = TaskPool()
-        call_timeout = max(BACKEND_CALL_TIMEOUT, timeout)
+        self._event_loop = event_loop
+        self._call_timeout = max(BACKEND_CALL_TIMEOUT, timeout)
         self._database = PinnedConnections(database)
-        self._loader = PlaceLoader(self._database, redis, tasks=self._tasks, timeout=timeout, call_timeout=call_timeout)
+        self._loader = PlaceLoader(
+            self._database,
+            redis,
+            tasks=self._tasks,
+            timeout=timeout,
+            call_timeout=self._call_timeout,
+            is_overload=self._is_overload,
+        )
         self._failures = Failures()
         self._weather_cache = WeatherCache(
-            http=http, redis=redis, tasks=self._tasks, failures=self._failures, timeout=call_timeout
+            http=http,
+            redis=redis,
+            tasks=self._tasks,
+            failures=self._failures,
+            timeout=self._call_timeout,
+            is_overload=self._is_overload,
         )
 
     @asynccontextmanager
@@ -115,11 +132,12 @@ class BriefService(Resource["BriefService"]):
         return self._failures.summary()
 
     async def _load(self, place_ids: Collection[int]) -> LoadedPlaces:
+        started_at = time.monotonic()
         try:
             return await self._loader.load(place_ids)
         except PlaceUnavailableError as error:
-            self._failures.record("place", error.__cause__ or error)
-            raise
+            cause = self._cause(error.__cause__ or error, started_at)
+            raise PlaceUnavailableError(self._failures.record("place", cause)) from cause
 
     async def _assemble(self, place_id: int, loaded: LoadedPlaces) -> Brief | None:
         record = loaded.places.get(place_id)
@@ -148,7 +166,7 @@ class BriefService(Resource["BriefService"]):
         if result.entry is None and cached is None and (late := loaded.cached_if_ready(place.id)) is not None:
             # Upstream failed, but Redis has responded meanwhile: stale weather is better than none.
             result = WeatherResult(decode_cached(late.weather), is_fresh=False, error=result.error)
-        reason = None if result.error is None else self._failures.record("weather", result.error)
+        reason = None if result.error is None else self._record("weather", result.error, loaded)
         elapsed = milliseconds(time.monotonic() - loaded.started_at)
         if result.entry is None:
             return Section(status=Status.UNAVAILABLE, reason=reason, took_ms=elapsed)
@@ -180,7 +198,7 @@ class BriefService(Resource["BriefService"]):
     def _observations(self, record: PlaceRecord, loaded: LoadedPlaces) -> Section[list[Observation]]:
         if record.observations is None:
             error = record.error or RuntimeError("no observations were loaded")
-            return unavailable(self._failures.record("observations", error), loaded.places_elapsed)
+            return unavailable(self._record("observations", error, loaded), loaded.places_elapsed)
         elapsed = milliseconds(loaded.places_elapsed)
         return Section(status=Status.OK, age_s=0.0, took_ms=elapsed, data=record.observations)
 
@@ -189,8 +207,22 @@ class BriefService(Resource["BriefService"]):
             entry = await loaded.wait_for_cached(place_id)
             popularity = Popularity(int(entry.views) if entry.views is not None else 0)
         except Exception as error:  # noqa: BLE001 - an error of Redis must not affect other sections
-            return unavailable(self._failures.record("popularity", error), loaded.cached_elapsed)
+            return unavailable(self._record("popularity", error, loaded), loaded.cached_elapsed)
         return Section(status=Status.OK, age_s=0.0, took_ms=milliseconds(loaded.cached_elapsed), data=popularity)
+
+    def _record(self, part: str, error: BaseException, loaded: LoadedPlaces) -> Reason:
+        """Record a failure of a section, and return its reason."""
+        return self._failures.record(part, self._cause(error, loaded.started_at))
+
+    def _cause(self, error: BaseException, started_at: float) -> BaseException:
+        """Return an `OverloadedError` instead of a timeout if the event loop was held for most of the time."""
+        if reason_for(error) is Reason.TIMEOUT and self._event_loop.was_held_since(started_at):
+            return OverloadedError()
+        return error
+
+    def _is_overload(self, error: Exception) -> bool:
+        """Return whether a call to a backend has timed out because the event loop was held."""
+        return isinstance(self._cause(error, time.monotonic() - self._call_timeout), OverloadedError)
 
     def _predict(self, today: DailyForecast, latitude: float) -> Outlook:
         day = DayFeatures(

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Annotated
@@ -79,15 +80,25 @@ class WeatherCache:
     """
 
     def __init__(
-        self, *, http: httpx.AsyncClient, redis: Redis, tasks: TaskPool, failures: Failures, timeout: float
+        self,
+        *,
+        http: httpx.AsyncClient,
+        redis: Redis,
+        tasks: TaskPool,
+        failures: Failures,
+        timeout: float,
+        is_overload: Callable[[Exception], bool],
     ) -> None:
-        """Create a cache. A fetch, with the retry after a failure, may take `timeout` seconds."""
+        """Create a cache. A fetch, with the retry after a failure, may take `timeout` seconds.
+
+        The circuit breaker ignores the errors for which `is_overload` is true.
+        """
         self._http = http
         self._redis = redis
         self._tasks = tasks
         self._failures = failures
         self._timeout = timeout
-        self._breaker = CircuitBreaker(tasks.spawn, is_failure=http_errors.is_server_failure)
+        self._breaker = CircuitBreaker(tasks.spawn, is_failure=http_errors.is_server_failure, is_overload=is_overload)
         self._fetch_slots = asyncio.Semaphore(MAX_CONCURRENT_FETCHES)
         self._write_slots = asyncio.Semaphore(MAX_CONCURRENT_WRITES)
         self._in_flight: dict[int, asyncio.Future[CachedWeather]] = {}  # by place id

@@ -9,6 +9,7 @@ from typing import Self
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.concurrency import PoolClosedError, TaskPool
+from gateway.event_loop import EventLoopMonitor, OverloadedError
 from gateway.observations.queries import Observation
 from gateway.observations.store import NewObservation, insert_observation
 from gateway.resources.base import Resource
@@ -18,6 +19,7 @@ from gateway.resources.database_errors import explain, is_outdated, is_rejected,
 WRITE_TIMEOUT = 2.0  # after which the caller gets an error, while a write that has started continues
 STALL_TIMEOUT = 0.5  # if no write could start for so long, the database is stuck: new writes are rejected immediately
 MAX_WAITING_WRITES = 256  # a healthy database stores so many in much less than `WRITE_TIMEOUT`
+TOO_MANY_WAITING = "Too many reports wait for the database"
 DRAIN_TIMEOUT = 1.0  # at a stop, for the writes in flight to finish before they are cancelled
 
 
@@ -37,12 +39,15 @@ class ObservationWriter(Resource["ObservationWriter"]):
 
     name = "writer"
 
-    def __init__(self, database: AsyncEngine, on_stored: Callable[[], object]) -> None:
+    def __init__(
+        self, database: AsyncEngine, on_stored: Callable[[], object], *, event_loop: EventLoopMonitor | None = None
+    ) -> None:
         """Configure the writer.
 
         Args:
             database: where the observations are stored.
             on_stored: called after each commit of a new observation.
+            event_loop: explains the timeouts at which the gateway was overloaded.
         """
         super().__init__()
         self._database = database
@@ -51,6 +56,7 @@ class ObservationWriter(Resource["ObservationWriter"]):
         self._slots = asyncio.Semaphore(MAX_WRITES)
         self._waiting = 0
         self._last_start = monotonic()
+        self._event_loop = event_loop or EventLoopMonitor()
 
     @property
     def in_flight(self) -> int:
@@ -75,7 +81,8 @@ class ObservationWriter(Resource["ObservationWriter"]):
             UnknownPlaceError: there is no such place.
             IdempotencyConflictError: the key was used for a different observation.
         """
-        deadline = monotonic() + WRITE_TIMEOUT
+        started_at = monotonic()
+        deadline = started_at + WRITE_TIMEOUT
         await self._wait_for_slot()
         try:
             write = self._writes.start(self._store(new, idempotency_key))
@@ -85,7 +92,7 @@ class ObservationWriter(Resource["ObservationWriter"]):
         write.add_done_callback(lambda _: self._slots.release())
         await asyncio.wait({write}, timeout=deadline - monotonic())
         if not write.done():
-            raise WriteUnavailableError("The database is too slow")
+            raise WriteUnavailableError(self._timeout_reason(started_at, "The database is too slow"))
         if write.cancelled():  # not a cancellation of the caller, so it must not be raised as one
             raise WriteUnavailableError("The write was cancelled")
         try:
@@ -105,16 +112,21 @@ class ObservationWriter(Resource["ObservationWriter"]):
         """
         is_stalled = self._slots.locked() and monotonic() - self._last_start > STALL_TIMEOUT
         if is_stalled or self._waiting >= MAX_WAITING_WRITES:
-            raise WriteRejectedError("Too many reports wait for the database")
+            raise WriteRejectedError(self._timeout_reason(self._last_start, TOO_MANY_WAITING))
+        started_at = monotonic()
         self._waiting += 1
         try:
             async with asyncio.timeout(WRITE_TIMEOUT):
                 await self._slots.acquire()
         except TimeoutError:
-            raise WriteRejectedError("Too many reports wait for the database") from None
+            raise WriteRejectedError(self._timeout_reason(started_at, TOO_MANY_WAITING)) from None
         finally:
             self._waiting -= 1
         self._last_start = monotonic()
+
+    def _timeout_reason(self, started_at: float, reason: str) -> str:
+        """Return the reason for a client whose write was late, unless the event loop was held since `started_at`."""
+        return explain(OverloadedError()) if self._event_loop.was_held_since(started_at) else reason
 
     async def _store(self, new: NewObservation, idempotency_key: str | None) -> Observation:
         """Store it, with a second attempt if the connection or its prepared statement was outdated."""

@@ -15,6 +15,7 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError, EmulatedDBAPIException
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from gateway.event_loop import OverloadedError
 from gateway.network.errors import is_network_error
 from gateway.resources.base import PermanentError
 
@@ -56,6 +57,7 @@ _WRONG_DATA = (
 )
 
 _EXPLANATIONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    ((OverloadedError,), "The gateway is overloaded"),
     (_ALL_IN_USE, "Too many requests use the database at once"),
     ((TimeoutError, asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError), "The database is too slow"),
     ((asyncpg.TooManyConnectionsError,), "The database has too many connections"),

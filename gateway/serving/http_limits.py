@@ -2,6 +2,7 @@
 
 import math
 import resource
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ WARNING_INTERVAL = 60.0  # between two warnings that the number of connections i
 
 log = structlog.get_logger("gateway.server")
 
+# Called with the status of a response that is sent without the app, the address of the client, and the detail of the problem.
+OnRejected = Callable[[int, tuple[str, int] | None, str], object]
+
 OrderedSet = dict["LimitedHttpProtocol", None]  # with the oldest connection first
 
 
@@ -39,6 +43,7 @@ class HttpLimits:
         max_connections: open connections, without the ones that drain.
         body_timeout: seconds without data of the body until the request is rejected.
         write_timeout: seconds until a connection is closed whose client reads nothing of its response.
+        on_rejected: called after each response that is sent without the app.
         waiting: the connections without a complete head.
         draining: the rejected connections whose further data is dropped.
         warned_at: the time of the last warning, in seconds of the loop.
@@ -49,6 +54,7 @@ class HttpLimits:
     max_connections: int
     body_timeout: float = BODY_TIMEOUT
     write_timeout: float = WRITE_TIMEOUT
+    on_rejected: OnRejected = lambda *_: None
     waiting: OrderedSet = field(default_factory=dict)
     draining: OrderedSet = field(default_factory=dict)
     warned_at: float = -math.inf

@@ -282,6 +282,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         if not (self._in_body and self.cycle.response_started):
             self.transport.write(self._render(status, detail, headers))
+            self._limits.on_rejected(status, self.client, detail)
         if self._in_body:
             self.cycle.disconnected = True  # the app reads no more, and the rest of its response is dropped
             self.cycle.message_event.set()

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from gateway.lifecycle import LifecycleStack
 from gateway.process.listener import enable_address_reuse, is_loopback, url_of
 from gateway.process.runner import ProcessResult, ProcessRunner, run_process
-from gateway.serving.http_limits import HttpLimits, max_connections
+from gateway.serving.http_limits import HttpLimits, OnRejected, max_connections
 from gateway.serving.lifespan_manager import LifespanManager, StatefulApp
 from gateway.serving.uvicorn_server import UvicornServer
 from gateway.settings import Settings
@@ -45,7 +45,14 @@ def serve(
     async def body(process: ProcessRunner) -> None:
         if on_started is not None:
             on_started(process.stack)
-        await _serve_requests(StatefulApp(app, lifespan.state), listener, settings, process, root_path)
+        await _serve_requests(
+            StatefulApp(app, lifespan.state),
+            listener,
+            settings,
+            process,
+            root_path=root_path,
+            on_rejected=app.state.failed_responses.record_rejection,
+        )
 
     with listener:
         return run_process(
@@ -57,10 +64,21 @@ def serve(
 
 
 async def _serve_requests(
-    app: StatefulApp, listener: socket, settings: Settings, process: ProcessRunner, root_path: str
+    app: StatefulApp,
+    listener: socket,
+    settings: Settings,
+    process: ProcessRunner,
+    *,
+    root_path: str,
+    on_rejected: OnRejected,
 ) -> None:
     """Serve requests until the shutdown, drain, and finish or cancel the requests in flight."""
-    limits = HttpLimits(settings.max_head_bytes, settings.head_timeout, max_connections(settings.max_connections))
+    limits = HttpLimits(
+        settings.max_head_bytes,
+        settings.head_timeout,
+        max_connections(settings.max_connections),
+        on_rejected=on_rejected,
+    )
 
     def log_listening() -> None:
         log.info(
@@ -76,6 +94,7 @@ async def _serve_requests(
         keep_alive_timeout=settings.keep_alive_seconds,
         graceful_timeout=settings.graceful_seconds,
         root_path=root_path,
+        trusted_proxies=[str(network) for network in settings.trusted_proxies],
         on_listening=log_listening,
     )
     process.signals.forced.add_done_callback(lambda _: server.force_stop())

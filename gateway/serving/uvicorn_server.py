@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from socket import socket
 
@@ -33,6 +33,7 @@ class UvicornServer(uvicorn.Server):
         keep_alive_timeout: float,
         graceful_timeout: float,
         root_path: str = "",
+        trusted_proxies: Sequence[str] = (),
         on_listening: Callable[[], object],
     ) -> None:
         """Do not listen yet.
@@ -43,6 +44,8 @@ class UvicornServer(uvicorn.Server):
             keep_alive_timeout: seconds from a response until an idle connection is closed.
             graceful_timeout: seconds for the requests in flight after `stop()`; then they are cancelled.
             root_path: the prefix of all paths that a proxy removes, such as `/weather`.
+            trusted_proxies: networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` replace the address of the client
+                and the scheme of a request.
             on_listening: called once the server listens.
         """
         config = uvicorn.Config(
@@ -53,7 +56,8 @@ class UvicornServer(uvicorn.Server):
             root_path=root_path,
             log_config=None,
             access_log=False,
-            proxy_headers=False,  # the gateway does not use the address of a client
+            proxy_headers=bool(trusted_proxies),
+            forwarded_allow_ips=list(trusted_proxies),
             server_header=False,
             timeout_keep_alive=keep_alive_timeout,  # type: ignore[arg-type]  # declared as int, but a float works
             timeout_graceful_shutdown=graceful_timeout,  # type: ignore[arg-type]  # declared as int, but a float works

@@ -11,6 +11,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    IPvAnyNetwork,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -209,9 +210,12 @@ class Settings(BaseSettings):
     max_connections: Annotated[int, Field(ge=1)] = 1000
     api_keys: Annotated[tuple[Annotated[SecretStr, AfterValidator(_printable_ascii)], ...], NoDecode] = ()
     allow_plaintext: bool = False
+    operator_keys: Annotated[tuple[Annotated[SecretStr, AfterValidator(_printable_ascii)], ...], NoDecode] = ()
+    access_log: bool = False
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = ()
     instance: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9._-]+$")] = "gateway"
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "operator_keys", "trusted_proxies", mode="before")
     @classmethod
     def _parse_json_list(cls, value: Any) -> Any:
         """Parse the text of the variable. pydantic-settings would parse it too, but its error has no variable name."""

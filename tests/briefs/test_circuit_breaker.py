@@ -72,6 +72,22 @@ class TestOpening:
             await breaker.call(backend.call)
         assert backend.calls == FAILURE_THRESHOLD
 
+    async def test_overload_does_not_count(self, tasks: TaskPool, backend: FailingBackend) -> None:
+        """An overload of the gateway neither counts as a failure of the backend nor as a success."""
+        breaker = CircuitBreaker(tasks.spawn, is_overload=lambda error: isinstance(error, TimeoutError))
+        overload, failure = TimeoutError("the gateway was busy"), ConnectionError("the backend is gone")
+        backend.error = overload
+        await fail(breaker, backend, FAILURE_THRESHOLD)
+        assert not breaker.is_open
+
+        backend.error = failure
+        await fail(breaker, backend, FAILURE_THRESHOLD - 1)
+        backend.error = overload
+        await fail(breaker, backend, 1)
+        backend.error = failure
+        await fail(breaker, backend, 1)
+        assert breaker.is_open
+
     async def test_success_resets_the_count(self, breaker: CircuitBreaker, backend: FailingBackend) -> None:
         """A success in between resets the count of failures."""
         await fail(breaker, backend, FAILURE_THRESHOLD - 1)

@@ -10,6 +10,7 @@ from sqlalchemy import QueuePool
 from gateway.briefs.place_loader import PlaceUnavailableError
 from gateway.briefs.service import BriefService
 from gateway.devstack.stack import Devstack
+from gateway.event_loop import EventLoopMonitor
 from gateway.resources.database import DatabaseEngine
 from gateway.resources.model import Model
 from gateway.resources.redis import RedisPool
@@ -34,7 +35,7 @@ async def test_end_releases_connections(servers: Devstack) -> None:
         pool, redis_pool = engine.pool, redis.connection_pool
         assert isinstance(pool, QueuePool)
         service = BriefService(
-            http=http, database=engine, redis=redis, model=UnusedModel(), on_viewed=lambda _: None, timeout=TIMEOUT
+            http, engine, redis, UnusedModel(), EventLoopMonitor(), on_viewed=lambda _: None, timeout=TIMEOUT
         )
         with servers.postgresql.suspended(), servers.redis.suspended():
             async with service.open():

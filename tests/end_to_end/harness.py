@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from pydantic import SecretStr
 from redis.asyncio import Redis
 from starlette.types import ASGIApp
 
@@ -25,6 +26,7 @@ from gateway.settings import Settings
 from tests.support.waiting import TIMEOUT, wait_until
 
 ZURICH = 2657896
+OPERATOR = {"Authorization": "Bearer operator-key"}  # the header of an operator, who sees the details of /readyz
 
 ANYIO_RUNNER = "TestRunner._call_in_runner_task"  # anyio runs each step of a test or fixture in a new task of this name
 
@@ -34,7 +36,7 @@ class RunningGateway:
     """A gateway in this process whose lifespan is active.
 
     Attributes:
-        client: sends requests to `app`.
+        client: sends requests to `app`, as an operator.
         stack: the lifecycle stack of the lifespan.
         services: the value that the lifespan yielded.
         app: the ASGI app, whose requests have the state of the lifespan.
@@ -49,13 +51,13 @@ class RunningGateway:
 @asynccontextmanager
 async def running_gateway(settings: Settings) -> AsyncIterator[RunningGateway]:
     """Start the lifespan of an app over ASGI, as a server does, and shut it down at the end of the block."""
-    app = create_app(settings)
+    app = create_app(settings.model_copy(update={"operator_keys": (SecretStr("operator-key"),)}))
     lifespan = LifespanManager(app)
     await lifespan.startup()
     try:
         stateful_app = StatefulApp(app, lifespan.state)
         transport = httpx.ASGITransport(stateful_app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway", headers=OPERATOR) as client:
             yield RunningGateway(client, app.state.stack, lifespan.state["services"], stateful_app)
     finally:
         await lifespan.shutdown()

@@ -252,12 +252,12 @@ class TestOperations:
         assert (await gateway.client.get("/livez")).json() == {"status": "ok"}
 
     async def test_readiness_checks_every_entry(self, gateway: RunningGateway) -> None:
-        """Readiness has the result of a health check for each entry of the lifespan, in their order."""
+        """Readiness has the result of a health check for each entry of the lifespan, in their order, and for the event loop."""
         response = await gateway.client.get("/readyz")
 
         assert response.status_code == 200
         assert response.json()["status"] == "ok"
-        assert list(response.json()["checks"]) == ENTRIES
+        assert list(response.json()["checks"]) == [*ENTRIES, "event_loop"]
 
     @pytest.mark.parametrize("name", [name for name in CONNECTED if name != "database"])
     async def test_degraded_while_server_is_paused(self, gateway: RunningGateway, servers: Devstack, name: str) -> None:

@@ -22,7 +22,7 @@ from gateway.resources.database import MAX_READS
 from gateway.schema.migrate import migrate
 from gateway.schema.transaction import transaction
 from gateway.settings import Settings
-from tests.end_to_end.harness import RunningGateway, running_gateway
+from tests.end_to_end.harness import OPERATOR, RunningGateway, running_gateway
 from tests.end_to_end.test_api import is_problem
 from tests.support.waiting import wait_until
 
@@ -79,7 +79,7 @@ async def report(gateway: RunningGateway, note: str = "") -> httpx.Response:
 
 async def database_check(gateway: RunningGateway) -> tuple[int, str, str]:
     """Return the status of the readiness response, and the status and the remark of its check of the database."""
-    response = await gateway.client.get("/readyz")
+    response = await gateway.client.get("/readyz", headers=OPERATOR)
     check = response.json()["checks"]["database"]
     return response.status_code, check["status"], check["remark"]
 

@@ -38,6 +38,22 @@ INVALID_IDS = {
     "tab": b"X-Request-ID: a\tb\r\n",
 }
 
+PUBLIC_PATHS = (f"/v1/places/{ZURICH}", "/v1/places?q=z", "/docs", "/openapi.json", "/livez", "/readyz", "/readyz?x=1")
+OTHER_TARGETS = (
+    "/",
+    "/v1",
+    "/lifecycle",
+    "/lifecycle?x=/v1/",
+    "/lifecycle/",
+    "//lifecycle",
+    "/%6cifecycle",
+    "/v1/../lifecycle",
+    "/v1/%2e%2e/lifecycle",
+    "http://gateway/lifecycle",
+    "http://gateway/v1/../lifecycle",
+    "/redoc",
+)
+
 
 @dataclass
 class Exchange:
@@ -149,17 +165,43 @@ async def test_request_ids_are_equal(haproxy: HAProxy, gateway_port: int) -> Non
 
     assert logged == {}
     assert kept == kept_without_proxy == set(VALID_IDS)
-    rejected = await exchange(haproxy.port, "/method", b"X-Request-ID: mine\r\n", method="UNKNOWN")  # by the parser
-    assert (rejected.status, rejected.ids, await haproxy.logged_id("/method")) == (400, ["mine"], "mine")
+    rejected = await exchange(haproxy.port, "/v1/method", b"X-Request-ID: mine\r\n", method="UNKNOWN")  # by the parser
+    assert (rejected.status, rejected.ids, await haproxy.logged_id("/v1/method")) == (400, ["mine"], "mine")
 
 
 async def test_request_id_without_a_replica(run: StartProcess, tmp_path: Path) -> None:
     """HAProxy's own problem has the id of its log."""
     with closing(ports.reserve()) as unused:
         haproxy = await start_haproxy(run, tmp_path, f"127.0.0.1:{unused.getsockname()[1]}")
-        response = await exchange(haproxy.port, "/replica", b"X-Request-ID: two words\r\n")
+        response = await exchange(haproxy.port, "/v1/replica", b"X-Request-ID: two words\r\n")
 
-    assert (response.status, response.ids) == (503, [await haproxy.logged_id("/replica")])
+    assert (response.status, response.ids) == (503, [await haproxy.logged_id("/v1/replica")])
+
+
+async def test_public_paths(haproxy: HAProxy, gateway_port: int) -> None:
+    """HAProxy passes on the paths for the public. It responds to all others as the gateway does to an unknown path.
+
+    Through HAProxy, `/readyz` has no details.
+    """
+    async with httpx.AsyncClient() as client:
+        statuses = {
+            path: (await client.get(f"http://127.0.0.1:{haproxy.port}{path}")).status_code for path in PUBLIC_PATHS
+        }
+        unknown = await client.get(f"http://127.0.0.1:{gateway_port}/nowhere")
+        journal = await client.get(f"http://127.0.0.1:{gateway_port}/lifecycle")
+        ready = await client.get(f"http://127.0.0.1:{haproxy.port}/readyz")
+        hidden = await client.get(f"http://127.0.0.1:{haproxy.port}/lifecycle")
+    others = {target: (await exchange(haproxy.port, target, b"X-Request-ID: mine\r\n")) for target in OTHER_TARGETS}
+
+    assert statuses == dict.fromkeys(PUBLIC_PATHS, 200)
+    assert ready.json()["checks"]["database"] == {"status": "ok"}
+    assert ready.json().keys() == {"status", "checks"}
+    assert journal.status_code == 200  # to this machine
+    assert_complete_problem(hidden, 404)
+    assert hidden.json() == unknown.json()
+    assert {target: (each.status, each.ids) for target, each in others.items()} == dict.fromkeys(
+        OTHER_TARGETS, (404, ["mine"])
+    )
 
 
 async def test_proxied_write_without_keys(haproxy: HAProxy) -> None:

@@ -147,7 +147,7 @@ async def test_names_that_need_quotes(postgresql_server: PostgreSQLServer) -> No
                 SELECT has_database_privilege('{role}', '{name}', 'CONNECT'),
                     has_schema_privilege('{role}', 'My-schema', 'USAGE'),
                     has_table_privilege('{role}', '"My-schema".outbox', 'DELETE')
-            """)  # noqa: S608 - the names of this test
+            """)
             assert tuple(rights or ()) == (True, True, True)
         finally:
             await superuser.execute(f"DROP OWNED BY {quoted}; DROP ROLE {quoted}")

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Self
@@ -79,6 +79,7 @@ async def running_server(
     write_timeout: float = 60,
     keep_alive_timeout: float = 60,
     graceful_timeout: float = 60,
+    trusted_proxies: Sequence[str] = (),
 ) -> AsyncIterator[RunningServer]:
     """Serve the app on a free port inside the block."""
     listening = asyncio.Event()
@@ -87,6 +88,7 @@ async def running_server(
         limits=HttpLimits(max_head_bytes, head_timeout, max_connections, body_timeout, write_timeout),
         keep_alive_timeout=keep_alive_timeout,
         graceful_timeout=graceful_timeout,
+        trusted_proxies=trusted_proxies,
         on_listening=listening.set,
     )
     with bind_socket("127.0.0.1", 0) as listener:

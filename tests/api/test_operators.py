@@ -1,0 +1,141 @@
+"""Details of the backends are for operators: those with a key, or programs on the machine of a gateway on loopback."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from gateway.app import create_app
+from gateway.event_loop import EventLoopMonitor
+from gateway.lifecycle import Journal, LifecycleStack
+from gateway.readiness import Readiness
+from gateway.serving.lifespan_manager import StatefulApp
+from gateway.settings import Settings
+
+KEYS = ("old-operator", "new-operator")
+LOCAL = {"Host": "localhost:8000"}
+PUBLIC_REPORT = {"status": "ok", "checks": {"database": {"status": "ok"}, "event_loop": {"status": "ok"}}}
+
+
+@dataclass
+class FakeServices:
+    """Replaces the `Services` of the lifespan. It has what the endpoints for operators use."""
+
+    readiness: Readiness
+    journal: Journal
+
+
+class Gateway:
+    """A gateway with one entry, and no server. It has other keys and another listener in each request."""
+
+    def __init__(self, app: FastAPI, stack: LifecycleStack) -> None:
+        readiness = Readiness(stack, grace=0, event_loop=EventLoopMonitor())
+        self._app = app
+        self._started = StatefulApp(app, {"services": FakeServices(readiness, stack.journal)})
+
+    async def get(
+        self,
+        path: str,
+        headers: Mapping[str, str],
+        *,
+        keys: tuple[str, ...] = KEYS,
+        on_loopback: bool = False,
+        client: str = "127.0.0.1",
+    ) -> httpx.Response:
+        state = self._app.state
+        state.settings = Settings(operator_keys=tuple(map(SecretStr, keys)), api_keys=(SecretStr("api-key"),))
+        state.on_loopback = on_loopback
+        transport = httpx.ASGITransport(self._started, client=(client, 50000))
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+            response = await http.get(path, headers=headers)
+        state.failed_responses.close()
+        return response
+
+
+@pytest.fixture(scope="module")
+def app() -> FastAPI:
+    return create_app(Settings())
+
+
+@pytest.fixture
+async def gateway(app: FastAPI) -> AsyncIterator[Gateway]:
+    async def check() -> str:
+        return "db.internal:5432"
+
+    entry: AbstractAsyncContextManager[None] = nullcontext()
+    async with LifecycleStack() as stack:
+        await stack.enter("database", entry, start_timeout=1, stop_timeout=1, check=check)
+        stack.mark_started()
+        yield Gateway(app, stack)
+
+
+def has_details(response: httpx.Response) -> bool:
+    """Return whether a report has all details. Otherwise, assert that it has none."""
+    report: dict[str, Any] = response.json()
+    if "db.internal" not in response.text:
+        assert (response.status_code, report) == (200, PUBLIC_REPORT)
+        return False
+    assert report["checks"]["database"].keys() == {"status", "took_ms", "remark"}
+    assert all(name.endswith(" /lifecycle") for name in report["failed_responses"])
+    return True
+
+
+STRANGERS: list[tuple[dict[str, str], dict[str, Any]]] = [
+    ({}, {}),
+    ({"Authorization": "Bearer wrong"}, {}),
+    ({"Authorization": "Bearer api-key"}, {}),
+    ({"Authorization": "Basic old-operator"}, {}),
+    (LOCAL, {"on_loopback": True}),
+    (LOCAL, {"keys": (), "on_loopback": False}),
+    ({}, {"keys": (), "on_loopback": True}),
+    (LOCAL | {"Via": "1.1 proxy"}, {"keys": (), "on_loopback": True}),
+    (LOCAL | {"X-Forwarded-For": "127.0.0.1"}, {"keys": (), "on_loopback": True}),
+    (LOCAL | {"Origin": "https://evil.example"}, {"keys": (), "on_loopback": True}),
+    ({"Authorization": "Bearer old-operator"}, {"keys": ()}),
+]
+OPERATORS: list[tuple[dict[str, str], dict[str, Any]]] = [
+    ({"Authorization": "Bearer old-operator"}, {}),
+    ({"Authorization": "Bearer new-operator", "Via": "1.1 proxy"}, {}),
+    (LOCAL, {"keys": (), "on_loopback": True}),
+]
+
+
+@pytest.mark.parametrize(("headers", "options"), STRANGERS)
+async def test_stranger(gateway: Gateway, headers: dict[str, str], options: dict[str, Any]) -> None:
+    """A stranger gets the status of each check and no details, and not the journal."""
+    report = await gateway.get("/readyz", headers, **options)
+    journal = await gateway.get("/lifecycle", headers, **options)
+
+    assert not has_details(report)
+    assert journal.headers["Content-Type"] == "application/problem+json"
+    if options.get("keys") == ():
+        assert journal.status_code == 403
+    else:
+        assert (journal.status_code, journal.headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert "GATEWAY_" not in journal.text
+
+
+@pytest.mark.parametrize(("headers", "options"), OPERATORS)
+async def test_operator(gateway: Gateway, headers: dict[str, str], options: dict[str, Any]) -> None:
+    """An operator gets the details and the journal."""
+    report = await gateway.get("/readyz", headers, **options)
+    journal = await gateway.get("/lifecycle", headers, **options)
+
+    assert has_details(report)
+    assert (journal.status_code, journal.json()["items"][0]["name"]) == (200, "database")
+
+
+@pytest.mark.parametrize(
+    ("headers", "client", "named"),
+    [(LOCAL, "127.0.0.1", True), (LOCAL, "192.0.2.1", False), (LOCAL | {"Via": "1.1 proxy"}, "127.0.0.1", False)],
+)
+async def test_name_of_the_setting(gateway: Gateway, headers: dict[str, str], client: str, *, named: bool) -> None:
+    """Only a program on the machine of the gateway gets the name of the setting that enables the path."""
+    response = await gateway.get("/lifecycle", headers, keys=(), client=client)
+
+    assert ("GATEWAY_OPERATOR_KEYS" in response.text) is named
