@@ -11,7 +11,7 @@ from benchmarks.contenders import hello_asgi
 
 HELLO = hello_asgi.BODY
 OBSERVATIONS_PER_PLACE = 5
-WEATHER_TODAY_FIELDS = 5  # the date and four values
+WEATHER_TODAY_FIELDS = 6  # the date and five values
 NOTE = (
     "Seen from the bridge; the far shore lay in haze, and the wind came in gusts from the west. "  # a brief is 2.7 kB
 )

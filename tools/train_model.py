@@ -62,7 +62,7 @@ def sample(years: Sequence[int]) -> Sample:
             precipitation_mm=row.precipitation,
             temperature_max_c=row.temp_max,
             temperature_min_c=row.temp_min,
-            wind_m_s=row.wind,
+            wind_speed_m_s=row.wind,
             date=row.date.date(),
             latitude=SEATTLE_LATITUDE,
         )

@@ -34,3 +34,4 @@ class Observation(Base):
     condition: Mapped[str]
     note: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    observed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

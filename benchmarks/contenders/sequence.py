@@ -3,7 +3,7 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from uuid import uuid4
 
 import httpx
@@ -44,6 +44,7 @@ class ObservationOut(BaseModel):
     condition: str
     note: str | None
     created_at: datetime
+    observed_at: datetime | None
 
 
 class TodayOut(BaseModel):
@@ -51,11 +52,12 @@ class TodayOut(BaseModel):
     precipitation_mm: float
     temperature_max_c: float
     temperature_min_c: float
+    wind_speed_m_s: float
     wind_speed_max_m_s: float
 
 
 class WeatherOut(BaseModel):
-    observed_at: str
+    observed_at: datetime
     temperature_c: float
     relative_humidity_percent: float
     precipitation_mm: float
@@ -143,7 +145,7 @@ async def assemble_brief(
             precipitation_mm=weather.today.precipitation_mm,
             temperature_max_c=weather.today.temperature_max_c,
             temperature_min_c=weather.today.temperature_min_c,
-            wind_m_s=weather.today.wind_speed_max_m_s,
+            wind_speed_m_s=weather.today.wind_speed_m_s,
             date=weather.today.date,
             latitude=place.latitude,
         )
@@ -176,7 +178,7 @@ async def _fetch_weather(http: httpx.AsyncClient, place: Place) -> WeatherOut:
             "latitude": place.latitude,
             "longitude": place.longitude,
             "current": "temperature_2m,relative_humidity_2m,precipitation,weather_code,wind_speed_10m",
-            "daily": "precipitation_sum,temperature_2m_max,temperature_2m_min,wind_speed_10m_max",
+            "daily": "precipitation_sum,temperature_2m_max,temperature_2m_min,wind_speed_10m_mean,wind_speed_10m_max",
             "wind_speed_unit": "ms",
             "timezone": "auto",
             "forecast_days": 1,
@@ -184,8 +186,9 @@ async def _fetch_weather(http: httpx.AsyncClient, place: Place) -> WeatherOut:
     )
     forecast = response.raise_for_status().json()
     current, daily = forecast["current"], forecast["daily"]
+    zone = timezone(timedelta(seconds=forecast["utc_offset_seconds"]))
     return WeatherOut(
-        observed_at=current["time"],
+        observed_at=datetime.fromisoformat(current["time"]).replace(tzinfo=zone),
         temperature_c=current["temperature_2m"],
         relative_humidity_percent=current["relative_humidity_2m"],
         precipitation_mm=current["precipitation"],
@@ -196,6 +199,7 @@ async def _fetch_weather(http: httpx.AsyncClient, place: Place) -> WeatherOut:
             precipitation_mm=daily["precipitation_sum"][0],
             temperature_max_c=daily["temperature_2m_max"][0],
             temperature_min_c=daily["temperature_2m_min"][0],
+            wind_speed_m_s=daily["wind_speed_10m_mean"][0],
             wind_speed_max_m_s=daily["wind_speed_10m_max"][0],
         ),
     )

@@ -1,5 +1,6 @@
 """The endpoints for operators and load balancers."""
 
+from datetime import datetime
 from http import HTTPStatus
 from typing import Literal
 
@@ -43,17 +44,17 @@ class ReadinessReport(BaseModel):
 
 
 class JournalEvent(BaseModel):
-    at_s: float = Field(description="Seconds since the start of the journal")
+    at_ms: float = Field(description="Milliseconds since the start of the journal")
     event: str
     name: str | None = Field(description="The entry")
-    took_s: float | None = Field(description="The duration of the step that ended, in seconds")
+    took_ms: float | None = Field(description="The duration of the step that ended, in milliseconds")
     error: str | None
 
 
 class LifecycleJournal(BaseModel):
     """The events of the lifespan, in order."""
 
-    began_at: str = Field(description="The start of the journal (ISO 8601)")
+    began_at: datetime = Field(description="The start of the journal")
     items: list[JournalEvent]
 
 
@@ -105,13 +106,13 @@ async def readyz(
 async def lifecycle(journal: JournalDependency) -> LifecycleJournal:
     """The journal of this process, for operators."""
     return LifecycleJournal(
-        began_at=journal.started_at.isoformat(),
+        began_at=journal.started_at,
         items=[
             JournalEvent(
-                at_s=round(event.at, 6),
+                at_ms=round(event.at * 1000, 3),
                 event=event.type,
                 name=event.name,
-                took_s=None if event.duration is None else round(event.duration, 6),
+                took_ms=None if event.duration is None else round(event.duration * 1000, 3),
                 error=None if event.error is None else format_error(event.error),
             )
             for event in journal

@@ -1,10 +1,12 @@
 """Observations that clients report about places."""
 
+import re
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.api.keys import KeyFirstRoute, KeyRequired
 from gateway.api.places import PlaceId, place_not_found
@@ -27,6 +29,11 @@ router = APIRouter(prefix="/v1/places/{place_id}/observations", tags=["observati
 
 MAX_BODY_BYTES = 16 * 1024  # a note of the maximum length needs 12,000 bytes if each character is escaped
 
+MAX_CLOCK_ERROR = timedelta(minutes=5)  # of a client whose clock is ahead
+MAX_AGE = timedelta(days=7)  # a client may be offline during a journey; older reports would displace current ones
+
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
 PROBLEMS = (HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
@@ -37,6 +44,22 @@ def _reject_nul(note: str) -> str:
     return note
 
 
+def _require_offset(value: object) -> object:
+    """Reject times without an offset, and the other formats that pydantic accepts, such as seconds since 1970."""
+    if value is None or (isinstance(value, str) and _RFC_3339.fullmatch(value)):
+        return value
+    raise ValueError("should be a time with an offset, like 2026-11-24T14:15:00+01:00 or 2026-11-24T13:15:00Z")
+
+
+def _check_age(observed_at: datetime) -> datetime:
+    age = datetime.now(UTC) - observed_at
+    if age < -MAX_CLOCK_ERROR:
+        raise ValueError("should not be in the future; correct the clock or the offset")
+    if age > MAX_AGE:
+        raise ValueError(f"should be at most {MAX_AGE.days} days ago")
+    return observed_at
+
+
 class ObservationCreate(RequestModel):
     """The weather at a place as the client observes it."""
 
@@ -45,6 +68,11 @@ class ObservationCreate(RequestModel):
     temperature_c: Annotated[float, Field(strict=True, ge=MIN_TEMPERATURE_C, le=MAX_TEMPERATURE_C)]
     condition: Condition
     note: Annotated[str, Field(max_length=MAX_NOTE_LENGTH), AfterValidator(_reject_nul)] | None = None
+    observed_at: Annotated[
+        Annotated[datetime, AfterValidator(_check_age)] | None,
+        BeforeValidator(_require_offset),
+        Field(description=f"The time of the observation, with an offset from UTC, at most {MAX_AGE.days} days ago"),
+    ] = None
 
 
 class ObservationList(BaseModel):
@@ -93,7 +121,7 @@ async def report_observation(
     idempotency_key: IdempotencyKey = None,
 ) -> Observation:
     """Report an observation. After a response with 201 it is never lost, and it is counted once."""
-    report = NewObservation(place_id, reported.temperature_c, reported.condition, reported.note)
+    report = NewObservation(place_id, **reported.model_dump())
     try:
         observation = await writer.write(report, idempotency_key)
     except UnknownPlaceError:

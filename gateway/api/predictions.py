@@ -31,14 +31,14 @@ def _require_text(value: object) -> object:
 
 
 class DayOfWeather(RequestModel):
-    """The weather of one day at one place."""
+    """The weather of one day at one place. The names are those of `today` in the weather of a brief."""
 
     precipitation_mm: Annotated[Number, Field(ge=0, le=2000, description="The sum of the day")]
     temperature_max_c: Annotated[Number, Field(ge=-100, le=70)]
     temperature_min_c: Annotated[Number, Field(ge=-100, le=70)]
-    wind_m_s: Annotated[Number, Field(ge=0, le=150, description="The mean of the day")]
-    date: Annotated[date, BeforeValidator(_require_text)]
-    latitude: Annotated[Number, Field(ge=-90, le=90, description="Negative in the south")]
+    wind_speed_m_s: Annotated[Number, Field(ge=0, le=150, description="The mean of the day, 10 m above the ground")]
+    date: Annotated[date, BeforeValidator(_require_text), Field(description="The local date at the place")]
+    latitude: Annotated[Number, Field(ge=-90, le=90, description="In degrees, negative in the south")]
 
 
 class PredictionRequest(RequestModel):

@@ -18,7 +18,7 @@ from gateway.schema.tables import observations, places
 LATEST_LIMIT = 5  # observations in a brief
 
 PARSE_CACHE_SIZE = 1_000
-MAX_PARSE_CACHE_CHARS = 4096  # most lists of observations have some 900; longer ones are not cached, to save memory
+MAX_PARSE_CACHE_CHARS = 4096  # most lists of observations have some 1,000; longer ones are not cached, to save memory
 
 
 class InvalidRowError(Exception):

@@ -229,7 +229,7 @@ class BriefService(Resource["BriefService"]):
             precipitation_mm=today.precipitation_mm,
             temperature_max_c=today.temperature_max_c,
             temperature_min_c=today.temperature_min_c,
-            wind_m_s=today.wind_speed_max_m_s,
+            wind_speed_m_s=today.wind_speed_m_s,
             date=today.date,
             latitude=latitude,
         )

@@ -1,12 +1,12 @@
 """The weather of a place, from an upstream with the forecast API of Open-Meteo."""
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta, timezone
 from typing import Annotated
 from urllib.parse import urlencode
 
 import httpx
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, NaiveDatetime, ValidationError
 
 from gateway.places.queries import Place
 
@@ -17,7 +17,7 @@ MAX_RESPONSE_BYTES = 256 * 1024  # a response for one place has less than 1 kB
 _VARIABLES = urlencode(
     {
         "current": "temperature_2m,relative_humidity_2m,precipitation,weather_code,wind_speed_10m",
-        "daily": "precipitation_sum,temperature_2m_max,temperature_2m_min,wind_speed_10m_max",
+        "daily": "precipitation_sum,temperature_2m_max,temperature_2m_min,wind_speed_10m_mean,wind_speed_10m_max",
         "wind_speed_unit": "ms",
         "timezone": "auto",
         "forecast_days": "1",
@@ -27,16 +27,26 @@ _VARIABLES = urlencode(
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Code = Annotated[int, Field(ge=0, le=99, description="WMO code 4677, as Open-Meteo uses it")]
+# A text, because it is formatted once for each fetch instead of once for each brief.
+LocalTime = Annotated[
+    str,
+    Field(
+        pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)$",
+        description="The local time at the place, with its offset from UTC",
+        json_schema_extra={"format": "date-time"},
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DailyForecast:
     """The forecast for a day."""
 
-    date: date
-    precipitation_mm: Finite
+    date: Annotated[date, Field(description="The local date at the place")]
+    precipitation_mm: Annotated[Finite, Field(description="The sum of the day")]
     temperature_max_c: Finite
     temperature_min_c: Finite
+    wind_speed_m_s: Annotated[Finite, Field(description="The mean of the day, 10 m above the ground")]
     wind_speed_max_m_s: Finite
 
 
@@ -44,7 +54,7 @@ class DailyForecast:
 class Weather:
     """The weather now and today."""
 
-    observed_at: Annotated[str, Field(description="Local time at the place, ISO 8601")]
+    observed_at: LocalTime
     temperature_c: Finite
     relative_humidity_percent: Finite
     precipitation_mm: Finite
@@ -79,7 +89,7 @@ async def fetch_weather(http: httpx.AsyncClient, place: Place) -> Weather:
 
 # The response of Open-Meteo, as far as it is used.
 class _Current(BaseModel):
-    time: str
+    time: NaiveDatetime
     temperature_2m: Finite
     relative_humidity_2m: Finite
     precipitation: Finite
@@ -92,10 +102,13 @@ class _Daily(BaseModel):
     precipitation_sum: tuple[Finite]
     temperature_2m_max: tuple[Finite]
     temperature_2m_min: tuple[Finite]
+    wind_speed_10m_mean: tuple[Finite]
     wind_speed_10m_max: tuple[Finite]
 
 
 class _Forecast(BaseModel):
+    # RFC 3339 has offsets of whole minutes, less than a day.
+    utc_offset_seconds: Annotated[int, Field(gt=-86_400, lt=86_400, multiple_of=60)]
     current: _Current
     daily: _Daily
 
@@ -107,7 +120,7 @@ def _parse_weather(content: bytes) -> Weather:
         raise UpstreamError(f"the response is not a forecast: {error.error_count()} errors") from None
     current, daily = forecast.current, forecast.daily
     return Weather(
-        observed_at=current.time,
+        observed_at=_format_local_time(current.time, forecast.utc_offset_seconds),
         temperature_c=current.temperature_2m,
         relative_humidity_percent=current.relative_humidity_2m,
         precipitation_mm=current.precipitation,
@@ -118,6 +131,13 @@ def _parse_weather(content: bytes) -> Weather:
             precipitation_mm=daily.precipitation_sum[0],
             temperature_max_c=daily.temperature_2m_max[0],
             temperature_min_c=daily.temperature_2m_min[0],
+            wind_speed_m_s=daily.wind_speed_10m_mean[0],
             wind_speed_max_m_s=daily.wind_speed_10m_max[0],
         ),
     )
+
+
+def _format_local_time(local: datetime, offset_s: int) -> str:
+    """Return a time of RFC 3339. UTC is `Z`, as in the other times of the gateway."""
+    aware = local.replace(tzinfo=timezone(timedelta(seconds=offset_s)))
+    return aware.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -31,7 +31,7 @@ MAX_CONCURRENT_WRITES = 10  # to Redis; writes that hang must not take all conne
 WRITE_PART = "cache write"  # its name among the failures
 
 PARSE_CACHE_SIZE = 10_000
-MAX_CACHED_BYTES = 4096  # the gateway writes some 400; larger values are not its own, and are ignored
+MAX_CACHED_BYTES = 4096  # the gateway writes some 350; larger values are not its own, and are ignored
 MAX_CLOCK_SKEW = 1.0  # seconds that the clock of another replica may be ahead; weather from later than that is ignored
 
 

@@ -39,6 +39,11 @@ class DailyWeather:
             cloudiness=0.8 + 0.2 * fractions[6] if wet else 0.9 * fractions[6],
         )
 
+    @property
+    def wind_mean(self) -> float:
+        """The mean wind of the day in m/s."""
+        return self.wind_max * self.wind_share
+
     def temperature(self, hour: float) -> float:
         """Return the temperature in °C at an hour of the day, 0 to 24."""
         middle = (self.temperature_max + self.temperature_min) / 2

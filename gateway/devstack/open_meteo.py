@@ -27,7 +27,14 @@ _GRID = 0.0625  # degrees; as from Open-Meteo, a forecast is that of the nearest
 _QUARTER = timedelta(minutes=15)
 _WIND = {"kmh": ("km/h", 3.6), "ms": ("m/s", 1.0), "mph": ("mp/h", 2.23694), "kn": ("kn", 1.94384)}
 _CURRENT = ("temperature_2m", "relative_humidity_2m", "precipitation", "weather_code", "wind_speed_10m")
-_DAILY = ("precipitation_sum", "temperature_2m_max", "temperature_2m_min", "wind_speed_10m_max", "weather_code")
+_DAILY = (
+    "precipitation_sum",
+    "temperature_2m_max",
+    "temperature_2m_min",
+    "wind_speed_10m_mean",
+    "wind_speed_10m_max",
+    "weather_code",
+)
 _PARAMETERS = {"latitude", "longitude", "current", "daily", "wind_speed_unit", "timezone", "forecast_days"}
 
 
@@ -228,6 +235,7 @@ def _daily(
         "precipitation_sum": ("mm", [day.precipitation for day in weather]),
         "temperature_2m_max": ("°C", [day.temperature_max for day in weather]),
         "temperature_2m_min": ("°C", [day.temperature_min for day in weather]),
+        "wind_speed_10m_mean": (unit, [round(day.wind_mean * factor, 2) for day in weather]),
         "wind_speed_10m_max": (unit, [round(day.wind_max * factor, 2) for day in weather]),
         "weather_code": ("wmo code", [day.code(day.precipitation, day.temperature_max) for day in weather]),
     }

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import Annotated
 
+from pydantic import Field
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -11,14 +13,16 @@ from gateway.schema.tables import MAX_PLACE_ID, observations
 
 @dataclass
 class Observation:
-    """A report about the weather at a place. `created_at` is the time at which it was stored, with a time zone."""
+    """A report about the weather at a place. Both times have a time zone."""
 
     id: int
     place_id: int
     temperature_c: float
-    condition: str
+    # Not a `Condition`: a brief must accept the words that the next version adds.
+    condition: Annotated[str, Field(description="As in a report. Later versions may add words.")]
     note: str | None
-    created_at: datetime
+    created_at: Annotated[datetime, Field(description="The time at which it was stored. Lists are sorted by it.")]
+    observed_at: Annotated[datetime | None, Field(description="The time of the observation, if the reporter gave one")]
 
 
 OBSERVATION_COLUMNS = [observations.c[field.name] for field in fields(Observation)]

@@ -1,6 +1,7 @@
 """The write path: an observation and its event are stored in one transaction."""
 
 from dataclasses import asdict, dataclass
+from datetime import datetime
 
 from sqlalchemy import bindparam, insert, select
 from sqlalchemy.dialects.postgresql import insert as pg_insert
@@ -35,12 +36,16 @@ class IdempotencyConflictError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NewObservation:
-    """An observation that is not stored yet. `condition` is one of `CONDITIONS`."""
+    """An observation that is not stored yet.
+
+    `condition` is one of `CONDITIONS`. `observed_at` has a time zone; the same time in two zones is equal.
+    """
 
     place_id: int
     temperature_c: float
     condition: str
     note: str | None
+    observed_at: datetime | None = None
 
 
 async def insert_observation(

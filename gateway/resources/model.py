@@ -31,7 +31,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # The columns of the model's one input, float32 [n, 6]. Its one output is float32 [n, 2]: the probabilities of a dry and
 # of a wet day.
-FEATURES = ("precipitation_mm", "temperature_max_c", "temperature_min_c", "wind_m_s", "season_sin", "season_cos")
+FEATURES = ("precipitation_mm", "temperature_max_c", "temperature_min_c", "wind_speed_m_s", "season_sin", "season_cos")
 
 WET_MM = 0.25  # a day is wet from here on: 0.01 inch, the least that a gauge measures ("measurable precipitation")
 TOLERANCE = 1e-4  # of the known probability; processors differ by 1e-7
@@ -46,7 +46,7 @@ _VALID_RANGES = {
     "precipitation_mm": (0, 2000),  # the record of one day is 1825 mm
     "temperature_max_c": (-100, 70),  # the records are -89.2 °C and 56.7 °C; more is Kelvin or Fahrenheit
     "temperature_min_c": (-100, 70),
-    "wind_m_s": (0, 150),  # the record gust is 113 m/s
+    "wind_speed_m_s": (0, 150),  # the record gust is 113 m/s
     "latitude": (-90, 90),
 }
 
@@ -59,7 +59,7 @@ class DayFeatures:
         precipitation_mm: the sum of the day.
         temperature_max_c: in degrees Celsius.
         temperature_min_c: in degrees Celsius.
-        wind_m_s: the mean of the day, 10 m above the ground.
+        wind_speed_m_s: the mean of the day, 10 m above the ground.
         date: the local date.
         latitude: in degrees, negative in the south.
 
@@ -70,7 +70,7 @@ class DayFeatures:
     precipitation_mm: float
     temperature_max_c: float
     temperature_min_c: float
-    wind_m_s: float
+    wind_speed_m_s: float
     date: date
     latitude: float
 
@@ -103,7 +103,7 @@ def features(days: Sequence[DayFeatures]) -> "NDArray[np.float32]":
                 day.precipitation_mm,
                 day.temperature_max_c,
                 day.temperature_min_c,
-                day.wind_m_s,
+                day.wind_speed_m_s,
                 *season(day.date, day.latitude),
             )
             for day in days

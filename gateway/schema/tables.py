@@ -20,7 +20,31 @@ from sqlalchemy import (
     text,
 )
 
-Condition = Literal["drizzle", "rain", "sun", "snow", "fog"]
+# The kinds of weather that people can see, after WMO's code of present weather (WMO-No. 306, code table 4677). The table in
+# docs/events.md has the code figures of each word.
+Condition = Literal[
+    "sun",
+    "clear",
+    "partly_cloudy",
+    "cloudy",
+    "overcast",
+    "smoke",
+    "haze",
+    "dust",
+    "mist",
+    "fog",
+    "drizzle",
+    "freezing_drizzle",
+    "rain",
+    "freezing_rain",
+    "sleet",
+    "snow",
+    "ice_pellets",
+    "showers",
+    "snow_showers",
+    "hail",
+    "thunderstorm",
+]
 CONDITIONS: tuple[str, ...] = get_args(Condition)
 
 # The records at ground level are -89.2 and 56.7.
@@ -74,6 +98,8 @@ observations = Table(
     Column("condition", Text, nullable=False),
     Column("note", Text),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    # The time of the observation itself, if the reporter gives one.
+    Column("observed_at", DateTime(timezone=True)),
     # Chosen by the client, so that it can safely send a request again.
     Column("idempotency_key", Text),
     CheckConstraint(

@@ -22,7 +22,7 @@ def brief(place_id: int, **fields: Any) -> dict[str, Any]:
         "place": {"id": place_id},
         "complete": True,
         "sections": {
-            "weather": {"status": "ok", "data": {"today": dict.fromkeys("abcde", 1)}},
+            "weather": {"status": "ok", "data": {"today": dict.fromkeys("abcdef", 1)}},
             "outlook": {"data": {"wet_tomorrow_probability": 0.5}},
             "observations": {"data": [{"place_id": place_id}] * 5},
             "popularity": {"data": {"views": 7}},

@@ -92,7 +92,8 @@ def test_long_text_is_not_cached() -> None:
     place = Place(1, "Bern", "Bern", "CH", "BE", 46.9, 7.4, 1, "Europe/Zurich", 0)
     note = "x" * queries.MAX_PARSE_CACHE_CHARS
     observation = {"id": 1, "place_id": 1, "temperature_c": 1, "condition": "rain", "note": note}
-    latest = json.dumps([observation | {"created_at": "2026-11-28T00:00:00+00:00"}])
+    times = {"created_at": "2026-11-28T00:00:00+00:00", "observed_at": None}
+    latest = json.dumps([observation | times])
     before = queries._parse_cached.cache_info()
     record = queries._to_record(place, latest)
 

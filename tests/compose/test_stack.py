@@ -23,7 +23,7 @@ DAY = {
     "precipitation_mm": 0,
     "temperature_max_c": 20,
     "temperature_min_c": 10,
-    "wind_m_s": 3,
+    "wind_speed_m_s": 3,
     "date": "2026-06-01",
     "latitude": 47.4,
 }

@@ -26,6 +26,7 @@ def test_values_are_in_plausible_ranges(day: DailyWeather, hour: float) -> None:
     assert 20 <= day.humidity(hour) <= 100
     assert 0 <= day.rain(hour) <= day.precipitation
     assert 0 < day.wind(hour) <= day.wind_max < 20
+    assert 0 < day.wind_mean < day.wind_max
 
 
 @given(days, hours)
@@ -61,6 +62,12 @@ def test_weather_is_deterministic() -> None:
         wind_share=DailyWeather.at(*ZURICH, date(2026, 11, 24)).wind_share,
         cloudiness=DailyWeather.at(*ZURICH, date(2026, 11, 24)).cloudiness,
     )
+
+
+def test_mean_wind_is_that_of_the_hours() -> None:
+    """The mean wind of a day is the mean of its hours, except for rounding."""
+    for day in (DailyWeather.at(*ZURICH, date(2026, 11, number)) for number in range(1, 31)):
+        assert abs(sum(map(day.wind, range(24))) / 24 - day.wind_mean) <= 0.005
 
 
 def test_days_and_places_differ() -> None:

@@ -10,7 +10,7 @@ from gateway.devstack.open_meteo import create_app
 
 GATEWAY_QUERY = {
     "current": "temperature_2m,relative_humidity_2m,precipitation,weather_code,wind_speed_10m",
-    "daily": "precipitation_sum,temperature_2m_max,temperature_2m_min,wind_speed_10m_max",
+    "daily": "precipitation_sum,temperature_2m_max,temperature_2m_min,wind_speed_10m_mean,wind_speed_10m_max",
     "wind_speed_unit": "ms",
     "timezone": "auto",
     "forecast_days": "1",
@@ -66,6 +66,7 @@ class TestForecast:
                 "precipitation_sum": "mm",
                 "temperature_2m_max": "°C",
                 "temperature_2m_min": "°C",
+                "wind_speed_10m_mean": "m/s",
                 "wind_speed_10m_max": "m/s",
             },
             "daily": {
@@ -73,6 +74,7 @@ class TestForecast:
                 "precipitation_sum": [0.9],
                 "temperature_2m_max": [6.5],
                 "temperature_2m_min": [-1.1],
+                "wind_speed_10m_mean": [2.49],
                 "wind_speed_10m_max": [7.6],
             },
         }

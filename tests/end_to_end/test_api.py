@@ -23,7 +23,7 @@ DAY = {
     "precipitation_mm": 10,
     "temperature_max_c": 12,
     "temperature_min_c": 8,
-    "wind_m_s": 4,
+    "wind_speed_m_s": 4,
     "date": "2026-11-24",
     "latitude": 47.4,
 }
@@ -149,7 +149,7 @@ class TestPredictions:
             {"precipitation_mm": -1},
             {"temperature_max_c": 1000},
             {"temperature_min_c": 20},
-            {"wind_m_s": "fast"},
+            {"wind_speed_m_s": "fast"},
             {"date": "2026-02-30"},
             {"latitude": 91},
             {"extra": 1},

@@ -69,7 +69,7 @@ async def test_weather_comes_from_upstream(gateway: RunningGateway, servers: Dev
         "latitude": 47.36667,
         "longitude": 8.55,
         "current": "temperature_2m,relative_humidity_2m,precipitation,weather_code,wind_speed_10m",
-        "daily": "precipitation_sum,temperature_2m_max,temperature_2m_min,wind_speed_10m_max",
+        "daily": "precipitation_sum,temperature_2m_max,temperature_2m_min,wind_speed_10m_mean,wind_speed_10m_max",
         "wind_speed_unit": "ms",
         "timezone": "auto",
         "forecast_days": 1,
@@ -81,7 +81,7 @@ async def test_weather_comes_from_upstream(gateway: RunningGateway, servers: Dev
 
     current, daily = forecast["current"], {name: values[0] for name, values in forecast["daily"].items()}
     assert weather == {
-        "observed_at": current["time"],
+        "observed_at": current["time"] + ":00+01:00",
         "temperature_c": current["temperature_2m"],
         "relative_humidity_percent": current["relative_humidity_2m"],
         "precipitation_mm": current["precipitation"],
@@ -92,23 +92,18 @@ async def test_weather_comes_from_upstream(gateway: RunningGateway, servers: Dev
             "precipitation_mm": daily["precipitation_sum"],
             "temperature_max_c": daily["temperature_2m_max"],
             "temperature_min_c": daily["temperature_2m_min"],
+            "wind_speed_m_s": daily["wind_speed_10m_mean"],
             "wind_speed_max_m_s": daily["wind_speed_10m_max"],
         },
     }
 
 
 async def test_outlook_is_predicted_from_weather(gateway: RunningGateway) -> None:
-    """The outlook of a brief is the model's prediction for the weather of the same brief."""
+    """The outlook of a brief is the model's prediction for the weather of the same brief, which has the same names."""
     brief = (await gateway.client.get(BRIEF)).json()
     today = brief["sections"]["weather"]["data"]["today"]
-    day = {
-        "precipitation_mm": today["precipitation_mm"],
-        "temperature_max_c": today["temperature_max_c"],
-        "temperature_min_c": today["temperature_min_c"],
-        "wind_m_s": today["wind_speed_max_m_s"],
-        "date": today["date"],
-        "latitude": brief["place"]["latitude"],
-    }
+    del today["wind_speed_max_m_s"]
+    day = today | {"latitude": brief["place"]["latitude"]}
     prediction = (await gateway.client.post("/v1/predictions", json={"days": [day]})).json()
 
     assert brief["sections"]["outlook"]["data"] == prediction["items"][0]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta, timezone
 
 import httpx
 import pytest
@@ -38,6 +39,21 @@ class TestReports:
         assert created.json() == found.json() == latest
         assert created.headers["Location"] == f"{URL}/{created.json()['id']}"
         assert {name: created.json()[name] for name in RAIN} == RAIN
+
+    async def test_time_of_the_reporter(self, gateway: RunningGateway) -> None:
+        """A report may have the time of the observation, with any offset. It is returned in UTC, also in the brief."""
+        hour_ago = (datetime.now(UTC) - timedelta(hours=1)).replace(microsecond=0)
+        local = hour_ago.astimezone(timezone(timedelta(hours=5, minutes=45))).isoformat()
+        headers = {"Idempotency-Key": gateway.stack.journal.started_at.isoformat()}
+        created = await gateway.client.post(URL, json=RAIN | {"observed_at": local}, headers=headers)
+        again = await gateway.client.post(URL, json=RAIN | {"observed_at": hour_ago.isoformat()}, headers=headers)
+        brief = (await gateway.client.get(URL.replace("observations", "brief"))).json()
+
+        assert local.endswith("+05:45")
+        assert created.status_code == 201, created.text
+        assert created.json()["observed_at"] == hour_ago.isoformat().replace("+00:00", "Z")
+        assert again.json() == created.json()
+        assert brief["sections"]["observations"]["data"][0] == created.json()
 
     async def test_repeated_key_gives_the_same_response(self, gateway: RunningGateway) -> None:
         """A report that is sent again with its key gets the same status, body and Location."""
@@ -96,7 +112,7 @@ class TestReports:
             '"temperature_c": -100.1',
             '"temperature_c": 70.1',
             '"temperature_c": null',
-            '"condition": "hail"',
+            '"condition": "frogs"',
             '"condition": "Rain"',
             '"condition": 1',
             '"note": 1',
@@ -104,6 +120,7 @@ class TestReports:
             '"note": "\\ud800"',
             f'"note": "{"x" * 1001}"',
             '"place_id": 1',
+            '"observed_at": "2026-11-24T14:15:00"',
         ],
     )
     async def test_invalid_report_is_rejected(self, gateway: RunningGateway, change: str) -> None:

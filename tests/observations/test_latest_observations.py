@@ -36,7 +36,7 @@ async def connection(database: str) -> AsyncIterator[AsyncConnection]:
 
 
 async def insert_observation(connection: AsyncConnection, place_id: int, note: str | None, *, hours: int = 0) -> None:
-    """Insert an observation of rain, some hours after noon."""
+    """Insert an observation of rain. It was stored some hours after noon, and observed as long before midnight."""
     await connection.execute(
         insert(observations).values(
             place_id=place_id,
@@ -44,6 +44,7 @@ async def insert_observation(connection: AsyncConnection, place_id: int, note: s
             condition="rain",
             note=note,
             created_at=NOON + timedelta(hours=hours),
+            observed_at=NOON - timedelta(hours=12 + hours),
         )
     )
 
@@ -65,12 +66,13 @@ async def test_observation_has_all_columns(connection: AsyncConnection) -> None:
         condition="rain",
         note=None,
         created_at=NOON + timedelta(hours=1),
+        observed_at=NOON - timedelta(hours=13),
     )
     assert observation.id > 0
 
 
 async def test_latest_five_newest_first(connection: AsyncConnection) -> None:
-    """The latest five observations of the place are returned, the newest first."""
+    """The five observations of the place that were stored last are returned, the newest first, whenever they were observed."""
     for hours in (3, 1, 6, 2, 5, 4, 0):
         await insert_observation(connection, PLACE_ID, f"after {hours} h", hours=hours)
     await insert_observation(connection, OTHER_PLACE_ID, "elsewhere", hours=9)

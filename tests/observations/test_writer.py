@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from sqlalchemy import func, select, text
@@ -25,7 +26,8 @@ from tests.observations.conftest import PLACES
 from tests.support.waiting import wait_until
 
 PLACE_ID, OTHER_PLACE_ID = PLACES[0][0], PLACES[1][0]
-RAIN = NewObservation(PLACE_ID, 12.5, "rain", "wet")
+OBSERVED_AT = datetime(2026, 11, 24, 14, 15, tzinfo=timezone(timedelta(hours=-3, minutes=-30)))
+RAIN = NewObservation(PLACE_ID, 12.5, "rain", "wet", OBSERVED_AT)
 
 
 async def row_counts(database: AsyncEngine) -> tuple[int, int]:
@@ -72,6 +74,15 @@ class TestStore:
         assert (first, is_new) == (second, False)
         assert await row_counts(database) == (1, 1)
 
+    async def test_same_time_in_another_zone_is_equal(self, database: AsyncEngine) -> None:
+        """A second write with the same key may have the same time with another offset."""
+        first, _ = await store(database, RAIN, "one")
+        elsewhere = OBSERVED_AT.astimezone(timezone(timedelta(hours=5, minutes=45)))
+        second, is_new = await store(database, replace(RAIN, observed_at=elsewhere), "one")
+
+        assert (first, is_new) == (second, False)
+        assert first.observed_at == OBSERVED_AT
+
     async def test_every_write_without_key_is_stored(self, database: AsyncEngine) -> None:
         """Two equal observations without a key are two observations."""
         first, _ = await store(database, RAIN)
@@ -88,6 +99,8 @@ class TestStore:
             replace(RAIN, temperature_c=12.6),
             replace(RAIN, condition="sun"),
             replace(RAIN, note=None),
+            replace(RAIN, observed_at=None),
+            replace(RAIN, observed_at=OBSERVED_AT + timedelta(microseconds=1)),
         ],
     )
     async def test_reused_key_is_a_conflict(self, database: AsyncEngine, other: NewObservation) -> None:

@@ -43,7 +43,7 @@ def seattle(
     *,
     temperature_max_c: float = 12.0,
     temperature_min_c: float = 5.0,
-    wind_m_s: float = 3.0,
+    wind_speed_m_s: float = 3.0,
     on: date = date(2024, 1, 15),
     latitude: float = 47.6,
 ) -> DayFeatures:
@@ -51,14 +51,14 @@ def seattle(
         precipitation_mm=precipitation_mm,
         temperature_max_c=temperature_max_c,
         temperature_min_c=temperature_min_c,
-        wind_m_s=wind_m_s,
+        wind_speed_m_s=wind_speed_m_s,
         date=on,
         latitude=latitude,
     )
 
 
 # The first wet day of the training years, from the table.
-KNOWN_DAY = seattle(10.9, temperature_max_c=10.6, temperature_min_c=2.8, wind_m_s=4.5, on=date(2012, 1, 2))
+KNOWN_DAY = seattle(10.9, temperature_max_c=10.6, temperature_min_c=2.8, wind_speed_m_s=4.5, on=date(2012, 1, 2))
 KNOWN_PROBABILITY = 0.8006
 
 DIFFERENT_DAYS = [
@@ -72,7 +72,7 @@ VALID_DAYS = st.builds(
     ),
     temperatures=st.tuples(st.floats(-100, 70), st.floats(-100, 70)).map(sorted),
     precipitation_mm=st.floats(0, 2000),
-    wind_m_s=st.floats(0, 150),
+    wind_speed_m_s=st.floats(0, 150),
     date=st.dates(),
     latitude=st.floats(-90, 90),
 )
@@ -163,7 +163,7 @@ class TestDayFeatures:
             ({"temperature_max_c": 285.0}, "temperature_max_c"),
             ({"temperature_min_c": -math.inf}, "temperature_min_c"),
             ({"temperature_min_c": 13.0}, "temperature_min_c"),
-            ({"wind_m_s": -1.0}, "wind_m_s"),
+            ({"wind_speed_m_s": -1.0}, "wind_speed_m_s"),
             ({"latitude": 91.0}, "latitude"),
         ],
     )
@@ -352,7 +352,10 @@ class TestLoad:
             ),
             (onnx_file(columns=3), "one output, float32 [n, 2]"),
             (onnx_file(metadata={}), "features precipitation_mm,"),
-            (onnx_file(metadata=valid_metadata(features="wind_m_s,precipitation_mm")), "features precipitation_mm,"),
+            (
+                onnx_file(metadata=valid_metadata(features="wind_speed_m_s,precipitation_mm")),
+                "features precipitation_mm,",
+            ),
             (onnx_file(metadata=valid_metadata(known_input="")), "known_input and a known_probability"),
             (onnx_file(metadata=valid_metadata(known_input="{}")), "known_input and a known_probability"),
             (onnx_file(metadata=valid_metadata(known_input="[0, 0]")), "known_input should have 6 numbers"),

@@ -10,9 +10,11 @@ from sqlalchemy.pool import NullPool
 
 from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.schema.migrate import configuration, migrate
+from gateway.schema.revision import REVISIONS
 from gateway.schema.transaction import connect, transaction
 
 PREVIOUS_REVISION = "0002"
+PENDING = REVISIONS[REVISIONS.index(PREVIOUS_REVISION) + 1 :]
 
 
 @pytest.fixture

@@ -76,20 +76,20 @@ async def test_new_place_has_no_observations(migrated: AsyncConnection) -> None:
     assert await migrated.scalar(select(places.c.observation_count)) == 0
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
-async def test_every_condition_can_be_stored(migrated: AsyncConnection, condition: str) -> None:
+async def test_every_condition_can_be_stored(migrated: AsyncConnection) -> None:
     """Each condition is accepted, also without a note."""
+    rows = [RAIN | {"condition": condition, "note": None} for condition in CONDITIONS]
     await migrated.execute(insert(places).values(ZURICH))
-    await migrated.execute(insert(observations).values(RAIN | {"condition": condition, "note": None}))
+    await migrated.execute(insert(observations), rows)
 
-    assert await migrated.scalar(select(observations.c.condition)) == condition
+    assert set(await migrated.scalars(select(observations.c.condition))) == set(CONDITIONS)
 
 
 @pytest.mark.parametrize(
     ("wrong", "constraint"),
     [
         ({"place_id": 1}, "fk_observations_place_id"),
-        ({"condition": "hail"}, "ck_observations_condition"),
+        ({"condition": "frogs"}, "ck_observations_condition"),
         ({"temperature_c": float("nan")}, "ck_observations_temperature_c"),
         ({"temperature_c": -273.0}, "ck_observations_temperature_c"),
         ({"note": "x" * (MAX_NOTE_LENGTH + 1)}, "ck_observations_note"),

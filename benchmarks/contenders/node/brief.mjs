@@ -14,7 +14,7 @@ pg.types.setTypeParser(pg.types.builtins.TIMESTAMPTZ, (text) => text.replace(' '
 pg.types.setTypeParser(pg.types.builtins.INT8, Number)
 
 const PLACE = ['id', 'name', 'ascii_name', 'country_code', 'admin1_code', 'latitude', 'longitude', 'population', 'timezone', 'observation_count']
-const OBSERVATION = ['id', 'place_id', 'temperature_c', 'condition', 'note', 'created_at']
+const OBSERVATION = ['id', 'place_id', 'temperature_c', 'condition', 'note', 'created_at', 'observed_at']
 
 export const statement = (condition) => `
   SELECT ${PLACE.map((name) => `places.${name}`)}, ${OBSERVATION.map((name) => `latest.${name}`)}
@@ -29,7 +29,7 @@ const placeOf = (r) => ({
   latitude: r[5], longitude: r[6], population: r[7], timezone: r[8], observation_count: r[9]
 })
 const observationOf = (r) => ({
-  id: r[10], place_id: r[11], temperature_c: r[12], condition: r[13], note: r[14], created_at: r[15]
+  id: r[10], place_id: r[11], temperature_c: r[12], condition: r[13], note: r[14], created_at: r[15], observed_at: r[16]
 })
 
 /** Return the place and its observations for each place id in the rows. */
@@ -62,14 +62,16 @@ const BRIEF = object({
       observed_at: text, temperature_c: number, relative_humidity_percent: number, precipitation_mm: number,
       weather_code: integer, wind_speed_m_s: number,
       today: object({
-        date: text, precipitation_mm: number, temperature_max_c: number, temperature_min_c: number, wind_speed_max_m_s: number
+        date: text, precipitation_mm: number, temperature_max_c: number, temperature_min_c: number,
+        wind_speed_m_s: number, wind_speed_max_m_s: number
       })
     })),
     outlook: section(object({ wet_tomorrow_probability: number })),
     observations: section({
       type: 'array',
       items: object({
-        id: integer, place_id: integer, temperature_c: number, condition: text, note: orNull(text), created_at: text
+        id: integer, place_id: integer, temperature_c: number, condition: text, note: orNull(text), created_at: text,
+        observed_at: orNull(text)
       })
     }),
     popularity: section(object({ views: integer }))
@@ -78,11 +80,19 @@ const BRIEF = object({
 
 const VARIABLES =
   'current=temperature_2m,relative_humidity_2m,precipitation,weather_code,wind_speed_10m' +
-  '&daily=precipitation_sum,temperature_2m_max,temperature_2m_min,wind_speed_10m_max' +
+  '&daily=precipitation_sum,temperature_2m_max,temperature_2m_min,wind_speed_10m_mean,wind_speed_10m_max' +
   '&wind_speed_unit=ms&timezone=auto&forecast_days=1'
 
-const weatherOf = ({ current, daily }) => ({
-  observed_at: current.time,
+/** Return the offset from UTC as in RFC 3339. */
+const offsetOf = (seconds) => {
+  if (seconds === 0) return 'Z'
+  const minutes = Math.abs(seconds) / 60
+  const two = (number) => String(number).padStart(2, '0')
+  return `${seconds < 0 ? '-' : '+'}${two(Math.floor(minutes / 60))}:${two(minutes % 60)}`
+}
+
+const weatherOf = ({ utc_offset_seconds: offset, current, daily }) => ({
+  observed_at: `${current.time}:00${offsetOf(offset)}`,
   temperature_c: current.temperature_2m,
   relative_humidity_percent: current.relative_humidity_2m,
   precipitation_mm: current.precipitation,
@@ -93,6 +103,7 @@ const weatherOf = ({ current, daily }) => ({
     precipitation_mm: daily.precipitation_sum[0],
     temperature_max_c: daily.temperature_2m_max[0],
     temperature_min_c: daily.temperature_2m_min[0],
+    wind_speed_m_s: daily.wind_speed_10m_mean[0],
     wind_speed_max_m_s: daily.wind_speed_10m_max[0]
   }
 })
