@@ -349,7 +349,7 @@ class TestRabbitMQ:
         """After the broker has closed the channel for a missing exchange, the teardown is clean."""
         async with lab.running() as run:
             channel = await open_channel(run.services.rabbitmq.connection, confirms=True)
-            exchange = await channel.get_exchange("missing", ensure=False)
+            exchange = await channel.get_exchange("gateway.missing", ensure=False)
             with pytest.raises((ChannelNotFoundEntity, ChannelInvalidStateError)):
                 await exchange.publish(Message(b"x"), "nowhere")
 
