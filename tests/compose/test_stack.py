@@ -240,10 +240,8 @@ def test_each_service_is_confined(stack: Stack) -> None:
     lacking = {
         name
         for name, service in services.items()
-        if not int(service["mem_limit"])
-        or not service["pids_limit"]
-        or not {"max-size", "max-file"} <= set(service["logging"]["options"])
-        or not service["read_only"]
+        if not {"mem_limit", "pids_limit", "read_only"} <= {option for option, value in service.items() if value}
+        or not {"max-size", "max-file"} <= set(service.get("logging", {}).get("options", {}))
     }
     status = {
         name: dict(
