@@ -18,6 +18,7 @@ from gateway.devstack.server import DevstackError, Server, find_program
 # Not /usr/sbin/rabbitmq-server: Debian's wrapper there only works for the users root and rabbitmq.
 _FOLDERS = [Path("/usr/lib/rabbitmq/bin"), Path("/opt/rabbitmq/sbin")]
 
+RIGHTS = r"^gateway\."  # to configure, write and read, as docs/events.md describes
 _ACTOR = '<<"devstack">>'  # the user in the server's log
 
 # Erlang expressions for rows of strings. Client properties are (name, type, value); a connection that is still opening has none.
@@ -39,7 +40,7 @@ _CONSUMERS = """[
 
 
 class RabbitMQServer(Server):
-    """A private RabbitMQ with a user `gateway`, a vhost `gateway` and an epmd of its own."""
+    """A private RabbitMQ with an epmd of its own, a vhost `gateway`, and a user `gateway` that has only `RIGHTS` in it."""
 
     name = "RabbitMQ"
     url_variable = "GATEWAY_RABBITMQ__URL"
@@ -102,6 +103,8 @@ class RabbitMQServer(Server):
     {{default_vhost, <<"gateway">>}},
     {{default_user, <<"gateway">>}},
     {{default_pass, <<"{self._password}">>}},
+    {{default_user_tags, []}},
+    {{default_permissions, [{", ".join([_binary(RIGHTS)] * 3)}]}},
     {{log, [{{console, [{{enabled, true}}]}}, {{file, [{{file, false}}]}}]}}
 ]}}].
 """,
@@ -117,16 +120,17 @@ class RabbitMQServer(Server):
         await connection.close()
         return True
 
-    async def add_vhost(self, name: str, *, allowed: bool = True) -> str:
+    async def add_vhost(self, name: str, *, rights: str | None = ".*") -> str:
         """Create a vhost and return its URL.
 
         Args:
             name: of the vhost.
-            allowed: give user `gateway` permission to use it.
+            rights: a regular expression for the names of exchanges and queues that user `gateway` may configure, write and
+                read; None: it may not use the vhost.
         """
         steps = [f"ok = rabbit_vhost:add({_binary(name)}, {_ACTOR})"]
-        if allowed:
-            arguments = [_binary("gateway"), _binary(name), *[_binary(".*")] * 3, _ACTOR]
+        if rights is not None:
+            arguments = [_binary("gateway"), _binary(name), *[_binary(rights)] * 3, _ACTOR]
             steps.append(f"ok = rabbit_auth_backend_internal:set_permissions({', '.join(arguments)})")
         await self._evaluate(*steps)
         await self.sync()

@@ -1,4 +1,4 @@
-"""A queue consumer: each message is processed, dead-lettered, or held until its dependencies are available again."""
+"""A queue consumer: each message is processed, rejected, or held until its dependencies are available again."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -63,12 +63,12 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
     """Calls a handler for each event in a queue. Delivery is at least once: the handler must detect repeated events.
 
     - If the handler succeeds, the message is acknowledged.
-    - If the message is not a valid event (poison), it is rejected and dead-lettered, because a retry would not help.
+    - If the message is not a valid event (poison), it is rejected, because a retry would not help. The broker dead-letters it, if
+      its queue has an exchange for that, and otherwise drops it.
     - If the handler fails with a transient error, it is called again until it succeeds. Meanwhile the message stays
       unacknowledged. A requeue would count as a delivery, so a long outage would dead-letter it.
     - If the event itself is the reason for the error, such as a value that the database rejects, the handler is called
-      `MAX_ATTEMPTS` times, and then the message is rejected and dead-lettered. It would hold its place among the
-      `prefetch` messages forever.
+      `MAX_ATTEMPTS` times, and then the message is rejected. It would hold its place among the `prefetch` messages forever.
     - If the channel is lost, its handlers are cancelled, and the broker delivers their messages again on the next channel.
     - If the handler fails with another error, the consumer crashes, and the process stops.
 

@@ -1,10 +1,11 @@
 """The exchanges and queues in RabbitMQ: one exchange, a queue for each type of event, and one for dead letters."""
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from aio_pika import ExchangeType, Message
-from aio_pika.abc import AbstractChannel, AbstractExchange
+from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractQueue
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, DeliveryError
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 
@@ -29,39 +30,73 @@ PROBE_TIMEOUT = 1.0  # for the broker to return a message, if an alarm does not 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue of events of one type. The type is the routing key."""
+    """A queue of events of one type.
+
+    Attributes:
+        name: of the queue.
+        routing_key: the type of the events.
+        arguments: of its declaration.
+        replaces: the queue of an earlier version, which gets no more events.
+    """
 
     name: str
     routing_key: str
+    arguments: Mapping[str, str | int] = field(hash=False)
+    replaces: str | None = None
 
 
-OBSERVATIONS = Queue("gateway.observations", routing_key="observation.reported")
-VIEWS = Queue("gateway.views", routing_key="brief.viewed")
+OBSERVATIONS = Queue(
+    "gateway.observations",
+    routing_key="observation.reported",
+    arguments={
+        "x-queue-type": "quorum",
+        "x-delivery-limit": DELIVERY_LIMIT,
+        "x-dead-letter-exchange": DEAD_LETTERS,
+        # A message leaves its queue only when the dead-letter queue has it. RabbitMQ requires `reject-publish` for that. It
+        # has no other effect, because the queue has no length limit.
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    },
+)
+# Anonymous requests cause these events. While no worker runs, they must not fill the disk: the alarm of RabbitMQ would block the
+# observations, too. There is no dead-letter exchange, because it would get all the events that the limits remove.
+VIEWS = Queue(
+    "gateway.brief-views",
+    routing_key="brief.viewed",
+    arguments={
+        "x-queue-type": "quorum",
+        "x-delivery-limit": DELIVERY_LIMIT,
+        "x-max-length": 50_000,
+        "x-max-length-bytes": 64 * 1024 * 1024,
+        "x-overflow": "drop-head",
+        "x-message-ttl": 60 * 60 * 1000,  # milliseconds
+    },
+    replaces="gateway.views",  # which has no limits; the arguments of a queue cannot be changed
+)
 QUEUES = (OBSERVATIONS, VIEWS)
-_DEAD_LETTER_QUEUE = Queue(DEAD_LETTERS, routing_key="")
+_DEAD_LETTER_QUEUE = Queue(DEAD_LETTERS, routing_key="", arguments={"x-queue-type": "quorum"})
 
 _PROBE = "gateway.probe"  # a routing key of no queue
-_ARGUMENTS: dict[str, str | int] = {
-    "x-queue-type": "quorum",
-    "x-delivery-limit": DELIVERY_LIMIT,
-    "x-dead-letter-exchange": DEAD_LETTERS,
-    # A message leaves its queue only when the dead-letter queue has it. RabbitMQ requires `reject-publish` for that. It has
-    # no other effect, because the queues have no length limit.
-    "x-dead-letter-strategy": "at-least-once",
-    "x-overflow": "reject-publish",
-}
 
 
 async def declare(channel: AbstractChannel, *queues: Queue) -> AbstractExchange:
     """Create what is missing of the exchanges and of some queues, all by default. Return the exchange for publishing."""
     dead_letter_exchange = await channel.declare_exchange(DEAD_LETTERS, ExchangeType.FANOUT, durable=True)
-    dead_letter_queue = await channel.declare_queue(DEAD_LETTERS, durable=True, arguments={"x-queue-type": "quorum"})
+    dead_letter_queue = await _declare_queue(channel, _DEAD_LETTER_QUEUE)
     await dead_letter_queue.bind(dead_letter_exchange)
     exchange = await channel.declare_exchange(EXCHANGE, ExchangeType.TOPIC, durable=True)
     for queue in queues or QUEUES:
-        declared = await channel.declare_queue(queue.name, durable=True, arguments={**_ARGUMENTS})
+        declared = await _declare_queue(channel, queue)
         await declared.bind(exchange, queue.routing_key)
+        if queue.replaces is not None:
+            # It is not deleted: workers of the earlier version still consume it. RabbitMQ ignores an unbind of a missing queue.
+            replaced = await channel.get_queue(queue.replaces, ensure=False)
+            await replaced.unbind(exchange, queue.routing_key)
     return exchange
+
+
+async def _declare_queue(channel: AbstractChannel, queue: Queue) -> AbstractQueue:
+    return await channel.declare_queue(queue.name, durable=True, arguments={**queue.arguments})
 
 
 async def require(channel: AbstractChannel, *queues: Queue) -> None:
@@ -129,7 +164,7 @@ async def _declare_at_once(channel: AbstractChannel) -> None:
     aiormq_channel = await channel.get_underlay_channel()
     await aiormq_channel.exchange_declare(EXCHANGE, exchange_type=ExchangeType.TOPIC.value, durable=True, nowait=True)
     for queue in QUEUES:
-        await aiormq_channel.queue_declare(queue.name, durable=True, arguments={**_ARGUMENTS}, nowait=True)
+        await aiormq_channel.queue_declare(queue.name, durable=True, arguments={**queue.arguments}, nowait=True)
 
 
 async def probe(channel: AbstractChannel, connection: BrokerConnection) -> None:

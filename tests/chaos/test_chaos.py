@@ -52,7 +52,7 @@ READERS = 4
 WRITERS = 4
 REPLICAS = ("gateway-1", "gateway-2")
 
-VIEWS_QUEUE = "gateway.views"
+VIEWS_QUEUE = "gateway.brief-views"
 
 CALM_SECONDS = 4.0  # at the end, without faults: all responses must be good then
 

@@ -25,11 +25,11 @@ class Compose:
     def __init__(self) -> None:
         self._command = shlex.split(os.environ.get("GATEWAY_COMPOSE", "docker compose"))
         self._is_compose = self._command[-1].endswith("compose")
-        self.port, management_port = _free_ports(2)
+        self.port, self.management_port = _free_ports(2)
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("STACK_")} | {
             "COMPOSE_PROJECT_NAME": f"gateway-test-{secrets.token_hex(3)}",
             "STACK_PORT": str(self.port),
-            "STACK_MANAGEMENT_PORT": str(management_port),
+            "STACK_MANAGEMENT_PORT": str(self.management_port),
         }
 
     def up(self, *options: str) -> None:

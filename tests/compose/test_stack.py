@@ -19,6 +19,31 @@ pytestmark = pytest.mark.compose
 REPLICAS = 2
 CLIENTS = 4
 SECTIONS = {"weather", "outlook", "observations", "popularity"}
+PORTS = {
+    "haproxy": [8080],
+    "gateway": [8000],
+    "worker": [],
+    "weather": [8000],
+    "postgres": [5432],
+    "redis": [6379],
+    "rabbitmq": [5672, 15672],
+}
+# Docker's networks have no direction: a server reaches its clients, too.
+REACHABLE = {
+    "haproxy": {"gateway"},
+    "gateway": {"haproxy", "weather", "postgres", "redis", "rabbitmq"},
+    "worker": {"gateway", "postgres", "redis", "rabbitmq"},
+    "weather": {"gateway"},
+    "postgres": {"gateway"},
+    "redis": {"gateway"},
+    "rabbitmq": {"gateway"},
+}
+CONNECT = """
+for target; do
+    (timeout 2 bash -c "exec 3<>/dev/tcp/$target" 2>/dev/null && echo "$target") &
+done
+wait
+"""
 DAY = {
     "precipitation_mm": 0,
     "temperature_max_c": 20,
@@ -79,6 +104,11 @@ class Stack:
                 arguments = ("-T", "--index", str(index), "gateway", "python", "-c", PRINT_START)
                 found.add(self.compose.run("exec", *arguments).strip())
         return found
+
+    def addresses(self, service: str) -> list[str]:
+        """Return the addresses of a service, one in each of its networks."""
+        *hosts, hostname = self.compose.run("exec", "-T", service, "cat", "/etc/hosts", "/etc/hostname").splitlines()
+        return [host.split()[0] for host in hosts if host.endswith(hostname)]
 
     @contextmanager
     def continuous_predictions(self) -> Iterator["Counter[str]"]:
@@ -200,9 +230,66 @@ def test_restart_of_a_replica_loses_no_request(stack: Stack) -> None:
     assert set(outcomes) == {"200"}, outcomes
 
 
+def test_services_reach_only_what_they_need(stack: Stack) -> None:
+    """A service connects to its servers and its clients, and to no port of any other service, also not by its address."""
+    targets = {
+        f"{address}/{port}": service
+        for service, ports in PORTS.items()
+        for address in stack.addresses(service)
+        for port in ports
+    }
+    reached = {}
+    for service in REACHABLE:
+        others = [target for target, of in targets.items() if of != service]
+        output = stack.compose.run("exec", "-T", service, "bash", "-c", CONNECT, "bash", *others)
+        reached[service] = {targets[target] for target in output.splitlines()}
+
+    assert reached == REACHABLE
+
+
+def test_each_service_is_confined(stack: Stack) -> None:
+    """Each service has limits of its memory, its processes and its log, a read-only root, and no capabilities."""
+    services = json.loads(stack.compose.run("config", "--format", "json"))["services"]
+    lacking = {
+        name
+        for name, service in services.items()
+        if not {"mem_limit", "pids_limit", "read_only"} <= {option for option, value in service.items() if value}
+        or not {"max-size", "max-file"} <= set(service.get("logging", {}).get("options", {}))
+    }
+    status = {
+        name: dict(
+            line.split(":\t")
+            for line in stack.compose.run("exec", "-T", name, "cat", "/proc/1/status").splitlines()
+            if line.startswith(("CapPrm:", "CapEff:", "NoNewPrivs:"))
+        )
+        for name in PORTS
+    }
+
+    assert set(services) == {*PORTS, "migrate"}
+    assert lacking == set()
+    assert all(each == {"CapPrm": "0" * 16, "CapEff": "0" * 16, "NoNewPrivs": "1"} for each in status.values()), status
+
+
+def test_rabbitmq_user_is_no_administrator(stack: Stack) -> None:
+    """The gateway's user has rights on names that begin with `gateway.`, and the management page rejects it."""
+    url = f"http://127.0.0.1:{stack.compose.management_port}/api"
+    users = json.loads((ROOT / "deploy" / "secrets" / "rabbitmq_definitions").read_text())["users"]
+    passwords = {user["name"]: user["password"] for user in users}
+
+    permissions = httpx.get(f"{url}/permissions", auth=("admin", passwords["admin"]), trust_env=False).json()
+    refused = httpx.get(f"{url}/overview", auth=("gateway", passwords["gateway"]), trust_env=False)
+
+    rights = [(each["configure"], each["write"], each["read"]) for each in permissions if each["user"] == "gateway"]
+    assert rights == [("^gateway[.]",) * 3]
+    assert refused.status_code == 401
+
+
 def test_no_log_has_a_password(stack: Stack) -> None:
     """No log line of any service contains a password."""
-    passwords = {path.read_text().strip() for path in (ROOT / "deploy" / "secrets").glob("*_password")}
+    secrets = ROOT / "deploy" / "secrets"
+    definitions = json.loads((secrets / "rabbitmq_definitions").read_text())
+    passwords = {path.read_text().strip() for path in secrets.glob("*_password")}
+    passwords |= {user["password"] for user in definitions["users"]}
 
     logs = stack.compose.run("logs")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import aio_pika
 import asyncpg
 import pytest
+from aiormq.exceptions import ChannelAccessRefused
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 
@@ -92,7 +93,7 @@ class TestAllServers:
         async with Redis.from_url(devstack.redis.url_of(61)) as client:
             await client.set("key", 1)
         async with await aio_pika.connect(devstack.rabbitmq.url) as amqp:
-            await (await amqp.channel()).declare_queue("durable", durable=True)
+            await (await amqp.channel()).declare_queue("gateway.durable", durable=True)
             await devstack.rabbitmq.sync()
         try:
             for each in servers:
@@ -110,7 +111,9 @@ class TestAllServers:
         async with Redis.from_url(devstack.redis.url_of(61)) as client:
             assert await client.getdel("key") == b"1"
         async with await aio_pika.connect(devstack.rabbitmq.url) as amqp:
-            queue = await (await amqp.channel()).declare_queue("durable", passive=True)  # fails if it does not exist
+            queue = await (await amqp.channel()).declare_queue(
+                "gateway.durable", passive=True
+            )  # fails if it does not exist
             await queue.delete()
 
 
@@ -221,12 +224,23 @@ class TestRabbitMQ:
         with pytest.raises(aio_pika.exceptions.AMQPError):
             await aio_pika.connect(url, timeout=TIMEOUT)
 
+    async def test_rights(self, rabbitmq_server: RabbitMQServer) -> None:
+        """The user is no administrator, and may use only the names that begin with `gateway.`."""
+        users = "rabbit_auth_backend_internal:list_users()"
+        tags = "[atom_to_list(Tag) || Tag <- proplists:get_value(tags, User)]"
+        rows = await rabbitmq_server._rows(f"[[proplists:get_value(user, User) | {tags}] || User <- {users}]")
+        assert ["gateway"] in rows
+
+        async with await aio_pika.connect(rabbitmq_server.url) as connection:
+            with pytest.raises(ChannelAccessRefused):
+                await (await connection.channel()).declare_queue("gatewayed", exclusive=True)
+
     async def test_list_client_objects(self, rabbitmq_server: RabbitMQServer) -> None:
         """Channels and consumers are listed by the name of their connection."""
         connection = await aio_pika.connect(rabbitmq_server.url, client_properties={"connection_name": "gateway-2"})
         async with connection:
             channel = await connection.channel()
-            queue = await channel.declare_queue(exclusive=True)
+            queue = await channel.declare_queue("gateway.here", exclusive=True)
             await queue.consume(ignore)
             await connection.channel()
             objects = await rabbitmq_server.list_client_objects()

@@ -126,7 +126,7 @@ async def test_minimal_rights(start: StartProcess, broker: AbstractChannel, serv
         gateway, name, configure=NOTHING, write=r"^gateway\.events$", read=NOTHING
     )
     worker_url = await servers.rabbitmq.add_user(
-        consumer, name, configure=NOTHING, write=NOTHING, read=r"^gateway\.(observations|views)$"
+        consumer, name, configure=NOTHING, write=NOTHING, read=r"^gateway\.(observations|brief-views)$"
     )
     worker = start("worker", GATEWAY_RABBITMQ__URL=worker_url)
     url = await start("serve", "--port", "0", GATEWAY_RABBITMQ__URL=gateway_url).url()

@@ -10,6 +10,7 @@ import pytest
 from aio_pika.abc import AbstractChannel
 from sqlalchemy import func, select
 
+from gateway.devstack.rabbitmq import RIGHTS
 from gateway.devstack.stack import Devstack
 from gateway.events.topology import DEAD_LETTERS, OBSERVATIONS
 from gateway.places.seed import SHIPPED_TABLE, load, read
@@ -115,7 +116,7 @@ async def virtual_host_deleted(servers: Devstack) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await servers.rabbitmq.add_vhost("gateway")
+        await servers.rabbitmq.add_vhost("gateway", rights=RIGHTS)
 
 
 async def test_deleted_virtual_host_loses_no_count(start: StartProcess, servers: Devstack, place: int) -> None:

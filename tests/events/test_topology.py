@@ -4,9 +4,11 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
+from aio_pika import Message
 from aio_pika.abc import AbstractChannel
 from structlog.testing import capture_logs
 
@@ -16,7 +18,16 @@ from gateway.events.channels import open_channel
 from gateway.events.consumer import Consumer
 from gateway.events.messages import BriefViewed, Event, ObservationRef, ObservationReported, ViewCounts, encode
 from gateway.events.publisher import Publisher, PublishError
-from gateway.events.topology import OBSERVATIONS, QUEUES, VIEWS, Queue, declare, verify_publishing
+from gateway.events.topology import (
+    DEAD_LETTERS,
+    EXCHANGE,
+    OBSERVATIONS,
+    QUEUES,
+    VIEWS,
+    Queue,
+    declare,
+    verify_publishing,
+)
 from gateway.resources.base import DegradedError, PermanentError
 from gateway.resources.rabbitmq import RabbitMQ, RabbitMQConnection
 from gateway.settings import RabbitMQSettings
@@ -59,6 +70,10 @@ async def redeclare(channel: AbstractChannel, queue: Queue) -> None:
 
 async def publish(publisher: Publisher, event_type: str) -> None:
     await publisher.publish(uuid4(), event_type, b"{}", timeout=TIMEOUT)
+
+
+async def depth(channel: AbstractChannel, name: str) -> int | None:
+    return (await channel.declare_queue(name, passive=True)).declaration_result.message_count
 
 
 class Received(list[Event]):
@@ -166,7 +181,7 @@ class TestRunning:
             await observations.publish(event.id, event.type, encode(event), timeout=TIMEOUT)
             await wait_until(lambda: received == [event], "the observation is consumed")
 
-            with pytest.raises(ConnectionError, match=r"PRECONDITION_FAILED.*gateway\.views"):
+            with pytest.raises(ConnectionError, match=r"PRECONDITION_FAILED.*gateway\.brief-views"):
                 await consumer.check()
             assert "PRECONDITION_FAILED" in str(await views.problem())
             assert await observations.problem() is None
@@ -194,7 +209,7 @@ class TestRunning:
         await declare(channel)
         await redeclare(channel, VIEWS)
 
-        with pytest.raises(DegradedError, match=r"0 dropped: PRECONDITION_FAILED.*gateway\.views"):
+        with pytest.raises(DegradedError, match=r"0 dropped: PRECONDITION_FAILED.*gateway\.brief-views"):
             await ViewPublisher(rabbitmq.connection).check()
 
     async def test_missing_binding(
@@ -209,7 +224,7 @@ class TestRunning:
             with pytest.raises(PublishError):
                 await publish(publisher, VIEWS.routing_key)
 
-            assert "gateway.views does not take events" in str(await publisher.problem())
+            assert "gateway.brief-views does not take events" in str(await publisher.problem())
             monkeypatch.setattr("gateway.events.publisher.REFUSAL_REPORT_TIME", 0)
             assert await publisher.problem() is None  # an operator may have bound it since
 
@@ -230,3 +245,65 @@ class TestRunning:
         assert {type(outcome) for outcome in outcomes} == {PublishError}
         attempts = rabbitmq_server.log.read_text().count("PRECONDITION_FAILED") - logged
         assert attempts < 10  # one, and more on a machine that is busy for seconds
+
+
+class TestViews:
+    @pytest.mark.parametrize(("limit", "value"), [("x-max-length", 3), ("x-max-length-bytes", 3 * 100)])
+    async def test_length_limit(self, rabbitmq: RabbitMQ, channel: AbstractChannel, limit: str, value: int) -> None:
+        """Without a worker, the oldest views are dropped at a limit; they are no dead letters, and observations are published."""
+        assert value < int(VIEWS.arguments[limit])
+        views = Publisher(rabbitmq.connection, replace(VIEWS, arguments={**VIEWS.arguments, limit: value}))
+        ids = [uuid4() for _ in range(5)]
+        for event_id in ids:
+            await views.publish(event_id, VIEWS.routing_key, b"x" * 100, timeout=TIMEOUT)
+        await publish(Publisher(rabbitmq.connection, OBSERVATIONS), OBSERVATIONS.routing_key)
+
+        queue = await channel.declare_queue(VIEWS.name, passive=True)
+        assert [(await queue.get()).message_id for _ in range(3)] == [str(event_id) for event_id in ids[2:]]
+        assert await queue.get(fail=False) is None
+        assert await depth(channel, DEAD_LETTERS) == 0
+        assert await depth(channel, OBSERVATIONS.name) == 1
+
+    async def test_expiry(self, rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
+        """Views that no worker consumes in time are removed, and are no dead letters."""
+        assert int(VIEWS.arguments["x-message-ttl"]) > 1000
+        short_lived = replace(VIEWS, arguments={**VIEWS.arguments, "x-message-ttl": 200})
+        await publish(Publisher(rabbitmq.connection, short_lived), VIEWS.routing_key)
+
+        async def is_empty() -> bool:
+            return await depth(channel, VIEWS.name) == 0
+
+        await wait_until(is_empty, "the views have expired")
+        assert await depth(channel, DEAD_LETTERS) == 0
+
+    async def test_poison_is_dropped(self, rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
+        """An invalid event in the queue of views is logged and dropped. It is no dead letter."""
+        await declare(channel)
+        consumer = view_consumer(rabbitmq)
+        with capture_logs() as logs:
+            async with consumer.open():
+                await publish(Publisher(rabbitmq.connection, VIEWS), VIEWS.routing_key)
+                await wait_until(lambda: consumer.rejected == 1, "the event is rejected")
+
+        assert await depth(channel, VIEWS.name) == 0
+        assert await depth(channel, DEAD_LETTERS) == 0
+        assert "poison message rejected" in [line["event"] for line in logs]
+
+    async def test_upgrade(self, rabbitmq: RabbitMQ, channel: AbstractChannel) -> None:
+        """The queue of the previous version keeps its events and gets no more, also after that version has bound it again."""
+        exchange = await channel.declare_exchange(EXCHANGE, "topic", durable=True)
+
+        async def start_previous_version() -> None:
+            queue = await channel.declare_queue("gateway.views", durable=True, arguments={**OBSERVATIONS.arguments})
+            await queue.bind(exchange, VIEWS.routing_key)
+
+        await start_previous_version()
+        await exchange.publish(Message(b"{}"), VIEWS.routing_key)
+        publisher = Publisher(rabbitmq.connection, VIEWS)
+        await publish(publisher, VIEWS.routing_key)
+        assert (await depth(channel, "gateway.views"), await depth(channel, VIEWS.name)) == (1, 1)
+
+        await start_previous_version()
+        assert await publisher.problem() is None  # the health check declares everything again
+        await publish(publisher, VIEWS.routing_key)
+        assert (await depth(channel, "gateway.views"), await depth(channel, VIEWS.name)) == (1, 2)

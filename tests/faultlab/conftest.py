@@ -11,7 +11,10 @@ from faultlab.__main__ import _null_stream, main
 from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.devstack.rabbitmq import RabbitMQServer
 from gateway.devstack.redis import RedisServer
+from tests.events.conftest import vhost
 from tests.faultlab.cli_result import Check, CliResult
+
+__all__ = ["vhost"]
 
 
 @pytest.fixture(scope="session", autouse=True)

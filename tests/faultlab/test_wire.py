@@ -481,10 +481,10 @@ async def test_redis_messages_are_named(redis_server: RedisServer) -> None:
     assert records == ["redis 1 closed by the client after PING"]
 
 
-async def test_amqp_messages_are_named(rabbitmq_server: RabbitMQServer) -> None:
+async def test_amqp_messages_are_named(rabbitmq_server: RabbitMQServer, vhost: str) -> None:
     """The messages of a connection by aio-pika have the names of the AMQP specification."""
     async with Proxy("rabbitmq", "amqp", "127.0.0.1", rabbitmq_server.port, log=(log := WireLog())) as proxy:
-        url = rabbitmq_server.url.replace(f":{rabbitmq_server.port}/", f":{proxy.port}/")
+        url = vhost.replace(f":{rabbitmq_server.port}/", f":{proxy.port}/")
         async with await aio_pika.connect(url, timeout=5) as connection:
             channel = await connection.channel(publisher_confirms=True)
             await channel.default_exchange.publish(aio_pika.Message(b"x"), "no-such-queue", mandatory=False)

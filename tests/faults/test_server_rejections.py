@@ -312,7 +312,7 @@ class TestRabbitMQ:
     async def test_forbidden_vhost(self, lab: FaultLab) -> None:
         """A virtual host that the user may not access fails the startup at once, and the error names the fix."""
         name = f"forbidden-{next(_numbers)}"
-        lab.override("rabbitmq", url=await lab.servers.rabbitmq.add_vhost(name, allowed=False))
+        lab.override("rabbitmq", url=await lab.servers.rabbitmq.add_vhost(name, rights=None))
         try:
             run = await lab.start_and_stop()
         finally:
@@ -349,7 +349,7 @@ class TestRabbitMQ:
         """After the broker has closed the channel for a missing exchange, the teardown is clean."""
         async with lab.running() as run:
             channel = await open_channel(run.services.rabbitmq.connection, confirms=True)
-            exchange = await channel.get_exchange("missing", ensure=False)
+            exchange = await channel.get_exchange("gateway.missing", ensure=False)
             with pytest.raises((ChannelNotFoundEntity, ChannelInvalidStateError)):
                 await exchange.publish(Message(b"x"), "nowhere")
 

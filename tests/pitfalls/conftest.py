@@ -9,6 +9,9 @@ import pytest
 
 from faultlab import ResourceSnapshot
 from tests.end_to_end.harness import assert_no_process_leaks
+from tests.events.conftest import vhost
+
+__all__ = ["vhost"]
 
 
 @pytest.fixture(autouse=True)

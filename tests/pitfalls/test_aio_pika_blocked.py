@@ -23,9 +23,9 @@ async def fixed(connection: BrokerConnection, channel: AbstractChannel) -> None:
         raise ConnectionError(f"blocked by an alarm of the broker: {connection.blocked}") from error
 
 
-async def test_blocked_publish(rabbitmq_server: RabbitMQServer) -> None:
+async def test_blocked_publish(rabbitmq_server: RabbitMQServer, vhost: str) -> None:
     """The publish times out without a reason; a transport that reads the frames has it until the alarm is over."""
-    async with BrokerConnection(rabbitmq_server.url, BrokerTransports(), name="pitfall", heartbeat=15) as connection:
+    async with BrokerConnection(vhost, BrokerTransports(), name="pitfall", heartbeat=15) as connection:
         await connection.connect()
         channel = await connection.channel()
         async with rabbitmq_server.memory_alarm():

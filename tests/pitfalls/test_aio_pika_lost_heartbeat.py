@@ -34,11 +34,11 @@ async def fixed(exchange: AbstractExchange) -> str:
 
 
 @pytest.fixture
-async def exchange(rabbitmq_server: RabbitMQServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AbstractExchange]:
+async def exchange(vhost: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AbstractExchange]:
     """An exchange on a connection that is lost after one or two silent seconds; by default that takes three minutes."""
     assert aiormq.Connection.HEARTBEAT_GRACE_MULTIPLIER == 3
     monkeypatch.setattr(aiormq.Connection, "HEARTBEAT_GRACE_MULTIPLIER", 0.5)
-    async with await aio_pika.connect_robust(rabbitmq_server.url, heartbeat=1, reconnect_interval=0.1) as connection:
+    async with await aio_pika.connect_robust(vhost, heartbeat=1, reconnect_interval=0.1) as connection:
         yield (await connection.channel()).default_exchange
 
 

@@ -7,7 +7,6 @@ import pytest
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import ChannelInvalidStateError, ChannelNotFoundEntity
 
-from gateway.devstack.rabbitmq import RabbitMQServer
 from tests.support.waiting import wait_until
 
 QUEUE = "pitfall-missing-exchange"
@@ -34,10 +33,9 @@ async def can_publish(channel: AbstractChannel) -> bool:
     return True
 
 
-async def test_missing_exchange_closes_channel(rabbitmq_server: RabbitMQServer) -> None:
+async def test_missing_exchange_closes_channel(vhost: str) -> None:
     """The next publish fails. A robust connection restores the channel after a moment, a plain one never does."""
-    url = rabbitmq_server.url
-    async with await aio_pika.connect(url) as plain, await aio_pika.connect_robust(url) as robust:
+    async with await aio_pika.connect(vhost) as plain, await aio_pika.connect_robust(vhost) as robust:
         plain_channel, robust_channel = await plain.channel(), await robust.channel()
         for channel in (plain_channel, robust_channel):
             with pytest.raises(ChannelInvalidStateError):  # otherwise fixed upstream: a channel survives a 404
@@ -47,9 +45,9 @@ async def test_missing_exchange_closes_channel(rabbitmq_server: RabbitMQServer) 
         assert not await can_publish(plain_channel)
 
 
-async def test_separate_channel_protects_others(rabbitmq_server: RabbitMQServer) -> None:
+async def test_separate_channel_protects_others(vhost: str) -> None:
     """A lookup on a channel of its own leaves the publishing channel open."""
-    async with await aio_pika.connect_robust(rabbitmq_server.url) as connection:
+    async with await aio_pika.connect_robust(vhost) as connection:
         channel = await connection.channel()
         queue = await channel.declare_queue(QUEUE, exclusive=True)
 

@@ -7,8 +7,6 @@ from aio_pika.exceptions import PublishError
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
-from gateway.devstack.rabbitmq import RabbitMQServer
-
 
 async def broken(connection: AbstractConnection) -> object:
     channel = await connection.channel(publisher_confirms=True)
@@ -20,17 +18,17 @@ async def fixed(connection: AbstractConnection) -> None:
     await channel.default_exchange.publish(aio_pika.Message(b"hello"), routing_key="no-such-queue")
 
 
-async def test_unroutable_message_counts_as_published(rabbitmq_server: RabbitMQServer) -> None:
+async def test_unroutable_message_counts_as_published(vhost: str) -> None:
     """`publish` returns normally. Only its return value contains the broker's `Basic.Return`."""
-    async with await aio_pika.connect_robust(rabbitmq_server.url) as connection:
+    async with await aio_pika.connect_robust(vhost) as connection:
         returned = await broken(connection)  # if this raises, aio-pika has changed its default
 
     assert isinstance(returned, DeliveredMessage)
     assert isinstance(returned.delivery, Basic.Return)
 
 
-async def test_on_return_raises_reports_unroutable(rabbitmq_server: RabbitMQServer) -> None:
+async def test_on_return_raises_reports_unroutable(vhost: str) -> None:
     """With `on_return_raises=True` the publish raises `PublishError`."""
-    async with await aio_pika.connect_robust(rabbitmq_server.url) as connection:
+    async with await aio_pika.connect_robust(vhost) as connection:
         with pytest.raises(PublishError, match="NO_ROUTE"):
             await fixed(connection)
