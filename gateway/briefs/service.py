@@ -225,11 +225,12 @@ class BriefService(Resource["BriefService"]):
         return isinstance(self._cause(error, time.monotonic() - self._call_timeout), OverloadedError)
 
     def _predict(self, today: DailyForecast, latitude: float) -> Outlook:
+        mean_wind = today.wind_speed_m_s
         day = DayFeatures(
             precipitation_mm=today.precipitation_mm,
             temperature_max_c=today.temperature_max_c,
             temperature_min_c=today.temperature_min_c,
-            wind_speed_m_s=today.wind_speed_m_s,
+            wind_speed_m_s=today.wind_speed_max_m_s if mean_wind is None else mean_wind,
             date=today.date,
             latitude=latitude,
         )

@@ -46,7 +46,9 @@ class DailyForecast:
     precipitation_mm: Annotated[Finite, Field(description="The sum of the day")]
     temperature_max_c: Finite
     temperature_min_c: Finite
-    wind_speed_m_s: Annotated[Finite, Field(description="The mean of the day, 10 m above the ground")]
+    wind_speed_m_s: Annotated[
+        Finite | None, Field(description="The mean of the day, 10 m above the ground, if the upstream has it")
+    ]
     wind_speed_max_m_s: Finite
 
 
@@ -102,7 +104,7 @@ class _Daily(BaseModel):
     precipitation_sum: tuple[Finite]
     temperature_2m_max: tuple[Finite]
     temperature_2m_min: tuple[Finite]
-    wind_speed_10m_mean: tuple[Finite]
+    wind_speed_10m_mean: tuple[Finite | None] = (None,)  # some services with this API lack it
     wind_speed_10m_max: tuple[Finite]
 
 

@@ -60,17 +60,23 @@ def test_both_hours_at_the_end_of_summer_time() -> None:
         {"utc_offset_seconds": 2048},  # local mean time, which RFC 3339 cannot express
         {"current": {"time": "2026-11-24T14:15+01:00"}},
         {"current": {"time": "noon"}},
-        {"daily": {"wind_speed_10m_mean": [None]}},
     ],
     ids=str,
 )
 def test_invalid_response(change: dict[str, Any]) -> None:
-    """A response without a usable offset, time or mean wind is an error of the upstream."""
+    """A response without a usable offset or time is an error of the upstream."""
     content = response(now=SUMMER_TIME_ENDS)
     for name, value in change.items():
         content[name] = content[name] | value if isinstance(value, dict) else value
     with pytest.raises(UpstreamError):
         parse(content)
+
+
+def test_upstream_without_mean_wind() -> None:
+    """The mean wind may be missing."""
+    content = response(now=SUMMER_TIME_ENDS)
+    del content["daily"]["wind_speed_10m_mean"]
+    assert parse(content).today.wind_speed_m_s is None
 
 
 TODAY = {
