@@ -6,6 +6,9 @@ from typing import Literal
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
+from gateway.api.examples import example_response
+from gateway.api.problem_types import RETRY_AFTER, UNAVAILABLE
+from gateway.api.problems import problem_responses
 from gateway.dependencies import JournalDependency, ReadinessDependency
 from gateway.lifecycle import format_error
 
@@ -49,13 +52,28 @@ class LifecycleJournal(BaseModel):
     items: list[JournalEvent]
 
 
-@router.get("/livez")
+@router.get("/livez", operation_id="get_liveness", responses=example_response(Liveness()))
 async def livez() -> Liveness:
     """The process responds."""
     return Liveness()
 
 
-@router.get("/readyz", responses={HTTPStatus.SERVICE_UNAVAILABLE.value: {"model": ReadinessReport}})
+_CHECKS = {"database": Check(status="ok", took_ms=1.205, remark="127.0.0.1:5432")}
+_NOT_READY = problem_responses(UNAVAILABLE)[HTTPStatus.SERVICE_UNAVAILABLE.value]  # a problem before the startup only
+_NOT_READY["model"] = ReadinessReport
+_NOT_READY["content"]["application/json"] = {
+    "example": ReadinessReport(status="stopping", checks=_CHECKS).model_dump(mode="json")
+}
+
+
+@router.get(
+    "/readyz",
+    operation_id="get_readiness",
+    responses={
+        **example_response(ReadinessReport(status="ok", checks=_CHECKS)),
+        HTTPStatus.SERVICE_UNAVAILABLE.value: _NOT_READY,
+    },
+)
 async def readyz(readiness: ReadinessDependency, response: Response) -> ReadinessReport:
     """200 if this process should get requests, otherwise 503.
 
@@ -64,6 +82,7 @@ async def readyz(readiness: ReadinessDependency, response: Response) -> Readines
     report = await readiness.report()
     if not report.ready:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+        response.headers["Retry-After"] = str(RETRY_AFTER)
     checks = {
         check.name: Check(
             status="ok" if check.ok else "failed", took_ms=round(check.duration * 1000, 3), remark=check.detail
@@ -73,7 +92,13 @@ async def readyz(readiness: ReadinessDependency, response: Response) -> Readines
     return ReadinessReport(status=report.status, checks=checks)
 
 
-@router.get("/lifecycle")
+_JOURNAL = LifecycleJournal(
+    began_at="2026-11-24T14:00:00.000000+00:00",
+    items=[JournalEvent(at_s=0.025, event="entered", name="database", took_s=0.024, error=None)],
+)
+
+
+@router.get("/lifecycle", operation_id="get_lifecycle", responses=example_response(_JOURNAL))
 async def lifecycle(journal: JournalDependency) -> LifecycleJournal:
     """The journal of this process."""
     return LifecycleJournal(

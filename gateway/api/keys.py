@@ -1,13 +1,13 @@
 """Authorization of writes: a client needs an API key. Without any key configured, only programs on this machine may write."""
 
 import secrets
-from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from gateway.api.local_requests import sign_of_foreign_origin
+from gateway.api.problem_types import API_KEY_REQUIRED, FORBIDDEN
 from gateway.api.problems import ProblemError
 from gateway.dependencies import OnLoopback, SettingsDependency
 
@@ -45,7 +45,7 @@ async def require_api_key(
     keys = [key.get_secret_value() for key in settings.api_keys]
     if credentials is None or not _matches_any(credentials.credentials, keys):
         raise ProblemError(
-            HTTPStatus.UNAUTHORIZED,
+            API_KEY_REQUIRED,
             "Send an API key of this gateway in the header `Authorization: Bearer KEY`.",
             headers={"WWW-Authenticate": "Bearer"},
         )
@@ -53,7 +53,7 @@ async def require_api_key(
 
 def _forbidden(reason: str, alternative: str) -> ProblemError:
     return ProblemError(
-        HTTPStatus.FORBIDDEN,
+        FORBIDDEN,
         f"Writing is disabled: this gateway has no API keys, and {reason}. Set GATEWAY_API_KEYS to a JSON list of keys, "
         f'such as ["one"], or {alternative}.',
     )

@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.schema.tables import MAX_PLACE_ID, observations
+from gateway.schema.tables import MAX_PLACE_ID, Condition, observations
 
 
 @dataclass
@@ -16,7 +16,7 @@ class Observation:
     id: int
     place_id: int
     temperature_c: float
-    condition: str
+    condition: Condition
     note: str | None
     created_at: datetime
 

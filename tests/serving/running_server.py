@@ -79,6 +79,7 @@ async def running_server(
     write_timeout: float = 60,
     keep_alive_timeout: float = 60,
     graceful_timeout: float = 60,
+    root_path: str = "",
 ) -> AsyncIterator[RunningServer]:
     """Serve the app on a free port inside the block."""
     listening = asyncio.Event()
@@ -87,6 +88,7 @@ async def running_server(
         limits=HttpLimits(max_head_bytes, head_timeout, max_connections, body_timeout, write_timeout),
         keep_alive_timeout=keep_alive_timeout,
         graceful_timeout=graceful_timeout,
+        root_path=root_path,
         on_listening=listening.set,
     )
     with bind_socket("127.0.0.1", 0) as listener:
