@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from fastapi.encoders import jsonable_encoder
+
 from gateway.api import problems
+from gateway.api.examples import EXAMPLES
 from gateway.api.response_headers import header_components, header_references
 
 _PREFIX = "#/components/schemas/"
@@ -17,7 +20,16 @@ def complete(schema: dict[str, Any]) -> None:
         for operation in operations.values():
             for response in operation["responses"].values():
                 response["headers"] = {**header_references("X-Request-ID"), **response.get("headers", {})}
+            _add_examples(operation)
     _rename_sections(components["schemas"])
+
+
+def _add_examples(operation: dict[str, Any]) -> None:
+    """Add the examples here, because FastAPI removes null from those that a route has."""
+    for (operation_id, status), example in EXAMPLES.items():
+        if operation_id == operation["operationId"]:
+            media = operation["responses"][str(status)]["content"]["application/json"]
+            media["example"] = jsonable_encoder(example)
 
 
 def _rename_sections(schemas: dict[str, Any]) -> None:

@@ -1,17 +1,17 @@
 """The examples in the OpenAPI: objects of the models, so that they change together with the models."""
 
 from datetime import UTC, date, datetime
-from http import HTTPStatus
-from typing import Any
 
-from fastapi.encoders import jsonable_encoder
-
+from gateway.api.briefs import BriefList
+from gateway.api.health import Check, JournalEvent, LifecycleJournal, Liveness, ReadinessReport
+from gateway.api.observations import ObservationList
+from gateway.api.places import PlaceList
+from gateway.api.predictions import Prediction, PredictionList
 from gateway.briefs.models import Brief, Outlook, Popularity, Section, Sections, Status
 from gateway.briefs.weather import DailyForecast, Weather
 from gateway.observations.queries import Observation
 from gateway.places.queries import Place
 
-REQUEST_ID = "15c79ca12af943768c5b8f16f3e71864"
 PLACE = Place(2657896, "Zürich", "Zurich", "CH", "ZH", 47.36667, 8.55, 415367, "Europe/Zurich", 1)
 OBSERVATION = Observation(1, PLACE.id, 12.5, "rain", "wet", datetime(2026, 11, 24, 14, 20, 42, tzinfo=UTC))
 WEATHER = Weather(
@@ -39,11 +39,21 @@ BRIEF = Brief(
         popularity=Section(status=Status.OK, age_s=0, took_ms=2.246, data=Popularity(7)),
     ),
 )
+CHECKS = {"database": Check(status="ok", took_ms=1.205, remark="127.0.0.1:5432")}
+ENTERED = JournalEvent(at_s=0.025, event="entered", name="database", took_s=0.024, error=None)
 
-
-def example_response(
-    example: object, status: HTTPStatus = HTTPStatus.OK, *, headers: dict[str, Any] | None = None
-) -> dict[int | str, dict[str, Any]]:
-    """Return the part of a route's `responses` argument with an example of its successful response."""
-    content = {"application/json": {"example": jsonable_encoder(example)}}
-    return {status.value: {"content": content, "headers": headers or {}}}
+# The examples of responses without an error, by operation and status.
+EXAMPLES: dict[tuple[str, int], object] = {
+    ("get_brief", 200): BRIEF,
+    ("list_briefs", 200): BriefList([BRIEF], unknown=[1]),
+    ("list_places", 200): PlaceList(items=[PLACE]),
+    ("get_place", 200): PLACE,
+    ("report_observation", 201): OBSERVATION,
+    ("list_observations", 200): ObservationList(items=[OBSERVATION]),
+    ("get_observation", 200): OBSERVATION,
+    ("predict", 200): PredictionList(items=[Prediction(wet_tomorrow_probability=0.14)]),
+    ("get_liveness", 200): Liveness(),
+    ("get_readiness", 200): ReadinessReport(status="ok", checks=CHECKS),
+    ("get_readiness", 503): ReadinessReport(status="stopping", checks=CHECKS),
+    ("get_lifecycle", 200): LifecycleJournal(began_at="2026-11-24T14:00:00.000000+00:00", items=[ENTERED]),
+}

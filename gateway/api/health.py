@@ -6,7 +6,6 @@ from typing import Literal
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from gateway.api.examples import example_response
 from gateway.api.problem_types import RETRY_AFTER, UNAVAILABLE
 from gateway.api.problems import problem_responses
 from gateway.dependencies import JournalDependency, ReadinessDependency
@@ -52,26 +51,20 @@ class LifecycleJournal(BaseModel):
     items: list[JournalEvent]
 
 
-@router.get("/livez", operation_id="get_liveness", responses=example_response(Liveness()))
+@router.get("/livez", operation_id="get_liveness")
 async def livez() -> Liveness:
     """The process responds."""
     return Liveness()
-
-
-_CHECKS = {"database": Check(status="ok", took_ms=1.205, remark="127.0.0.1:5432")}
-_NOT_READY = problem_responses(UNAVAILABLE)[HTTPStatus.SERVICE_UNAVAILABLE.value]  # a problem before the startup only
-_NOT_READY["model"] = ReadinessReport
-_NOT_READY["content"]["application/json"] = {
-    "example": ReadinessReport(status="stopping", checks=_CHECKS).model_dump(mode="json")
-}
 
 
 @router.get(
     "/readyz",
     operation_id="get_readiness",
     responses={
-        **example_response(ReadinessReport(status="ok", checks=_CHECKS)),
-        HTTPStatus.SERVICE_UNAVAILABLE.value: _NOT_READY,
+        HTTPStatus.SERVICE_UNAVAILABLE.value: {  # with a problem before the startup only
+            **problem_responses(UNAVAILABLE)[HTTPStatus.SERVICE_UNAVAILABLE.value],
+            "model": ReadinessReport,
+        }
     },
 )
 async def readyz(readiness: ReadinessDependency, response: Response) -> ReadinessReport:
@@ -92,13 +85,7 @@ async def readyz(readiness: ReadinessDependency, response: Response) -> Readines
     return ReadinessReport(status=report.status, checks=checks)
 
 
-_JOURNAL = LifecycleJournal(
-    began_at="2026-11-24T14:00:00.000000+00:00",
-    items=[JournalEvent(at_s=0.025, event="entered", name="database", took_s=0.024, error=None)],
-)
-
-
-@router.get("/lifecycle", operation_id="get_lifecycle", responses=example_response(_JOURNAL))
+@router.get("/lifecycle", operation_id="get_lifecycle")
 async def lifecycle(journal: JournalDependency) -> LifecycleJournal:
     """The journal of this process."""
     return LifecycleJournal(

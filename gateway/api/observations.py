@@ -8,7 +8,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.api import problem_types
 from gateway.api.body_limit import MAX_BODY_BYTES
-from gateway.api.examples import OBSERVATION, example_response
 from gateway.api.keys import KeyRequired
 from gateway.api.places import PlaceId, place_not_found
 from gateway.api.problems import ProblemError, problem_responses
@@ -81,7 +80,7 @@ ObservationId = Annotated[
     status_code=HTTPStatus.CREATED,
     dependencies=[KeyRequired],
     responses={
-        **example_response(OBSERVATION, HTTPStatus.CREATED, headers=header_references("Location")),
+        HTTPStatus.CREATED.value: {"headers": header_references("Location")},
         **problem_responses(
             problem_types.MALFORMED_REQUEST,
             problem_types.API_KEY_REQUIRED,
@@ -129,14 +128,7 @@ async def report_observation(
     return observation
 
 
-@router.get(
-    "",
-    operation_id="list_observations",
-    responses={
-        **example_response(ObservationList(items=[OBSERVATION])),
-        **problem_responses(*READING_PROBLEMS),
-    },
-)
+@router.get("", operation_id="list_observations", responses=problem_responses(*READING_PROBLEMS))
 async def get_observations(
     session: Session, place_id: PlaceId, limit: Annotated[int, Query(ge=1, le=100)] = 20
 ) -> ObservationList:
@@ -150,10 +142,7 @@ async def get_observations(
 @router.get(
     "/{observation_id}",
     operation_id="get_observation",
-    responses={
-        **example_response(OBSERVATION),
-        **problem_responses(problem_types.UNKNOWN_OBSERVATION, *READING_PROBLEMS[1:]),
-    },
+    responses=problem_responses(problem_types.UNKNOWN_OBSERVATION, *READING_PROBLEMS[1:]),
 )
 async def read_observation(session: Session, place_id: PlaceId, observation_id: ObservationId) -> Observation:
     """Return one observation."""

@@ -5,7 +5,6 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 
-from gateway.api.examples import PLACE, example_response
 from gateway.api.problem_types import DATABASE_UNAVAILABLE, INVALID_REQUEST, OVERLOADED, UNKNOWN_PLACE
 from gateway.api.problems import ProblemError, problem_responses
 from gateway.dependencies import Session
@@ -24,10 +23,7 @@ class PlaceList(BaseModel):
 @router.get(
     "",
     operation_id="list_places",
-    responses={
-        **example_response(PlaceList(items=[PLACE])),
-        **problem_responses(INVALID_REQUEST, DATABASE_UNAVAILABLE, OVERLOADED),
-    },
+    responses=problem_responses(INVALID_REQUEST, DATABASE_UNAVAILABLE, OVERLOADED),
 )
 async def find_places(
     session: Session,
@@ -43,10 +39,7 @@ async def find_places(
 @router.get(
     "/{place_id}",
     operation_id="get_place",
-    responses={
-        **example_response(PLACE),
-        **problem_responses(UNKNOWN_PLACE, INVALID_REQUEST, DATABASE_UNAVAILABLE, OVERLOADED),
-    },
+    responses=problem_responses(UNKNOWN_PLACE, INVALID_REQUEST, DATABASE_UNAVAILABLE, OVERLOADED),
 )
 async def read_place(session: Session, place_id: PlaceId) -> Place:
     """Return one place."""

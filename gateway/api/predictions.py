@@ -8,7 +8,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from gateway.api.body_limit import MAX_BODY_BYTES
-from gateway.api.examples import example_response
 from gateway.api.problem_types import BODY_TOO_LARGE, INVALID_REQUEST, MALFORMED_REQUEST
 from gateway.api.problems import ProblemError, problem_responses
 from gateway.dependencies import ModelDependency
@@ -70,10 +69,7 @@ class PredictionList(BaseModel):
 @router.post(
     "",
     max_body_size=MAX_BODY_BYTES,
-    responses={
-        **example_response(PredictionList(items=[Prediction(wet_tomorrow_probability=0.14)])),
-        **problem_responses(MALFORMED_REQUEST, BODY_TOO_LARGE, INVALID_REQUEST),
-    },
+    responses=problem_responses(MALFORMED_REQUEST, BODY_TOO_LARGE, INVALID_REQUEST),
 )
 async def predict(model: ModelDependency, request: PredictionRequest) -> PredictionList:
     """Return, for each day, the probability that the next day is wet."""

@@ -12,10 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from gateway.api import problem_types
-from gateway.api.examples import REQUEST_ID
 from gateway.api.field_errors import MAX_ERRORS, FieldError, field_errors
 from gateway.api.problem_types import ProblemType, default_type
-from gateway.api.response_headers import header_references
+from gateway.api.response_headers import REQUEST_ID, header_references
 from gateway.briefs.place_loader import PlaceUnavailableError
 from gateway.dependencies import DatabaseUnavailableError, NotStartedError
 from gateway.resources.database_errors import explain, is_overload

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gateway.api.examples import REQUEST_ID
+REQUEST_ID = "15c79ca12af943768c5b8f16f3e71864"  # in all examples
 
 _DESCRIPTIONS = {
     "X-Request-ID": ("The id of the request: the client's, if it is valid, or a new one", REQUEST_ID),
