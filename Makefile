@@ -47,7 +47,7 @@ lint:  ## Check format, style, types, imports and wording
 	.venv/bin/python tools/check_prose.py $(PROSE)
 # Everything that is written by hand (see [tool.typos] and [tool.prose] in pyproject.toml).
 PROSE := gateway faultlab benchmarks tests tools docs deploy .ci \
-	README.md CONTRIBUTING.md CHANGELOG.md Makefile Dockerfile compose.yaml pyproject.toml
+	README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md Makefile Dockerfile compose.yaml pyproject.toml
 
 test-compose:  ## Start the compose stack and test it; GATEWAY_COMPOSE may name another command
 	@tools/install dev

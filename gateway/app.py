@@ -1,13 +1,12 @@
 """The application."""
 
-from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from gateway.api import briefs, health, observations, places, predictions, problems
+from gateway.api import briefs, description, health, observations, places, predictions, problem_pages, problems
 from gateway.api.access_log import AccessLogMiddleware
 from gateway.api.body_limit import PayloadTooLargeMiddleware
 from gateway.api.failed_responses import FailedResponses
@@ -20,7 +19,7 @@ from gateway.settings import Settings, read_settings
 
 
 class GatewayApp(FastAPI):
-    """FastAPI with the briefs as its first routes, request ids around all middleware, and the schema of problems."""
+    """FastAPI with the briefs as its first routes, request ids around all middleware, and a complete OpenAPI."""
 
     def setup(self) -> None:
         """Add the routes of the briefs before those of the documentation: the first routes are matched first."""
@@ -36,10 +35,9 @@ class GatewayApp(FastAPI):
         return AccessLogMiddleware(stack) if self.state.settings.access_log else stack
 
     def openapi(self) -> dict[str, Any]:
-        """Add the schema that all error responses refer to."""
+        """Return the API description, and complete it the first time."""
         if self.openapi_schema is None:
-            schema = super().openapi()
-            schema["components"]["schemas"] |= problems.schemas()
+            description.complete(super().openapi())
         return self.openapi_schema  # type: ignore[return-value]  # super().openapi() has set it
 
 
@@ -60,13 +58,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         exception_handlers=problems.EXCEPTION_HANDLERS,
         redirect_slashes=False,
         telemetry=telemetry_config(),
-        responses=problems.problem_responses(HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE),
+        responses=problems.problem_responses(*problems.COMMON),
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.settings = settings or read_settings()
     app.state.failed_responses = FailedResponses()
     app.add_middleware(PayloadTooLargeMiddleware)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(QueryLimitMiddleware)
-    for router in (observations.router, places.router, predictions.router, health.router):
+    for router in (observations.router, places.router, predictions.router, health.router, problem_pages.router):
         app.include_router(router)
     return app

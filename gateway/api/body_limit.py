@@ -42,7 +42,7 @@ class PayloadTooLargeMiddleware:
                 if not body_complete:
                     await _drain(receive)
                 detail = f"The body is too large. Send at most {scope[MAX_BODY_SIZE_SCOPE_KEY]} bytes."
-                await problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)(scope, receive, send)
+                await problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, scope)(scope, receive, send)
             if not too_large:
                 await send(message)
 

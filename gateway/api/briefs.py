@@ -14,12 +14,16 @@ from pydantic import Field
 
 from gateway.api.disconnect import CancelOnDisconnect
 from gateway.api.places import PlaceId, place_not_found
+from gateway.api.problem_types import DATABASE_UNAVAILABLE, INVALID_REQUEST, UNKNOWN_PLACE
 from gateway.api.problems import problem_responses
+from gateway.api.response_headers import header_references
 from gateway.briefs.models import Brief, Status
 from gateway.dependencies import get_services
 from gateway.schema.tables import MAX_PLACE_ID
 
 MAX_PLACES = 20
+
+HEADERS = header_references("Gateway-Complete", "Gateway-Incomplete", "Gateway-Stale")
 
 
 @dataclass(frozen=True)
@@ -36,15 +40,20 @@ def add_routes(app: FastAPI) -> None:
         "/v1/places/{place_id}/brief",
         tags=["briefs"],
         response_model=Brief,
-        responses=problem_responses(
-            HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE
-        ),
+        responses={
+            HTTPStatus.OK.value: {"headers": HEADERS},
+            **problem_responses(UNKNOWN_PLACE, INVALID_REQUEST, DATABASE_UNAVAILABLE),
+        },
     )(get_brief)
     app.get(
         "/v1/briefs",
         tags=["briefs"],
+        operation_id="list_briefs",
         response_model=BriefList,
-        responses=problem_responses(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+        responses={
+            HTTPStatus.OK.value: {"headers": HEADERS},
+            **problem_responses(INVALID_REQUEST, DATABASE_UNAVAILABLE),
+        },
     )(get_briefs)
 
 

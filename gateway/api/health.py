@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from gateway.api.failed_responses import FailedResponses
 from gateway.api.operators import IsOperator, OperatorRequired
+from gateway.api.problem_types import RETRY_AFTER, UNAVAILABLE
 from gateway.api.problems import problem_responses
 from gateway.dependencies import JournalDependency, ReadinessDependency
 from gateway.lifecycle import format_error
@@ -58,7 +59,7 @@ class LifecycleJournal(BaseModel):
     items: list[JournalEvent]
 
 
-@router.get("/livez")
+@router.get("/livez", operation_id="get_liveness")
 async def livez() -> Liveness:
     """The process responds."""
     return Liveness()
@@ -66,8 +67,14 @@ async def livez() -> Liveness:
 
 @router.get(
     "/readyz",
+    operation_id="get_readiness",
     response_model_exclude_none=True,
-    responses={HTTPStatus.SERVICE_UNAVAILABLE.value: {"model": ReadinessReport}},
+    responses={
+        HTTPStatus.SERVICE_UNAVAILABLE.value: {  # with a problem before the startup only
+            **problem_responses(UNAVAILABLE)[HTTPStatus.SERVICE_UNAVAILABLE.value],
+            "model": ReadinessReport,
+        }
+    },
 )
 async def readyz(
     request: Request, readiness: ReadinessDependency, response: Response, *, is_operator: IsOperator
@@ -80,6 +87,7 @@ async def readyz(
     report = await readiness.report()
     if not report.ready:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+        response.headers["Retry-After"] = str(RETRY_AFTER)
     statuses: dict[str, Literal["ok", "failed"]] = {
         check.name: "ok" if check.ok else "failed" for check in report.checks
     }
@@ -100,6 +108,7 @@ async def readyz(
 
 @router.get(
     "/lifecycle",
+    operation_id="get_lifecycle",
     dependencies=[OperatorRequired],
     responses=problem_responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN),
 )

@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Callable, Coroutine
-from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
@@ -10,6 +9,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from gateway.api.local_requests import is_from_this_machine, sign_of_foreign_origin
+from gateway.api.problem_types import API_KEY_REQUIRED, FORBIDDEN
 from gateway.api.problems import ProblemError
 from gateway.dependencies import OnLoopback, SettingsDependency, get_settings, is_on_loopback
 
@@ -55,16 +55,14 @@ async def require_api_key(
     keys = [key.get_secret_value() for key in settings.api_keys]
     if credentials is None or not matches_any(credentials.credentials, keys):
         raise ProblemError(
-            HTTPStatus.UNAUTHORIZED,
+            API_KEY_REQUIRED,
             "Send an API key of this gateway in the header `Authorization: Bearer KEY`.",
             headers={"WWW-Authenticate": "Bearer"},
         )
 
 
 def _forbidden(reason: str, advice: str) -> ProblemError:
-    return ProblemError(
-        HTTPStatus.FORBIDDEN, f"Writing is disabled: this gateway has no API keys, and {reason}. {advice}"
-    )
+    return ProblemError(FORBIDDEN, f"Writing is disabled: this gateway has no API keys, and {reason}. {advice}")
 
 
 def matches_any(candidate: str, keys: list[str]) -> bool:

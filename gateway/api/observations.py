@@ -8,10 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from gateway.api import problem_types
 from gateway.api.keys import KeyFirstRoute, KeyRequired
 from gateway.api.places import PlaceId, place_not_found
 from gateway.api.problems import ProblemError, problem_responses
 from gateway.api.request_model import RequestModel
+from gateway.api.response_headers import header_references
 from gateway.dependencies import ObservationWriterDependency, Session
 from gateway.observations.queries import Observation, get_observation, latest_observations
 from gateway.observations.store import IdempotencyConflictError, NewObservation, UnknownPlaceError
@@ -34,7 +36,12 @@ MAX_AGE = timedelta(days=7)  # a client may be offline during a journey; older r
 
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
-PROBLEMS = (HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
+READING_PROBLEMS = (
+    problem_types.UNKNOWN_PLACE,
+    problem_types.INVALID_REQUEST,
+    problem_types.DATABASE_UNAVAILABLE,
+    problem_types.OVERLOADED,
+)
 
 
 def _reject_nul(note: str) -> str:
@@ -86,10 +93,13 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=255,
         pattern="^[!-~]+$",
+        examples=["5b7a2f52-3f0c-4a0e-9f59-0d1f1c1f4d55"],
         description="An id of your choice for this report, in visible ASCII. The same report with the same key is stored once.",
     ),
 ]
-ObservationId = Annotated[int, Path(ge=1, le=MAX_OBSERVATION_ID)]
+ObservationId = Annotated[
+    int, Path(ge=1, le=MAX_OBSERVATION_ID, description="The `id` of the observation", examples=[1])
+]
 
 
 @router.post(
@@ -98,16 +108,17 @@ ObservationId = Annotated[int, Path(ge=1, le=MAX_OBSERVATION_ID)]
     status_code=HTTPStatus.CREATED,
     dependencies=[KeyRequired],
     responses={
-        HTTPStatus.CREATED.value: {
-            "headers": {"Location": {"description": "The path of the observation", "schema": {"type": "string"}}},
-        },
+        HTTPStatus.CREATED.value: {"headers": header_references("Location")},
         **problem_responses(
-            HTTPStatus.BAD_REQUEST,
-            HTTPStatus.UNAUTHORIZED,
-            HTTPStatus.FORBIDDEN,
-            HTTPStatus.CONFLICT,
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            *PROBLEMS,
+            problem_types.MALFORMED_REQUEST,
+            problem_types.API_KEY_REQUIRED,
+            problem_types.FORBIDDEN,
+            problem_types.UNKNOWN_PLACE,
+            problem_types.IDEMPOTENCY_KEY_REUSED,
+            problem_types.BODY_TOO_LARGE,
+            problem_types.INVALID_REQUEST,
+            problem_types.NOT_STORED,
+            problem_types.OUTCOME_UNKNOWN,
         ),
     },
 )
@@ -128,25 +139,24 @@ async def report_observation(
         raise place_not_found(place_id) from None
     except IdempotencyConflictError:
         detail = "This Idempotency-Key was used for another report. Send this report with a new key."
-        raise ProblemError(HTTPStatus.CONFLICT, detail) from None
+        raise ProblemError(problem_types.IDEMPOTENCY_KEY_REUSED, detail) from None
     except WriteRejectedError as error:
         # An earlier request with the same key may still be in progress, or have been stored.
         advice = "Send it again in a second" + (", with the same Idempotency-Key." if idempotency_key else ".")
         detail = f"{error}. This request has stored nothing. {advice}"
-        raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"}) from error
+        raise ProblemError(problem_types.NOT_STORED, detail) from error
     except WriteUnavailableError as error:
         raise ProblemError(
-            HTTPStatus.SERVICE_UNAVAILABLE,
+            problem_types.OUTCOME_UNKNOWN,
             f"{error}. The report may have been stored. Send it again with the same Idempotency-Key; it will be stored only "
             "once.",
-            headers={"Retry-After": "1"},
         ) from error
     root_path = request.scope["root_path"].rstrip("/")  # the prefix that a proxy has removed from the path
     response.headers["Location"] = f"{root_path}/v1/places/{place_id}/observations/{observation.id}"
     return observation
 
 
-@router.get("", responses=problem_responses(*PROBLEMS))
+@router.get("", operation_id="list_observations", responses=problem_responses(*READING_PROBLEMS))
 async def get_observations(
     session: Session, place_id: PlaceId, limit: Annotated[int, Query(ge=1, le=100)] = 20
 ) -> ObservationList:
@@ -157,10 +167,16 @@ async def get_observations(
     return ObservationList(items=await latest_observations(connection, place_id, limit))
 
 
-@router.get("/{observation_id}", responses=problem_responses(*PROBLEMS))
+@router.get(
+    "/{observation_id}",
+    operation_id="get_observation",
+    responses=problem_responses(problem_types.UNKNOWN_OBSERVATION, *READING_PROBLEMS[1:]),
+)
 async def read_observation(session: Session, place_id: PlaceId, observation_id: ObservationId) -> Observation:
     """Return one observation."""
     observation = await get_observation(await session.connection(), place_id, observation_id)
     if observation is None:
-        raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no observation {observation_id} of place {place_id}.")
+        raise ProblemError(
+            problem_types.UNKNOWN_OBSERVATION, f"There is no observation {observation_id} of place {place_id}."
+        )
     return observation

@@ -1,11 +1,11 @@
 """The search for places, and single places."""
 
-from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 
+from gateway.api.problem_types import DATABASE_UNAVAILABLE, INVALID_REQUEST, OVERLOADED, UNKNOWN_PLACE
 from gateway.api.problems import ProblemError, problem_responses
 from gateway.dependencies import Session
 from gateway.places.queries import Place, get_place, search_places
@@ -20,10 +20,16 @@ class PlaceList(BaseModel):
     items: list[Place]
 
 
-@router.get("", responses=problem_responses(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE))
+@router.get(
+    "",
+    operation_id="list_places",
+    responses=problem_responses(INVALID_REQUEST, DATABASE_UNAVAILABLE, OVERLOADED),
+)
 async def find_places(
     session: Session,
-    q: Annotated[str, Query(max_length=100, description="A prefix of the name or of its ASCII form")] = "",
+    q: Annotated[
+        str, Query(max_length=100, description="A prefix of the name or of its ASCII form", examples=["zur"])
+    ] = "",
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> PlaceList:
     """Find places by a prefix of their name, the most populous first."""
@@ -32,7 +38,8 @@ async def find_places(
 
 @router.get(
     "/{place_id}",
-    responses=problem_responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+    operation_id="get_place",
+    responses=problem_responses(UNKNOWN_PLACE, INVALID_REQUEST, DATABASE_UNAVAILABLE, OVERLOADED),
 )
 async def read_place(session: Session, place_id: PlaceId) -> Place:
     """Return one place."""
@@ -43,4 +50,4 @@ async def read_place(session: Session, place_id: PlaceId) -> Place:
 
 
 def place_not_found(place_id: int) -> ProblemError:
-    return ProblemError(HTTPStatus.NOT_FOUND, f"There is no place {place_id}. Find its id with /v1/places?q=name.")
+    return ProblemError(UNKNOWN_PLACE, f"There is no place {place_id}. Find its id with /v1/places?q=name.")

@@ -1,12 +1,13 @@
 """Predictions of the model for any weather."""
 
 from datetime import date
-from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict
 
+from gateway.api.problem_types import BODY_TOO_LARGE, INVALID_REQUEST, MALFORMED_REQUEST
 from gateway.api.problems import ProblemError, problem_responses
 from gateway.api.request_model import RequestModel
 from gateway.dependencies import ModelDependency
@@ -41,7 +42,19 @@ class DayOfWeather(RequestModel):
     latitude: Annotated[Number, Field(ge=-90, le=90, description="In degrees, negative in the south")]
 
 
+EXAMPLE_DAY: JsonDict = {
+    "precipitation_mm": 0,
+    "temperature_max_c": 11.2,
+    "temperature_min_c": -0.4,
+    "wind_speed_m_s": 6,
+    "date": "2026-11-24",
+    "latitude": 47.4,
+}
+
+
 class PredictionRequest(RequestModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"days": [EXAMPLE_DAY]}]})
+
     days: Annotated[list[DayOfWeather], Field(min_length=1, max_length=MAX_DAYS, fail_fast=True)]
 
 
@@ -58,18 +71,13 @@ class PredictionList(BaseModel):
 @router.post(
     "",
     max_body_size=MAX_BODY_BYTES,
-    responses=problem_responses(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-    ),
+    responses=problem_responses(MALFORMED_REQUEST, BODY_TOO_LARGE, INVALID_REQUEST),
 )
 async def predict(model: ModelDependency, request: PredictionRequest) -> PredictionList:
     """Return, for each day, the probability that the next day is wet."""
     try:
         days = [DayFeatures(**day.model_dump()) for day in request.days]
     except ValueError as error:
-        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, f"{error}.") from None
+        raise ProblemError(INVALID_REQUEST, f"{error}.") from None
     probabilities = await model.precipitation_probabilities(days)
     return PredictionList(items=[Prediction(wet_tomorrow_probability=probability) for probability in probabilities])

@@ -11,14 +11,17 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from gateway.api import problem_types
+from gateway.api.field_errors import MAX_ERRORS, FieldError, field_errors
+from gateway.api.problem_types import ProblemType, default_type
+from gateway.api.response_headers import REQUEST_ID, header_references
 from gateway.briefs.models import Reason
 from gateway.briefs.place_loader import PlaceUnavailableError
 from gateway.dependencies import DatabaseUnavailableError, NotStartedError
-from gateway.resources.database_errors import explain
+from gateway.event_loop import OverloadedError
+from gateway.resources.database_errors import explain, is_overload
 
 MEDIA_TYPE = "application/problem+json"
-MAX_ERRORS = 20  # in one response
-MAX_NAME_LENGTH = 100  # of an unknown field in an error; the client chooses it
 
 _ADVICE = {
     HTTPStatus.NOT_FOUND: "No such path. See /docs.",
@@ -26,47 +29,121 @@ _ADVICE = {
     HTTPStatus.BAD_REQUEST: "The body is not valid JSON. Correct it and send it again.",
 }
 
+# The problems of every route.
+COMMON = (problem_types.INTERNAL_ERROR, problem_types.UNAVAILABLE, problem_types.TOO_MANY_CONNECTIONS)
+
+_HEADERS: dict[str, Callable[[ProblemType], bool]] = {
+    "Retry-After": lambda it: it.retry_after is not None,
+    "WWW-Authenticate": lambda it: it.status is HTTPStatus.UNAUTHORIZED,
+}
+
 ExceptionHandler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
-
-
-class FieldError(BaseModel):
-    """One invalid field of a request."""
-
-    where: str = Field(description="The field, such as `query.limit`")
-    message: str
 
 
 class Problem(BaseModel):
     """An error (RFC 9457)."""
 
-    type: str = "about:blank"
-    title: str
+    type: str = Field(
+        description="The type, a path on this server, with a page about it. Programs compare its last part.",
+        json_schema_extra={"format": "uri-reference"},
+    )
+    title: str = Field(description="The type in words, always the same")
     status: int
     detail: str = Field(description="The reason, and what to do about it")
-    errors: list[FieldError] | None = Field(
-        None, description=f"The invalid fields of the request, at most {MAX_ERRORS}"
-    )
+    request_id: str | None = Field(None, description="The `X-Request-ID` of the response. The log has it as well.")
+    errors: list[FieldError] | None = Field(None, description=f"The invalid parts of the request, at most {MAX_ERRORS}")
 
 
 class ProblemError(Exception):
-    """Raised by a route that responds with a problem."""
+    """Raised by a route that responds with a problem.
 
-    def __init__(self, status: HTTPStatus, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(status, detail)
-        self.status = status
+    Attributes:
+        type: the type of the problem. A status stands for its default type.
+        detail: the reason, and what to do about it.
+        headers: of the response. The type adds `Retry-After`.
+    """
+
+    def __init__(
+        self, problem_type: ProblemType | HTTPStatus, detail: str, *, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(problem_type, detail)
+        self.type = _resolve(problem_type)
         self.detail = detail
         self.headers = headers
 
 
-def problem_responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    """Return the `responses` argument of a route that responds with problems of these statuses, for the OpenAPI."""
+def problem(
+    problem_type: ProblemType | HTTPStatus,
+    detail: str,
+    scope: Mapping[str, Any],
+    *,
+    headers: Mapping[str, str] | None = None,
+    errors: list[FieldError] | None = None,
+) -> JSONResponse:
+    """Return the response with a problem.
+
+    Args:
+        problem_type: the type. A status stands for its default type.
+        detail: the reason, and what to do about it.
+        scope: the ASGI scope of the request, or one with its `root_path` and `request_id`.
+        headers: of the response. The type adds `Retry-After`.
+        errors: the invalid parts of the request.
+    """
+    it = _resolve(problem_type)
+    body = Problem(
+        type=scope.get("root_path", "").rstrip("/") + it.path,
+        title=it.title,
+        status=it.status,
+        detail=detail,
+        request_id=scope.get("request_id"),
+        errors=errors,
+    )
+    all_headers = {**_retry_after(it), **(headers or {})}
+    return JSONResponse(body.model_dump(exclude_none=True), it.status, all_headers, MEDIA_TYPE)
+
+
+def _resolve(problem_type: ProblemType | HTTPStatus) -> ProblemType:
+    return problem_type if isinstance(problem_type, ProblemType) else default_type(problem_type)
+
+
+def _retry_after(problem_type: ProblemType) -> dict[str, str]:
+    return {} if problem_type.retry_after is None else {"Retry-After": str(problem_type.retry_after)}
+
+
+def problem_responses(*problem_types_or_statuses: ProblemType | HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` argument of a route that responds with these problems, for the OpenAPI.
+
+    The problems of every route are included if they have one of the statuses.
+    """
+    expected = [_resolve(each) for each in problem_types_or_statuses]
+    statuses = dict.fromkeys(it.status for it in expected)
+    with_common = list(dict.fromkeys([*expected, *COMMON]))
+    return {status.value: _response([it for it in with_common if it.status == status]) for status in statuses}
+
+
+def _response(types: list[ProblemType]) -> dict[str, Any]:
+    """Return the OpenAPI of the response with one of several problems, which have the same status."""
+    names = [name for name, is_sent in _HEADERS.items() if any(map(is_sent, types))]
+    examples = {it.slug: {"summary": it.title, "value": _example(it)} for it in types}
+    schema = {"$ref": "#/components/schemas/Problem"}
     return {
-        status.value: {
-            "description": status.phrase,
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        }
-        for status in statuses
+        "description": "\n\n".join(f"`{it.slug}`: {it.title}." for it in types),
+        "headers": header_references(*names),
+        "content": {MEDIA_TYPE: {"schema": schema, "examples": examples}},
     }
+
+
+def _example(it: ProblemType) -> dict[str, Any]:
+    errors = [FieldError(pointer="#/temperature_c", detail="Input should be less than or equal to 70")]
+    example = Problem(
+        type=it.path,
+        title=it.title,
+        status=it.status,
+        detail=it.explanation,
+        request_id=REQUEST_ID,
+        errors=errors if it is problem_types.INVALID_REQUEST else None,
+    )
+    return example.model_dump(exclude_none=True)
 
 
 def schemas() -> dict[str, Any]:
@@ -75,19 +152,8 @@ def schemas() -> dict[str, Any]:
     return {**schema.pop("$defs"), "Problem": schema}
 
 
-def problem(
-    status: HTTPStatus,
-    detail: str,
-    *,
-    headers: Mapping[str, str] | None = None,
-    errors: list[FieldError] | None = None,
-) -> JSONResponse:
-    body = Problem(title=status.phrase, status=status, detail=detail, errors=errors)
-    return JSONResponse(body.model_dump(exclude_none=True), status, headers, MEDIA_TYPE)
-
-
-async def _on_problem(_request: Request, error: ProblemError) -> JSONResponse:
-    return problem(error.status, error.detail, headers=error.headers)
+async def _on_problem(request: Request, error: ProblemError) -> JSONResponse:
+    return problem(error.type, error.detail, request.scope, headers=error.headers)
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
@@ -96,7 +162,7 @@ async def _on_http_exception(request: Request, error: HTTPException) -> JSONResp
     headers = dict(error.headers or {})
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(_allowed_methods(request))
-    return problem(status, _ADVICE.get(status, str(error.detail)), headers=headers)
+    return problem(status, _ADVICE.get(status, str(error.detail)), request.scope, headers=headers)
 
 
 def _allowed_methods(request: Request) -> list[str]:
@@ -110,39 +176,33 @@ def _allowed_methods(request: Request) -> list[str]:
     return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
-async def _on_invalid_request(_request: Request, error: RequestValidationError) -> JSONResponse:
-    errors = [
-        FieldError(where=".".join(map(_shortened, details["loc"])), message=str(details["msg"]))
-        for details in error.errors()[:MAX_ERRORS]
-    ]
+async def _on_invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
     return problem(
-        HTTPStatus.UNPROCESSABLE_ENTITY,
+        problem_types.INVALID_REQUEST,
         "Correct the fields listed in `errors` and send the request again.",
-        errors=errors,
+        request.scope,
+        errors=field_errors(error.errors()),
     )
 
 
-def _shortened(name: str | int) -> str:
-    text = str(name)
-    return text if len(text) <= MAX_NAME_LENGTH else f"{text[:MAX_NAME_LENGTH]}…"
-
-
-async def _on_unavailable(_request: Request, error: Exception) -> JSONResponse:
+async def _on_unavailable(request: Request, error: Exception) -> JSONResponse:
     """Handle errors of the database. Their causes are the errors of its client libraries."""
     reason = error.reason if isinstance(error, PlaceUnavailableError) else None
     brackets = "" if reason in (None, Reason.OVERLOADED) else f" ({reason})"
     detail = f"{explain(error.__cause__)}{brackets}. Try again in a second."
-    return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
+    is_overloaded = is_overload(error.__cause__) or isinstance(error.__cause__, OverloadedError)
+    problem_type = problem_types.OVERLOADED if is_overloaded else problem_types.DATABASE_UNAVAILABLE
+    return problem(problem_type, detail, request.scope)
 
 
-async def _on_not_started(_request: Request, _error: Exception) -> JSONResponse:
-    return problem(HTTPStatus.SERVICE_UNAVAILABLE, "The gateway has not started. Try again in a second.")
+async def _on_not_started(request: Request, _error: Exception) -> JSONResponse:
+    return problem(problem_types.UNAVAILABLE, "The gateway has not started. Try again in a second.", request.scope)
 
 
 async def _on_internal_error(request: Request, _error: Exception) -> JSONResponse:
     """Handle all other errors. `request_id.py` logs them."""
     detail = f"Internal error. Please report it with request id {request.scope['request_id']}."
-    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+    return problem(problem_types.INTERNAL_ERROR, detail, request.scope)
 
 
 EXCEPTION_HANDLERS: dict[int | type[Exception], ExceptionHandler] = {

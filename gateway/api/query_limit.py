@@ -19,5 +19,5 @@ class QueryLimitMiddleware:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http" and scope["query_string"].count(b"&") >= MAX_PARAMETERS:
             detail = f"The query has too many parameters. Send at most {MAX_PARAMETERS}."
-            return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)(scope, receive, send)
+            return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, scope)(scope, receive, send)
         return self._app(scope, receive, send)

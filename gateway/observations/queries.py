@@ -8,7 +8,7 @@ from pydantic import Field
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.schema.tables import MAX_PLACE_ID, observations
+from gateway.schema.tables import CONDITIONS, MAX_PLACE_ID, observations
 
 
 @dataclass
@@ -18,8 +18,10 @@ class Observation:
     id: int
     place_id: int
     temperature_c: float
-    # Not a `Condition`: a brief must accept the words that the next version adds.
-    condition: Annotated[str, Field(description="As in a report. Later versions may add words.")]
+    # Not validated as a `Condition`: a brief must accept the words that the next version adds.
+    condition: Annotated[
+        str, Field(json_schema_extra={"enum": list(CONDITIONS)}, description="Later versions may add words")
+    ]
     note: str | None
     created_at: Annotated[datetime, Field(description="The time at which it was stored. Lists are sorted by it.")]
     observed_at: Annotated[datetime | None, Field(description="The time of the observation, if the reporter gave one")]

@@ -5,13 +5,14 @@ The head is the request line with the headers.
 
 import re
 from asyncio import TimerHandle, Transport
-from collections.abc import Callable, Mapping
-from http import HTTPStatus
+from collections.abc import Callable
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from gateway.api import problem_types
+from gateway.api.problem_types import ProblemType
 from gateway.api.problems import problem
 from gateway.api.request_id import HEADER, request_id_of
 from gateway.serving.http_limits import DRAIN_TIMEOUT, MAX_DRAIN_BYTES, MAX_DRAINING, HttpLimits
@@ -76,7 +77,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         is_full = len(self.connections) - len(self._limits.draining) > self._limits.max_connections
         if is_full and not self._make_room():
             detail = "The gateway has too many connections. Try again in a second."
-            self._reject(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": "1"})
+            self._reject(problem_types.TOO_MANY_CONNECTIONS, detail)
         else:
             self._await_head()
 
@@ -183,7 +184,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             if not self.rejected:
                 detail = "This is not a valid HTTP/1.1 request. Correct it and send it again."
-                self._reject(HTTPStatus.BAD_REQUEST, detail)
+                self._reject(problem_types.MALFORMED_REQUEST, detail)
 
     def _remove_upgrade(self) -> bytes:
         """Return the head without `Upgrade`.
@@ -212,7 +213,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _reject_large_head(self) -> None:
         part = "trailers" if self._in_body else "request line and the headers"
         detail = f"The {part} are too large. Send at most {self._limits.max_head_bytes} bytes."
-        self._reject(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
+        self._reject(problem_types.HEADERS_TOO_LARGE, detail)
 
     # Deadlines for the client to send.
 
@@ -229,10 +230,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _on_head_deadline(self) -> None:
         self._cancel_timer()
         if self._in_head and not self.transport.is_closing():
-            seconds = f"{self._limits.head_timeout:g} s"
-            self._reject(
-                HTTPStatus.REQUEST_TIMEOUT, f"The headers were not complete after {seconds}. Send them faster."
-            )
+            detail = f"The headers were not complete after {self._limits.head_timeout:g} s. Send them faster."
+            self._reject(problem_types.REQUEST_TIMEOUT, detail)
         else:
             self._close()
 
@@ -246,7 +245,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._start_timer(self._limits.body_timeout, self._on_body_deadline)
         elif not self.transport.is_closing():
             detail = f"No data of the body arrived for {self._limits.body_timeout:g} s. Send it faster."
-            self._reject(HTTPStatus.REQUEST_TIMEOUT, detail)
+            self._reject(problem_types.REQUEST_TIMEOUT, detail)
 
     def _start_timer(self, seconds: float, callback: Callable[[], object]) -> None:
         self._cancel_timer()
@@ -266,7 +265,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     # Responses without the app.
 
-    def _reject(self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    def _reject(self, problem_type: ProblemType, detail: str) -> None:
         """Send a problem and close the connection, as soon as the client has it. Drop further data.
 
         The requests before the rejected one get their responses. Then the connection is closed without the problem.
@@ -281,19 +280,20 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False  # uvicorn closes the connection after the responses to the earlier requests
             return
         if not (self._in_body and self.cycle.response_started):
-            self.transport.write(self._render(status, detail, headers))
-            self._limits.on_rejected(status, self.client, detail)
+            self.transport.write(self._render(problem_type, detail))
+            self._limits.on_rejected(problem_type.status, self.client, detail)
         if self._in_body:
             self.cycle.disconnected = True  # the app reads no more, and the rest of its response is dropped
             self.cycle.message_event.set()
         self._drain()
 
-    def _render(self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None) -> bytes:
+    def _render(self, problem_type: ProblemType, detail: str) -> bytes:
         request_id = request_id_of(self.scope["headers"] if self._in_head or self._in_body else [])
-        response = problem(status, detail, headers={**(headers or {}), "Connection": "close"})
+        scope = {"root_path": self.root_path, "request_id": request_id.decode()}
+        response = problem(problem_type, detail, scope, headers={"Connection": "close"})
         fields = [*self.server_state.default_headers, *response.raw_headers, (HEADER, request_id)]
         lines = b"".join(b"%s: %s\r\n" % each for each in fields)
-        return b"%s%s\r\n%s" % (STATUS_LINE[status], lines, bytes(response.body))
+        return b"%s%s\r\n%s" % (STATUS_LINE[problem_type.status], lines, bytes(response.body))
 
     def _drain(self) -> None:
         """End the responses, and drop the data of the client for a while."""

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable
-from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.api.problem_types import UNAVAILABLE
 from gateway.api.problems import problem
 
 
@@ -102,7 +102,6 @@ class StatefulApp:
             if response_started:
                 raise
             headers = {"X-Request-ID": scope["request_id"]} if "request_id" in scope else None
-            stopping = problem(
-                HTTPStatus.SERVICE_UNAVAILABLE, "The gateway is shutting down. Send the request again.", headers=headers
-            )
+            detail = "The gateway is shutting down. Send the request again."
+            stopping = problem(UNAVAILABLE, detail, scope, headers=headers)
             await stopping(scope, receive, send)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 from fastapi import FastAPI
+from structlog.testing import capture_logs
 
 from gateway.app import create_app
 from gateway.briefs.models import Brief, Outlook, Popularity, Reason, Section, Sections, Status
@@ -108,8 +109,9 @@ async def test_internal_error_has_request_id(app: FastAPI) -> None:
 
     `GatewayApp.build_middleware_stack()` adds the header outside of Starlette's error handler.
     """
-    async with client_of(app, FailingBriefService()) as client:
-        response = await client.get(f"/v1/places/{ZURICH.id}/brief")
+    with capture_logs():  # drawing the traceback takes seconds
+        async with client_of(app, FailingBriefService()) as client:
+            response = await client.get(f"/v1/places/{ZURICH.id}/brief")
 
     assert response.status_code == 500
     assert response.headers["Content-Type"] == "application/problem+json"

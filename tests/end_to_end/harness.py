@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 import httpx
@@ -144,12 +145,13 @@ def event_sequence(journal: Journal) -> list[str]:
 
 
 def assert_complete_problem(response: httpx.Response, status: int) -> None:
-    """Assert that a response is a problem with a status, and that its JSON body is as long as `Content-Length`."""
+    """Assert that a response is a problem with a status and its id, and that its JSON body is as long as `Content-Length`."""
     assert response.status_code == status
     assert response.headers["Content-Type"] == "application/problem+json"
     assert response.headers["Content-Length"] == str(len(response.content))
     assert response.json()["status"] == status
-    assert response.headers["X-Request-ID"]
+    assert response.json()["request_id"] == response.headers["X-Request-ID"]
+    assert ("Retry-After" in response.headers) == (status == HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 async def open_connections(servers: Devstack, instance: str, *, broker: bool = True) -> list[str]:

@@ -30,12 +30,14 @@ DAY = {
 
 
 def is_problem(response: httpx.Response, status: int) -> bool:
-    """Return whether the response is a problem with this status."""
+    """Return whether the response is a problem with this status, the id of the request and, if it helps, `Retry-After`."""
     body = response.json()
     return (
         response.status_code == body["status"] == status
         and response.headers["Content-Type"] == "application/problem+json"
         and {"type", "title", "status", "detail"} <= set(body)
+        and body["request_id"] == response.headers["X-Request-ID"]
+        and ("Retry-After" in response.headers) == (status == 503)
     )
 
 
@@ -310,6 +312,7 @@ class TestOperations:
         response = await gateway.client.get("/readyz")
 
         assert (response.status_code, response.json()["status"]) == (503, "stopping")
+        assert response.headers["Retry-After"] == "1"
 
     async def test_lifecycle_lists_entries(self, gateway: RunningGateway) -> None:
         """`/lifecycle` shows the journal of the lifespan, with the entries in the order of the startup."""

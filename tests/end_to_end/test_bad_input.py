@@ -66,11 +66,15 @@ class Response(NamedTuple):
 
     @property
     def is_clear_problem(self) -> bool:
-        """True if the body is a problem (RFC 9457) with the status and a detail."""
+        """True if the body is a problem (RFC 9457) with the status, a detail and the id of the request."""
         if self.headers["content-type"] != "application/problem+json":
             return False
         problem = json.loads(self.body)
-        return problem["status"] == self.status and bool(problem["detail"])
+        return (
+            problem["status"] == self.status
+            and bool(problem["detail"])
+            and problem["request_id"] == self.headers["x-request-id"]
+        )
 
 
 async def send(gateway: Process, request: bytes) -> Response:

@@ -1,6 +1,7 @@
 """HAProxy with the configuration of the compose stack, in front of `gateway serve`."""
 
 import asyncio
+import json
 import re
 from contextlib import closing
 from dataclasses import dataclass
@@ -63,11 +64,13 @@ class Exchange:
         sent_id: the value of its only X-Request-ID, or None.
         status: of the response.
         ids: the values of X-Request-ID in the response.
+        body: of the response.
     """
 
     sent_id: str | None
     status: int
     ids: list[str]
+    body: str
 
     @property
     def kept_id(self) -> bool:
@@ -82,11 +85,13 @@ async def exchange(port: int, target: str, headers: bytes, *, method: str = "GET
             f"{method} {target} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n".encode() + headers + b"\r\n"
         )
         async with asyncio.timeout(TIMEOUT):
-            head = (await reader.read()).partition(b"\r\n\r\n")[0].decode("latin-1")
+            head, _, body = (await reader.read()).decode("latin-1").partition("\r\n\r\n")
     await writer.wait_closed()
     sent = re.findall(r"(?im)^x-request-id:[ \t]*(.*?)[ \t]*\r$", headers.decode("latin-1"))
     ids = re.findall(r"(?im)^x-request-id: (.*)\r?$", head)
-    return Exchange(sent[0] if len(sent) == 1 else None, int(head.split()[1]), [each.rstrip("\r") for each in ids])
+    return Exchange(
+        sent[0] if len(sent) == 1 else None, int(head.split()[1]), [each.rstrip("\r") for each in ids], body
+    )
 
 
 class HAProxy:
@@ -170,12 +175,14 @@ async def test_request_ids_are_equal(haproxy: HAProxy, gateway_port: int) -> Non
 
 
 async def test_request_id_without_a_replica(run: StartProcess, tmp_path: Path) -> None:
-    """HAProxy's own problem has the id of its log."""
+    """HAProxy's own problem has the id of its log, in a header and in the body (tests/api/test_problems.py has the others)."""
     with closing(ports.reserve()) as unused:
         haproxy = await start_haproxy(run, tmp_path, f"127.0.0.1:{unused.getsockname()[1]}")
         response = await exchange(haproxy.port, "/v1/replica", b"X-Request-ID: two words\r\n")
 
     assert (response.status, response.ids) == (503, [await haproxy.logged_id("/v1/replica")])
+    problem = json.loads(response.body)
+    assert (problem["type"], problem["request_id"]) == ("/problems/no-replica", response.ids[0])
 
 
 async def test_public_paths(haproxy: HAProxy, gateway_port: int) -> None:

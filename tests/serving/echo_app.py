@@ -60,6 +60,6 @@ def is_problem(response: bytes, status: int) -> bool:
         and fields["content-type"] == "application/problem+json"
         and int(fields["content-length"]) == len(body)
         and fields["connection"] == "close"
-        and bool(fields["x-request-id"])
+        and json.loads(body)["request_id"] == fields["x-request-id"]
         and json.loads(body)["status"] == status
     )

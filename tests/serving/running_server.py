@@ -80,6 +80,7 @@ async def running_server(
     keep_alive_timeout: float = 60,
     graceful_timeout: float = 60,
     trusted_proxies: Sequence[str] = (),
+    root_path: str = "",
 ) -> AsyncIterator[RunningServer]:
     """Serve the app on a free port inside the block."""
     listening = asyncio.Event()
@@ -89,6 +90,7 @@ async def running_server(
         keep_alive_timeout=keep_alive_timeout,
         graceful_timeout=graceful_timeout,
         trusted_proxies=trusted_proxies,
+        root_path=root_path,
         on_listening=listening.set,
     )
     with bind_socket("127.0.0.1", 0) as listener:

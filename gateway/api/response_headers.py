@@ -1,0 +1,32 @@
+"""The headers of responses in the OpenAPI."""
+
+from typing import Any
+
+REQUEST_ID = "15c79ca12af943768c5b8f16f3e71864"  # in all examples
+
+_DESCRIPTIONS = {
+    "X-Request-ID": ("The id of the request: the client's, if it is valid, or a new one", REQUEST_ID),
+    "Retry-After": ("The seconds after which to send the request again", 1),
+    "WWW-Authenticate": ("The scheme of the API keys", "Bearer"),
+    "Location": ("The path of the new resource", "/v1/places/2657896/observations/1"),
+    "Gateway-Complete": ("`false` if a section is unavailable", "true"),
+    "Gateway-Incomplete": ("The unavailable sections with their reasons, if there are any", "weather;reason=timeout"),
+    "Gateway-Stale": ("The sections with old data, if there are any", "weather"),
+}
+
+
+def header_references(*names: str) -> dict[str, Any]:
+    """Return the `headers` of a response in the OpenAPI, as references to the components."""
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def header_components() -> dict[str, Any]:
+    """Return the OpenAPI components that `header_references` refers to."""
+    return {
+        name: {
+            "description": description,
+            "schema": {"type": "integer" if isinstance(example, int) else "string"},
+            "example": example,
+        }
+        for name, (description, example) in _DESCRIPTIONS.items()
+    }
