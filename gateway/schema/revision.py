@@ -6,7 +6,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004")  # oldest first; a test compares them with `migrations/versions`
+REVISIONS: Final = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+)  # oldest first; a test compares them with `migrations/versions`
 HEAD: Final = REVISIONS[-1]  # the revision that this version needs
 
 _SELECT = text("SELECT version_num FROM alembic_version")

@@ -14,7 +14,7 @@ from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.schema import lock_waits
 from gateway.schema.lock_waits import LOCK_TIMEOUT, LockHolder, LockWaitError
 from gateway.schema.migrate import MigrationResult, migrate
-from gateway.schema.revision import HEAD, current_revision
+from gateway.schema.revision import REVISIONS, current_revision
 from gateway.schema.transaction import transaction
 from tests.schema.conftest import PREVIOUS_REVISION
 from tests.support.waiting import TIMEOUT, wait_until
@@ -75,7 +75,7 @@ class TestLongReader:
                 slowest = await max_read_time(engine, duration=4 * LOCK_TIMEOUT)
                 assert not migration.done()
             async with asyncio.timeout(TIMEOUT):
-                assert await migration == MigrationResult(PREVIOUS_REVISION, ("0003", "0004"))
+                assert await migration == MigrationResult(PREVIOUS_REVISION, REVISIONS[2:])
 
         assert slowest < LOCK_TIMEOUT + 0.5
 
@@ -106,7 +106,7 @@ class TestLongReader:
                 await migrate(previous_database, lock_wait=1)
         assert await connection.scalar(IS_VALID, {"name": INDEX}) is False
 
-        assert await migrate(previous_database) == MigrationResult("0003", ("0004",))
+        assert await migrate(previous_database) == MigrationResult("0003", REVISIONS[3:])
         assert await connection.scalar(IS_VALID, {"name": INDEX}) is True
 
     async def test_name_in_the_url(self, previous_database: str) -> None:
@@ -192,7 +192,7 @@ class TestServerTimeouts:
                     return task.done() or bool(await connection.scalar(is_late))
 
                 await wait_until(is_over, "the timeout is over")
-            assert (await task).applied == ("0003", HEAD)
+            assert (await task).applied == REVISIONS[2:]
 
     async def test_timeouts_of_the_database(self, previous_database: str, postgresql_server: PostgreSQLServer) -> None:
         """Short timeouts of the database end neither the lock of the migration nor a revision."""
@@ -204,7 +204,7 @@ class TestServerTimeouts:
         async with running_migration(previous_database, reports) as migration:
             async with reader(previous_database, "SET idle_in_transaction_session_timeout = 0", "SELECT 1 FROM outbox"):
                 await wait_until(lambda: bool(reports), "the migration waits for the reader")
-            assert (await migration).applied == ("0003", HEAD)
+            assert (await migration).applied == REVISIONS[2:]
 
 
 @pytest.mark.parametrize(
