@@ -76,13 +76,13 @@ def test_secret_files(monkeypatch: pytest.MonkeyPatch, secrets: Path) -> None:
     """A file sets a value, unless a variable sets it."""
     (secrets / "GATEWAY_DATABASE__URL").write_text("postgresql+asyncpg://u:p@from-file/db\n")
     (secrets / "GATEWAY_REDIS__URL").write_text("redis://from-file/0\n")
-    (secrets / "GATEWAY_API_KEYS").write_text('["one", "two"]\n')
+    (secrets / "GATEWAY_API_KEYS").write_text('["one:one-secret-of-a-key", "two:two-secret-of-a-key"]\n')
     monkeypatch.setenv("GATEWAY_REDIS__URL", "redis://from-variable/0")
 
     settings = read_settings()
 
     assert (settings.database.location, settings.redis.location) == ("from-file", "from-variable")
-    assert [key.get_secret_value() for key in settings.api_keys] == ["one", "two"]
+    assert [key.name for key in settings.api_keys] == ["one", "two"]
 
 
 @contextmanager
@@ -418,33 +418,25 @@ def test_each_error_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
-@pytest.mark.parametrize("keys", ["hunter2", '"hunter2"', '{"hunter2": 1}', '["hunter2 "]', '[""]', "[1]"])
-def test_invalid_api_keys(monkeypatch: pytest.MonkeyPatch, keys: str) -> None:
-    """The keys are a JSON list of visible ASCII texts."""
+@pytest.mark.parametrize("keys", ["hunter2", '{"hunter2": 1}', "1", "null"])
+def test_api_keys_are_a_list(monkeypatch: pytest.MonkeyPatch, keys: str) -> None:
+    """The API keys are a JSON list (test_api_keys.py has its items)."""
     monkeypatch.setenv("GATEWAY_API_KEYS", keys)
 
-    with pytest.raises(InvalidSettingsError, match=r"\AGATEWAY_API_KEYS") as caught:
+    with pytest.raises(InvalidSettingsError, match=r"\AGATEWAY_API_KEYS: should be a JSON list") as caught:
         read_settings()
 
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_invalid_item_of_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the variable and the number of the item."""
-    monkeypatch.setenv("GATEWAY_API_KEYS", '["one", ""]')
-
-    with pytest.raises(InvalidSettingsError, match=r"\AGATEWAY_API_KEYS: item 2: should be visible ASCII"):
-        read_settings()
-
-
 def test_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     """The keys of operators and the trusted proxies are JSON lists. A proxy is an address or a network."""
-    monkeypatch.setenv("GATEWAY_OPERATOR_KEYS", '["hunter2"]')
+    monkeypatch.setenv("GATEWAY_OPERATOR_KEYS", '["alice:hunter2-and-more-text"]')
     monkeypatch.setenv("GATEWAY_TRUSTED_PROXIES", '["192.0.2.1", "2001:db8::/32"]')
 
     settings = read_settings()
 
-    assert [key.get_secret_value() for key in settings.operator_keys] == ["hunter2"]
+    assert [key.name for key in settings.operator_keys] == ["alice"]
     assert [str(network) for network in settings.trusted_proxies] == ["192.0.2.1/32", "2001:db8::/32"]
     assert "hunter2" not in repr(settings)
 
@@ -479,11 +471,9 @@ def test_shutdown_budget(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """No text form of the settings contains a secret."""
     monkeypatch.setenv("GATEWAY_RABBITMQ__URL", "amqp://user:hunter2@host/")
-    monkeypatch.setenv("GATEWAY_API_KEYS", '["hunter2"]')
 
     settings = read_settings()
 
-    assert [key.get_secret_value() for key in settings.api_keys] == ["hunter2"]
     assert "hunter2" not in repr(settings) + str(settings) + settings.model_dump_json()
 
 

@@ -1,22 +1,23 @@
 """Authorization of writes: a client needs an API key. Without any key configured, only programs on this machine may write."""
 
-import secrets
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from structlog.contextvars import bind_contextvars
 
 from gateway.api.local_requests import is_from_this_machine, sign_of_foreign_origin
 from gateway.api.problem_types import API_KEY_REQUIRED, FORBIDDEN
 from gateway.api.problems import ProblemError
 from gateway.dependencies import OnLoopback, SettingsDependency, get_settings, is_on_loopback
+from gateway.settings.api_keys import find_api_key
 
 _bearer = HTTPBearer(
     scheme_name="key",
     auto_error=False,
-    description="An API key of this gateway. Without any key, a gateway that listens on loopback accepts the requests of "
+    description="The secret of an API key of this gateway. Without any key, a gateway that listens on loopback accepts the requests of "
     "programs on its machine without a key: the header Host is `localhost` or a loopback address, Origin, if there is one, "
     "is as well, and no header comes from a proxy (Forwarded, X-Forwarded-*, X-Real-IP, Via).",
 )
@@ -27,9 +28,7 @@ _SEND_LOCALLY = (
 
 
 # A client on another machine does not get the name of a variable.
-_FOR_THIS_MACHINE = (
-    'Set GATEWAY_API_KEYS to a JSON list of keys, such as ["one"], or run `gateway serve` on a loopback address.'
-)
+_FOR_THIS_MACHINE = 'Set GATEWAY_API_KEYS to a JSON list of keys, such as ["alice:SECRET"], or run `gateway serve` on a loopback address.'
 
 
 async def require_api_key(
@@ -37,8 +36,8 @@ async def require_api_key(
     settings: SettingsDependency,
     on_loopback: OnLoopback,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> None:
-    """Accept the request, or respond with a problem.
+) -> str:
+    """Return the reporter: the name of the API key, or the empty text if writing needs none. Log lines of the request have it.
 
     Raises:
         ProblemError: the key is missing or wrong (401). Or the gateway has no keys, and other machines can reach it, or the
@@ -51,37 +50,34 @@ async def require_api_key(
         if sign := sign_of_foreign_origin(request):
             reason = f"{sign} shows that the request is not from this machine"
             raise _forbidden(reason, f"Request a key from its operator, or {_SEND_LOCALLY}.")
-        return
-    keys = [key.get_secret_value() for key in settings.api_keys]
-    if credentials is None or not matches_any(credentials.credentials, keys):
+        return ""
+    key = None if credentials is None else find_api_key(credentials.credentials, settings.api_keys)
+    if key is None:
         raise ProblemError(
             API_KEY_REQUIRED,
-            "Send an API key of this gateway in the header `Authorization: Bearer KEY`.",
+            "Send the secret of an API key of this gateway in the header `Authorization: Bearer SECRET`.",
             headers={"WWW-Authenticate": "Bearer"},
         )
+    bind_contextvars(reporter=key.name)
+    return key.name
 
 
 def _forbidden(reason: str, advice: str) -> ProblemError:
     return ProblemError(FORBIDDEN, f"Writing is disabled: this gateway has no API keys, and {reason}. {advice}")
 
 
-def matches_any(candidate: str, keys: list[str]) -> bool:
-    """Compare with all keys, in a time that does not depend on where they differ."""
-    return sum([secrets.compare_digest(candidate.encode(), key.encode()) for key in keys]) > 0
-
-
-KeyRequired = Depends(require_api_key)
+Reporter = Annotated[str, Depends(require_api_key)]
 
 
 class KeyFirstRoute(APIRoute):
-    """A route that verifies the key before it reads the body, if it has the dependency `KeyRequired`.
+    """A route that verifies the key before it reads the body, if its endpoint depends on `require_api_key`.
 
-    FastAPI reads and parses the body before it calls the dependencies. The dependency remains for the OpenAPI.
+    FastAPI reads and parses the body before it calls the dependencies.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
-        if KeyRequired not in self.dependencies:
+        if not any(dependency.call is require_api_key for dependency in self.dependant.dependencies):
             return handle
 
         async def verify_key_first(request: Request) -> Response:

@@ -9,14 +9,14 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.api import problem_types
-from gateway.api.keys import KeyFirstRoute, KeyRequired
+from gateway.api.keys import KeyFirstRoute, Reporter
 from gateway.api.places import PlaceId, place_not_found
 from gateway.api.problems import ProblemError, problem_responses
 from gateway.api.request_model import RequestModel
 from gateway.api.response_headers import header_references
 from gateway.dependencies import ObservationWriterDependency, Session
 from gateway.observations.queries import Observation, get_observation, latest_observations
-from gateway.observations.store import IdempotencyConflictError, NewObservation, UnknownPlaceError
+from gateway.observations.store import KeyInFlightError, KeyReusedError, NewObservation, UnknownPlaceError
 from gateway.observations.writer import WriteRejectedError, WriteUnavailableError
 from gateway.places.queries import get_place
 from gateway.schema.tables import (
@@ -42,6 +42,10 @@ READING_PROBLEMS = (
     problem_types.DATABASE_UNAVAILABLE,
     problem_types.OVERLOADED,
 )
+
+REPLAYED_HEADER = "Idempotency-Replayed"
+_ADVICE_WITH_KEY = "Send it again with the same Idempotency-Key; it will be stored only once."
+_ADVICE_WITHOUT_KEY = "Look for it among the observations of the place before you send it again."
 
 
 def _reject_nul(note: str) -> str:
@@ -94,7 +98,8 @@ IdempotencyKey = Annotated[
         max_length=255,
         pattern="^[!-~]+$",
         examples=["5b7a2f52-3f0c-4a0e-9f59-0d1f1c1f4d55"],
-        description="An id of your choice for this report, in visible ASCII. The same report with the same key is stored once.",
+        description="An id of your choice for this report, in visible ASCII, such as a UUID. With it, you can send the same "
+        "report again until there is a response: it is stored once. Each API key has its own ids, for each place.",
     ),
 ]
 ObservationId = Annotated[
@@ -106,14 +111,14 @@ ObservationId = Annotated[
     "",
     max_body_size=MAX_BODY_BYTES,
     status_code=HTTPStatus.CREATED,
-    dependencies=[KeyRequired],
     responses={
-        HTTPStatus.CREATED.value: {"headers": header_references("Location")},
+        HTTPStatus.CREATED.value: {"headers": header_references("Location", REPLAYED_HEADER)},
         **problem_responses(
             problem_types.MALFORMED_REQUEST,
             problem_types.API_KEY_REQUIRED,
             problem_types.FORBIDDEN,
             problem_types.UNKNOWN_PLACE,
+            problem_types.REPORT_IN_PROGRESS,
             problem_types.IDEMPOTENCY_KEY_REUSED,
             problem_types.BODY_TOO_LARGE,
             problem_types.INVALID_REQUEST,
@@ -129,28 +134,33 @@ async def report_observation(
     place_id: PlaceId,
     reported: ObservationCreate,
     *,
+    reporter: Reporter,
     idempotency_key: IdempotencyKey = None,
 ) -> Observation:
     """Report an observation. After a response with 201 it is never lost, and it is counted once."""
-    report = NewObservation(place_id, **reported.model_dump())
+    report = NewObservation(place_id, **reported.model_dump(), reporter=reporter)
     try:
-        observation = await writer.write(report, idempotency_key)
+        observation, is_new = await writer.write(report, idempotency_key)
     except UnknownPlaceError:
         raise place_not_found(place_id) from None
-    except IdempotencyConflictError:
-        detail = "This Idempotency-Key was used for another report. Send this report with a new key."
+    except KeyReusedError:
+        detail = "This Idempotency-Key was used for another report about this place. Send this report with a new key."
         raise ProblemError(problem_types.IDEMPOTENCY_KEY_REUSED, detail) from None
+    except KeyInFlightError:
+        detail = "An earlier request with this Idempotency-Key is in progress. Send this one again in a second."
+        raise ProblemError(problem_types.REPORT_IN_PROGRESS, detail) from None
     except WriteRejectedError as error:
         # An earlier request with the same key may still be in progress, or have been stored.
         advice = "Send it again in a second" + (", with the same Idempotency-Key." if idempotency_key else ".")
         detail = f"{error}. This request has stored nothing. {advice}"
         raise ProblemError(problem_types.NOT_STORED, detail) from error
     except WriteUnavailableError as error:
+        advice = _ADVICE_WITH_KEY if idempotency_key else _ADVICE_WITHOUT_KEY
         raise ProblemError(
-            problem_types.OUTCOME_UNKNOWN,
-            f"{error}. The report may have been stored. Send it again with the same Idempotency-Key; it will be stored only "
-            "once.",
+            problem_types.OUTCOME_UNKNOWN, f"{error}. The report may have been stored. {advice}"
         ) from error
+    if not is_new:
+        response.headers[REPLAYED_HEADER] = "true"
     root_path = request.scope["root_path"].rstrip("/")  # the prefix that a proxy has removed from the path
     response.headers["Location"] = f"{root_path}/v1/places/{place_id}/observations/{observation.id}"
     return observation

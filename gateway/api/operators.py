@@ -9,10 +9,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from gateway.api.keys import matches_any
 from gateway.api.local_requests import is_from_this_machine, sign_of_foreign_origin
 from gateway.api.problems import ProblemError
 from gateway.dependencies import OnLoopback, SettingsDependency
+from gateway.settings.api_keys import find_api_key
 
 _bearer = HTTPBearer(
     scheme_name="operator key",
@@ -22,7 +22,7 @@ _bearer = HTTPBearer(
 )
 
 # A client on another machine does not get the name of a variable.
-_FOR_THIS_MACHINE = 'Set GATEWAY_OPERATOR_KEYS to a JSON list of keys, such as ["one"].'
+_FOR_THIS_MACHINE = 'Set GATEWAY_OPERATOR_KEYS to a JSON list of keys, such as ["alice:SECRET"].'
 
 
 async def is_operator(request: Request, settings: SettingsDependency, on_loopback: OnLoopback) -> bool:
@@ -31,8 +31,7 @@ async def is_operator(request: Request, settings: SettingsDependency, on_loopbac
         return on_loopback and sign_of_foreign_origin(request) is None
     # Called here, and not as a dependency: /readyz is for all clients, so its description has no key.
     credentials = await _bearer(request)
-    keys = [key.get_secret_value() for key in settings.operator_keys]
-    return credentials is not None and matches_any(credentials.credentials, keys)
+    return credentials is not None and find_api_key(credentials.credentials, settings.operator_keys) is not None
 
 
 IsOperator = Annotated[bool, Depends(is_operator)]

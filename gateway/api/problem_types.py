@@ -83,11 +83,12 @@ REQUEST_TIMEOUT = ProblemType(
     "The request did not arrive in time",
     "The headers or the body took too long. Send the request again, faster. It does not help to wait before that.",
 )
-IDEMPOTENCY_KEY_REUSED = ProblemType(
-    "idempotency-key-reused",
+REPORT_IN_PROGRESS = ProblemType(
+    "report-in-progress",
     HTTPStatus.CONFLICT,
-    "The idempotency key belongs to another report",
-    "Another report was stored with this `Idempotency-Key`. Send this report with a new key.",
+    "The report is being stored",
+    "An earlier request with this `Idempotency-Key` has not ended. Send the same report with the same key again.",
+    RETRY_AFTER,
 )
 BODY_TOO_LARGE = ProblemType(
     "body-too-large",
@@ -100,6 +101,12 @@ INVALID_REQUEST = ProblemType(
     HTTPStatus.UNPROCESSABLE_ENTITY,
     "The request has invalid values",
     "`errors` lists the invalid parts of the request. Correct them and send the request again.",
+)
+IDEMPOTENCY_KEY_REUSED = ProblemType(
+    "idempotency-key-reused",
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    "The idempotency key belongs to another report",
+    "Another report was stored with this `Idempotency-Key`. Send this report with a new key.",
 )
 HEADERS_TOO_LARGE = ProblemType(
     "headers-too-large",
@@ -190,9 +197,10 @@ TYPES = (
     UNKNOWN_OBSERVATION,
     UNSUPPORTED_METHOD,
     REQUEST_TIMEOUT,
-    IDEMPOTENCY_KEY_REUSED,
+    REPORT_IN_PROGRESS,
     BODY_TOO_LARGE,
     INVALID_REQUEST,
+    IDEMPOTENCY_KEY_REUSED,
     HEADERS_TOO_LARGE,
     INTERNAL_ERROR,
     UNAVAILABLE,

@@ -60,7 +60,7 @@ class RequestIdMiddleware:
             if not response_complete:
                 raise  # the server resets the connection, so that a partial response cannot be mistaken for a complete one
         finally:
-            unbind_contextvars("request_id")
+            unbind_contextvars("request_id", "reporter")  # `keys.py` binds the second one
 
 
 def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -9,6 +9,10 @@ _DESCRIPTIONS = {
     "Retry-After": ("The seconds after which to send the request again", 1),
     "WWW-Authenticate": ("The scheme of the API keys", "Bearer"),
     "Location": ("The path of the new resource", "/v1/places/2657896/observations/1"),
+    "Idempotency-Replayed": (
+        "Present if an earlier request with this Idempotency-Key has stored the observation",
+        "true",
+    ),
     "Gateway-Complete": ("`false` if a section is unavailable", "true"),
     "Gateway-Incomplete": ("The unavailable sections with their reasons, if there are any", "weather;reason=timeout"),
     "Gateway-Stale": ("The sections with old data, if there are any", "weather"),

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Self
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.concurrency import PoolClosedError, TaskPool
@@ -21,6 +22,8 @@ STALL_TIMEOUT = 0.5  # if no write could start for so long, the database is stuc
 MAX_WAITING_WRITES = 256  # a healthy database stores so many in much less than `WRITE_TIMEOUT`
 TOO_MANY_WAITING = "Too many reports wait for the database"
 DRAIN_TIMEOUT = 1.0  # at a stop, for the writes in flight to finish before they are cancelled
+
+log = structlog.get_logger("gateway.writer")
 
 
 class WriteUnavailableError(Exception):
@@ -71,15 +74,19 @@ class ObservationWriter(Resource["ObservationWriter"]):
         finally:
             await self._writes.aclose(drain_timeout=DRAIN_TIMEOUT)
 
-    async def write(self, new: NewObservation, idempotency_key: str | None) -> Observation:
-        """Store an observation, or return the one that was stored with the same key.
+    async def write(self, new: NewObservation, idempotency_key: str | None) -> tuple[Observation, bool]:
+        """Store an observation, unless its reporter has used the key before for an equal one of the same place.
+
+        Returns:
+            The stored observation, and whether this call has stored it.
 
         Raises:
             WriteUnavailableError: the outcome is unknown. With a key the caller can safely try again.
             WriteRejectedError: it is not stored: too many writes are waiting, the database has rejected it, or the
                 writer is closed.
             UnknownPlaceError: there is no such place.
-            IdempotencyConflictError: the key was used for a different observation.
+            KeyReusedError: the key was used for a different observation.
+            KeyInFlightError: another write with the key has not ended. Its caller may be gone.
         """
         started_at = monotonic()
         deadline = started_at + WRITE_TIMEOUT
@@ -128,7 +135,7 @@ class ObservationWriter(Resource["ObservationWriter"]):
         """Return the reason for a client whose write was late, unless the event loop was held since `started_at`."""
         return explain(OverloadedError()) if self._event_loop.was_held_since(started_at) else reason
 
-    async def _store(self, new: NewObservation, idempotency_key: str | None) -> Observation:
+    async def _store(self, new: NewObservation, idempotency_key: str | None) -> tuple[Observation, bool]:
         """Store it, with a second attempt if the connection or its prepared statement was outdated."""
         try:
             return await self._store_once(new, idempotency_key)
@@ -137,9 +144,15 @@ class ObservationWriter(Resource["ObservationWriter"]):
                 raise
         return await self._store_once(new, idempotency_key)
 
-    async def _store_once(self, new: NewObservation, idempotency_key: str | None) -> Observation:
+    async def _store_once(self, new: NewObservation, idempotency_key: str | None) -> tuple[Observation, bool]:
         async with self._database.begin() as connection:
             observation, is_new = await insert_observation(connection, new, idempotency_key)
         if is_new:
             self._on_stored()
-        return observation
+            log.info(
+                "observation stored",
+                observation_id=observation.id,
+                place_id=observation.place_id,
+                reporter=new.reporter or None,
+            )
+        return observation, is_new

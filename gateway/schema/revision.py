@@ -13,6 +13,7 @@ REVISIONS: Final = (
     "0004",
     "0005",
     "0006",
+    "0007",
 )  # oldest first; a test compares them with `migrations/versions`
 HEAD: Final = REVISIONS[-1]  # the revision that this version needs
 

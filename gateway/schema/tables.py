@@ -100,8 +100,11 @@ observations = Table(
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     # The time of the observation itself, if the reporter gives one.
     Column("observed_at", DateTime(timezone=True)),
-    # Chosen by the client, so that it can safely send a request again.
+    # The reporter, the place and the key of the client (`gateway.observations.store`), so that it can safely send a request
+    # again. Revisions before 0007 stored the key alone.
     Column("idempotency_key", Text),
+    # The name of the API key. Empty for a client without a key, and for observations from before revision 0007.
+    Column("reporter", Text, nullable=False, server_default=""),
     CheckConstraint(
         f"temperature_c BETWEEN {MIN_TEMPERATURE_C} AND {MAX_TEMPERATURE_C}",
         name="temperature_c",

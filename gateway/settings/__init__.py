@@ -1,7 +1,6 @@
 """The settings: environment variables that begin with `GATEWAY_`, or files of the same name in /run/secrets."""
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -9,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     IPvAnyNetwork,
@@ -32,6 +32,7 @@ from gateway.network.amqp_url import amqp_options
 from gateway.network.database_url import PreparedStatements, add_options, parse_database_url
 from gateway.network.redis_url import RedisURL, parse_redis_url
 from gateway.network.tls import TLSFiles
+from gateway.settings.api_keys import ApiKey, parse_api_key, reject_shared_secrets
 from gateway.settings.urls import host_and_port, origin_url, scheme_of, server_url
 from gateway.settings.variables import (
     PREFIX,
@@ -42,6 +43,7 @@ from gateway.settings.variables import (
 )
 
 __all__ = [
+    "ApiKey",
     "DatabaseSettings",
     "HttpSettings",
     "InvalidSettingsError",
@@ -63,13 +65,9 @@ SHIPPED_MODEL = Path(__file__).parents[1] / "assets" / "wet_tomorrow.onnx"
 
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
-
-
-def _printable_ascii(key: SecretStr) -> SecretStr:
-    """Reject keys that an Authorization header cannot carry unchanged, and the empty key, which any client could send."""
-    if not re.fullmatch(r"[!-~]+", key.get_secret_value()):
-        raise ValueError("should be visible ASCII characters, at least one and no space")
-    return key
+ApiKeys = Annotated[
+    tuple[Annotated[ApiKey, BeforeValidator(parse_api_key)], ...], NoDecode, AfterValidator(reject_shared_secrets)
+]
 
 
 class ResourceSettings(BaseModel):
@@ -208,9 +206,9 @@ class Settings(BaseSettings):
     head_timeout: PositiveSeconds = 10
     keep_alive_seconds: PositiveSeconds = 75
     max_connections: Annotated[int, Field(ge=1)] = 1000
-    api_keys: Annotated[tuple[Annotated[SecretStr, AfterValidator(_printable_ascii)], ...], NoDecode] = ()
+    api_keys: ApiKeys = ()
     allow_plaintext: bool = False
-    operator_keys: Annotated[tuple[Annotated[SecretStr, AfterValidator(_printable_ascii)], ...], NoDecode] = ()
+    operator_keys: ApiKeys = ()
     access_log: bool = False
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = ()
     instance: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9._-]+$")] = "gateway"
@@ -226,7 +224,7 @@ class Settings(BaseSettings):
         except ValueError:
             keys = None
         if not isinstance(keys, list):
-            raise ValueError('should be a JSON list, such as ["one", "two"]')  # noqa: TRY004 - pydantic expects ValueError
+            raise ValueError('should be a JSON list, such as ["alice:SECRET"]')  # noqa: TRY004 - pydantic expects ValueError
         return keys
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ from gateway.api.problem_types import MALFORMED_REQUEST, TYPES, ProblemType
 from gateway.app import create_app
 from gateway.briefs.models import Reason
 from gateway.briefs.place_loader import PlaceUnavailableError
-from gateway.observations.store import IdempotencyConflictError
+from gateway.observations.store import KeyInFlightError, KeyReusedError
 from gateway.observations.writer import WriteRejectedError, WriteUnavailableError
 from gateway.resources.database_errors import TooManyRequestsError
 from gateway.serving.lifespan_manager import StatefulApp
@@ -180,7 +180,8 @@ CAUSES: dict[str, Callable[[FastAPI], Awaitable[Response]]] = {
     "unknown-observation": lambda app: send(app, "GET", f"{OBSERVATIONS}/1"),
     "unsupported-method": lambda app: send(app, "DELETE", "/livez"),
     "request-timeout": lambda _: send_bytes(b"GET / HTTP/1.1\r\nHost:", head_timeout=0.05),
-    "idempotency-key-reused": lambda app: report(app, IdempotencyConflictError()),
+    "idempotency-key-reused": lambda app: report(app, KeyReusedError()),
+    "report-in-progress": lambda app: report(app, KeyInFlightError()),
     "body-too-large": lambda app: report(app, json=None, content=b" " * (MAX_BODY_BYTES + 1)),
     "invalid-request": lambda app: report(app, json={}),
     "headers-too-large": lambda _: send_bytes(b"GET /" + 2000 * b"x", max_head_bytes=1000),

@@ -50,9 +50,9 @@ async def fill(url: str) -> None:
 async def gateway_with_database(settings: Settings, url: str) -> AsyncIterator[RunningGateway]:
     """Run a gateway with another database. Its API keys let the client write."""
     database = type(settings.database).model_validate(dict(settings.database) | {"url": url})
-    changes = {"database": database, "api_keys": ("key",)}
+    changes = {"database": database, "api_keys": ("alice:secret-of-a-test-1",)}
     async with running_gateway(Settings.model_validate(dict(settings) | changes)) as gateway:
-        gateway.client.headers["Authorization"] = "Bearer key"
+        gateway.client.headers["Authorization"] = "Bearer secret-of-a-test-1"
         yield gateway
 
 

@@ -15,7 +15,7 @@ API_KEY = "a-key-of-this-test"
 
 async def test_responses_match_the_description(start: StartProcess, tmp_path: Path) -> None:
     """The OpenAPI description allows the status, the headers and the body of each response to a valid or invalid request."""
-    keys = f'["{API_KEY}"]'
+    keys = f'["schemathesis:{API_KEY}"]'
     gateway = start("serve", "--port", "0", GATEWAY_API_KEYS=keys, GATEWAY_OPERATOR_KEYS=keys)
     url = await gateway.url()
     arguments = [

@@ -1,7 +1,8 @@
-"""The commands for events that were not accepted: `gateway outbox` and `gateway dead-letters`."""
+"""The commands for operators: `gateway observations`, `gateway outbox` and `gateway dead-letters`."""
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -12,16 +13,19 @@ from sqlalchemy import func, insert, text
 
 from gateway.devstack.stack import Devstack
 from gateway.events.topology import DEAD_LETTERS, declare
+from gateway.observations.store import NewObservation
 from gateway.process.exit_status import ExitStatus
 from gateway.schema.migrate import migrate
 from gateway.schema.tables import outbox
 from gateway.schema.transaction import transaction
 from tests.end_to_end.conftest import StartProcess
-from tests.end_to_end.harness import open_connections
+from tests.end_to_end.harness import RunningGateway, open_connections
 from tests.end_to_end.test_worker import broker
 from tests.events.conftest import vhost
 
 __all__ = ["broker", "vhost"]
+
+NOTED_PLACE_ID = 2659310  # that no other test uses
 
 
 @pytest.fixture
@@ -45,6 +49,33 @@ async def migrated_database(empty_database: str) -> str:
     """The URL of a new database with the tables."""
     await migrate(empty_database)
     return empty_database
+
+
+class TestObservations:
+    async def test_remove_notes(self, start: StartProcess, servers: Devstack, gateway: RunningGateway) -> None:
+        """The notes of a reporter are removed. A brief that has shown one does not show it again, nor do other responses."""
+        new = NewObservation(NOTED_PLACE_ID, 12.5, "rain", "a spiteful note", reporter="mallory")
+        observation, _ = await gateway.services.writer.write(new, None)
+        place = f"/v1/places/{NOTED_PLACE_ID}"
+        paths = (f"{place}/brief", f"{place}/observations", f"{place}/observations/{observation.id}")
+        before = [(await gateway.client.get(path)).text for path in paths]
+
+        command = partial(start, "observations", "remove-notes", GATEWAY_DATABASE__URL=servers.postgresql.owner_url)
+        later = command("--reporter", "mallory", "--since", "2999-01-01T00:00:00Z")
+        assert (await later.exit_status(), later.output) == (ExitStatus.OK, "0 removed\n")
+        removed = command("--reporter", "mallory", "--since", "2026-01-01")
+        assert (await removed.exit_status(), removed.output) == (ExitStatus.OK, "1 removed\n")
+        after = [(await gateway.client.get(path)).text for path in paths]
+        assert all("a spiteful note" in text for text in before)
+        assert after[1:] == [text.replace('"a spiteful note"', "null") for text in before[1:]]
+        assert "a spiteful note" not in after[0]
+
+    async def test_empty_name(self, start: StartProcess) -> None:
+        """An empty name, for instance of an unset variable, is rejected: all observations without a key have it."""
+        process = start("observations", "remove-notes", "--reporter", "")
+
+        assert await process.exit_status() == 2
+        assert "the name of an API key" in process.output
 
 
 class TestOutbox:

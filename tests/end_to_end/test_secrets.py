@@ -86,7 +86,10 @@ async def test_secrets_are_neither_printed_nor_sent(
 
     This holds in normal operation, after an internal error, without the servers, and until the processes exit.
     """
-    secret_settings = {"GATEWAY_API_KEYS": f'["{API_KEY}"]', "GATEWAY_RABBITMQ__URL": servers.rabbitmq.url_of(vhost)}
+    secret_settings = {
+        "GATEWAY_API_KEYS": f'["alice:{API_KEY}"]',
+        "GATEWAY_RABBITMQ__URL": servers.rabbitmq.url_of(vhost),
+    }
     gateway = start("serve", "--port", "0", "--debug", GATEWAY_HTTP__WEATHER_URL=upstream.url, **secret_settings)
     worker = start("worker", "--debug", **secret_settings)
     await worker.wait_for_output('"event": "working"')

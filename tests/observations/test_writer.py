@@ -9,12 +9,14 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 
 from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.events.messages import ObservationReported, decode
 from gateway.observations.queries import Observation
 from gateway.observations.store import (
-    IdempotencyConflictError,
+    KeyInFlightError,
+    KeyReusedError,
     NewObservation,
     UnknownPlaceError,
     insert_observation,
@@ -91,32 +93,77 @@ class TestStore:
         assert first.id != second.id
         assert await row_counts(database) == (2, 2)
 
+    async def test_reporter_is_stored(self, database: AsyncEngine) -> None:
+        """The name of the API key is stored with the observation. It is empty without one."""
+        await store(database, replace(RAIN, reporter="alice"))
+        await store(database, RAIN, "one")
+
+        async with database.connect() as connection:
+            reporters = await connection.scalars(select(observations.c.reporter).order_by(observations.c.id))
+        assert reporters.all() == ["alice", ""]
+
     @pytest.mark.parametrize(
         "other",
         [
-            replace(RAIN, place_id=OTHER_PLACE_ID),
-            replace(RAIN, place_id=MAX_PLACE_ID),
             replace(RAIN, temperature_c=12.6),
             replace(RAIN, condition="sun"),
             replace(RAIN, note=None),
             replace(RAIN, observed_at=None),
             replace(RAIN, observed_at=OBSERVED_AT + timedelta(microseconds=1)),
         ],
+        ids=["temperature", "condition", "note", "no time", "time"],
     )
-    async def test_reused_key_is_a_conflict(self, database: AsyncEngine, other: NewObservation) -> None:
+    async def test_reused_key_is_an_error(self, database: AsyncEngine, other: NewObservation) -> None:
         """A key that was used for a different observation raises an error, and nothing is stored."""
         await store(database, RAIN, "one")
-        with pytest.raises(IdempotencyConflictError):
+        with pytest.raises(KeyReusedError):
             await store(database, other, "one")
 
         assert await row_counts(database) == (1, 1)
 
-    async def test_concurrent_writes_with_one_key(self, database: AsyncEngine) -> None:
-        """Of many concurrent writes with the same key one stores the observation, and all return it."""
-        outcomes = await asyncio.gather(*(store(database, RAIN, "one") for _ in range(10)))
+    @pytest.mark.parametrize(
+        "other",
+        [replace(RAIN, reporter="bob"), replace(RAIN, place_id=OTHER_PLACE_ID), replace(RAIN, reporter="")],
+        ids=["another reporter", "another place", "no reporter"],
+    )
+    async def test_keys_are_separate(self, database: AsyncEngine, other: NewObservation) -> None:
+        """The same key of another reporter, or for another place, is another key."""
+        first, _ = await store(database, replace(RAIN, reporter="alice"), "one")
+        second, is_new = await store(database, other, "one")
 
-        assert len({observation.id for observation, _ in outcomes}) == 1
-        assert [is_new for _, is_new in outcomes].count(True) == 1
+        assert (is_new, second.id == first.id) == (True, False)
+        assert await row_counts(database) == (2, 2)
+
+    async def test_key_in_flight(self, database: AsyncEngine) -> None:
+        """While a transaction with a key has not ended, another one with the key raises an error at once. Other keys go on."""
+        async with database.begin() as connection:
+            first, _ = await insert_observation(connection, RAIN, "one")
+            for other in (RAIN, replace(RAIN, note="another")):
+                with pytest.raises(KeyInFlightError):
+                    async with asyncio.timeout(1):  # the transaction would be waited for without end
+                        await store(database, other, "one")
+            await store(database, RAIN, "two")
+
+        assert await store(database, RAIN, "one") == (first, False)
+        assert await row_counts(database) == (2, 2)
+
+    async def test_key_of_a_failed_transaction(self, database: AsyncEngine) -> None:
+        """After a transaction with a key has failed, the key can be used, also on the same connection."""
+        async with database.connect() as connection:
+            await insert_observation(connection, RAIN, "one")
+            await connection.rollback()
+            await insert_observation(connection, replace(RAIN, note="another"), "one")
+            await connection.commit()
+
+        assert await row_counts(database) == (1, 1)
+
+    async def test_concurrent_writes_with_one_key(self, database: AsyncEngine) -> None:
+        """Of many concurrent writes with one key one stores the observation. The others return it, or report the first one."""
+        outcomes = await asyncio.gather(*(store(database, RAIN, "one") for _ in range(20)), return_exceptions=True)
+
+        stored = [outcome for outcome in outcomes if not isinstance(outcome, KeyInFlightError)]
+        assert [is_new for _, is_new in stored].count(True) == 1  # type: ignore[misc]  # any other error fails here
+        assert len({observation.id for observation, _ in stored}) == 1  # type: ignore[misc]
         assert await row_counts(database) == (1, 1)
 
     @pytest.mark.parametrize("place_id", [0, 1, -1, MAX_PLACE_ID, MAX_PLACE_ID + 1])
@@ -167,8 +214,61 @@ class TestWriter:
                 return await row_counts(database) == (1, 1)
 
             await wait_until(is_stored, "the observation is stored")
-            await writer.write(RAIN, "one")
+            _, is_new = await writer.write(RAIN, "one")
+        assert not is_new
         assert await row_counts(database) == (1, 1)
+
+    async def test_retry_while_the_first_write_is_in_flight(
+        self, database: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A retry raises an error at once while the write of a caller that has timed out goes on, also in another process."""
+        writer, other_process = (ObservationWriter(database, on_stored=lambda: None) for _ in range(2))
+        async with writer.open(), other_process.open(), database.begin() as blocking:
+            await blocking.execute(text("LOCK TABLE outbox"))
+            with monkeypatch.context() as short_timeout, pytest.raises(WriteUnavailableError):
+                short_timeout.setattr("gateway.observations.writer.WRITE_TIMEOUT", 0.2)
+                await writer.write(RAIN, "one")
+            for retried in (writer, other_process):
+                with pytest.raises(KeyInFlightError):
+                    await retried.write(RAIN, "one")
+
+        assert await row_counts(database) == (1, 1)
+
+    async def test_killed_writer_releases_its_key(
+        self, database: AsyncEngine, postgresql_server: PostgreSQLServer
+    ) -> None:
+        """When the connection of a write is lost before its commit, the key can be used again."""
+        async with database.connect() as connection:
+            await insert_observation(connection, RAIN, "one")
+            async with postgresql_server.superuser() as superuser:
+                await superuser.execute(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1",
+                    database.url.database,
+                )
+            with pytest.raises(DBAPIError):
+                await connection.commit()
+            await connection.invalidate()
+
+        assert (await store(database, RAIN, "one"))[1]
+        assert await row_counts(database) == (1, 1)
+
+    async def test_stored_observation_is_logged(self, database: AsyncEngine) -> None:
+        """Each stored observation has one log line, with its id, its place and its reporter."""
+        writer = ObservationWriter(database, on_stored=lambda: None)
+        with capture_logs() as lines:
+            async with writer.open():
+                for _ in range(2):
+                    observation, _ = await writer.write(replace(RAIN, reporter="alice"), "one")
+
+        assert lines == [
+            {
+                "event": "observation stored",
+                "log_level": "info",
+                "observation_id": observation.id,
+                "place_id": PLACE_ID,
+                "reporter": "alice",
+            }
+        ]
 
     async def test_close_ends_writes_of_cancelled_callers(
         self, database: AsyncEngine, monkeypatch: pytest.MonkeyPatch

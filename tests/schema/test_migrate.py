@@ -5,15 +5,22 @@ import logging
 
 import pytest
 from alembic import command
-from sqlalchemy import inspect, text
+from sqlalchemy import insert, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.schema.migrate import MigrationResult, configuration, migrate
 from gateway.schema.revision import HEAD, REVISIONS, SchemaMismatchError, current_revision
+from gateway.schema.tables import observations, places
 from gateway.schema.transaction import connect
+from tests.schema.test_tables import RAIN, ZURICH
 from tests.support.waiting import TIMEOUT, wait_until
 
+PREVIOUS_INSERT = text("""
+    INSERT INTO observations (place_id, temperature_c, condition, note, idempotency_key)
+    VALUES (:place_id, :temperature_c, :condition, :note, :key)
+    ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+""")
 ALL = {"alembic_version", "consumed_events", "observations", "outbox", "places"}
 
 
@@ -93,6 +100,15 @@ async def test_downgrade_and_upgrade(empty_database: str, connection: AsyncConne
         await downgrading.run_sync(lambda sync: command.downgrade(configuration(sync), "base"))
     assert await tables(connection) == {"alembic_version"}
     assert await migrate(empty_database) == MigrationResult(None, REVISIONS)
+
+
+async def test_previous_version_goes_on(migrated: AsyncConnection) -> None:
+    """The previous version inserts observations with its own statement after the migration. Each key is still stored once."""
+    await migrated.execute(insert(places).values(ZURICH))
+    stored = [(await migrated.execute(PREVIOUS_INSERT, RAIN | {"key": "one"})).rowcount for _ in range(2)]
+
+    assert stored == [1, 0]
+    assert await migrated.scalar(select(observations.c.reporter)) == ""
 
 
 async def test_unavailable_server_is_an_os_error(free_tcp_port: int) -> None:
