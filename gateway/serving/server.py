@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 
+from gateway.api.failed_responses import FailedResponses
 from gateway.lifecycle import LifecycleStack
 from gateway.process.listener import enable_address_reuse, is_loopback, url_of
 from gateway.process.runner import ProcessResult, ProcessRunner, run_process
@@ -33,13 +34,15 @@ def serve(
     """Serve the app until a signal stops it or an entry crashes. Return the exit status and the error.
 
     Args:
-        app: its lifespan stores its stack in `app.state.stack`.
+        app: its lifespan stores its stack in `app.state.stack`. The responses that the server sends without the app are recorded in
+            `app.state.failed_responses`, if there is one.
         listener: a bound socket; it is closed at the end.
         settings: the timeouts of the shutdown, and the limits of the HTTP server.
         root_path: the prefix of all paths that a proxy removes.
         on_started: called after the startup, before the first request.
     """
     app.state.on_loopback = is_loopback(listener)  # without API keys, only a loopback listener accepts writes
+    failed_responses: FailedResponses = getattr(app.state, "failed_responses", None) or FailedResponses()
     lifespan = LifespanManager(app)
 
     async def body(process: ProcessRunner) -> None:
@@ -51,7 +54,7 @@ def serve(
             settings,
             process,
             root_path=root_path,
-            on_rejected=app.state.failed_responses.record_rejection,
+            on_rejected=failed_responses.record_rejection,
         )
 
     with listener:

@@ -13,7 +13,7 @@ from gateway.api.predictions import MAX_BODY_BYTES
 from gateway.app import create_app
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
-from tests.end_to_end.harness import ZURICH, RunningGateway, running_gateway
+from tests.end_to_end.harness import OPERATOR, ZURICH, RunningGateway, running_gateway
 from tests.serving.running_server import running_server
 from tests.support.entries import CONNECTED, ENTRIES, server_for
 from tests.support.waiting import wait_until
@@ -223,7 +223,7 @@ class TestHead:
     async def test_head_is_get_without_body(self, gateway: RunningGateway) -> None:
         """HEAD has the status and the headers of GET, and no body, which would corrupt the next response."""
         statuses = {}
-        async with running_server(gateway.app) as server, httpx.AsyncClient() as client:
+        async with running_server(gateway.app) as server, httpx.AsyncClient(headers=OPERATOR) as client:
             for path in HEAD_STATUSES:
                 head = await client.head(f"http://127.0.0.1:{server.port}{path}")
                 got = await client.get(f"http://127.0.0.1:{server.port}{path}")

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from gateway.devstack.stack import Devstack
+from gateway.event_loop import MAX_LAG
 from gateway.settings import Settings
 from tests.end_to_end.harness import ZURICH, RunningGateway, flush_redis, running_gateway
 from tests.end_to_end.test_api import is_problem
@@ -45,6 +46,7 @@ async def test_briefs_of_a_held_loop(settings: Settings, monkeypatch: pytest.Mon
     Readiness is degraded, and names the event loop.
     """
     hold_loop(monkeypatch, "gateway.briefs.place_loader.fetch_places_with_observations", HELD)
+    monkeypatch.setattr("gateway.readiness.MAX_LAG", MAX_LAG)
     with capture_logs() as logs:
         async with running_gateway(settings.model_copy(update={"brief_timeout": BRIEF_TIMEOUT})) as gateway:
             responses = await asyncio.gather(*(gateway.client.get(BRIEF) for _ in range(REQUESTS)))
