@@ -62,4 +62,5 @@ def _forbidden(reason: str, alternative: str) -> ProblemError:
     )
 
 
-Reporter = Annotated[str, Depends(require_api_key)]
+KeyRequired = Depends(require_api_key)
+Reporter = Annotated[str, KeyRequired]

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.api.body_limit import MAX_BODY_BYTES
-from gateway.api.keys import Reporter
+from gateway.api.keys import KeyRequired, Reporter
 from gateway.api.places import PlaceId, place_not_found
 from gateway.api.problems import ProblemError, problem_responses
 from gateway.dependencies import ObservationWriterDependency, Session
@@ -79,6 +79,7 @@ def _described_problem(status: HTTPStatus, description: str) -> dict[int | str, 
     "",
     max_body_size=MAX_BODY_BYTES,
     status_code=HTTPStatus.CREATED,
+    dependencies=[KeyRequired],  # before all other dependencies
     responses={
         HTTPStatus.CREATED.value: {
             "headers": {
