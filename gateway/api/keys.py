@@ -66,18 +66,19 @@ def _forbidden(reason: str, advice: str) -> ProblemError:
     return ProblemError(FORBIDDEN, f"Writing is disabled: this gateway has no API keys, and {reason}. {advice}")
 
 
-Reporter = Annotated[str, Depends(require_api_key)]
+KeyRequired = Depends(require_api_key)
+Reporter = Annotated[str, KeyRequired]
 
 
 class KeyFirstRoute(APIRoute):
-    """A route that verifies the key before it reads the body, if its endpoint depends on `require_api_key`.
+    """A route that verifies the key before it reads the body, if it has the dependency `KeyRequired`.
 
-    FastAPI reads and parses the body before it calls the dependencies.
+    FastAPI reads and parses the body before it calls the dependencies. The dependency remains for the OpenAPI.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
-        if not any(dependency.call is require_api_key for dependency in self.dependant.dependencies):
+        if KeyRequired not in self.dependencies:
             return handle
 
         async def verify_key_first(request: Request) -> Response:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.api import problem_types
-from gateway.api.keys import KeyFirstRoute, Reporter
+from gateway.api.keys import KeyFirstRoute, KeyRequired, Reporter
 from gateway.api.places import PlaceId, place_not_found
 from gateway.api.problems import ProblemError, problem_responses
 from gateway.api.request_model import RequestModel
@@ -111,6 +111,7 @@ ObservationId = Annotated[
     "",
     max_body_size=MAX_BODY_BYTES,
     status_code=HTTPStatus.CREATED,
+    dependencies=[KeyRequired],  # before all other dependencies
     responses={
         HTTPStatus.CREATED.value: {"headers": header_references("Location", REPLAYED_HEADER)},
         **problem_responses(

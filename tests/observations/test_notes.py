@@ -27,8 +27,8 @@ async def stored_notes(database: AsyncEngine) -> list[str | None]:
 async def test_notes_of_a_reporter_are_removed(database: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the notes of the reporter are removed, in any number of batches. The rest of the observations stays."""
     monkeypatch.setattr(notes, "BATCH_SIZE", 2)
-    before = [(await store(database, new))[0] for new in (SPAM, RAIN, SPAM, replace(SPAM, note=None), SPAM)]
-    spam = [before[0].id, before[2].id, before[4].id]
+    before = [(await store(database, new))[0] for new in (SPAM, SPAM, RAIN, replace(SPAM, note=None), SPAM)]
+    spam = [before[0].id, before[1].id, before[4].id]
 
     assert await remove_notes(database, "mallory", None) == spam
     async with database.connect() as connection:

@@ -30,6 +30,7 @@ from tests.support.waiting import wait_until
 PLACE_ID, OTHER_PLACE_ID = PLACES[0][0], PLACES[1][0]
 OBSERVED_AT = datetime(2026, 11, 24, 14, 15, tzinfo=timezone(timedelta(hours=-3, minutes=-30)))
 RAIN = NewObservation(PLACE_ID, 12.5, "rain", "wet", OBSERVED_AT)
+ALICE = replace(RAIN, reporter="alice")
 
 
 async def row_counts(database: AsyncEngine) -> tuple[int, int]:
@@ -95,7 +96,7 @@ class TestStore:
 
     async def test_reporter_is_stored(self, database: AsyncEngine) -> None:
         """The name of the API key is stored with the observation. It is empty without one."""
-        await store(database, replace(RAIN, reporter="alice"))
+        await store(database, ALICE)
         await store(database, RAIN, "one")
 
         async with database.connect() as connection:
@@ -123,12 +124,12 @@ class TestStore:
 
     @pytest.mark.parametrize(
         "other",
-        [replace(RAIN, reporter="bob"), replace(RAIN, place_id=OTHER_PLACE_ID), replace(RAIN, reporter="")],
+        [replace(ALICE, reporter="bob"), replace(ALICE, place_id=OTHER_PLACE_ID), RAIN],
         ids=["another reporter", "another place", "no reporter"],
     )
     async def test_keys_are_separate(self, database: AsyncEngine, other: NewObservation) -> None:
         """The same key of another reporter, or for another place, is another key."""
-        first, _ = await store(database, replace(RAIN, reporter="alice"), "one")
+        first, _ = await store(database, ALICE, "one")
         second, is_new = await store(database, other, "one")
 
         assert (is_new, second.id == first.id) == (True, False)
@@ -148,13 +149,13 @@ class TestStore:
         assert await row_counts(database) == (2, 2)
 
     async def test_key_of_a_failed_transaction(self, database: AsyncEngine) -> None:
-        """After a transaction with a key has failed, the key can be used, also on the same connection."""
+        """After a transaction with a key has failed, other connections can use the key, also while the first one is open."""
         async with database.connect() as connection:
             await insert_observation(connection, RAIN, "one")
             await connection.rollback()
-            await insert_observation(connection, replace(RAIN, note="another"), "one")
-            await connection.commit()
+            _, is_new = await store(database, replace(RAIN, note="another"), "one")
 
+        assert is_new
         assert await row_counts(database) == (1, 1)
 
     async def test_concurrent_writes_with_one_key(self, database: AsyncEngine) -> None:
@@ -258,7 +259,7 @@ class TestWriter:
         with capture_logs() as lines:
             async with writer.open():
                 for _ in range(2):
-                    observation, _ = await writer.write(replace(RAIN, reporter="alice"), "one")
+                    observation, _ = await writer.write(ALICE, "one")
 
         assert lines == [
             {
