@@ -14,8 +14,8 @@ from gateway.settings import DatabaseSettings, ResourceSettings, Settings, varia
 
 _POOLER = "is behind a connection pooler without prepared statements: set it to none"
 _MISSING_RIGHT = (
-    "does not permit this to the user: grant its rights with `gateway migrate --grant-to`, or for `migrate` and `seed` use the "
-    "URL of the owner"
+    "does not permit this to the user: grant its rights with `gateway migrate --grant-to`, or for `migrate`, `seed` and "
+    "`observations remove-notes` use the URL of the owner"
 )
 _SQLSTATE_MESSAGES = {  # with the field of the settings to correct
     "42501": ("url", _MISSING_RIGHT),

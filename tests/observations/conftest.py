@@ -41,7 +41,7 @@ async def database_url(postgresql_server: PostgreSQLServer, template_database: s
 
 @pytest.fixture
 def owner(postgresql_server: PostgreSQLServer, database_url: str) -> AsyncEngine:
-    """An engine of the owner of the database, for changes of the schema."""
+    """An engine of the owner of the database, for changes of the schema and of observations."""
     return create_async_engine(postgresql_server.owner_url_of(database_url.rpartition("/")[2]), poolclass=NullPool)
 
 
