@@ -101,7 +101,7 @@ def test_headers_of_responses(description: Json) -> None:
     headers = {(operation_id, status): set(it["headers"]) for operation_id, status, it in responses(description)}
 
     assert all("X-Request-ID" in names for names in headers.values())
-    assert all(("Retry-After" in names) == (status == 503) for (_, status), names in headers.items())
+    assert all(("Retry-After" in names) == (status in {409, 503}) for (_, status), names in headers.items())
     assert all(("WWW-Authenticate" in names) == (status == 401) for (_, status), names in headers.items())
     assert "Location" in headers["report_observation", 201]
     for operation_id in ("get_brief", "list_briefs"):

@@ -9,13 +9,13 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from opentelemetry import metrics
-from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from gateway.api import failed_responses
 from gateway.api.failed_responses import UNMATCHED, FailedResponses
 from gateway.app import create_app
 from gateway.settings import Settings
+from gateway.settings.api_keys import parse_api_key
 from tests.api.test_routes_without_servers import ZURICH, FailingBriefService, FakeBriefService, client_of
 from tests.support.waiting import wait_until
 
@@ -96,7 +96,7 @@ async def test_each_interval_has_one_line(logs: list[Any]) -> None:
 
 async def test_statuses(logs: list[Any]) -> None:
     """401 and 403 are counted apart from 5xx. Other statuses are not counted."""
-    settings = Settings(operator_keys=(SecretStr("key"),))
+    settings = Settings(operator_keys=(parse_api_key("alice:the-key-of-this-test"),))
     async with recording(create_app(settings)) as (client, failed):
         for path in (f"/v1/places/{ZURICH.id}/brief", "/v1/places/1/brief", "/nowhere", "/v1/places/x/brief"):
             await client.get(path)

@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from pydantic import SecretStr
 
 from gateway.app import create_app
 from gateway.event_loop import EventLoopMonitor
@@ -16,8 +15,10 @@ from gateway.lifecycle import Journal, LifecycleStack
 from gateway.readiness import Readiness
 from gateway.serving.lifespan_manager import StatefulApp
 from gateway.settings import Settings
+from gateway.settings.api_keys import parse_api_key
 
-KEYS = ("old-operator", "new-operator")
+KEYS = ("the-old-key-of-operators", "the-new-key-of-operators")
+API_KEY = "the-key-of-a-client"
 LOCAL = {"Host": "localhost:8000"}
 PUBLIC_REPORT = {"status": "ok", "checks": {"database": {"status": "ok"}, "event_loop": {"status": "ok"}}}
 
@@ -48,7 +49,10 @@ class Gateway:
         client: str = "127.0.0.1",
     ) -> httpx.Response:
         state = self._app.state
-        state.settings = Settings(operator_keys=tuple(map(SecretStr, keys)), api_keys=(SecretStr("api-key"),))
+        state.settings = Settings(
+            operator_keys=tuple(parse_api_key(f"operator:{key}") for key in keys),
+            api_keys=(parse_api_key(f"alice:{API_KEY}"),),
+        )
         state.on_loopback = on_loopback
         transport = httpx.ASGITransport(self._started, client=(client, 50000))
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
@@ -88,19 +92,19 @@ def has_details(response: httpx.Response) -> bool:
 STRANGERS: list[tuple[dict[str, str], dict[str, Any]]] = [
     ({}, {}),
     ({"Authorization": "Bearer wrong"}, {}),
-    ({"Authorization": "Bearer api-key"}, {}),
-    ({"Authorization": "Basic old-operator"}, {}),
+    ({"Authorization": f"Bearer {API_KEY}"}, {}),
+    ({"Authorization": "Basic the-old-key-of-operators"}, {}),
     (LOCAL, {"on_loopback": True}),
     (LOCAL, {"keys": (), "on_loopback": False}),
     ({}, {"keys": (), "on_loopback": True}),
     (LOCAL | {"Via": "1.1 proxy"}, {"keys": (), "on_loopback": True}),
     (LOCAL | {"X-Forwarded-For": "127.0.0.1"}, {"keys": (), "on_loopback": True}),
     (LOCAL | {"Origin": "https://evil.example"}, {"keys": (), "on_loopback": True}),
-    ({"Authorization": "Bearer old-operator"}, {"keys": ()}),
+    ({"Authorization": "Bearer the-old-key-of-operators"}, {"keys": ()}),
 ]
 OPERATORS: list[tuple[dict[str, str], dict[str, Any]]] = [
-    ({"Authorization": "Bearer old-operator"}, {}),
-    ({"Authorization": "Bearer new-operator", "Via": "1.1 proxy"}, {}),
+    ({"Authorization": "Bearer the-old-key-of-operators"}, {}),
+    ({"Authorization": "Bearer the-new-key-of-operators", "Via": "1.1 proxy"}, {}),
     (LOCAL, {"keys": (), "on_loopback": True}),
 ]
 

@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from gateway.api.observations import MAX_BODY_BYTES
@@ -24,6 +23,7 @@ from gateway.observations.writer import WriteRejectedError, WriteUnavailableErro
 from gateway.resources.database_errors import TooManyRequestsError
 from gateway.serving.lifespan_manager import StatefulApp
 from gateway.settings import Settings
+from gateway.settings.api_keys import parse_api_key
 from tests.serving.echo_app import EchoApp
 from tests.serving.running_server import REQUEST, Client, running_server
 from tests.support.waiting import wait_until
@@ -31,7 +31,7 @@ from tests.support.waiting import wait_until
 ROOT = Path(__file__).parents[2]
 REPORT = {"temperature_c": 12.5, "condition": "rain"}
 OBSERVATIONS = "/v1/places/1/observations"
-KEY = "a-key"
+KEY = "the-key-of-this-test"
 
 
 class FakeConnection:
@@ -200,7 +200,7 @@ CAUSES: dict[str, Callable[[FastAPI], Awaitable[Response]]] = {
 
 @pytest.fixture(scope="module")
 def app() -> FastAPI:
-    return create_app(Settings(api_keys=(SecretStr(KEY),)))
+    return create_app(Settings(api_keys=(parse_api_key(f"alice:{KEY}"),)))
 
 
 def assert_has_type(response: Response, problem_type: ProblemType) -> None:
@@ -222,11 +222,11 @@ async def test_each_type_occurs(app: FastAPI, problem_type: ProblemType) -> None
 
 
 def test_types_that_should_be_retried() -> None:
-    """Exactly the problems of a server that may work later have `Retry-After`. All have different slugs."""
+    """Exactly the transient problems have `Retry-After`. All have different slugs."""
     retried = {it.status.value for it in TYPES if it.retry_after is not None}
     not_retried = {it.status.value for it in TYPES if it.retry_after is None}
 
-    assert retried == {502, 503, 504}
+    assert retried == {409, 502, 503, 504}
     assert not_retried & retried == set()
     assert len({it.slug for it in TYPES}) == len(TYPES)
 

@@ -19,7 +19,6 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
-from pydantic import SecretStr
 from starlette.types import Message
 
 from gateway.api.field_errors import MAX_ERRORS
@@ -31,11 +30,12 @@ from gateway.dependencies import NotStartedError
 from gateway.resources.model import load
 from gateway.serving.lifespan_manager import StatefulApp
 from gateway.settings import SHIPPED_MODEL, Settings
+from gateway.settings.api_keys import parse_api_key
 
 MAX_TURN = 0.025  # seconds of CPU time
 MAX_RESPONSE_BYTES = 4096
 HEAD_BYTES = Settings.model_fields["max_head_bytes"].default
-KEY = "key"
+KEY = "the-key-of-this-test"
 
 DAY = {
     "precipitation_mm": 1234.5678901234567,
@@ -169,7 +169,7 @@ class MeasuredApp:
     """The app without servers, called without a client or a server that would need CPU time, too."""
 
     def __init__(self, **services: object) -> None:
-        self.app = create_app(Settings(api_keys=(SecretStr(KEY),)))
+        self.app = create_app(Settings(api_keys=(parse_api_key(f"alice:{KEY}"),)))
         self.app.add_exception_handler(RequestValidationError, self._count_errors)
         self._services = SimpleNamespace(
             **dict.fromkeys(("briefs", "model", "sessions", "writer"), NoBackend()) | services

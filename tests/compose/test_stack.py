@@ -57,7 +57,7 @@ DAY = {
 PRINT_START = """
 import json, urllib.request
 (key,) = json.load(open("/run/secrets/GATEWAY_OPERATOR_KEYS"))
-request = urllib.request.Request("http://127.0.0.1:8000/lifecycle", headers={"Authorization": "Bearer " + key})
+request = urllib.request.Request("http://127.0.0.1:8000/lifecycle", headers={"Authorization": "Bearer " + key.partition(":")[2]})
 print(json.load(urllib.request.urlopen(request, timeout=2))["began_at"])
 """
 

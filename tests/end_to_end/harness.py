@@ -12,7 +12,6 @@ from http import HTTPStatus
 from pathlib import Path
 
 import httpx
-from pydantic import SecretStr
 from redis.asyncio import Redis
 from starlette.types import ASGIApp
 
@@ -24,10 +23,13 @@ from gateway.lifecycle import Journal, LifecycleStack
 from gateway.lifespan import Services
 from gateway.serving.lifespan_manager import LifespanManager, StatefulApp
 from gateway.settings import Settings
+from gateway.settings.api_keys import parse_api_key
 from tests.support.waiting import TIMEOUT, wait_until
 
 ZURICH = 2657896
-OPERATOR = {"Authorization": "Bearer operator-key"}  # the header of an operator, who sees the details of /readyz
+OPERATOR = {
+    "Authorization": "Bearer the-key-of-an-operator"
+}  # the header of an operator, who sees the details of /readyz
 
 ANYIO_RUNNER = "TestRunner._call_in_runner_task"  # anyio runs each step of a test or fixture in a new task of this name
 
@@ -52,7 +54,7 @@ class RunningGateway:
 @asynccontextmanager
 async def running_gateway(settings: Settings) -> AsyncIterator[RunningGateway]:
     """Start the lifespan of an app over ASGI, as a server does, and shut it down at the end of the block."""
-    app = create_app(settings.model_copy(update={"operator_keys": (SecretStr("operator-key"),)}))
+    app = create_app(settings.model_copy(update={"operator_keys": (parse_api_key("operator:the-key-of-an-operator"),)}))
     lifespan = LifespanManager(app)
     await lifespan.startup()
     try:

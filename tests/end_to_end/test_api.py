@@ -37,7 +37,7 @@ def is_problem(response: httpx.Response, status: int) -> bool:
         and response.headers["Content-Type"] == "application/problem+json"
         and {"type", "title", "status", "detail"} <= set(body)
         and body["request_id"] == response.headers["X-Request-ID"]
-        and ("Retry-After" in response.headers) == (status == 503)
+        and ("Retry-After" in response.headers) == (status in {409, 503})
     )
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from pydantic import SecretStr
 
 from gateway.settings import Settings
+from gateway.settings.api_keys import parse_api_key
 from tests.end_to_end.harness import ZURICH, running_gateway
 from tests.serving.running_server import running_server
 
@@ -39,7 +39,7 @@ async def generate(description: object, folder: Path) -> None:
 @pytest.fixture
 async def client(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ModuleType]:
     """The generated client, with the URL and a key of a gateway in this process."""
-    settings = settings.model_copy(update={"api_keys": (SecretStr(KEY),)})
+    settings = settings.model_copy(update={"api_keys": (parse_api_key(f"alice:{KEY}"),)})
     async with running_gateway(settings) as gateway, running_server(gateway.app) as server:
         await generate((await gateway.client.get("/openapi.json")).json(), tmp_path)
         monkeypatch.syspath_prepend(tmp_path)

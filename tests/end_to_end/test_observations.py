@@ -319,9 +319,9 @@ async def test_openapi_of_reporting(gateway: RunningGateway) -> None:
 
     post = schema["paths"]["/v1/places/{place_id}/observations"]["post"]
     assert set(post["responses"]) == {"201", "400", "401", "403", "404", "409", "413", "422", "500", "503"}
-    assert set(post["responses"]["201"]["headers"]) == {"Location", "Idempotency-Replayed"}
-    assert "in progress" in post["responses"]["409"]["description"]
-    assert "used for another report" in post["responses"]["422"]["description"]
+    assert set(post["responses"]["201"]["headers"]) == {"Location", "Idempotency-Replayed", "X-Request-ID"}
+    assert "report-in-progress" in post["responses"]["409"]["description"]
+    assert "idempotency-key-reused" in post["responses"]["422"]["description"]
     assert post["security"] == [{"key": []}]
     assert schema["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
     assert [parameter["name"] for parameter in post["parameters"]] == ["place_id", "Idempotency-Key"]

@@ -7,16 +7,17 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from gateway.devstack.stack import Devstack
 from gateway.event_loop import MAX_LAG
 from gateway.settings import Settings
+from gateway.settings.api_keys import parse_api_key
 from tests.end_to_end.harness import ZURICH, RunningGateway, flush_redis, running_gateway
 from tests.end_to_end.test_api import is_problem
 from tests.support.waiting import wait_until
 
+KEY = "the-key-of-this-test"
 BRIEF = f"/v1/places/{ZURICH}/brief"
 OBSERVATIONS = f"/v1/places/{ZURICH}/observations"
 BRIEF_TIMEOUT = 0.8
@@ -114,7 +115,7 @@ async def test_write_of_a_held_loop(settings: Settings, monkeypatch: pytest.Monk
     """A write that times out because the loop was held gets a problem that names the overload."""
     monkeypatch.setattr("gateway.observations.writer.WRITE_TIMEOUT", HELD)
     hold_loop(monkeypatch, "gateway.observations.writer.insert_observation", 2 * HELD)
-    async with running_gateway(settings.model_copy(update={"api_keys": (SecretStr("key"),)})) as gateway:
+    async with running_gateway(settings.model_copy(update={"api_keys": (parse_api_key(f"alice:{KEY}"),)})) as gateway:
         response = await report(gateway.client)
 
     assert is_problem(response, 503)
@@ -123,4 +124,4 @@ async def test_write_of_a_held_loop(settings: Settings, monkeypatch: pytest.Monk
 
 async def report(client: httpx.AsyncClient) -> httpx.Response:
     body = {"temperature_c": 12.5, "condition": "rain"}
-    return await client.post(OBSERVATIONS, json=body, headers={"Authorization": "Bearer key"})
+    return await client.post(OBSERVATIONS, json=body, headers={"Authorization": f"Bearer {KEY}"})
