@@ -1,7 +1,9 @@
 # The gateway's image: the locked dependencies, then the code, on a slim Python. All dependencies have wheels, so it needs
 # no compiler.
 
-FROM python:3.13.15-slim AS dependencies
+ARG PYTHON_IMAGE=python:3.13-slim
+
+FROM $PYTHON_IMAGE AS dependencies
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 COPY requirements/runtime.txt requirements/
 RUN python -m venv /opt/gateway \
@@ -12,7 +14,7 @@ COPY . source
 RUN /opt/gateway/bin/pip install --no-deps --require-hashes -r source/requirements/build.txt \
  && /opt/gateway/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel ./source
 
-FROM python:3.13.15-slim
+FROM $PYTHON_IMAGE
 ENV PATH=/opt/gateway/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1
 STOPSIGNAL SIGTERM
 CMD ["gateway", "serve", "--host", "0.0.0.0", "--port", "8000"]

@@ -15,31 +15,37 @@ def workflow() -> dict[str, Any]:
     return parsed
 
 
-def base_images() -> list[str]:
-    """Return the images that the Dockerfile builds on and that the stack pulls."""
-    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"].values()
-    pulled = {service["image"] for service in services} - {"gateway"}
-    return [*pulled, *re.findall(r"^FROM (\S+:\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)]
+def pinned_images() -> dict[str, str]:
+    """Return the base images with exact versions, by their variables."""
+    return dict(re.findall(r"^(\w+)=(\S+)$", (ROOT / "deploy" / "images.env").read_text(), re.MULTILINE))
+
+
+def default_images() -> dict[str, str]:
+    """Return the base images that the stack uses without these variables."""
+    return dict(re.findall(r"\$\{(STACK_\w+_IMAGE):-(\S+?)\}", (ROOT / "compose.yaml").read_text()))
 
 
 def test_ci_runs_the_oldest_and_the_shipped_python() -> None:
     """CI runs the checks on the oldest Python that the package allows, and on exactly the version of the image."""
     versions = workflow()["jobs"]["checks"]["strategy"]["matrix"]["python"]
     oldest = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=")
-    shipped = {image.removeprefix("python:").removesuffix("-slim") for image in base_images() if "python:" in image}
+    shipped = pinned_images()["STACK_PYTHON_IMAGE"].removeprefix("python:").removesuffix("-slim")
 
-    assert len(shipped) == 1
     assert versions[0].startswith(f"{oldest}.")
-    assert versions[1:] == [*shipped]
+    assert versions[1:] == [shipped]
 
 
 def test_base_images_have_patch_versions() -> None:
-    """Each base image has a version that names one release of the program, so that a build changes only with the repository."""
+    """Each pinned image has a version that names one release of the program. It is a release of the default version."""
     version = re.compile(
         r"(postgres:\d+\.\d+|(haproxy|python|rabbitmq|redis):\d+\.\d+\.\d+)(-\w+)?(@sha256:[0-9a-f]{64})?"
     )
 
-    assert [image for image in base_images() if not version.fullmatch(image)] == []
+    pinned, default = pinned_images(), default_images()
+    assert [image for image in pinned.values() if not version.fullmatch(image)] == []
+    assert pinned.keys() == default.keys()
+    assert all(pinned[name].startswith(image.partition("-")[0] + ".") for name, image in default.items())
+    assert f"ARG PYTHON_IMAGE={default['STACK_PYTHON_IMAGE']}\n" in (ROOT / "Dockerfile").read_text()
 
 
 def test_actions_are_pinned_to_commits() -> None:
