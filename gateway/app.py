@@ -1,37 +1,53 @@
 """The application."""
 
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from starlette.types import ASGIApp
 
 from gateway.api import briefs, description, health, observations, places, predictions, problem_pages, problems
 from gateway.api.access_log import AccessLogMiddleware
 from gateway.api.body_limit import PayloadTooLargeMiddleware
+from gateway.api.caching import NO_CACHE, add_cache_headers
+from gateway.api.cors import CORSMiddleware
 from gateway.api.failed_responses import FailedResponses
 from gateway.api.head import HeadMiddleware
 from gateway.api.query_limit import QueryLimitMiddleware
 from gateway.api.request_id import RequestIdMiddleware
+from gateway.api.routes import StrictRoute
 from gateway.api.telemetry import telemetry_config
 from gateway.lifespan import lifespan
 from gateway.settings import Settings, read_settings
 
 
 class GatewayApp(FastAPI):
-    """FastAPI with the briefs as its first routes, request ids around all middleware, and a complete OpenAPI."""
+    """FastAPI with the briefs as its first routes, CORS and request ids around all middleware, and a complete OpenAPI."""
 
     def setup(self) -> None:
         """Add the routes of the briefs before those of the documentation: the first routes are matched first."""
+        self.router.route_class = StrictRoute
         briefs.add_routes(self)
         super().setup()
 
-    def build_middleware_stack(self) -> ASGIApp:
-        """Add the request ids outside of Starlette's own error handler, where `add_middleware` cannot add them.
+    def add_route(self, path: str, route: Callable[[Request], Any], *args: Any, **kwargs: Any) -> None:
+        """Add a page of the documentation, with headers for caches. FastAPI's `setup()` adds them by this method."""
 
-        Otherwise the response to an internal error would have no `X-Request-ID`.
+        async def respond(request: Request) -> Response:
+            return add_cache_headers(request.headers, await route(request), NO_CACHE)
+
+        super().add_route(path, respond, *args, **kwargs)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Add CORS and the request ids outside of Starlette's own error handler, where `add_middleware` cannot add them.
+
+        Otherwise the response to an internal error would have no headers of CORS, and no `X-Request-ID`.
         """
-        stack = RequestIdMiddleware(super().build_middleware_stack(), self.state.failed_responses)
+        stack = super().build_middleware_stack()
+        if origins := self.state.settings.cors_origins:
+            stack = CORSMiddleware(stack, origins)
+        stack = RequestIdMiddleware(stack, self.state.failed_responses)
         return AccessLogMiddleware(stack) if self.state.settings.access_log else stack
 
     def openapi(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The settings: read from variables and files, validated before anything is entered, and never shown with secrets."""
 
+import json
 import os
 import pwd
 import tempfile
@@ -447,6 +448,51 @@ def test_invalid_proxies(monkeypatch: pytest.MonkeyPatch, proxies: str) -> None:
     monkeypatch.setenv("GATEWAY_TRUSTED_PROXIES", proxies)
 
     with pytest.raises(InvalidSettingsError, match=r"\AGATEWAY_TRUSTED_PROXIES: (item 1|should be a JSON list)"):
+        read_settings()
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://example.org",
+        "http://localhost:3000",
+        "http://[::1]:8000",
+        "https://example.org:8443",
+        "http://a:8080",
+        "*",
+    ],
+)
+def test_cors_origin(monkeypatch: pytest.MonkeyPatch, origin: str) -> None:
+    """An origin in the form of the header Origin, or `*`, is accepted."""
+    monkeypatch.setenv("GATEWAY_CORS_ORIGINS", json.dumps([origin]))
+
+    assert read_settings().cors_origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        "https://example.org",
+        '"*"',
+        "[1]",
+        '[""]',
+        '["null"]',
+        '["example.org"]',
+        '["https://example.org/"]',
+        '["https://Example.org"]',
+        '["https://example.org:443"]',
+        '["http://example.org:80"]',
+        '["https://*.example.org"]',
+        '["ftp://example.org"]',
+        '["https://user@example.org"]',
+        '["https://example.org\\n"]',
+    ],
+)
+def test_invalid_cors_origins(monkeypatch: pytest.MonkeyPatch, origins: str) -> None:
+    """An origin that no browser would send, such as one with a path, is rejected."""
+    monkeypatch.setenv("GATEWAY_CORS_ORIGINS", origins)
+
+    with pytest.raises(InvalidSettingsError, match=r"\AGATEWAY_CORS_ORIGINS: "):
         read_settings()
 
 

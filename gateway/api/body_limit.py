@@ -40,7 +40,7 @@ class PayloadTooLargeMiddleware:
             if message["type"] == "http.response.start" and message["status"] == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
                 too_large = True
                 if not body_complete:
-                    await _drain(receive)
+                    await drain(receive)
                 detail = f"The body is too large. Send at most {scope[MAX_BODY_SIZE_SCOPE_KEY]} bytes."
                 await problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, scope)(scope, receive, send)
             if not too_large:
@@ -49,8 +49,8 @@ class PayloadTooLargeMiddleware:
         await self._app(scope, track_receive, send_or_replace)
 
 
-async def _drain(receive: Receive) -> None:
-    """Read the rest of the body and drop it."""
+async def drain(receive: Receive) -> None:
+    """Read the rest of the body and drop it, up to the limits."""
     length = 0
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_TIMEOUT):

@@ -12,6 +12,7 @@ import orjson
 from fastapi import FastAPI, Query, Request, Response
 from pydantic import Field
 
+from gateway.api.caching import NO_CACHE, NO_STORE
 from gateway.api.disconnect import CancelOnDisconnect
 from gateway.api.places import PlaceId, place_not_found
 from gateway.api.problem_types import DATABASE_UNAVAILABLE, INVALID_REQUEST, UNKNOWN_PLACE
@@ -85,11 +86,11 @@ async def get_briefs(
 def _json_response(body: Brief | BriefList, briefs: Iterable[Brief]) -> Response:
     """Serialise without FastAPI's validation of responses, which takes longer than the rest of the request."""
     content = orjson.dumps(body, option=orjson.OPT_UTC_Z)
-    return Response(content, headers=_completeness_headers(briefs), media_type="application/json")
+    return Response(content, headers=_headers(briefs), media_type="application/json")
 
 
-def _completeness_headers(briefs: Iterable[Brief]) -> dict[str, str]:
-    """Return the headers that report missing and stale sections to clients that do not parse the body."""
+def _headers(briefs: Iterable[Brief]) -> dict[str, str]:
+    """Return the headers for caches, and those that report missing and stale sections to clients that do not parse the body."""
     missing: dict[str, None] = {}
     stale: dict[str, None] = {}
     for brief in briefs:
@@ -98,7 +99,10 @@ def _completeness_headers(briefs: Iterable[Brief]) -> dict[str, str]:
                 missing[f"{name};reason={section.reason}"] = None
             elif section.status is Status.STALE:
                 stale[name] = None
-    headers = {"Gateway-Complete": "false" if missing else "true"}
+    headers = {
+        "Cache-Control": NO_STORE if missing else NO_CACHE,
+        "Gateway-Complete": "false" if missing else "true",
+    }
     if missing:
         headers["Gateway-Incomplete"] = ", ".join(missing)
     if stale:

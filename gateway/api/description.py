@@ -17,9 +17,11 @@ def complete(schema: dict[str, Any]) -> None:
     components["schemas"] |= problems.schemas()
     components["headers"] = header_components()
     for operations in schema["paths"].values():
-        for operation in operations.values():
-            for response in operation["responses"].values():
-                response["headers"] = {**header_references("X-Request-ID"), **response.get("headers", {})}
+        for method, operation in operations.items():
+            for status, response in operation["responses"].items():
+                is_cacheable = method == "get" or status >= "400"
+                names = ("X-Request-ID", "Cache-Control") if is_cacheable else ("X-Request-ID",)
+                response["headers"] = {**header_references(*names), **response.get("headers", {})}
             _add_examples(operation)
     _rename_sections(components["schemas"])
 

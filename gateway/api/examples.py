@@ -48,10 +48,10 @@ ENTERED = JournalEvent(at_ms=25.1, event="entered", name="database", took_ms=24.
 EXAMPLES: dict[tuple[str, int], object] = {
     ("get_brief", 200): BRIEF,
     ("list_briefs", 200): BriefList([BRIEF], unknown=[1]),
-    ("list_places", 200): PlaceList(items=[PLACE]),
+    ("list_places", 200): PlaceList(items=[PLACE], next="/v1/places?q=zur&limit=1&cursor=AAZWhwAojmg"),
     ("get_place", 200): PLACE,
     ("report_observation", 201): OBSERVATION,
-    ("list_observations", 200): ObservationList(items=[OBSERVATION]),
+    ("list_observations", 200): ObservationList(items=[OBSERVATION], next=None),
     ("get_observation", 200): OBSERVATION,
     ("predict", 200): PredictionList(items=[Prediction(wet_tomorrow_probability=0.14)]),
     ("get_liveness", 200): Liveness(),

@@ -7,14 +7,21 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
+from gateway.api.caching import NO_STORE
 from gateway.api.failed_responses import FailedResponses
 from gateway.api.operators import IsOperator, OperatorRequired
-from gateway.api.problem_types import RETRY_AFTER, UNAVAILABLE
+from gateway.api.problem_types import INVALID_REQUEST, RETRY_AFTER, UNAVAILABLE
 from gateway.api.problems import problem_responses
+from gateway.api.routes import CachedRoute
 from gateway.dependencies import JournalDependency, ReadinessDependency
 from gateway.lifecycle import format_error
 
-router = APIRouter(tags=["operation"])
+
+class OperationRoute(CachedRoute):
+    cache_control = NO_STORE
+
+
+router = APIRouter(tags=["operation"], route_class=OperationRoute, responses=problem_responses(INVALID_REQUEST))
 
 
 class Liveness(BaseModel):

@@ -3,19 +3,38 @@
 import re
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
+from struct import Struct
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Request, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.api import problem_types
+from gateway.api.caching import CONDITIONAL, cached_responses
 from gateway.api.keys import KeyFirstRoute, KeyRequired, Reporter
+from gateway.api.pages import (
+    Cursor,
+    Limit,
+    NextPage,
+    decode_cursor,
+    encode_cursor,
+    invalid_cursor,
+    link_next_page,
+    public_path,
+)
 from gateway.api.places import PlaceId, place_not_found
 from gateway.api.problems import ProblemError, problem_responses
 from gateway.api.request_model import RequestModel
 from gateway.api.response_headers import header_references
+from gateway.api.routes import CachedRoute
 from gateway.dependencies import ObservationWriterDependency, Session
-from gateway.observations.queries import Observation, get_observation, latest_observations
+from gateway.observations.queries import (
+    BEFORE_ALL_OBSERVATIONS,
+    Observation,
+    ObservationPosition,
+    get_observation,
+    latest_observations,
+)
 from gateway.observations.store import KeyInFlightError, KeyReusedError, NewObservation, UnknownPlaceError
 from gateway.observations.writer import WriteRejectedError, WriteUnavailableError
 from gateway.places.queries import get_place
@@ -27,12 +46,20 @@ from gateway.schema.tables import (
     Condition,
 )
 
-router = APIRouter(prefix="/v1/places/{place_id}/observations", tags=["observations"], route_class=KeyFirstRoute)
+
+class ObservationRoute(KeyFirstRoute, CachedRoute):
+    """A route that verifies the key first, and the media type before the body."""
+
+
+router = APIRouter(prefix="/v1/places/{place_id}/observations", tags=["observations"], route_class=ObservationRoute)
 
 MAX_BODY_BYTES = 16 * 1024  # a note of the maximum length needs 12,000 bytes if each character is escaped
 
 MAX_CLOCK_ERROR = timedelta(minutes=5)  # of a client whose clock is ahead
 MAX_AGE = timedelta(days=7)  # a client may be offline during a journey; older reports would displace current ones
+
+_CURSOR = Struct(">qq")  # the microseconds from _EPOCH to the creation, and the id
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -88,6 +115,7 @@ class ObservationCreate(RequestModel):
 
 class ObservationList(BaseModel):
     items: list[Observation]
+    next: NextPage
 
 
 IdempotencyKey = Annotated[
@@ -122,6 +150,7 @@ ObservationId = Annotated[
             problem_types.REPORT_IN_PROGRESS,
             problem_types.IDEMPOTENCY_KEY_REUSED,
             problem_types.BODY_TOO_LARGE,
+            problem_types.UNSUPPORTED_MEDIA_TYPE,
             problem_types.INVALID_REQUEST,
             problem_types.NOT_STORED,
             problem_types.OUTCOME_UNKNOWN,
@@ -162,26 +191,47 @@ async def report_observation(
         ) from error
     if not is_new:
         response.headers[REPLAYED_HEADER] = "true"
-    root_path = request.scope["root_path"].rstrip("/")  # the prefix that a proxy has removed from the path
-    response.headers["Location"] = f"{root_path}/v1/places/{place_id}/observations/{observation.id}"
+    response.headers["Location"] = public_path(request, f"/v1/places/{place_id}/observations/{observation.id}")
     return observation
 
 
-@router.get("", operation_id="list_observations", responses=problem_responses(*READING_PROBLEMS))
+@router.get(
+    "",
+    operation_id="list_observations",
+    openapi_extra=CONDITIONAL,
+    responses={**cached_responses("Link"), **problem_responses(*READING_PROBLEMS)},
+)
 async def get_observations(
-    session: Session, place_id: PlaceId, limit: Annotated[int, Query(ge=1, le=100)] = 20
+    request: Request,
+    response: Response,
+    session: Session,
+    place_id: PlaceId,
+    *,
+    limit: Limit = 20,
+    cursor: Cursor = None,
 ) -> ObservationList:
     """List the observations of a place, the latest first."""
+    after = BEFORE_ALL_OBSERVATIONS if cursor is None else _decode_position(cursor)
     connection = await session.connection()
     if await get_place(connection, place_id) is None:
         raise place_not_found(place_id)
-    return ObservationList(items=await latest_observations(connection, place_id, limit))
+    found = await latest_observations(connection, place_id, limit + 1, after)
+    items = found[:limit]
+    next_page = None
+    if len(found) > limit:
+        path = f"/v1/places/{place_id}/observations"
+        next_page = link_next_page(request, response, path, limit=limit, cursor=_encode_position(items[-1]))
+    return ObservationList(items=items, next=next_page)
 
 
 @router.get(
     "/{observation_id}",
     operation_id="get_observation",
-    responses=problem_responses(problem_types.UNKNOWN_OBSERVATION, *READING_PROBLEMS[1:]),
+    openapi_extra=CONDITIONAL,
+    responses={
+        **cached_responses(),
+        **problem_responses(problem_types.UNKNOWN_OBSERVATION, *READING_PROBLEMS[1:]),
+    },
 )
 async def read_observation(session: Session, place_id: PlaceId, observation_id: ObservationId) -> Observation:
     """Return one observation."""
@@ -191,3 +241,16 @@ async def read_observation(session: Session, place_id: PlaceId, observation_id: 
             problem_types.UNKNOWN_OBSERVATION, f"There is no observation {observation_id} of place {place_id}."
         )
     return observation
+
+
+def _encode_position(observation: Observation) -> str:
+    microseconds = (observation.created_at - _EPOCH) // timedelta(microseconds=1)
+    return encode_cursor(_CURSOR, microseconds, observation.id)
+
+
+def _decode_position(cursor: str) -> ObservationPosition:
+    microseconds, observation_id = decode_cursor(_CURSOR, cursor)
+    try:
+        return ObservationPosition(_EPOCH + timedelta(microseconds=microseconds), observation_id)
+    except OverflowError:  # a time after the year 9999
+        raise invalid_cursor() from None

@@ -1,45 +1,78 @@
 """The search for places, and single places."""
 
+from struct import Struct
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel
 
+from gateway.api.caching import CONDITIONAL, cached_responses
+from gateway.api.pages import Cursor, Limit, NextPage, decode_cursor, encode_cursor, link_next_page
 from gateway.api.problem_types import DATABASE_UNAVAILABLE, INVALID_REQUEST, OVERLOADED, UNKNOWN_PLACE
 from gateway.api.problems import ProblemError, problem_responses
+from gateway.api.routes import CachedRoute
 from gateway.dependencies import Session
-from gateway.places.queries import Place, get_place, search_places
+from gateway.places.queries import BEFORE_ALL_PLACES, Place, PlacePosition, get_place, search_places
 from gateway.schema.tables import MAX_PLACE_ID
 
-router = APIRouter(prefix="/v1/places", tags=["places"])
+
+class PlaceRoute(CachedRoute):
+    """The only values of a place that change often are the observation counts, which lag behind by seconds anyway."""
+
+    cache_control = "public, max-age=10"
+
+
+router = APIRouter(prefix="/v1/places", tags=["places"], route_class=PlaceRoute)
+
+_CURSOR = Struct(">ii")  # the population and the id
 
 PlaceId = Annotated[int, Path(ge=1, le=MAX_PLACE_ID, description="The GeoNames id", examples=[2657896])]
 
 
 class PlaceList(BaseModel):
     items: list[Place]
+    next: NextPage
 
 
 @router.get(
     "",
     operation_id="list_places",
-    responses=problem_responses(INVALID_REQUEST, DATABASE_UNAVAILABLE, OVERLOADED),
+    openapi_extra=CONDITIONAL,
+    responses={
+        **cached_responses("Link"),
+        **problem_responses(INVALID_REQUEST, DATABASE_UNAVAILABLE, OVERLOADED),
+    },
 )
 async def find_places(
+    request: Request,
+    response: Response,
     session: Session,
+    *,
     q: Annotated[
         str, Query(max_length=100, description="A prefix of the name or of its ASCII form", examples=["zur"])
     ] = "",
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    limit: Limit = 20,
+    cursor: Cursor = None,
 ) -> PlaceList:
     """Find places by a prefix of their name, the most populous first."""
-    return PlaceList(items=await search_places(await session.connection(), q, limit))
+    after = BEFORE_ALL_PLACES if cursor is None else PlacePosition(*decode_cursor(_CURSOR, cursor))
+    found = await search_places(await session.connection(), q, limit + 1, after)
+    items = found[:limit]
+    next_page = None
+    if len(found) > limit:
+        next_cursor = encode_cursor(_CURSOR, items[-1].population, items[-1].id)
+        next_page = link_next_page(request, response, router.prefix, q=q, limit=limit, cursor=next_cursor)
+    return PlaceList(items=items, next=next_page)
 
 
 @router.get(
     "/{place_id}",
     operation_id="get_place",
-    responses=problem_responses(UNKNOWN_PLACE, INVALID_REQUEST, DATABASE_UNAVAILABLE, OVERLOADED),
+    openapi_extra=CONDITIONAL,
+    responses={
+        **cached_responses(),
+        **problem_responses(UNKNOWN_PLACE, INVALID_REQUEST, DATABASE_UNAVAILABLE, OVERLOADED),
+    },
 )
 async def read_place(session: Session, place_id: PlaceId) -> Place:
     """Return one place."""

@@ -7,13 +7,14 @@ from fastapi import APIRouter
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from gateway.api.problem_types import BODY_TOO_LARGE, INVALID_REQUEST, MALFORMED_REQUEST
+from gateway.api.problem_types import BODY_TOO_LARGE, INVALID_REQUEST, MALFORMED_REQUEST, UNSUPPORTED_MEDIA_TYPE
 from gateway.api.problems import ProblemError, problem_responses
 from gateway.api.request_model import RequestModel
+from gateway.api.routes import StrictRoute
 from gateway.dependencies import ModelDependency
 from gateway.resources.model import DayFeatures
 
-router = APIRouter(prefix="/v1/predictions", tags=["predictions"])
+router = APIRouter(prefix="/v1/predictions", tags=["predictions"], route_class=StrictRoute)
 
 # The event loop parses and validates a body in one turn. The most expensive body of this size takes some 10 ms, the predictions
 # of a whole year 4 ms.
@@ -71,7 +72,7 @@ class PredictionList(BaseModel):
 @router.post(
     "",
     max_body_size=MAX_BODY_BYTES,
-    responses=problem_responses(MALFORMED_REQUEST, BODY_TOO_LARGE, INVALID_REQUEST),
+    responses=problem_responses(MALFORMED_REQUEST, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST),
 )
 async def predict(model: ModelDependency, request: PredictionRequest) -> PredictionList:
     """Return, for each day, the probability that the next day is wet."""

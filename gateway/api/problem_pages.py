@@ -7,8 +7,9 @@ from fastapi.responses import HTMLResponse
 
 from gateway.api.problem_types import PATH, TYPES, UNKNOWN_PATH
 from gateway.api.problems import ProblemError
+from gateway.api.routes import CachedRoute
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, route_class=CachedRoute)
 
 
 def _page(title: str, body: str) -> str:

@@ -41,6 +41,13 @@ MALFORMED_REQUEST = ProblemType(
     "The request cannot be parsed",
     "It is not valid HTTP/1.1, or its body cannot be parsed as JSON. Correct it and send it again.",
 )
+FOREIGN_PAGE = ProblemType(
+    "foreign-page",
+    HTTPStatus.BAD_REQUEST,
+    "The web page may not send this request",
+    "The preflight request of a browser (CORS) is from a page of an origin that the gateway does not allow, or for a method or a "
+    "header that the API does not have. The setting `GATEWAY_CORS_ORIGINS` lists the origins.",
+)
 API_KEY_REQUIRED = ProblemType(
     "api-key-required",
     HTTPStatus.UNAUTHORIZED,
@@ -95,6 +102,12 @@ BODY_TOO_LARGE = ProblemType(
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "The body is too large",
     "The path has a limit for the size of a body, which `detail` names. Send a smaller one.",
+)
+UNSUPPORTED_MEDIA_TYPE = ProblemType(
+    "unsupported-media-type",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "The body is not JSON, or is compressed",
+    "Send JSON with the header `Content-Type: application/json`, and without the header `Content-Encoding`.",
 )
 INVALID_REQUEST = ProblemType(
     "invalid-request",
@@ -190,6 +203,7 @@ SLOW_RESPONSE = ProblemType(
 
 TYPES = (
     MALFORMED_REQUEST,
+    FOREIGN_PAGE,
     API_KEY_REQUIRED,
     FORBIDDEN,
     UNKNOWN_PATH,
@@ -199,6 +213,7 @@ TYPES = (
     REQUEST_TIMEOUT,
     REPORT_IN_PROGRESS,
     BODY_TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE,
     INVALID_REQUEST,
     IDEMPOTENCY_KEY_REUSED,
     HEADERS_TOO_LARGE,

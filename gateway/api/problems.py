@@ -98,7 +98,7 @@ def problem(
         request_id=scope.get("request_id"),
         errors=errors,
     )
-    all_headers = {**_retry_after(it), **(headers or {})}
+    all_headers = {"Cache-Control": "no-store", **_retry_after(it), **(headers or {})}
     return JSONResponse(body.model_dump(exclude_none=True), it.status, all_headers, MEDIA_TYPE)
 
 
@@ -156,12 +156,17 @@ async def _on_problem(request: Request, error: ProblemError) -> JSONResponse:
     return problem(error.type, error.detail, request.scope, headers=error.headers)
 
 
-async def _on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
-    """Handle the framework's own errors: an unknown path, a method that a path does not support, a malformed body."""
+async def _on_http_exception(request: Request, error: HTTPException) -> Response:
+    """Handle the framework's own errors: an unknown path, a method that a path does not support, a malformed body.
+
+    No route has the method OPTIONS: its response are the methods that the path supports.
+    """
     status = HTTPStatus(error.status_code)
     headers = dict(error.headers or {})
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(_allowed_methods(request))
+        if request.method == HTTPMethod.OPTIONS:
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
     return problem(status, _ADVICE.get(status, str(error.detail)), request.scope, headers=headers)
 
 
@@ -173,7 +178,7 @@ def _allowed_methods(request: Request) -> list[str]:
         for method in HTTPMethod
         if any(route.matches({**request.scope, "method": method.value})[0] is Match.FULL for route in routes)
     }
-    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
+    return sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set()))
 
 
 async def _on_invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -6,6 +6,12 @@ REQUEST_ID = "15c79ca12af943768c5b8f16f3e71864"  # in all examples
 
 _DESCRIPTIONS = {
     "X-Request-ID": ("The id of the request: the client's, if it is valid, or a new one", REQUEST_ID),
+    "Cache-Control": ("Whether and how long caches may reuse the response", "no-cache"),
+    "ETag": ("Identifies the body, for `If-None-Match`", '"e51f6bb66b8b1e0e4e9f4e2d2b3b1a54"'),
+    "Link": (
+        'The path and query of the next page with `rel="next"`, unless this is the last one',
+        '</v1/places?q=zur&limit=1&cursor=AAZWhwAojmg>; rel="next"',
+    ),
     "Retry-After": ("The seconds after which to send the request again", 1),
     "WWW-Authenticate": ("The scheme of the API keys", "Bearer"),
     "Location": ("The path of the new resource", "/v1/places/2657896/observations/1"),

@@ -1,14 +1,14 @@
 """Queries of the table of observations, one statement each."""
 
 from dataclasses import dataclass, fields
-from datetime import datetime
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
-from sqlalchemy import bindparam, select
+from sqlalchemy import BigInteger, bindparam, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.schema.tables import CONDITIONS, MAX_PLACE_ID, observations
+from gateway.schema.tables import CONDITIONS, MAX_OBSERVATION_ID, MAX_PLACE_ID, observations
 
 
 @dataclass
@@ -27,11 +27,24 @@ class Observation:
     observed_at: Annotated[datetime | None, Field(description="The time of the observation, if the reporter gave one")]
 
 
+class ObservationPosition(NamedTuple):
+    """The position of an observation in the list of its place: the latest first, then the highest id."""
+
+    created_at: datetime
+    id: int
+
+
+BEFORE_ALL_OBSERVATIONS = ObservationPosition(datetime.max.replace(tzinfo=UTC), MAX_OBSERVATION_ID)
+
 OBSERVATION_COLUMNS = [observations.c[field.name] for field in fields(Observation)]
 
 _LATEST = (
     select(*OBSERVATION_COLUMNS)
-    .where(observations.c.place_id == bindparam("place_id"))
+    .where(
+        observations.c.place_id == bindparam("place_id"),
+        tuple_(observations.c.created_at, observations.c.id)
+        < tuple_(bindparam("created_at", type_=observations.c.created_at.type), bindparam("id", type_=BigInteger)),
+    )
     .order_by(observations.c.created_at.desc(), observations.c.id.desc())
     .limit(bindparam("limit"))
 )
@@ -40,11 +53,16 @@ _BY_ID = select(*OBSERVATION_COLUMNS).where(
 )
 
 
-async def latest_observations(connection: AsyncConnection, place_id: int, limit: int = 5) -> list[Observation]:
-    """Fetch the latest observations of a place, the newest first. The list is empty for an unknown place."""
+async def latest_observations(
+    connection: AsyncConnection, place_id: int, limit: int = 5, after: ObservationPosition = BEFORE_ALL_OBSERVATIONS
+) -> list[Observation]:
+    """Fetch the latest observations of a place, the newest first. The list is empty for an unknown place.
+
+    `after` is the position of the last observation of the previous page.
+    """
     if not 0 <= place_id <= MAX_PLACE_ID:
         return []
-    rows = await connection.execute(_LATEST, {"place_id": place_id, "limit": limit})
+    rows = await connection.execute(_LATEST, {"place_id": place_id, "limit": limit, **after._asdict()})
     return [Observation(*row) for row in rows]
 
 

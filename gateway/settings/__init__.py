@@ -1,6 +1,7 @@
 """The settings: environment variables that begin with `GATEWAY_`, or files of the same name in /run/secrets."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -63,11 +64,23 @@ TLS_SCHEMES = {"http": "https", "redis": "rediss", "amqp": "amqps"}  # by the sc
 
 SHIPPED_MODEL = Path(__file__).parents[1] / "assets" / "wet_tomorrow.onnx"
 
+_ORIGIN = re.compile(r"(?:http(?!.*:80\Z)|https(?!.*:443\Z))://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
+
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 ApiKeys = Annotated[
     tuple[Annotated[ApiKey, BeforeValidator(parse_api_key)], ...], NoDecode, AfterValidator(reject_shared_secrets)
 ]
+
+
+def _origin(text: str) -> str:
+    """Accept an origin exactly as browsers send it, because it is compared as text, and `*` for all origins."""
+    if text != "*" and not _ORIGIN.fullmatch(text):
+        raise ValueError(
+            "should be an origin as browsers send it, such as https://example.org or http://localhost:3000: in lower case, "
+            'without a path and without the default port of its scheme; or "*" for all origins'
+        )
+    return text
 
 
 class ResourceSettings(BaseModel):
@@ -211,21 +224,25 @@ class Settings(BaseSettings):
     operator_keys: ApiKeys = ()
     access_log: bool = False
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = ()
+    cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode] = ()
     instance: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9._-]+$")] = "gateway"
 
-    @field_validator("api_keys", "operator_keys", "trusted_proxies", mode="before")
+    @field_validator("api_keys", "operator_keys", "trusted_proxies", "cors_origins", mode="before")
     @classmethod
-    def _parse_json_list(cls, value: Any) -> Any:
+    def _parse_json_list(cls, value: Any, info: ValidationInfo) -> Any:
         """Parse the text of the variable. pydantic-settings would parse it too, but its error has no variable name."""
         if not isinstance(value, str):
             return value
         try:
-            keys = json.loads(value)
+            items = json.loads(value)
         except ValueError:
-            keys = None
-        if not isinstance(keys, list):
-            raise ValueError('should be a JSON list, such as ["alice:SECRET"]')  # noqa: TRY004 - pydantic expects ValueError
-        return keys
+            items = None
+        if not isinstance(items, list):
+            example = {"trusted_proxies": "10.0.0.0/8", "cors_origins": "https://example.org"}.get(
+                str(info.field_name), "alice:SECRET"
+            )
+            raise ValueError(f'should be a JSON list, such as ["{example}"]')  # noqa: TRY004 - pydantic expects ValueError
+        return items
 
     @model_validator(mode="after")
     def _check_shutdown_budget(self) -> Self:

@@ -71,9 +71,9 @@ def test_names_of_schemas(description: Json) -> None:
 
 
 def test_bodies_of_responses_have_valid_examples(description: Json) -> None:
-    """Each response has an example for each media type, and the schema accepts it. A problem has the status of its response."""
+    """Each response with a body has an example for each media type, and the schema accepts it. A problem has the status of its response."""
     for operation_id, status, response in responses(description):
-        for media_type, media in response["content"].items():
+        for media_type, media in response.get("content", {}).items():
             found = examples(media)
             assert found, (operation_id, status, media_type)
             for example in found:
@@ -103,6 +103,14 @@ def test_headers_of_responses(description: Json) -> None:
     assert all("X-Request-ID" in names for names in headers.values())
     assert all(("Retry-After" in names) == (status in {409, 503}) for (_, status), names in headers.items())
     assert all(("WWW-Authenticate" in names) == (status == 401) for (_, status), names in headers.items())
+    assert all("Cache-Control" in names for (_, status), names in headers.items() if status not in {200, 201})
+    assert all("Cache-Control" in headers[name, 200] for name, status in headers if status == 200 and name != "predict")
+    assert {name for (name, status), names in headers.items() if {"ETag"} & names and status == 200} == {
+        "list_places",
+        "get_place",
+        "list_observations",
+        "get_observation",
+    }
     assert "Location" in headers["report_observation", 201]
     for operation_id in ("get_brief", "list_briefs"):
         assert {"Gateway-Complete", "Gateway-Incomplete", "Gateway-Stale"} <= headers[operation_id, 200]

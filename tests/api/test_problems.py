@@ -137,6 +137,12 @@ async def report_without_keys(_app: FastAPI) -> Response:
     return await report(create_app(Settings()))
 
 
+async def send_foreign_preflight(_app: FastAPI) -> Response:
+    app = create_app(Settings(cors_origins=("https://page.example",)))
+    headers = {"Origin": "https://other.example", "Access-Control-Request-Method": "POST"}
+    return await send(app, "OPTIONS", OBSERVATIONS, headers=headers)
+
+
 async def cause_internal_error(app: FastAPI) -> Response:
     with capture_logs():  # drawing the traceback takes seconds
         return await send(app, "GET", "/v1/places/1/brief", ZeroDivisionError("a secret"))
@@ -173,6 +179,7 @@ def unavailable(cause: Exception | None = None) -> PlaceUnavailableError:
 # The causes of the types, by slug.
 CAUSES: dict[str, Callable[[FastAPI], Awaitable[Response]]] = {
     "malformed-request": lambda _: send_bytes(b"not HTTP\r\n\r\n"),
+    "foreign-page": send_foreign_preflight,
     "api-key-required": lambda app: report(app, headers={}),
     "forbidden": report_without_keys,
     "unknown-path": lambda app: send(app, "GET", "/nowhere"),
@@ -183,6 +190,7 @@ CAUSES: dict[str, Callable[[FastAPI], Awaitable[Response]]] = {
     "idempotency-key-reused": lambda app: report(app, KeyReusedError()),
     "report-in-progress": lambda app: report(app, KeyInFlightError()),
     "body-too-large": lambda app: report(app, json=None, content=b" " * (MAX_BODY_BYTES + 1)),
+    "unsupported-media-type": lambda app: report(app, json=None, content=b"{}"),
     "invalid-request": lambda app: report(app, json={}),
     "headers-too-large": lambda _: send_bytes(b"GET /" + 2000 * b"x", max_head_bytes=1000),
     "internal-error": cause_internal_error,

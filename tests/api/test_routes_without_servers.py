@@ -83,6 +83,7 @@ async def test_headers_of_an_incomplete_brief(client: httpx.AsyncClient) -> None
     assert response.headers["Gateway-Complete"] == "false"
     assert response.headers["Gateway-Incomplete"] == "weather;reason=timeout, outlook;reason=no_weather"
     assert response.headers["Gateway-Stale"] == "popularity"
+    assert response.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize(("place_id", "status"), [(1, 404), (2, 503)])

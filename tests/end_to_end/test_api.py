@@ -68,7 +68,7 @@ class TestPlaces:
         """Control characters, wildcards, SQL and long text find no place and cause no error."""
         response = await gateway.client.get("/v1/places", params={"q": q})
 
-        assert (response.status_code, response.json()) == (200, {"items": []})
+        assert (response.status_code, response.json()) == (200, {"items": [], "next": None})
 
     @pytest.mark.parametrize(
         "path",
@@ -200,7 +200,7 @@ class TestUnsupportedRequests:
         response = await gateway.client.delete("/v1/places")
 
         assert is_problem(response, 405)
-        assert response.headers["Allow"] == "GET, HEAD"
+        assert response.headers["Allow"] == "GET, HEAD, OPTIONS"
 
 
 HEAD_STATUSES = {
@@ -239,7 +239,7 @@ class TestHead:
         """A path that does not support GET supports no HEAD either, and `Allow` does not list it."""
         response = await gateway.client.head("/v1/predictions")
 
-        assert (response.status_code, response.headers["Allow"]) == (405, "POST")
+        assert (response.status_code, response.headers["Allow"]) == (405, "OPTIONS, POST")
 
     async def test_head_is_not_described(self, gateway: RunningGateway) -> None:
         """The API description lists each path once."""

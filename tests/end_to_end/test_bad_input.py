@@ -28,8 +28,8 @@ def post(body: bytes, *, content_type: str = "application/json") -> bytes:
 
 
 def post_chunked(body: bytes) -> bytes:
-    head = b"POST /v1/predictions HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
-    return head + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
+    head = b"POST /v1/predictions HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n"
+    return head + b"Content-Type: application/json\r\n\r\n%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
 
 
 REQUESTS = {
@@ -51,8 +51,9 @@ REQUESTS = {
     "50,000 errors": (post(b'{"days": [' + b"1," * 50_000 + b"1]}"), 422),
     "half a surrogate pair": (post(b'{"days": ["\\ud800"]}'), 422),
     "bytes that are not JSON": (post(b"\xff\xfe\x00"), 400),
-    "form": (post(b"days=1", content_type="application/x-www-form-urlencoded"), 422),
-    "empty content type": (post(b"{}", content_type=""), 422),
+    "form": (post(b"days=1", content_type="application/x-www-form-urlencoded"), 415),
+    "large body of another type": (post(b"a" * MAX_BODY_BYTES, content_type="text/plain"), 415),
+    "empty content type": (post(b"{}", content_type=""), 415),
     "body over the limit": (post(b" " * (MAX_BODY_BYTES + 1)), 413),
     "body of 10 MiB": (post(b" " * 10 * 1024 * 1024), 413),
     "chunked body over the limit": (post_chunked(b" " * (MAX_BODY_BYTES + 1)), 413),

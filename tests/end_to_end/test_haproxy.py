@@ -159,7 +159,7 @@ async def test_request_ids_are_equal(haproxy: HAProxy, gateway_port: int) -> Non
     """HAProxy's log has the id of the response. HAProxy and the gateway keep the same ids and replace the same ids."""
     logged, kept, kept_without_proxy = {}, set(), set()
     for number, (name, headers) in enumerate((VALID_IDS | INVALID_IDS).items()):
-        target = f"/livez?number={number}"
+        target = f"/v1/places?q={number}"
         response = await exchange(haproxy.port, target, headers)
         direct = await exchange(gateway_port, target, headers)
         if response.ids != [await haproxy.logged_id(target)]:

@@ -318,7 +318,7 @@ async def test_openapi_of_reporting(gateway: RunningGateway) -> None:
     schema = (await gateway.client.get("/openapi.json")).json()
 
     post = schema["paths"]["/v1/places/{place_id}/observations"]["post"]
-    assert set(post["responses"]) == {"201", "400", "401", "403", "404", "409", "413", "422", "500", "503"}
+    assert set(post["responses"]) == {"201", "400", "401", "403", "404", "409", "413", "415", "422", "500", "503"}
     assert set(post["responses"]["201"]["headers"]) == {"Location", "Idempotency-Replayed", "X-Request-ID"}
     assert "report-in-progress" in post["responses"]["409"]["description"]
     assert "idempotency-key-reused" in post["responses"]["422"]["description"]

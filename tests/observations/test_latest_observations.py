@@ -8,7 +8,7 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.devstack.postgresql import PostgreSQLServer
-from gateway.observations.queries import _LATEST, Observation, latest_observations
+from gateway.observations.queries import _LATEST, Observation, ObservationPosition, latest_observations
 from gateway.places.seed import SHIPPED_TABLE, load, read
 from gateway.schema.migrate import migrate
 from gateway.schema.tables import MAX_PLACE_ID, observations
@@ -88,6 +88,18 @@ async def test_equal_times_are_ordered_by_id(connection: AsyncConnection) -> Non
     assert await latest_notes(connection, PLACE_ID) == ["third", "second", "first"]
 
 
+async def test_next_page(connection: AsyncConnection) -> None:
+    """A page continues after the position, also between equal times. An observation that is stored meanwhile is not in it."""
+    for hours, note in ((1, "first"), (1, "second"), (1, "third"), (0, "earlier")):
+        await insert_observation(connection, PLACE_ID, note, hours=hours)
+    (first,) = await latest_observations(connection, PLACE_ID, 1)
+    await insert_observation(connection, PLACE_ID, "new", hours=2)
+
+    found = await latest_observations(connection, PLACE_ID, 3, ObservationPosition(first.created_at, first.id))
+
+    assert (first.note, [observation.note for observation in found]) == ("third", ["second", "first", "earlier"])
+
+
 @pytest.mark.parametrize("place_id", [EMPTY_PLACE_ID, 1, -1, MAX_PLACE_ID, MAX_PLACE_ID + 1, 10**30])
 async def test_place_without_observations(connection: AsyncConnection, place_id: int) -> None:
     """A place without observations, an unknown place and an impossible id have an empty list."""
@@ -97,7 +109,7 @@ async def test_place_without_observations(connection: AsyncConnection, place_id:
 
 
 async def test_query_reads_an_index_without_sorting(connection: AsyncConnection) -> None:
-    """The plan is a backward scan of one index, without a sort."""
+    """The plan is a backward scan of one index from the position, without a sort and without a filter."""
     fill = text("""
         INSERT INTO observations (place_id, temperature_c, condition)
         SELECT :place_id, 12.5, 'rain' FROM generate_series(1, 2000)
@@ -107,7 +119,11 @@ async def test_query_reads_an_index_without_sorting(connection: AsyncConnection)
     await connection.execute(text("ANALYZE observations"))
 
     sql = _LATEST.compile(connection.sync_connection)
-    plan = await connection.exec_driver_sql(f"EXPLAIN (COSTS OFF) {sql}", (PLACE_ID, 5))
+    arguments = (PLACE_ID, NOON, 1000, 5)
+    plan = [line for (line,) in await connection.exec_driver_sql(f"EXPLAIN (COSTS OFF) {sql}", arguments)]
 
-    nodes = [line for (line,) in plan if "->" in line]
+    nodes = [line for line in plan if "->" in line]
     assert nodes == ["  ->  Index Scan Backward using ix_observations_place_id_created_at_id on observations"]
+    assert "Index Cond: ((place_id = " in plan[2]
+    assert " AND (ROW(created_at, id) < ROW(" in plan[2]
+    assert plan[3:] == []

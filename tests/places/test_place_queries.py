@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.places import queries
 from gateway.places.folding import fold
-from gateway.places.queries import Place, get_place, search_places
+from gateway.places.queries import Place, PlacePosition, get_place, search_places
 from gateway.places.seed import SHIPPED_TABLE, read
 from gateway.schema.tables import MAX_PLACE_ID, places
 
@@ -28,6 +28,7 @@ ZURICH = Place(
     observation_count=0,
 )
 SHIPPED = list(read(SHIPPED_TABLE))
+PAGE = "415367, 2657896, 10"  # the position of Zürich, and the limit
 
 
 def expected(prefix: str, limit: int) -> list[int]:
@@ -79,6 +80,24 @@ class TestSearch:
         assert [place.id for place in await search_places(full, "zzz", 10)] == [1, 2, 3]
         assert [place.id for place in await search_places(full, "", 3)] == [1, 2, 3]
 
+    @pytest.mark.parametrize("prefix", ["", "san ", "zzz"])
+    @pytest.mark.parametrize("page", [1, 7])
+    async def test_pages_are_the_list_in_pieces(self, full: AsyncConnection, prefix: str, page: int) -> None:
+        """Each page continues after the last place of the previous one, also between places with the same population."""
+        values = dict(vars(ZURICH))
+        values |= {"population": 50_000_000, "folded_name": fold("Zzz"), "folded_ascii_name": fold("Zzz")}
+        await full.execute(insert(places), [values | {"id": place_id} for place_id in range(1, 20)])
+        first = await search_places(full, prefix, 40)
+
+        found = await search_places(full, prefix, page)
+        while len(found) < len(first):
+            position = PlacePosition(found[-1].population, found[-1].id)
+            next_page = await search_places(full, prefix, page, position)
+            assert next_page
+            found += next_page
+
+        assert found[: len(first)] == first
+
 
 class TestPlans:
     """The plans of PostgreSQL, custom (for the values of the parameters) and generic (for any values)."""
@@ -91,12 +110,19 @@ class TestPlans:
             ("Bitmap Heap Scan", "places"),
             ("Bitmap Index Scan", "ix_places_folded_name"),
             ("Bitmap Index Scan", "ix_places_folded_ascii_name"),
-        } == await _scans(full, plan_mode, queries._BY_PREFIX, f"'{prefix}', '{prefix}\U0010ffff', 10")
+        } == await _scans(full, plan_mode, queries._BY_PREFIX, f"'{prefix}', '{prefix}\U0010ffff', {PAGE}")
 
     @pytest.mark.parametrize("plan_mode", ["custom", "generic"])
     async def test_most_populous_use_an_index(self, full: AsyncConnection, plan_mode: str) -> None:
         """The most populous places are read in the order of an index."""
-        assert {("Index Scan", "ix_places_population_id")} == await _scans(full, plan_mode, queries._LARGEST, "10")
+        assert {("Index Scan", "ix_places_population_id")} == await _scans(full, plan_mode, queries._LARGEST, PAGE)
+
+    @pytest.mark.parametrize("plan_mode", ["custom", "generic"])
+    async def test_page_begins_in_the_index(self, full: AsyncConnection, plan_mode: str) -> None:
+        """The page after a position does not read the places before it."""
+        limit = await _plan(full, plan_mode, queries._LARGEST, PAGE)
+
+        assert limit["Plans"][0]["Index Cond"].startswith("(population <= ")
 
     @pytest.mark.parametrize("plan_mode", ["custom", "generic"])
     async def test_place_by_id_uses_the_primary_key(self, full: AsyncConnection, plan_mode: str) -> None:
@@ -115,15 +141,21 @@ class TestGet:
         assert await get_place(full, place_id) is None
 
 
-async def _scans(connection: AsyncConnection, plan_mode: str, statement: Any, arguments: str) -> set[tuple[str, str]]:
-    """Return each scan in the plan of a prepared statement, with the index or the table that it scans."""
+async def _plan(connection: AsyncConnection, plan_mode: str, statement: Any, arguments: str) -> dict[str, Any]:
+    """Return the plan of a prepared statement, in PostgreSQL's JSON format."""
     sql = str(statement.compile(connection.sync_connection))
     await connection.execute(text(f"SET plan_cache_mode = force_{plan_mode}_plan"))
     await connection.exec_driver_sql(f"PREPARE query AS {sql}")
     result = await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) EXECUTE query({arguments})")
-    plan = result.scalar_one()
+    explained = result.scalar_one()
+    plan: dict[str, Any] = (json.loads(explained) if isinstance(explained, str) else explained)[0]["Plan"]
+    return plan
+
+
+async def _scans(connection: AsyncConnection, plan_mode: str, statement: Any, arguments: str) -> set[tuple[str, str]]:
+    """Return each scan in the plan of a prepared statement, with the index or the table that it scans."""
     found = set()
-    nodes = [json.loads(plan)[0]["Plan"] if isinstance(plan, str) else plan[0]["Plan"]]
+    nodes = [await _plan(connection, plan_mode, statement, arguments)]
     for node in nodes:
         nodes += node.get("Plans", [])
         if relation := node.get("Index Name", node.get("Relation Name")):
