@@ -6,7 +6,7 @@ REQUEST_ID = "15c79ca12af943768c5b8f16f3e71864"  # in all examples
 
 _DESCRIPTIONS = {
     "X-Request-ID": ("The id of the request: the client's, if it is valid, or a new one", REQUEST_ID),
-    "Cache-Control": ("Whether and how long caches may reuse the response", "no-cache"),
+    "Cache-Control": ("The rules for caches: how long they may reuse the response", "no-cache"),
     "ETag": ("Identifies the body, for `If-None-Match`", '"e51f6bb66b8b1e0e4e9f4e2d2b3b1a54"'),
     "Link": (
         'The path and query of the next page with `rel="next"`, unless this is the last one',
