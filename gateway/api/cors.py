@@ -59,7 +59,7 @@ def _problem(response: Response, scope: Scope) -> Response:
     """Return the response to a rejected preflight request as a problem. Its headers are those that a page may send."""
     headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
     detail = (
-        f"{bytes(response.body).decode()}. GATEWAY_CORS_ORIGINS lists the origins whose pages may use this gateway, and the "
-        "headers of this response list the methods and headers that they may send."
+        f"{bytes(response.body).decode()}. The headers of this response list the methods and headers that pages may send. The "
+        "operator of the gateway chooses their origins."
     )
     return problem(FOREIGN_PAGE, detail, scope, headers=headers)

@@ -46,7 +46,7 @@ FOREIGN_PAGE = ProblemType(
     HTTPStatus.BAD_REQUEST,
     "The web page may not send this request",
     "The preflight request of a browser (CORS) is from a page of an origin that the gateway does not allow, or for a method or a "
-    "header that the API does not have. The setting `GATEWAY_CORS_ORIGINS` lists the origins.",
+    "header that the API does not have. The operator of the gateway chooses the origins.",
 )
 API_KEY_REQUIRED = ProblemType(
     "api-key-required",
