@@ -34,8 +34,8 @@ def serve(
     """Serve the app until a signal stops it or an entry crashes. Return the exit status and the error.
 
     Args:
-        app: its lifespan stores its stack in `app.state.stack`. The responses that the server sends without the app are recorded in
-            `app.state.failed_responses`, if there is one.
+        app: its lifespan stores its stack in `app.state.stack`. The responses that the server sends without the app, and those to
+            cancelled requests, are recorded in `app.state.failed_responses`, if there is one.
         listener: a bound socket; it is closed at the end.
         settings: the timeouts of the shutdown, and the limits of the HTTP server.
         root_path: the prefix of all paths that a proxy removes.
@@ -49,7 +49,7 @@ def serve(
         if on_started is not None:
             on_started(process.stack)
         await _serve_requests(
-            StatefulApp(app, lifespan.state),
+            StatefulApp(app, lifespan.state, failed_responses),
             listener,
             settings,
             process,
