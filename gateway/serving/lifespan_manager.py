@@ -84,7 +84,7 @@ class LifespanManager:
 class StatefulApp:
     """The app with the state of its lifespan in each request, and with a 503 response to a cancelled request.
 
-    `failed_responses` records these responses, if there is one.
+    `failed_responses` records these responses, except those to clients that have disconnected.
     """
 
     def __init__(self, app: ASGIApp, state: dict[str, Any], failed_responses: FailedResponses | None = None) -> None:
@@ -109,6 +109,6 @@ class StatefulApp:
             headers = {"X-Request-ID": scope["request_id"]} if "request_id" in scope else None
             detail = "The gateway is shutting down. Send the request again."
             stopping = problem(UNAVAILABLE, detail, scope, headers=headers)
-            if self._failed_responses is not None:
+            if self._failed_responses is not None and not scope["state"].get("disconnected"):
                 self._failed_responses.record(stopping.status_code, scope, bytes(stopping.body))
             await stopping(scope, receive, send)

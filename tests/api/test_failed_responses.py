@@ -9,6 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from opentelemetry import metrics
+from starlette.types import Message
 from structlog.testing import capture_logs
 
 from gateway.api import failed_responses
@@ -31,6 +32,14 @@ class CancelledBriefService(FakeBriefService):
 
     async def get(self, _place_id: int) -> Brief | None:
         raise asyncio.CancelledError
+
+
+class HangingBriefService(FakeBriefService):
+    """No request gets a response."""
+
+    async def get(self, _place_id: int) -> Brief | None:
+        await asyncio.Event().wait()
+        return None
 
 
 @pytest.fixture
@@ -142,6 +151,29 @@ async def test_cancelled_request(logs: list[Any]) -> None:
     assert failed.counts == {(503, BRIEF_ROUTE): 1}
     (line,) = lines(logs)
     assert (line["request_id"], line["detail"]) == ("mine", response.json()["detail"])
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_disconnected_client(logs: list[Any], method: str) -> None:
+    """A request that ends because its client disconnects is not counted."""
+    app = create_app(Settings())
+    failed: FailedResponses = app.state.failed_responses
+    started = StatefulApp(app, {"services": FakeServices(HangingBriefService())}, failed)
+    scope = {"type": "http", "method": method, "path": UNAVAILABLE, "query_string": b"", "headers": []}
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async with asyncio.timeout(10):
+        await started(scope, receive, send)
+    failed.close()
+
+    assert sent[0]["status"] == 503  # the server omits it
+    assert (failed.counts, lines(logs)) == ({}, [])
 
 
 async def test_internal_error(logs: list[Any]) -> None:
