@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from gateway.api.failed_responses import FailedResponses
 from gateway.lifecycle import LifecycleStack
-from gateway.process.listener import enable_address_reuse, is_loopback, url_of
+from gateway.process.listener import enable_address_reuse, listens_on_loopback, url_of
 from gateway.process.runner import ProcessResult, ProcessRunner, run_process
 from gateway.serving.http_limits import HttpLimits, OnRejected, max_connections
 from gateway.serving.lifespan_manager import LifespanManager, StatefulApp
@@ -41,7 +41,7 @@ def serve(
         root_path: the prefix of all paths that a proxy removes.
         on_started: called after the startup, before the first request.
     """
-    app.state.on_loopback = is_loopback(listener)  # without API keys, only a loopback listener accepts writes
+    app.state.on_loopback = listens_on_loopback(listener)  # without API keys, only a loopback listener accepts writes
     failed_responses: FailedResponses = getattr(app.state, "failed_responses", None) or FailedResponses()
     lifespan = LifespanManager(app)
 
