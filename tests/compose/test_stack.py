@@ -286,11 +286,13 @@ def test_rabbitmq_user_is_no_administrator(stack: Stack) -> None:
 
 
 def test_no_log_has_a_password(stack: Stack) -> None:
-    """No log line of any service contains a password."""
+    """No log line of any service contains a password, or the secret of a key."""
     secrets = ROOT / "deploy" / "secrets"
     definitions = json.loads((secrets / "rabbitmq_definitions").read_text())
     passwords = {path.read_text().strip() for path in secrets.glob("*_password")}
     passwords |= {user["password"] for user in definitions["users"]}
+    for path in secrets.glob("GATEWAY_*_KEYS"):
+        passwords |= {key.partition(":")[2] for key in json.loads(path.read_text())}
 
     logs = stack.compose.run("logs")
 
