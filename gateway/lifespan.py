@@ -78,7 +78,13 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
         briefs = await enter_resource(
             stack,
             BriefService(
-                http, database, redis, model, event_loop, on_viewed=views.record, timeout=settings.brief_timeout
+                http,
+                database,
+                redis,
+                model,
+                event_loop,
+                on_viewed=views.record,
+                timeout=settings.brief_timeout,
             ),
         )
 
