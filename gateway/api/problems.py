@@ -35,6 +35,8 @@ COMMON = (problem_types.INTERNAL_ERROR, problem_types.UNAVAILABLE, problem_types
 _HEADERS: dict[str, Callable[[ProblemType], bool]] = {
     "Retry-After": lambda it: it.retry_after is not None,
     "WWW-Authenticate": lambda it: it.status is HTTPStatus.UNAUTHORIZED,
+    "Accept": lambda it: it.status is HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "Accept-Encoding": lambda it: it.status is HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
 }
 
 ExceptionHandler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
