@@ -26,7 +26,6 @@ _DESCRIPTIONS = {
     "Gateway-Stale": ("The sections with old data, if there are any", "weather"),
 }
 
-
 # The scripts of a page of another origin can read Cache-Control anyway. The OpenAPI has no response with Allow.
 EXPOSED_HEADERS = ("Allow", *(name for name in _DESCRIPTIONS if name != "Cache-Control"))
 

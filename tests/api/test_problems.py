@@ -216,6 +216,8 @@ CAUSES: dict[str, Callable[[FastAPI], Awaitable[Response]]] = {
 }
 
 MORE_CAUSES: list[tuple[str, Callable[[FastAPI], Awaitable[Response]]]] = [
+    ("malformed-request", lambda app: report(app, json=None, content=b"{", headers=JSON_WITH_KEY)),
+    ("malformed-request", lambda app: send(app, "POST", "/v1/predictions", content=b"{", headers=JSON_WITH_KEY)),
     ("unknown-place", lambda app: send(app, "GET", "/v1/places/1/brief")),
     ("invalid-request", lambda app: send(app, "POST", "/v1/predictions", json={})),
     ("overloaded", lambda app: send(app, "GET", "/v1/places/1/brief", unavailable(OverloadedError()))),
@@ -277,10 +279,10 @@ def test_types_that_should_be_retried() -> None:
     assert len({it.slug for it in TYPES}) == len(TYPES)
 
 
-async def test_malformed_body(app: FastAPI) -> None:
+@pytest.mark.parametrize("body", [b"{bad", b" ", b"[" * 10_000, b'"\xff"'])
+async def test_malformed_body(app: FastAPI, body: bytes) -> None:
     """A body that cannot be parsed is a malformed request, as one that is not HTTP is."""
-    nested = b"[" * 10_000
-    response = await report(app, json=None, content=nested, headers=JSON_WITH_KEY)
+    response = await report(app, json=None, content=body, headers=JSON_WITH_KEY)
 
     assert_has_type(response, MALFORMED_REQUEST)
 
