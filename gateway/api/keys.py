@@ -15,7 +15,7 @@ from gateway.dependencies import OnLoopback, SettingsDependency, get_settings, i
 from gateway.settings.api_keys import find_api_key
 
 _bearer = HTTPBearer(
-    scheme_name="key",
+    scheme_name="api_key",
     auto_error=False,
     description="The secret of an API key of this gateway. Without any key, a gateway that listens on loopback accepts the requests of "
     "programs on its machine without a key: the header Host is `localhost` or a loopback address, Origin, if there is one, "
