@@ -73,6 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         exception_handlers=problems.EXCEPTION_HANDLERS,
         redirect_slashes=False,
+        redoc_url=None,  # one page of documentation is enough
         telemetry=telemetry_config(),
         responses=problems.problem_responses(*problems.COMMON),
         generate_unique_id_function=lambda route: route.name,

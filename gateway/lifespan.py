@@ -61,7 +61,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
         journal=Journal(listener=log_event),
     ) as stack:
         app.state.stack = stack  # for the server, which watches it for a crash, and aborts it in a forced shutdown
-        lag = EventLoopMonitor()  # it begins after the startup, which may hold the event loop
+        event_loop = EventLoopMonitor()  # it begins after the startup, which may hold the event loop
 
         http = await enter_resource(stack, HttpClient(settings.http, settings.instance))
         database = await enter_resource(stack, DatabaseEngine(settings.database, settings.instance))
@@ -73,14 +73,16 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
 
         # Background workers use the resources, so they start after the resources and stop before them.
         relay = await enter_resource(stack, OutboxRelay(database, rabbitmq.connection))
-        writer = await enter_resource(stack, ObservationWriter(database, on_stored=relay.notify, event_loop=lag))
+        writer = await enter_resource(stack, ObservationWriter(database, on_stored=relay.notify, event_loop=event_loop))
         views = await enter_resource(stack, ViewPublisher(rabbitmq.connection))
         briefs = await enter_resource(
             stack,
-            BriefService(http, database, redis, model, lag, on_viewed=views.record, timeout=settings.brief_timeout),
+            BriefService(
+                http, database, redis, model, event_loop, on_viewed=views.record, timeout=settings.brief_timeout
+            ),
         )
 
-        stack.enter_context(lag)
+        stack.enter_context(event_loop)
         stack.mark_started()
         yield {
             "services": Services(
@@ -89,11 +91,11 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
                 redis=redis,
                 rabbitmq=rabbitmq,
                 model=model,
-                sessions=ReadSessions(database, event_loop=lag),
+                sessions=ReadSessions(database, event_loop=event_loop),
                 writer=writer,
                 views=views,
                 briefs=briefs,
-                readiness=Readiness(stack, grace=settings.ready_grace, event_loop=lag),
+                readiness=Readiness(stack, grace=settings.ready_grace, event_loop=event_loop),
                 journal=stack.journal,
             )
         }

@@ -40,6 +40,7 @@ def add_routes(app: FastAPI) -> None:
     app.get(
         "/v1/places/{place_id}/brief",
         tags=["briefs"],
+        summary="Get a brief",
         response_model=Brief,
         responses={
             HTTPStatus.OK.value: {"headers": HEADERS},
@@ -50,6 +51,7 @@ def add_routes(app: FastAPI) -> None:
         "/v1/briefs",
         tags=["briefs"],
         operation_id="list_briefs",
+        summary="Get several briefs",
         response_model=BriefList,
         responses={
             HTTPStatus.OK.value: {"headers": HEADERS},

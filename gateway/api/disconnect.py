@@ -8,7 +8,7 @@ WATCH_DELAY = 0.1  # most responses are faster, and need no task that watches th
 
 
 class CancelOnDisconnect:
-    """Cancels the current task if the client disconnects inside the block.
+    """Cancels the current task if the client disconnects inside the block, and sets `request.state.disconnected`.
 
     The request must have no body, or its body must have been read.
     """
@@ -32,5 +32,6 @@ class CancelOnDisconnect:
     async def _watch(self) -> None:
         while (await self._request.receive())["type"] != "http.disconnect":
             pass
+        self._request.state.disconnected = True
         if self._task is not None:
             self._task.cancel()

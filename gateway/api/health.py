@@ -69,7 +69,7 @@ class LifecycleJournal(BaseModel):
     items: list[JournalEvent]
 
 
-@router.get("/livez", operation_id="get_liveness")
+@router.get("/livez", operation_id="get_liveness", summary="Liveness")
 async def livez() -> Liveness:
     """The process responds."""
     return Liveness()
@@ -78,6 +78,7 @@ async def livez() -> Liveness:
 @router.get(
     "/readyz",
     operation_id="get_readiness",
+    summary="Readiness",
     response_model_exclude_none=True,
     responses={
         HTTPStatus.SERVICE_UNAVAILABLE.value: {  # with a problem before the startup only
@@ -119,6 +120,7 @@ async def readyz(
 @router.get(
     "/lifecycle",
     operation_id="get_lifecycle",
+    summary="Journal",
     dependencies=[OperatorRequired],
     responses=problem_responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN),
 )

@@ -138,6 +138,7 @@ ObservationId = Annotated[
 @router.post(
     "",
     max_body_size=MAX_BODY_BYTES,
+    summary="Report an observation",
     status_code=HTTPStatus.CREATED,
     dependencies=[KeyRequired],  # before all other dependencies
     responses={
@@ -198,6 +199,7 @@ async def report_observation(
 @router.get(
     "",
     operation_id="list_observations",
+    summary="List observations",
     openapi_extra=CONDITIONAL,
     responses={**cached_responses("Link"), **problem_responses(*READING_PROBLEMS)},
 )
@@ -227,6 +229,7 @@ async def get_observations(
 @router.get(
     "/{observation_id}",
     operation_id="get_observation",
+    summary="Get an observation",
     openapi_extra=CONDITIONAL,
     responses={
         **cached_responses(),

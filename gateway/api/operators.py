@@ -17,7 +17,7 @@ from gateway.settings.api_keys import find_api_key
 _bearer = HTTPBearer(
     scheme_name="operator_key",
     auto_error=False,
-    description="A key of an operator. A gateway without such keys that listens on loopback accepts the requests of programs on "
+    description="The secret of a key of an operator. A gateway without such keys that listens on loopback accepts the requests of programs on "
     "its machine.",
 )
 
@@ -53,7 +53,7 @@ async def require_operator(
     if settings.operator_keys:
         raise ProblemError(
             HTTPStatus.UNAUTHORIZED,
-            "This path is for operators. Send the key of an operator in the header `Authorization: Bearer KEY`.",
+            "This path is for operators. Send the secret of a key of an operator in the header `Authorization: Bearer SECRET`.",
             headers={"WWW-Authenticate": "Bearer"},
         )
     advice = _FOR_THIS_MACHINE if is_from_this_machine(request) else "Request the details from its operator."

@@ -37,6 +37,7 @@ class PlaceList(BaseModel):
 @router.get(
     "",
     operation_id="list_places",
+    summary="Find places",
     openapi_extra=CONDITIONAL,
     responses={
         **cached_responses("Link"),
@@ -68,6 +69,7 @@ async def find_places(
 @router.get(
     "/{place_id}",
     operation_id="get_place",
+    summary="Get a place",
     openapi_extra=CONDITIONAL,
     responses={
         **cached_responses(),

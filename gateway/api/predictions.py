@@ -78,6 +78,7 @@ class PredictionList(BaseModel):
 @router.post(
     "",
     max_body_size=MAX_BODY_BYTES,
+    summary="Predict wet days",
     responses=problem_responses(MALFORMED_REQUEST, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST),
 )
 async def predict(model: ModelDependency, request: PredictionRequest) -> PredictionList:

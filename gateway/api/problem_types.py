@@ -52,7 +52,7 @@ API_KEY_REQUIRED = ProblemType(
     "api-key-required",
     HTTPStatus.UNAUTHORIZED,
     "A valid API key is required",
-    "The request has no key, or one that does not permit it. Send a key in the header `Authorization: Bearer KEY`.",
+    "The request has no key, or one that does not permit it. Send the secret of a key in the header `Authorization: Bearer SECRET`.",
 )
 FORBIDDEN = ProblemType(
     "forbidden",
@@ -76,7 +76,7 @@ UNKNOWN_OBSERVATION = ProblemType(
     "unknown-observation",
     HTTPStatus.NOT_FOUND,
     "There is no such observation",
-    "The place has no observation with this id. `/v1/places/{place_id}/observations` lists the latest ones.",
+    "The place has no observation with this id. `/v1/places/{place_id}/observations` lists them all.",
 )
 UNSUPPORTED_METHOD = ProblemType(
     "unsupported-method",

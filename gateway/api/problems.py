@@ -19,7 +19,7 @@ from gateway.briefs.models import Reason
 from gateway.briefs.place_loader import PlaceUnavailableError
 from gateway.dependencies import DatabaseUnavailableError, NotStartedError
 from gateway.event_loop import OverloadedError
-from gateway.resources.database_errors import explain, is_overload
+from gateway.resources.database_errors import explain, is_pool_exhausted
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -202,7 +202,7 @@ async def _on_unavailable(request: Request, error: Exception) -> JSONResponse:
     reason = error.reason if isinstance(error, PlaceUnavailableError) else None
     brackets = "" if reason in (None, Reason.OVERLOADED) else f" ({reason})"
     detail = f"{explain(error.__cause__)}{brackets}. Try again in a second."
-    is_overloaded = is_overload(error.__cause__) or isinstance(error.__cause__, OverloadedError)
+    is_overloaded = is_pool_exhausted(error.__cause__) or isinstance(error.__cause__, OverloadedError)
     problem_type = problem_types.OVERLOADED if is_overloaded else problem_types.DATABASE_UNAVAILABLE
     return problem(problem_type, detail, request.scope)
 

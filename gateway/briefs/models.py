@@ -49,7 +49,7 @@ class Section(Generic[T]):
     reason: Annotated[Reason | None, Field(description="Why it is not ok")] = None
     age_s: Annotated[float | None, Field(description="The age of the data in seconds")] = None
     took_ms: Annotated[float, Field(description="The duration of this part in milliseconds")]
-    data: Annotated[T | None, Field(description="None where it is unavailable")] = None
+    data: Annotated[T | None, Field(description="null where it is unavailable")] = None
 
 
 @dataclass(frozen=True)

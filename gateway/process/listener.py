@@ -1,7 +1,8 @@
 """The listening socket: bound before the startup, so that a port in use fails at once; it listens after the startup."""
 
-import ipaddress
 import socket
+
+from gateway.network.addresses import is_loopback
 
 
 class BindError(Exception):
@@ -40,9 +41,9 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
 
 
-def is_loopback(listener: socket.socket) -> bool:
+def listens_on_loopback(listener: socket.socket) -> bool:
     """Return whether only this machine can connect to the socket."""
-    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+    return is_loopback(listener.getsockname()[0])
 
 
 def _bind(family: int, kind: int, protocol: int, address: tuple[object, ...], *, reuse: bool) -> socket.socket:

@@ -2,7 +2,7 @@
 
 - `is_transient`: the startup tries again.
 - `is_unavailable`: a route responds with 503.
-- `is_overload`: that response is about the number of requests, not about the database.
+- `is_pool_exhausted`: that response is about the number of requests, not about the database.
 - `is_retryable`: a background task tries again, and does not end the process.
 - `is_outdated`: the writer repeats its transaction at once.
 - `is_rejected`: the writer reports that nothing was stored.
@@ -93,7 +93,7 @@ def is_unavailable(error: BaseException | None) -> bool:
     return is_transient(error) or isinstance(driver_error(error), _OPERATOR_NEEDED)
 
 
-def is_overload(error: BaseException | None) -> bool:
+def is_pool_exhausted(error: BaseException | None) -> bool:
     """Return whether other requests use all connections of the gateway, so that the database has not received the query."""
     return isinstance(error, _ALL_IN_USE)
 

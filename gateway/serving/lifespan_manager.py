@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.api.failed_responses import FailedResponses
 from gateway.api.problem_types import UNAVAILABLE
 from gateway.api.problems import problem
 
@@ -81,11 +82,15 @@ class LifespanManager:
 
 
 class StatefulApp:
-    """The app with the state of its lifespan in each request, and with a 503 response to a cancelled request."""
+    """The app with the state of its lifespan in each request, and with a 503 response to a cancelled request.
 
-    def __init__(self, app: ASGIApp, state: dict[str, Any]) -> None:
+    `failed_responses` records these responses, except those to clients that have disconnected.
+    """
+
+    def __init__(self, app: ASGIApp, state: dict[str, Any], failed_responses: FailedResponses | None = None) -> None:
         self._app = app
         self._state = state
+        self._failed_responses = failed_responses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"] = self._state.copy()
@@ -104,4 +109,6 @@ class StatefulApp:
             headers = {"X-Request-ID": scope["request_id"]} if "request_id" in scope else None
             detail = "The gateway is shutting down. Send the request again."
             stopping = problem(UNAVAILABLE, detail, scope, headers=headers)
+            if self._failed_responses is not None and not scope["state"].get("disconnected"):
+                self._failed_responses.record(stopping.status_code, scope, bytes(stopping.body))
             await stopping(scope, receive, send)

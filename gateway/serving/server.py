@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from gateway.api.failed_responses import FailedResponses
 from gateway.lifecycle import LifecycleStack
-from gateway.process.listener import enable_address_reuse, is_loopback, url_of
+from gateway.process.listener import enable_address_reuse, listens_on_loopback, url_of
 from gateway.process.runner import ProcessResult, ProcessRunner, run_process
 from gateway.serving.http_limits import HttpLimits, OnRejected, max_connections
 from gateway.serving.lifespan_manager import LifespanManager, StatefulApp
@@ -34,14 +34,14 @@ def serve(
     """Serve the app until a signal stops it or an entry crashes. Return the exit status and the error.
 
     Args:
-        app: its lifespan stores its stack in `app.state.stack`. The responses that the server sends without the app are recorded in
-            `app.state.failed_responses`, if there is one.
+        app: its lifespan stores its stack in `app.state.stack`. The responses that the server sends without the app, and those to
+            cancelled requests, are recorded in `app.state.failed_responses`, if there is one.
         listener: a bound socket; it is closed at the end.
         settings: the timeouts of the shutdown, and the limits of the HTTP server.
         root_path: the prefix of all paths that a proxy removes.
         on_started: called after the startup, before the first request.
     """
-    app.state.on_loopback = is_loopback(listener)  # without API keys, only a loopback listener accepts writes
+    app.state.on_loopback = listens_on_loopback(listener)  # without API keys, only a loopback listener accepts writes
     failed_responses: FailedResponses = getattr(app.state, "failed_responses", None) or FailedResponses()
     lifespan = LifespanManager(app)
 
@@ -49,7 +49,7 @@ def serve(
         if on_started is not None:
             on_started(process.stack)
         await _serve_requests(
-            StatefulApp(app, lifespan.state),
+            StatefulApp(app, lifespan.state, failed_responses),
             listener,
             settings,
             process,

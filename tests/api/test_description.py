@@ -44,19 +44,19 @@ def assert_valid(example: object, schema: Json, description: Json) -> None:
 
 
 def test_names_of_operations(description: Json) -> None:
-    """The ids of the operations are the names that a generated client should have."""
-    assert set(operations(description)) == {
-        "get_brief",
-        "list_briefs",
-        "list_places",
-        "get_place",
-        "report_observation",
-        "list_observations",
-        "get_observation",
-        "predict",
-        "get_liveness",
-        "get_readiness",
-        "get_lifecycle",
+    """The ids of the operations are the names that a generated client should have, and the summaries are for readers."""
+    assert {name: operation["summary"] for name, operation in operations(description).items()} == {
+        "get_brief": "Get a brief",
+        "list_briefs": "Get several briefs",
+        "list_places": "Find places",
+        "get_place": "Get a place",
+        "report_observation": "Report an observation",
+        "list_observations": "List observations",
+        "get_observation": "Get an observation",
+        "predict": "Predict wet days",
+        "get_liveness": "Liveness",
+        "get_readiness": "Readiness",
+        "get_lifecycle": "Journal",
     }
 
 

@@ -9,19 +9,37 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from opentelemetry import metrics
+from starlette.types import Message
 from structlog.testing import capture_logs
 
 from gateway.api import failed_responses
 from gateway.api.failed_responses import UNMATCHED, FailedResponses
 from gateway.app import create_app
+from gateway.briefs.models import Brief
+from gateway.serving.lifespan_manager import StatefulApp
 from gateway.settings import Settings
 from gateway.settings.api_keys import parse_api_key
-from tests.api.test_routes_without_servers import ZURICH, FailingBriefService, FakeBriefService, client_of
+from tests.api.test_routes_without_servers import ZURICH, FailingBriefService, FakeBriefService, FakeServices, client_of
 from tests.support.waiting import wait_until
 
 UNAVAILABLE = "/v1/places/2/brief"  # the database of `FakeBriefService` is unavailable for this place
 BRIEF_ROUTE = "/v1/places/{place_id}/brief"
 OBSERVATIONS = "/v1/places/2/observations"
+
+
+class CancelledBriefService(FakeBriefService):
+    """A shutdown cancels each request."""
+
+    async def get(self, _place_id: int) -> Brief | None:
+        raise asyncio.CancelledError
+
+
+class HangingBriefService(FakeBriefService):
+    """No request gets a response."""
+
+    async def get(self, _place_id: int) -> Brief | None:
+        await asyncio.Event().wait()
+        return None
 
 
 @pytest.fixture
@@ -112,6 +130,56 @@ async def test_statuses(logs: list[Any]) -> None:
     observations_route = "/v1/places/{place_id}/observations"
     assert failed.counts == {(401, "/lifecycle"): 1, (403, observations_route): 1}
     assert [(line["status"], line["route"]) for line in lines(logs)] == [(401, "/lifecycle"), (403, observations_route)]
+
+
+async def test_route_of_head_requests(logs: list[Any]) -> None:
+    """A HEAD request is counted under its route, also if it fails with an internal error."""
+    app = create_app(Settings())
+    async with recording(app) as (client, failed):
+        await client.head(UNAVAILABLE)
+        async with client_of(app, FailingBriefService()) as failing_client:
+            await failing_client.head(UNAVAILABLE)
+
+    assert failed.counts == {(503, BRIEF_ROUTE): 1, (500, BRIEF_ROUTE): 1}
+    assert [line["method"] for line in lines(logs)] == ["HEAD", "HEAD"]
+
+
+async def test_cancelled_request(logs: list[Any]) -> None:
+    """The 503 response to a request that a shutdown cancels is counted under its route, and its line has the request id."""
+    app = create_app(Settings())
+    failed: FailedResponses = app.state.failed_responses
+    started = StatefulApp(app, {"services": FakeServices(CancelledBriefService())}, failed)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(started), base_url="http://gateway") as client:
+        response = await client.get(UNAVAILABLE, headers={"X-Request-ID": "mine"})
+    failed.close()
+
+    assert response.status_code == 503
+    assert failed.counts == {(503, BRIEF_ROUTE): 1}
+    (line,) = lines(logs)
+    assert (line["request_id"], line["detail"]) == ("mine", response.json()["detail"])
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_disconnected_client(logs: list[Any], method: str) -> None:
+    """A request that ends because its client disconnects is not counted."""
+    app = create_app(Settings())
+    failed: FailedResponses = app.state.failed_responses
+    started = StatefulApp(app, {"services": FakeServices(HangingBriefService())}, failed)
+    scope = {"type": "http", "method": method, "path": UNAVAILABLE, "query_string": b"", "headers": []}
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async with asyncio.timeout(10):
+        await started(scope, receive, send)
+    failed.close()
+
+    assert sent[0]["status"] == 503  # the server omits it
+    assert (failed.counts, lines(logs)) == ({}, [])
 
 
 async def test_internal_error(logs: list[Any]) -> None:

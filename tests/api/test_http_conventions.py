@@ -17,7 +17,7 @@ PAGE_ORIGIN = "https://page.example"
 SECRET = "the-secret-of-this-test"
 PREFLIGHT = {"Origin": PAGE_ORIGIN, "Access-Control-Request-Method": "POST"}
 OBSERVATIONS = "/v1/places/1/observations"
-DOCUMENTATION = ("/openapi.json", "/docs", "/redoc", "/problems", "/problems/unavailable")
+DOCUMENTATION = ("/openapi.json", "/docs", "/problems", "/problems/unavailable")
 
 
 def client_of(app: FastAPI, base_url: str = "http://localhost") -> httpx.AsyncClient:

@@ -52,7 +52,6 @@ OTHER_TARGETS = (
     "/v1/%2e%2e/lifecycle",
     "http://gateway/lifecycle",
     "http://gateway/v1/../lifecycle",
-    "/redoc",
 )
 
 

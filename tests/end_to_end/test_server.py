@@ -203,7 +203,7 @@ class TestRequestsInFlight:
     async def test_cancelled_after_the_graceful_seconds(
         self, start: StartProcess, servers: Devstack, instance: str
     ) -> None:
-        """A request that is not done after the graceful seconds is cancelled, and its client gets a 503 problem."""
+        """A request that is not done after the graceful seconds is cancelled. Its client gets a 503 problem, which is counted."""
         process = start("serve", "--port", "0", GATEWAY_GRACEFUL_SECONDS="0.3")
         url = await process.url()
         port = int(url.rpartition(":")[2])
@@ -225,6 +225,7 @@ class TestRequestsInFlight:
 
         assert_complete_problem(response, 503)
         assert await process.exit_status() == ExitStatus.OK
+        assert "responses failed" in process.events
         await assert_no_server_leaks(servers, instance)
 
 
