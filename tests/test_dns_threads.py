@@ -6,9 +6,9 @@ import sys
 COUNT_THREADS = """
 import asyncio, socket, threading
 import uvloop
-from gateway.cli import UV_THREADPOOL_SIZE, _load_settings
+from gateway.command import UV_THREADPOOL_SIZE, load_settings
 
-_load_settings(debug=False)
+load_settings(debug=False)
 
 async def main():
     loop = asyncio.get_running_loop()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from http import HTTPStatus
 
+from starlette.datastructures import Headers
 from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -39,18 +40,23 @@ class PayloadTooLargeMiddleware:
             nonlocal too_large
             if message["type"] == "http.response.start" and message["status"] == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
                 too_large = True
-                if not body_complete:
-                    await drain(receive)
+                headers = {} if body_complete else await drop_body(scope, receive)
                 detail = f"The body is too large. Send at most {scope[MAX_BODY_SIZE_SCOPE_KEY]} bytes."
-                await problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, scope)(scope, receive, send)
+                response = problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, scope, headers=headers)
+                await response(scope, receive, send)
             if not too_large:
                 await send(message)
 
         await self._app(scope, track_receive, send_or_replace)
 
 
-async def drain(receive: Receive) -> None:
-    """Read the rest of the body and drop it, up to the limits."""
+async def drop_body(scope: Scope, receive: Receive) -> dict[str, str]:
+    """Read the rest of the body and drop it, up to the limits. Return headers for the response.
+
+    A client that sends `Expect: 100-continue` waits for the response before it sends the body. To read would ask for the body.
+    """
+    if Headers(scope=scope).get("Expect", "").lower() == "100-continue":
+        return {"Connection": "close"}
     length = 0
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_TIMEOUT):
@@ -58,4 +64,5 @@ async def drain(receive: Receive) -> None:
                 message = await receive()
                 length += len(message.get("body", b""))
                 if not message.get("more_body", False):
-                    return
+                    break
+    return {}

@@ -15,7 +15,7 @@ from pydantic import Field
 from gateway.api.caching import NO_CACHE, NO_STORE
 from gateway.api.disconnect import CancelOnDisconnect
 from gateway.api.places import PlaceId, place_not_found
-from gateway.api.problem_types import DATABASE_UNAVAILABLE, INVALID_REQUEST, UNKNOWN_PLACE
+from gateway.api.problem_types import DATABASE_UNAVAILABLE, INVALID_REQUEST, OVERLOADED, UNKNOWN_PLACE
 from gateway.api.problems import problem_responses
 from gateway.api.response_headers import header_references
 from gateway.briefs.models import Brief, Status
@@ -44,7 +44,7 @@ def add_routes(app: FastAPI) -> None:
         response_model=Brief,
         responses={
             HTTPStatus.OK.value: {"headers": HEADERS},
-            **problem_responses(UNKNOWN_PLACE, INVALID_REQUEST, DATABASE_UNAVAILABLE),
+            **problem_responses(UNKNOWN_PLACE, INVALID_REQUEST, DATABASE_UNAVAILABLE, OVERLOADED),
         },
     )(get_brief)
     app.get(
@@ -55,7 +55,7 @@ def add_routes(app: FastAPI) -> None:
         response_model=BriefList,
         responses={
             HTTPStatus.OK.value: {"headers": HEADERS},
-            **problem_responses(INVALID_REQUEST, DATABASE_UNAVAILABLE),
+            **problem_responses(INVALID_REQUEST, DATABASE_UNAVAILABLE, OVERLOADED),
         },
     )(get_briefs)
 

@@ -2,7 +2,7 @@
 
 from fastapi import Request
 
-from gateway.api.body_limit import drain
+from gateway.api.body_limit import drop_body
 from gateway.api.problem_types import UNSUPPORTED_MEDIA_TYPE
 from gateway.api.problems import ProblemError
 
@@ -29,5 +29,5 @@ async def require_json(request: Request) -> None:
         accepted = {"Accept-Encoding": IDENTITY}
     else:
         return
-    await drain(request.receive)
-    raise ProblemError(UNSUPPORTED_MEDIA_TYPE, detail, headers=accepted)
+    headers = await drop_body(request.scope, request.receive)
+    raise ProblemError(UNSUPPORTED_MEDIA_TYPE, detail, headers=accepted | headers)

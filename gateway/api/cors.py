@@ -13,22 +13,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api.problem_types import FOREIGN_PAGE
 from gateway.api.problems import problem
+from gateway.api.response_headers import EXPOSED_HEADERS
 
 ALLOWED_METHODS = ("GET", "HEAD", "POST", "OPTIONS")
 ALLOWED_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "X-Request-ID")
-EXPOSED_HEADERS = (  # to the scripts of a page, which can read Cache-Control, Content-Type and some others anyway
-    "Allow",
-    "ETag",
-    "Gateway-Complete",
-    "Gateway-Incomplete",
-    "Gateway-Stale",
-    "Idempotency-Replayed",
-    "Link",
-    "Location",
-    "Retry-After",
-    "WWW-Authenticate",
-    "X-Request-ID",
-)
 
 
 class CORSMiddleware(StarletteCORSMiddleware):

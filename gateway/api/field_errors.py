@@ -13,6 +13,8 @@ MAX_DETAIL_LENGTH = 300
 
 _FRAGMENT = "~!$&'()*+,;=:@?"  # the characters that a fragment may contain, without letters, digits and `/` (RFC 3986)
 
+_PREFIX = "Value error, "  # of pydantic, for the errors of our validators
+
 
 class FieldError(BaseModel):
     """One invalid part of a request. It has one of `pointer`, `parameter` and `header`."""
@@ -35,10 +37,15 @@ def field_errors(errors: Iterable[Mapping[str, Any]]) -> list[FieldError]:
     return [_field_error(details) for details, _ in zip(errors, range(MAX_ERRORS), strict=False)]
 
 
+def is_malformed_json(details: Mapping[str, Any]) -> bool:
+    """Return whether an error of a validation by FastAPI is that of a body that cannot be parsed."""
+    return bool(details["type"] == "json_invalid")
+
+
 def _field_error(details: Mapping[str, Any]) -> FieldError:
     source, *location = details["loc"]
-    detail = str(details["msg"])
-    if details["type"] == "json_invalid":  # the location is a position, not a field
+    detail = str(details["msg"]).removeprefix(_PREFIX)
+    if is_malformed_json(details):  # the location is a position, not a field
         return FieldError(pointer="#", detail=f"{detail}: {details['ctx']['error']} at character {location[0]}")
     if source == "body":
         return FieldError(pointer=json_pointer(location), detail=_shorten(detail, MAX_DETAIL_LENGTH))

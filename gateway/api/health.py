@@ -18,9 +18,12 @@ from gateway.lifecycle import format_error
 
 
 class OperationRoute(CachedRoute):
+    """A route that ignores unknown parameters: a probe may add one, so that no cache responds."""
+
     cache_control = NO_STORE
 
 
+# A query with too many parameters is still invalid (`query_limit.py`).
 router = APIRouter(tags=["operation"], route_class=OperationRoute, responses=problem_responses(INVALID_REQUEST))
 
 

@@ -1,11 +1,11 @@
 """Authorization of writes: a client needs an API key. Without any key configured, only programs on this machine may write."""
 
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Request
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.types import Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
 from gateway.api.local_requests import is_from_this_machine, sign_of_foreign_origin
@@ -15,7 +15,7 @@ from gateway.dependencies import OnLoopback, SettingsDependency, get_settings, i
 from gateway.settings.api_keys import find_api_key
 
 _bearer = HTTPBearer(
-    scheme_name="key",
+    scheme_name="api_key",
     auto_error=False,
     description="The secret of an API key of this gateway. Without any key, a gateway that listens on loopback accepts the requests of "
     "programs on its machine without a key: the header Host is `localhost` or a loopback address, Origin, if there is one, "
@@ -71,20 +71,16 @@ Reporter = Annotated[str, KeyRequired]
 
 
 class KeyFirstRoute(APIRoute):
-    """A route that verifies the key before it reads the body, if it has the dependency `KeyRequired`.
+    """A route that verifies the key before anything else, if it has the dependency `KeyRequired`.
 
-    FastAPI reads and parses the body before it calls the dependencies. The dependency remains for the OpenAPI.
+    FastAPI checks the size of the body, reads it and parses it before it calls the dependencies. The dependency remains for the
+    OpenAPI.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-        if KeyRequired not in self.dependencies:
-            return handle
-
-        async def verify_key_first(request: Request) -> Response:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if KeyRequired in self.dependencies:
+            request = Request(scope)
             await require_api_key(
                 request, await get_settings(request), await is_on_loopback(request), await _bearer(request)
             )
-            return await handle(request)
-
-        return verify_key_first
+        await super().handle(scope, receive, send)

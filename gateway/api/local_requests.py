@@ -13,6 +13,7 @@ from gateway.network.addresses import is_loopback
 
 _PROXY_HEADERS = {"forwarded", "via", "x-real-ip"}
 _PROXY_HEADER_PREFIX = "x-forwarded-"
+MAX_NAME_LENGTH = 40  # of a header in a response; the client chooses the end of the name
 _AUTHORITY = re.compile(r"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>[0-9a-z.-]+))(?::[0-9]{0,5})?", re.IGNORECASE)
 
 
@@ -22,7 +23,7 @@ def sign_of_foreign_origin(request: Request) -> str | None:
         return "HTTP/1.0"  # nginx forwards requests in this version by default, without any other sign
     for name in request.headers:
         if name in _PROXY_HEADERS or name.startswith(_PROXY_HEADER_PREFIX):
-            return f"the header {name.title()}"
+            return f"the header {name.title()[:MAX_NAME_LENGTH]}"
     hosts = request.headers.getlist("host")
     if len(hosts) != 1 or not _is_loopback(hosts[0]):
         return "the header Host"

@@ -26,7 +26,7 @@ from gateway.api.places import PlaceId, place_not_found
 from gateway.api.problems import ProblemError, problem_responses
 from gateway.api.request_model import RequestModel
 from gateway.api.response_headers import header_references
-from gateway.api.routes import CachedRoute
+from gateway.api.routes import CachedRoute, StrictRoute
 from gateway.dependencies import ObservationWriterDependency, Session
 from gateway.observations.queries import (
     BEFORE_ALL_OBSERVATIONS,
@@ -47,7 +47,7 @@ from gateway.schema.tables import (
 )
 
 
-class ObservationRoute(KeyFirstRoute, CachedRoute):
+class ObservationRoute(KeyFirstRoute, CachedRoute, StrictRoute):
     """A route that verifies the key first, and the media type before the body."""
 
 

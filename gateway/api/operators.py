@@ -15,7 +15,7 @@ from gateway.dependencies import OnLoopback, SettingsDependency
 from gateway.settings.api_keys import find_api_key
 
 _bearer = HTTPBearer(
-    scheme_name="operator key",
+    scheme_name="operator_key",
     auto_error=False,
     description="The secret of a key of an operator. A gateway without such keys that listens on loopback accepts the requests of programs on "
     "its machine.",

@@ -10,13 +10,13 @@ from gateway.api.caching import CONDITIONAL, cached_responses
 from gateway.api.pages import Cursor, Limit, NextPage, decode_cursor, encode_cursor, link_next_page
 from gateway.api.problem_types import DATABASE_UNAVAILABLE, INVALID_REQUEST, OVERLOADED, UNKNOWN_PLACE
 from gateway.api.problems import ProblemError, problem_responses
-from gateway.api.routes import CachedRoute
+from gateway.api.routes import CachedRoute, StrictRoute
 from gateway.dependencies import Session
 from gateway.places.queries import BEFORE_ALL_PLACES, Place, PlacePosition, get_place, search_places
 from gateway.schema.tables import MAX_PLACE_ID
 
 
-class PlaceRoute(CachedRoute):
+class PlaceRoute(CachedRoute, StrictRoute):
     """The only values of a place that change often are the observation counts, which lag behind by seconds anyway."""
 
     cache_control = "public, max-age=10"

@@ -1,14 +1,14 @@
 """Predictions of the model for any weather."""
 
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import APIRouter
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
 from gateway.api.problem_types import BODY_TOO_LARGE, INVALID_REQUEST, MALFORMED_REQUEST, UNSUPPORTED_MEDIA_TYPE
-from gateway.api.problems import ProblemError, problem_responses
+from gateway.api.problems import problem_responses
 from gateway.api.request_model import RequestModel
 from gateway.api.routes import StrictRoute
 from gateway.dependencies import ModelDependency
@@ -41,6 +41,12 @@ class DayOfWeather(RequestModel):
     wind_speed_m_s: Annotated[Number, Field(ge=0, le=150, description="The mean of the day, 10 m above the ground")]
     date: Annotated[date, BeforeValidator(_require_text), Field(description="The local date at the place")]
     latitude: Annotated[Number, Field(ge=-90, le=90, description="In degrees, negative in the south")]
+
+    @model_validator(mode="after")
+    def _check_temperatures(self) -> Self:
+        if self.temperature_min_c > self.temperature_max_c:
+            raise ValueError("temperature_min_c should not be above temperature_max_c")
+        return self
 
 
 EXAMPLE_DAY: JsonDict = {
@@ -77,9 +83,5 @@ class PredictionList(BaseModel):
 )
 async def predict(model: ModelDependency, request: PredictionRequest) -> PredictionList:
     """Return, for each day, the probability that the next day is wet."""
-    try:
-        days = [DayFeatures(**day.model_dump()) for day in request.days]
-    except ValueError as error:
-        raise ProblemError(INVALID_REQUEST, f"{error}.") from None
-    probabilities = await model.precipitation_probabilities(days)
+    probabilities = await model.precipitation_probabilities([DayFeatures(**day.model_dump()) for day in request.days])
     return PredictionList(items=[Prediction(wet_tomorrow_probability=probability) for probability in probabilities])

@@ -113,7 +113,8 @@ INVALID_REQUEST = ProblemType(
     "invalid-request",
     HTTPStatus.UNPROCESSABLE_ENTITY,
     "The request has invalid values",
-    "`errors` lists the invalid parts of the request. Correct them and send the request again.",
+    "`errors` lists the invalid parts of the request. If the query has too many parameters, `detail` has their limit instead. Correct "
+    "the request and send it again.",
 )
 IDEMPOTENCY_KEY_REUSED = ProblemType(
     "idempotency-key-reused",

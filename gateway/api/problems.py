@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from gateway.api import problem_types
-from gateway.api.field_errors import MAX_ERRORS, FieldError, field_errors
+from gateway.api.field_errors import MAX_ERRORS, FieldError, field_errors, is_malformed_json
 from gateway.api.problem_types import ProblemType, default_type
 from gateway.api.response_headers import REQUEST_ID, header_references
 from gateway.briefs.models import Reason
@@ -35,6 +35,8 @@ COMMON = (problem_types.INTERNAL_ERROR, problem_types.UNAVAILABLE, problem_types
 _HEADERS: dict[str, Callable[[ProblemType], bool]] = {
     "Retry-After": lambda it: it.retry_after is not None,
     "WWW-Authenticate": lambda it: it.status is HTTPStatus.UNAUTHORIZED,
+    "Accept": lambda it: it.status is HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "Accept-Encoding": lambda it: it.status is HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
 }
 
 ExceptionHandler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
@@ -182,11 +184,16 @@ def _allowed_methods(request: Request) -> list[str]:
 
 
 async def _on_invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Handle invalid values, and a body that is not JSON. FastAPI raises this error for most of the latter."""
+    errors = error.errors()
+    if any(is_malformed_json(details) for details in errors):
+        detail = _ADVICE[HTTPStatus.BAD_REQUEST]
+        return problem(problem_types.MALFORMED_REQUEST, detail, request.scope, errors=field_errors(errors))
     return problem(
         problem_types.INVALID_REQUEST,
         "Correct the fields listed in `errors` and send the request again.",
         request.scope,
-        errors=field_errors(error.errors()),
+        errors=field_errors(errors),
     )
 
 

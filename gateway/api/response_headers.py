@@ -13,6 +13,8 @@ _DESCRIPTIONS = {
         '</v1/places?q=zur&limit=1&cursor=AAZWhwAojmg>; rel="next"',
     ),
     "Retry-After": ("The seconds after which to send the request again", 1),
+    "Accept": ("The media type that the body should have", "application/json"),
+    "Accept-Encoding": ("The content coding that the body should have: none", "identity"),
     "WWW-Authenticate": ("The scheme of the API keys", "Bearer"),
     "Location": ("The path of the new resource", "/v1/places/2657896/observations/1"),
     "Idempotency-Replayed": (
@@ -23,6 +25,9 @@ _DESCRIPTIONS = {
     "Gateway-Incomplete": ("The unavailable sections with their reasons, if there are any", "weather;reason=timeout"),
     "Gateway-Stale": ("The sections with old data, if there are any", "weather"),
 }
+
+# The scripts of a page of another origin can read Cache-Control anyway. The OpenAPI has no response with Allow.
+EXPOSED_HEADERS = ("Allow", *(name for name in _DESCRIPTIONS if name != "Cache-Control"))
 
 
 def header_references(*names: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The classes of the routes: they reject unknown query parameters and bodies that are not JSON, and set the headers of caches."""
+"""The classes of the routes: they reject unknown query parameters and bodies that are not JSON, or set the headers of caches."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar
@@ -32,8 +32,8 @@ class StrictRoute(APIRoute):
         return handle_strictly
 
 
-class CachedRoute(StrictRoute):
-    """A route whose GET responses have a `Cache-Control`, and an `ETag` if they may be stored."""
+class CachedRoute(APIRoute):
+    """A route whose GET responses have a `Cache-Control`, and an `ETag` if they may be stored. It ignores unknown parameters."""
 
     cache_control: ClassVar[str] = NO_CACHE
 

@@ -66,7 +66,7 @@ _EXPLANATIONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((*_SCHEMA_CHANGED, asyncpg.InvalidCachedStatementError), "The schema of the database is being changed"),
     (
         (asyncpg.InsufficientPrivilegeError,),
-        "The user of GATEWAY_DATABASE__URL lacks a right on a table, and an operator has to grant it",
+        "The gateway lacks a right on a table, and an operator has to grant it",
     ),
 )
 

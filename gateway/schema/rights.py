@@ -47,11 +47,22 @@ _MISSING = text(f"""
 """)
 # A role that may act as an owner has all rights of the owner, and to revoke those of the owner itself would break the tables.
 _IS_OWNER = text(f"""
-    SELECT pg_has_role(role.oid, current_user, 'MEMBER') OR EXISTS (
-        SELECT FROM pg_tables WHERE schemaname = current_schema() AND tablename IN {_TABLES}
-            AND pg_has_role(role.oid, tableowner, 'MEMBER')
-    )
+    SELECT pg_has_role(role.oid, current_user, 'MEMBER')
+        OR pg_has_role(role.oid, (SELECT datdba FROM pg_database WHERE datname = current_database()), 'MEMBER')
+        OR pg_has_role(role.oid, (SELECT nspowner FROM pg_namespace WHERE nspname = current_schema()), 'MEMBER')
+        OR EXISTS (
+            SELECT FROM pg_tables WHERE schemaname = current_schema() AND tablename IN {_TABLES}
+                AND pg_has_role(role.oid, tableowner, 'MEMBER')
+        )
     FROM pg_roles AS role WHERE rolname = :role
+""")
+# What the role may do after the grants, as a member of other roles or because all may do it.
+_EXCESS = text(f"""
+    SELECT privilege, table_name
+    FROM unnest(ARRAY[{", ".join(map(repr, _TABLES))}]) AS table_name,
+        unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS privilege
+    WHERE has_table_privilege(:role, table_name, privilege)
+        AND (privilege, table_name) NOT IN ({", ".join(repr(tuple(right)[:2]) for right in RUNTIME_RIGHTS if not right.column)})
 """)
 _PLACE = text("SELECT current_database(), current_schema()")
 
@@ -71,7 +82,7 @@ async def check_role(connection: AsyncConnection, role: str) -> None:
         raise RoleError(f"the role {role} does not exist: create it with CREATE ROLE, or correct --grant-to")
     if is_owner:
         raise RoleError(
-            f"the role {role} is a superuser, owns tables, or is the user of the URL or a member of it, so that rights do not "
+            f"the role {role} is a superuser, owns the database, its schema or tables, or is the user of the URL or a member of it, so that rights do not "
             "limit it: use a role of its own for --grant-to, and the URL of the owner"
         )
 
@@ -82,6 +93,7 @@ async def grant_rights(connection: AsyncConnection, role: str) -> None:
     Other sessions see the rights before or after it, and nothing between.
 
     Raises:
+        RoleError: the role has other rights as well, for example as a member of another role.
         sqlalchemy.exc.DBAPIError: the user of the connection does not own the tables.
     """
     quote = connection.dialect.identifier_preparer.quote_identifier
@@ -93,6 +105,9 @@ async def grant_rights(connection: AsyncConnection, role: str) -> None:
         *(f"GRANT {right} TO {quote(role)}" for right in RUNTIME_RIGHTS),
     ):
         await connection.exec_driver_sql(statement)
+    if excess := (await connection.execute(_EXCESS, {"role": role})).all():
+        rights = ", ".join(f"{privilege} ON {table}" for privilege, table in excess)
+        raise RoleError(f"the role {role} has {rights} by other grants: revoke them, or use a role that is a member of no other")
 
 
 async def describe_missing_rights(connection: AsyncConnection) -> str | None:

@@ -46,8 +46,8 @@ def parse_api_key(text: object) -> ApiKey:
             "the name before the colon should be at most 64 of a-z, 0-9, dot, underscore and hyphen, and begin with a letter "
             "or digit"
         )
-    if secret.startswith(_HASH_PREFIX):
-        digest = secret.removeprefix(_HASH_PREFIX)
+    if secret.lower().startswith(_HASH_PREFIX):
+        digest = secret[len(_HASH_PREFIX) :]
         if not _HASH.fullmatch(digest):
             raise ValueError("the hash after sha256: should be 64 hexadecimal digits")
         return ApiKey(name, SecretBytes(bytes.fromhex(digest)))

@@ -70,6 +70,14 @@ def test_names_of_schemas(description: Json) -> None:
     assert used == names
 
 
+def test_names_of_components(description: Json) -> None:
+    """The names of all components have only the characters that OpenAPI allows."""
+    names = [name for components in description["components"].values() for name in components]
+
+    assert {"api_key", "operator_key"} <= set(names)
+    assert [name for name in names if not re.fullmatch(r"[a-zA-Z0-9._-]+", name)] == []
+
+
 def test_bodies_of_responses_have_valid_examples(description: Json) -> None:
     """Each response with a body has an example for each media type, and the schema accepts it. A problem has the status of its response."""
     for operation_id, status, response in responses(description):
@@ -103,6 +111,8 @@ def test_headers_of_responses(description: Json) -> None:
     assert all("X-Request-ID" in names for names in headers.values())
     assert all(("Retry-After" in names) == (status in {409, 503}) for (_, status), names in headers.items())
     assert all(("WWW-Authenticate" in names) == (status == 401) for (_, status), names in headers.items())
+    for name in ("Accept", "Accept-Encoding"):
+        assert all((name in names) == (status == 415) for (_, status), names in headers.items())
     assert all("Cache-Control" in names for (_, status), names in headers.items() if status not in {200, 201})
     assert all("Cache-Control" in headers[name, 200] for name, status in headers if status == 200 and name != "predict")
     assert {name for (name, status), names in headers.items() if {"ETag"} & names and status == 200} == {

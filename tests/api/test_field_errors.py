@@ -31,11 +31,11 @@ def app() -> ASGIApp:
     return StatefulApp(create_app(Settings()), {"services": SimpleNamespace(model=None)})
 
 
-async def errors_of(app: ASGIApp, method: str, path: str, body: str = "") -> list[dict[str, str]]:
+async def errors_of(app: ASGIApp, method: str, path: str, body: str = "", *, status: int = 422) -> list[dict[str, str]]:
     """Return the errors of an invalid request."""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
         response = await client.request(method, path, content=body, headers={"Content-Type": "application/json"})
-    assert response.status_code == 422
+    assert response.status_code == status
     errors: list[dict[str, str]] = response.json()["errors"]
     return errors
 
@@ -52,6 +52,7 @@ async def errors_of(app: ASGIApp, method: str, path: str, body: str = "") -> lis
         ({"days": [DAY], "\ud800": 1}, ["#"]),
         ({"days": [DAY], "x" * 1000: 1}, ["#"]),
         ({"days": [DAY | {"": 1}]}, ["#/days/0/"]),
+        ({"days": [DAY, DAY | {"temperature_min_c": 20}]}, ["#/days/1"]),
         ({}, ["#/days"]),
         ([], ["#"]),
     ],
@@ -66,9 +67,20 @@ async def test_pointers_to_parts_of_the_body(app: ASGIApp, body: object, pointer
 
 async def test_position_in_malformed_json(app: ASGIApp) -> None:
     """The error of a body that is not JSON is about the whole body, and its detail has the position."""
-    (error,) = await errors_of(app, "POST", "/v1/predictions", '{"days": x')
+    (error,) = await errors_of(app, "POST", "/v1/predictions", '{"days": x', status=400)
 
     assert error == {"pointer": "#", "detail": "JSON decode error: Expecting value at character 9"}
+
+
+async def test_details_of_validators(app: ASGIApp) -> None:
+    """The detail of an error is the message of the validator, without a prefix of pydantic."""
+    body = json.dumps({"days": [DAY | {"date": 1}]})
+    (date,) = await errors_of(app, "POST", "/v1/predictions", body)
+    body = json.dumps({"days": [DAY | {"temperature_min_c": 20}]})
+    (day,) = await errors_of(app, "POST", "/v1/predictions", body)
+
+    assert date["detail"] == "should be a date like 2026-11-24"
+    assert day["detail"] == "temperature_min_c should not be above temperature_max_c"
 
 
 async def test_names_of_parameters(app: ASGIApp) -> None:

@@ -18,6 +18,7 @@ from gateway.api.problem_types import MALFORMED_REQUEST, TYPES, ProblemType
 from gateway.app import create_app
 from gateway.briefs.models import Reason
 from gateway.briefs.place_loader import PlaceUnavailableError
+from gateway.event_loop import OverloadedError
 from gateway.observations.store import KeyInFlightError, KeyReusedError
 from gateway.observations.writer import WriteRejectedError, WriteUnavailableError
 from gateway.resources.database_errors import TooManyRequestsError
@@ -32,6 +33,7 @@ ROOT = Path(__file__).parents[2]
 REPORT = {"temperature_c": 12.5, "condition": "rain"}
 OBSERVATIONS = "/v1/places/1/observations"
 KEY = "the-key-of-this-test"
+JSON_WITH_KEY = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
 
 
 class FakeConnection:
@@ -66,6 +68,9 @@ class FakeServices:
     async def get(self, _place_id: int) -> None:
         self._fail()
 
+    async def get_many(self, _place_ids: list[int]) -> None:
+        self._fail()
+
     async def write(self, _report: object, _key: str | None) -> None:
         self._fail()
 
@@ -81,11 +86,16 @@ class FakeServices:
 
 @dataclass
 class Response:
-    """A response: its status, its headers in lower case, and the text of its body."""
+    """A response: its status, its headers in lower case, and the text of its body.
+
+    Attributes:
+        request: the method, in lower case, and the path of the request to the app. None if the app has not received it.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: str
+    request: tuple[str, str] | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Response":
@@ -103,7 +113,7 @@ async def send(
     transport = httpx.ASGITransport(StatefulApp(app, state), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         response = await client.request(method, path, **request)
-    return Response(response.status_code, response.headers, response.text)
+    return Response(response.status_code, response.headers, response.text, (method.lower(), response.request.url.path))
 
 
 async def report(app: FastAPI, error: Exception | None = None, **request: Any) -> Response:
@@ -205,6 +215,17 @@ CAUSES: dict[str, Callable[[FastAPI], Awaitable[Response]]] = {
     "slow-response": haproxy_504,
 }
 
+MORE_CAUSES: list[tuple[str, Callable[[FastAPI], Awaitable[Response]]]] = [
+    ("malformed-request", lambda app: report(app, json=None, content=b"{", headers=JSON_WITH_KEY)),
+    ("malformed-request", lambda app: send(app, "POST", "/v1/predictions", content=b"{", headers=JSON_WITH_KEY)),
+    ("unknown-place", lambda app: send(app, "GET", "/v1/places/1/brief")),
+    ("invalid-request", lambda app: send(app, "POST", "/v1/predictions", json={})),
+    ("overloaded", lambda app: send(app, "GET", "/v1/places/1/brief", unavailable(OverloadedError()))),
+    ("overloaded", lambda app: send(app, "GET", "/v1/briefs?place=1", unavailable(OverloadedError()))),
+    ("database-unavailable", lambda app: send(app, "GET", "/v1/briefs?place=1", unavailable())),
+    ("overloaded", lambda app: send(app, "GET", f"{OBSERVATIONS}/1", TooManyRequestsError())),
+]
+
 
 @pytest.fixture(scope="module")
 def app() -> FastAPI:
@@ -223,10 +244,29 @@ def assert_has_type(response: Response, problem_type: ProblemType) -> None:
     assert retry_after == (None if problem_type.retry_after is None else str(problem_type.retry_after))
 
 
+def described_types(app: FastAPI, method: str, path: str, status: int) -> set[str] | None:
+    """Return the types that the OpenAPI has for a response, or None if it does not have the operation."""
+    for template, operations in app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"{\w+}", r"\\d+", template), path) and method in operations:
+            response = operations[method]["responses"].get(str(status), {})
+            return set(response.get("content", {}).get("application/problem+json", {}).get("examples", {}))
+    return None
+
+
 @pytest.mark.parametrize("problem_type", TYPES, ids=lambda it: it.slug)
 async def test_each_type_occurs(app: FastAPI, problem_type: ProblemType) -> None:
     """Each type occurs, with its status and title, the id of the request, and `Retry-After` if waiting helps."""
     assert_has_type(await CAUSES[problem_type.slug](app), problem_type)
+
+
+@pytest.mark.parametrize(("slug", "cause"), [*CAUSES.items(), *MORE_CAUSES])
+async def test_each_type_is_described(app: FastAPI, slug: str, cause: Callable[[FastAPI], Awaitable[Response]]) -> None:
+    """The OpenAPI has the type of each problem of each operation."""
+    response = await cause(app)
+    described = None if response.request is None else described_types(app, *response.request, response.status)
+
+    assert json.loads(response.body)["type"] == f"/problems/{slug}"
+    assert described is None or slug in described
 
 
 def test_types_that_should_be_retried() -> None:
@@ -239,11 +279,10 @@ def test_types_that_should_be_retried() -> None:
     assert len({it.slug for it in TYPES}) == len(TYPES)
 
 
-async def test_malformed_body(app: FastAPI) -> None:
+@pytest.mark.parametrize("body", [b"{bad", b" ", b"[" * 10_000, b'"\xff"'])
+async def test_malformed_body(app: FastAPI, body: bytes) -> None:
     """A body that cannot be parsed is a malformed request, as one that is not HTTP is."""
-    nested = b"[" * 10_000
-    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
-    response = await report(app, json=None, content=nested, headers=headers)
+    response = await report(app, json=None, content=body, headers=JSON_WITH_KEY)
 
     assert_has_type(response, MALFORMED_REQUEST)
 

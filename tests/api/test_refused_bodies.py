@@ -19,6 +19,7 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
+from starlette.datastructures import Headers
 from starlette.types import Message
 
 from gateway.api.field_errors import MAX_ERRORS
@@ -160,6 +161,7 @@ class Result:
     """
 
     status: int
+    headers: Headers
     body: bytes
     errors: int
     cpu_time: float
@@ -225,7 +227,7 @@ class MeasuredApp:
         await app(scope, receive or receive_body, collect)
         cpu_time = time.thread_time() - started_at
         content = b"".join(message.get("body", b"") for message in sent[1:])
-        return Result(sent[0]["status"], content, self._errors, cpu_time)
+        return Result(sent[0]["status"], Headers(raw=sent[0]["headers"]), content, self._errors, cpu_time)
 
     async def objections(self, name: str, method: str, path: str, **request: Any) -> list[str]:
         """Return what is wrong with the response to a request that should be refused at a low cost."""
@@ -357,6 +359,33 @@ async def test_body_without_a_valid_key_is_not_read(key: str) -> None:
     assert result.status == 401
 
 
+async def test_large_body_without_a_valid_key_is_not_read() -> None:
+    """The key is verified before the size of the body, so that a client without one cannot make the gateway read it."""
+
+    async def receive() -> Message:
+        raise AssertionError("the body is received")
+
+    headers = [(b"authorization", b"Bearer wrong"), (b"content-length", b"20000")]
+    result = await MeasuredApp().send("POST", "/v1/places/1/observations", headers=headers, receive=receive)
+
+    assert result.status == 401
+
+
+@pytest.mark.parametrize(
+    ("header", "status"), [((b"content-length", b"200000"), 413), ((b"content-type", b"text/plain"), 415)]
+)
+async def test_body_is_not_requested_to_be_dropped(header: tuple[bytes, bytes], status: int) -> None:
+    """A client that waits for `100 Continue` gets the refusal instead. The connection is closed: its body may follow or not."""
+
+    async def receive() -> Message:
+        raise AssertionError("the body is received")
+
+    headers = [header, (b"expect", b"100-continue")]
+    result = await MeasuredApp().send("POST", "/v1/predictions", headers=headers, receive=receive)
+
+    assert (result.status, result.headers["connection"]) == (status, "close")
+
+
 @pytest.mark.parametrize(("path", "limit"), [("/v1/places/1/observations", 16 * 1024), ("/v1/predictions", 117_120)])
 async def test_limit_of_each_route(path: str, limit: int) -> None:
     """A body over the limit of its route gets a problem with this limit."""
@@ -365,5 +394,5 @@ async def test_limit_of_each_route(path: str, limit: int) -> None:
     fits = await app.send("POST", path, body=b" " * limit)
     too_large = await app.send("POST", path, body=b" " * (limit + 1))
 
-    assert (fits.status, too_large.status) == (422, 413)
+    assert (fits.status, too_large.status) == (400, 413)
     assert json.loads(too_large.body)["detail"] == f"The body is too large. Send at most {limit} bytes."

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.end_to_end.conftest import StartProcess
 
-MAX_EXAMPLES = 20  # per operation and kind of request
+MAX_EXAMPLES = 12  # per operation and kind of request
 MAX_RESPONSE_TIME = 10
 RUN_TIMEOUT = 140
 API_KEY = "a-key-of-this-test"

@@ -39,7 +39,7 @@ INVALID_IDS = {
     "tab": b"X-Request-ID: a\tb\r\n",
 }
 
-PUBLIC_PATHS = (f"/v1/places/{ZURICH}", "/v1/places?q=z", "/docs", "/openapi.json", "/livez", "/readyz", "/docs?x=1")
+PUBLIC_PATHS = (f"/v1/places/{ZURICH}", "/v1/places?q=z", "/docs", "/openapi.json", "/livez", "/readyz", "/readyz?x=1")
 OTHER_TARGETS = (
     "/",
     "/v1",

@@ -322,6 +322,6 @@ async def test_openapi_of_reporting(gateway: RunningGateway) -> None:
     assert set(post["responses"]["201"]["headers"]) == {"Location", "Idempotency-Replayed", "X-Request-ID"}
     assert "report-in-progress" in post["responses"]["409"]["description"]
     assert "idempotency-key-reused" in post["responses"]["422"]["description"]
-    assert post["security"] == [{"key": []}]
-    assert schema["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    assert post["security"] == [{"api_key": []}]
+    assert schema["components"]["securitySchemes"]["api_key"]["scheme"] == "bearer"
     assert [parameter["name"] for parameter in post["parameters"]] == ["place_id", "Idempotency-Key"]

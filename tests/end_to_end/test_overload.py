@@ -54,8 +54,8 @@ async def test_briefs_of_a_held_loop(settings: Settings, monkeypatch: pytest.Mon
             ready = await gateway.client.get("/readyz")
 
     assert all(is_problem(response, 503) for response in responses)
-    assert {response.json()["detail"] for response in responses} == {
-        "The gateway is overloaded. Try again in a second."
+    assert {(response.json()["type"], response.json()["detail"]) for response in responses} == {
+        ("/problems/overloaded", "The gateway is overloaded. Try again in a second.")
     }
     assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
     assert ready.json()["checks"]["event_loop"]["status"] == "failed"
@@ -108,6 +108,7 @@ async def test_reading_of_a_held_loop(gateway: RunningGateway, monkeypatch: pyte
     response = await gateway.client.get("/v1/places")
 
     assert is_problem(response, 503)
+    assert response.json()["type"] == "/problems/overloaded"
     assert response.json()["detail"] == "The gateway is overloaded. Try again in a second."
 
 
@@ -119,6 +120,7 @@ async def test_write_of_a_held_loop(settings: Settings, monkeypatch: pytest.Monk
         response = await report(gateway.client)
 
     assert is_problem(response, 503)
+    assert response.json()["type"] == "/problems/outcome-unknown"
     assert response.json()["detail"].startswith("The gateway is overloaded. The report may have been stored.")
 
 

@@ -53,7 +53,7 @@ async def write_before_and_after(engine: AsyncEngine, server: PostgreSQLServer, 
 
 async def test_pool_keeps_read_only_connection(postgresql_server: PostgreSQLServer, database: str) -> None:
     """Writes still fail when a new connection could write, in spite of the pre-ping."""
-    engine = broken(postgresql_server.url_of(database))
+    engine = broken(postgresql_server.owner_url_of(database))
     with pytest.raises(DBAPIError, match="read-only"):  # otherwise fixed upstream: the pool discards the connection
         await write_before_and_after(engine, postgresql_server, database)
     with pytest.raises(DBAPIError, match="read-only"):
@@ -63,6 +63,6 @@ async def test_pool_keeps_read_only_connection(postgresql_server: PostgreSQLServ
 
 async def test_listener_discards_connection(postgresql_server: PostgreSQLServer, database: str) -> None:
     """With a listener for errors, the next write has a new connection."""
-    engine = fixed(postgresql_server.url_of(database))
+    engine = fixed(postgresql_server.owner_url_of(database))
     await write_before_and_after(engine, postgresql_server, database)
     await engine.dispose()

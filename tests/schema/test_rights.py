@@ -110,7 +110,7 @@ async def test_forbidden(runtime: AsyncConnection, statement: str) -> None:
     ("role", "reason"),
     [
         ("unknown", "does not exist"),
-        (OWNER_ROLE, "is a superuser, owns tables, or is the user of the URL"),
+        (OWNER_ROLE, "is a superuser, owns the database, its schema or tables, or is the user of the URL"),
         ("postgres", "is a superuser"),
     ],
 )
@@ -130,8 +130,43 @@ async def test_owner_of_existing_tables(postgresql_server: PostgreSQLServer) -> 
     await migrate(url)
     async with postgresql_server.superuser(name) as superuser:
         await superuser.execute(f"ALTER TABLE outbox OWNER TO {RUNTIME_ROLE}")
-    with pytest.raises(RoleError, match="owns tables"):
+    with pytest.raises(RoleError, match="or tables"):
         await migrate(url, grant_to=RUNTIME_ROLE)
+
+
+@pytest.mark.parametrize("owned", ["DATABASE {name}", "SCHEMA public"])
+async def test_owner_of_what_has_the_tables(postgresql_server: PostgreSQLServer, owned: str) -> None:
+    """A role that owns the database or the schema can drop the tables, and is rejected."""
+    name = "rights_owned"
+    url = await postgresql_server.create_database(name)
+    async with postgresql_server.superuser(name) as superuser:
+        await superuser.execute(f"GRANT ALL ON SCHEMA public TO {OWNER_ROLE}")
+        await superuser.execute(f"GRANT CONNECT ON DATABASE {name} TO PUBLIC")
+        await superuser.execute(f"ALTER {owned.format(name=name)} OWNER TO {RUNTIME_ROLE}")
+    try:
+        with pytest.raises(RoleError, match="owns the database"):
+            await migrate(url, grant_to=RUNTIME_ROLE)
+    finally:
+        await postgresql_server.drop_database(name)
+
+
+async def test_rights_of_a_group(postgresql_server: PostgreSQLServer) -> None:
+    """A role that has more rights as a member of another role is rejected, and gets nothing."""
+    name, group = "rights_grouped", "group_of_writers"
+    url = await postgresql_server.create_database(name)
+    await migrate(url)
+    async with postgresql_server.superuser(name) as superuser:
+        await superuser.execute(f"CREATE ROLE {group}")
+        try:
+            await superuser.execute(f"GRANT DELETE ON observations TO {group}")
+            await superuser.execute(f"GRANT {group} TO {RUNTIME_ROLE}")
+            with pytest.raises(RoleError, match="has DELETE ON observations by other grants"):
+                await migrate(url, grant_to=RUNTIME_ROLE)
+            assert not await superuser.fetchval(f"SELECT has_table_privilege('{RUNTIME_ROLE}', 'places', 'SELECT')")
+        finally:
+            await superuser.execute(f"REVOKE ALL ON observations FROM {group}")
+            await superuser.execute(f"DROP ROLE {group}")
+    await postgresql_server.drop_database(name)
 
 
 async def test_names_that_need_quotes(postgresql_server: PostgreSQLServer) -> None:
