@@ -15,7 +15,8 @@ HASH = sha256(SECRET.encode()).hexdigest()
 
 @pytest.fixture(autouse=True)
 def no_other_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GATEWAY_API_KEYS", raising=False)
+    for name in ("GATEWAY_API_KEYS", "GATEWAY_OPERATOR_KEYS"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def read_keys(monkeypatch: pytest.MonkeyPatch, *items: object) -> tuple[ApiKey, ...]:
@@ -47,6 +48,17 @@ def test_several_secrets_of_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = read_keys(monkeypatch, f"alice:{SECRET}", f"alice:{'y' * 16}")
 
     assert [find_api_key(secret, keys) for secret in (SECRET, "y" * 16)] == list(keys)
+
+
+@pytest.mark.parametrize("item", [f"operator:{SECRET}", f"operator:sha256:{HASH}"])
+def test_secret_of_a_client_and_an_operator(monkeypatch: pytest.MonkeyPatch, item: str) -> None:
+    """A secret is either that of an operator or that of another client. The error names both variables."""
+    monkeypatch.setenv("GATEWAY_OPERATOR_KEYS", json.dumps([item]))
+    read_keys(monkeypatch, f"alice:{'y' * 16}")
+    message = error_of(monkeypatch, f"alice:{'y' * 16}", f"alice:{SECRET}")
+
+    assert message.startswith("GATEWAY_API_KEYS and GATEWAY_OPERATOR_KEYS have the same secret")
+    assert HASH not in message
 
 
 @pytest.mark.parametrize(

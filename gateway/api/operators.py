@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
+from structlog.contextvars import bind_contextvars
 
 from gateway.api.local_requests import is_from_this_machine, sign_of_foreign_origin
 from gateway.api.problems import ProblemError
@@ -26,12 +27,19 @@ _FOR_THIS_MACHINE = 'Set GATEWAY_OPERATOR_KEYS to a JSON list of keys, such as [
 
 
 async def is_operator(request: Request, settings: SettingsDependency, on_loopback: OnLoopback) -> bool:
-    """Return whether the request has an operator's key or, without any key configured, is from this machine."""
+    """Return whether the request has an operator's key or, without any key configured, is from this machine.
+
+    Log lines of the request have the name of the key.
+    """
     if not settings.operator_keys:
         return on_loopback and sign_of_foreign_origin(request) is None
     # Called here, and not as a dependency: /readyz is for all clients, so its description has no key.
     credentials = await _bearer(request)
-    return credentials is not None and find_api_key(credentials.credentials, settings.operator_keys) is not None
+    key = None if credentials is None else find_api_key(credentials.credentials, settings.operator_keys)
+    if key is None:
+        return False
+    bind_contextvars(operator=key.name)
+    return True
 
 
 IsOperator = Annotated[bool, Depends(is_operator)]

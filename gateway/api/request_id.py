@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Iterable
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bind_contextvars, unbind_contextvars
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from gateway.api.failed_responses import FailedResponses, is_failed
 from gateway.api.log_fields import printable_path
@@ -60,7 +60,7 @@ class RequestIdMiddleware:
             if not response_complete:
                 raise  # the server resets the connection, so that a partial response cannot be mistaken for a complete one
         finally:
-            unbind_contextvars("request_id", "reporter")  # `keys.py` binds the second one
+            clear_contextvars()  # the id, and the name of the client (`keys.py`, `operators.py`)
 
 
 def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

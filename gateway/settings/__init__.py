@@ -254,6 +254,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _check_keys(self) -> Self:
+        """Reject a key for both kinds of requests: a client that may write could read the details for operators."""
+        if {key.digest for key in self.api_keys} & {key.digest for key in self.operator_keys}:
+            raise ValueError(
+                "GATEWAY_API_KEYS and GATEWAY_OPERATOR_KEYS have the same secret: give the operators keys of their own"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_tls_files(self) -> Self:
         """Reject files for TLS that would have no effect."""
         groups = {name: getattr(self, name) for name in type(self).model_fields}

@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from structlog.contextvars import get_contextvars, merge_contextvars
+from structlog.testing import capture_logs
 
 from gateway.app import create_app
 from gateway.event_loop import EventLoopMonitor
@@ -132,6 +134,21 @@ async def test_operator(gateway: Gateway, headers: dict[str, str], options: dict
 
     assert has_details(report)
     assert (journal.status_code, journal.json()["items"][0]["name"]) == (200, "database")
+
+
+async def test_name_of_the_key_is_in_the_log(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All log lines of a request with a key of an operator have its name, and no others."""
+
+    def fail(_event: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("gateway.api.health.JournalEvent", fail)
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        response = await gateway.get("/lifecycle", {"Authorization": f"Bearer {KEYS[0]}"})
+
+    assert response.status_code == 500
+    assert [line["operator"] for line in lines if line["event"] == "request failed"] == ["operator"]
+    assert get_contextvars() == {}
 
 
 @pytest.mark.parametrize(
