@@ -53,7 +53,7 @@ class PayloadTooLargeMiddleware:
 async def drop_body(scope: Scope, receive: Receive) -> dict[str, str]:
     """Read the rest of the body and drop it, up to the limits. Return headers for the response.
 
-    A client that sends `Expect: 100-continue` waits for the response before it sends the body. To read would ask for the body.
+    A client that sends `Expect: 100-continue` waits for the response before it sends the body. Reading would request the body.
     """
     if Headers(scope=scope).get("Expect", "").lower() == "100-continue":
         return {"Connection": "close"}

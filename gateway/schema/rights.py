@@ -56,7 +56,7 @@ _IS_OWNER = text(f"""
         )
     FROM pg_roles AS role WHERE rolname = :role
 """)
-# What the role may do after the grants, as a member of other roles or because all may do it.
+# The rights of the role beyond those: as a member of other roles, or because all roles have them.
 _EXCESS = text(f"""
     SELECT privilege, table_name
     FROM unnest(ARRAY[{", ".join(map(repr, _TABLES))}]) AS table_name,
@@ -107,7 +107,9 @@ async def grant_rights(connection: AsyncConnection, role: str) -> None:
         await connection.exec_driver_sql(statement)
     if excess := (await connection.execute(_EXCESS, {"role": role})).all():
         rights = ", ".join(f"{privilege} ON {table}" for privilege, table in excess)
-        raise RoleError(f"the role {role} has {rights} by other grants: revoke them, or use a role that is a member of no other")
+        raise RoleError(
+            f"the role {role} has {rights} by other grants: revoke them, or use a role that is a member of no other"
+        )
 
 
 async def describe_missing_rights(connection: AsyncConnection) -> str | None:
