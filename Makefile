@@ -4,7 +4,7 @@
 HOST ?= 127.0.0.1
 PORT ?= 8000
 PYTHON ?= python3
-JOBS ?= 2
+JOBS ?= 3
 export PYTHON
 
 help:  ## Show this

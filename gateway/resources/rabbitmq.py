@@ -42,6 +42,9 @@ class BrokerConnection(RobustConnection):
         self.unclosed_channels: list[AbstractChannel] = []
         self.close_callbacks.add(self._on_closed)
 
+    def __del__(self) -> None:
+        """Do nothing. `RabbitMQConnection` has closed or aborted it. The inherited finalizer would close it in a new task."""
+
     def _on_closed(self, _: object, error: BaseException | None) -> None:
         """Keep the error, also of a failed attempt to connect."""
         if isinstance(error, TimeoutError) and not str(error):

@@ -11,7 +11,10 @@ from tests.end_to_end.harness import ZURICH, Process, assert_complete_problem
 from tests.support.waiting import TIMEOUT
 
 FORWARDED = {"Host": "localhost", "X-Forwarded-For": "127.0.0.1"}
-POST_WITHOUT_BODY = b"POST /v1/predictions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+POST_WITHOUT_BODY = (
+    b"POST /v1/predictions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n"
+)
 
 
 def lines(process: Process, event: str) -> list[dict[str, object]]:

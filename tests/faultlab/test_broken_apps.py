@@ -75,6 +75,7 @@ def test_broken_app_is_detected(app: BrokenApp, check: Check, urls: dict[str, st
         assert "still open" in shown
 
 
+@pytest.mark.long
 @each_app
 def test_fixed_app_passes(app: BrokenApp, check: Check, urls: dict[str, str]) -> None:
     """The fixed app has no leaks and no errors in any phase."""

@@ -10,7 +10,7 @@ from tests.support.entries import SweptPhase
 
 pytestmark = pytest.mark.usefixtures("no_broker_leaks")
 
-PHASES = ["startup", "teardown"]
+PHASES = ["startup", pytest.param("teardown", marks=pytest.mark.long)]
 TIMES = {"once": 0, "twice": 1, "at every later point": math.inf}
 SHORT = [("once", LOOP_ITERATIONS)]
 CASES = [

@@ -34,6 +34,12 @@ def process(request: pytest.FixtureRequest, run: StartProcess, lab: FaultLab) ->
     lab.notes += process.journal
 
 
+QUICK_ENTRIES = {"database", "rabbitmq", "relay"}  # two resources and a worker; a run takes seconds
+each_entry = pytest.mark.parametrize(
+    "entry", [name if name in QUICK_ENTRIES else pytest.param(name, marks=pytest.mark.long) for name in ENTRIES]
+)
+
+
 def entered(names: list[str]) -> list[str]:
     return [f"{step} {name}" for name in names for step in ("entering", "entered")]
 
@@ -62,7 +68,7 @@ async def test_before_the_first_entry(lab: FaultLab, process: SignalledProcess) 
     assert await lab.leaks() == []
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
+@each_entry
 async def test_while_an_entry_starts(lab: FaultLab, process: SignalledProcess, entry: str) -> None:
     """A signal cancels the startup, and everything before the entry exits; a second signal aborts everything."""
     process.start("entering", entry, hangs_until_cancelled=2 if process.forced else 1)
@@ -121,11 +127,7 @@ async def test_while_a_request_is_in_flight(lab: FaultLab, process: SignalledPro
     assert await lab.leaks() == []
 
 
-@pytest.mark.parametrize(
-    "entry",
-    # These three take their three seconds in the same way as the relay.
-    [pytest.param(name, marks=pytest.mark.long) if name in {"writer", "views", "briefs"} else name for name in ENTRIES],
-)
+@each_entry
 async def test_while_an_entry_stops(lab: FaultLab, process: SignalledProcess, entry: str) -> None:
     """An entry that hangs in the teardown is aborted and the rest exits; a second signal aborts the rest."""
     at = ENTRIES.index(entry)

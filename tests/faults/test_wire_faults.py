@@ -52,7 +52,11 @@ TEARDOWN_MESSAGES = [
 
 REVERSED_CONNECTIONS = [*reversed(CONNECTED)]  # of a startup; a request connects "http" as well
 
-each_fault = pytest.mark.parametrize("fault", WireFault, ids=str)
+LONG_FAULTS = {WireFault.TRUNCATE, WireFault.BYTE_AT_A_TIME}  # `make test` injects the others
+each_fault = pytest.mark.parametrize(
+    "fault",
+    [pytest.param(fault, id=str(fault), marks=pytest.mark.long if fault in LONG_FAULTS else ()) for fault in WireFault],
+)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The RabbitMQ connection: what the broker reports about it, names with several addresses, and TLS."""
 
 import asyncio
+import gc
 import secrets
 import socket
 from collections.abc import AsyncIterator
@@ -18,7 +19,8 @@ from gateway.lifecycle import LifecycleStack, StartTimeoutError
 from gateway.lifecycle.errors import StartError
 from gateway.readiness import CHECK_TIMEOUT
 from gateway.resources.base import DegradedError, PermanentError, enter_resource
-from gateway.resources.rabbitmq import RabbitMQConnection
+from gateway.resources.broker_transport import BrokerTransports
+from gateway.resources.rabbitmq import BrokerConnection, RabbitMQConnection
 from gateway.settings import RabbitMQSettings
 from tests.events.conftest import vhost
 from tests.support.certificates import Certificates
@@ -34,6 +36,17 @@ def resource(url: str, **settings: object) -> RabbitMQConnection:
 
 def vhost_name(url: str) -> str:
     return url.rpartition("/")[2]
+
+
+async def test_finalizer_starts_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that was aborted starts no task when it is collected, unlike that of aio-pika. There may be no event loop."""
+    tasks: list[object] = []
+    connection = BrokerConnection("amqp://127.0.0.1:1/", BrokerTransports(), name="test", heartbeat=1)
+    monkeypatch.setattr("aio_pika.connection.asyncio.ensure_future", tasks.append)
+    del connection
+    gc.collect()
+
+    assert tasks == []
 
 
 async def fails_permanently(rabbitmq: RabbitMQConnection, *, timeout: float = 5) -> str:
