@@ -144,6 +144,9 @@ class TestReports:
             await rabbitmq_server.change_password(user)
             await rabbitmq_server.close_connections(rabbitmq._instance)
             await wait_for_check(rabbitmq, ConnectionError, "ACCESS_REFUSED")
+            failed = asyncio.Event()
+            opened.connection.close_callbacks.add(lambda *_: failed.set())
+            await wait_until(failed.is_set, "an attempt has ended")  # the broker's reason arrives before that
 
             _, writer = await rabbitmq._transports.create(URL(url))  # as each attempt begins
             with pytest.raises(RefusedError, match="ACCESS_REFUSED"):
