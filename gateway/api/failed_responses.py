@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Annotated
 
 import orjson
 import structlog
+from fastapi import Depends, Request
 from opentelemetry import metrics
 from starlette.types import Scope
 
@@ -91,6 +93,14 @@ class FailedResponses:
             _log(status, unlogged)
             unlogged.timer = self._start_timer(status)
             self._unlogged[status] = unlogged
+
+
+async def get_failed_responses(request: Request) -> FailedResponses:
+    failed_responses: FailedResponses = request.app.state.failed_responses
+    return failed_responses
+
+
+FailedResponsesDependency = Annotated[FailedResponses, Depends(get_failed_responses)]
 
 
 def _log(status: int, unlogged: _Unlogged) -> None:

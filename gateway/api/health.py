@@ -4,17 +4,17 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from gateway.api.caching import NO_STORE
-from gateway.api.failed_responses import FailedResponses
+from gateway.api.failed_responses import FailedResponsesDependency
 from gateway.api.operators import IsOperator, OperatorRequired
 from gateway.api.problem_types import INVALID_REQUEST, RETRY_AFTER, UNAVAILABLE
 from gateway.api.problems import problem_responses
 from gateway.api.routes import CachedRoute
 from gateway.dependencies import JournalDependency, ReadinessDependency
-from gateway.lifecycle import format_error
+from gateway.lifecycle import CheckResult, format_error
 
 
 class OperationRoute(CachedRoute):
@@ -88,7 +88,7 @@ async def livez() -> Liveness:
     },
 )
 async def readyz(
-    request: Request, readiness: ReadinessDependency, response: Response, *, is_operator: IsOperator
+    readiness: ReadinessDependency, failed: FailedResponsesDependency, response: Response, *, is_operator: IsOperator
 ) -> ReadinessReport:
     """200 if this process should get requests, otherwise 503.
 
@@ -99,22 +99,19 @@ async def readyz(
     if not report.ready:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
         response.headers["Retry-After"] = str(RETRY_AFTER)
-    statuses: dict[str, Literal["ok", "failed"]] = {
-        check.name: "ok" if check.ok else "failed" for check in report.checks
-    }
-    if not is_operator:
-        return ReadinessReport(
-            status=report.status, checks={name: Check(status=each) for name, each in statuses.items()}
-        )
-    failed: FailedResponses = request.app.state.failed_responses
+    counts = {f"{status} {route}": count for (status, route), count in sorted(failed.counts.items())}
     return ReadinessReport(
         status=report.status,
-        checks={
-            check.name: Check(status=statuses[check.name], took_ms=round(check.duration * 1000, 3), remark=check.detail)
-            for check in report.checks
-        },
-        failed_responses={f"{status} {route}": count for (status, route), count in sorted(failed.counts.items())},
+        checks={check.name: _describe(check, with_details=is_operator) for check in report.checks},
+        failed_responses=counts if is_operator else None,
     )
+
+
+def _describe(check: CheckResult, *, with_details: bool) -> Check:
+    status: Literal["ok", "failed"] = "ok" if check.ok else "failed"
+    if not with_details:
+        return Check(status=status)
+    return Check(status=status, took_ms=round(check.duration * 1000, 3), remark=check.detail)
 
 
 @router.get(

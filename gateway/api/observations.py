@@ -64,7 +64,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 READING_PROBLEMS = (
-    problem_types.UNKNOWN_PLACE,
     problem_types.INVALID_REQUEST,
     problem_types.DATABASE_UNAVAILABLE,
     problem_types.OVERLOADED,
@@ -201,7 +200,7 @@ async def report_observation(
     operation_id="list_observations",
     summary="List observations",
     openapi_extra=CONDITIONAL,
-    responses={**cached_responses("Link"), **problem_responses(*READING_PROBLEMS)},
+    responses={**cached_responses("Link"), **problem_responses(problem_types.UNKNOWN_PLACE, *READING_PROBLEMS)},
 )
 async def get_observations(
     request: Request,
@@ -233,7 +232,7 @@ async def get_observations(
     openapi_extra=CONDITIONAL,
     responses={
         **cached_responses(),
-        **problem_responses(problem_types.UNKNOWN_OBSERVATION, *READING_PROBLEMS[1:]),
+        **problem_responses(problem_types.UNKNOWN_OBSERVATION, *READING_PROBLEMS),
     },
 )
 async def read_observation(session: Session, place_id: PlaceId, observation_id: ObservationId) -> Observation:

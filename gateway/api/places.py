@@ -17,7 +17,7 @@ from gateway.schema.tables import MAX_PLACE_ID
 
 
 class PlaceRoute(CachedRoute, StrictRoute):
-    """The only values of a place that change often are the observation counts, which lag behind by seconds anyway."""
+    """A route of places. Only the observation count of a place changes often, and the worker updates it with a delay anyway."""
 
     cache_control = "public, max-age=10"
 

@@ -161,7 +161,7 @@ async def _on_problem(request: Request, error: ProblemError) -> JSONResponse:
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:
     """Handle the framework's own errors: an unknown path, a method that a path does not support, a malformed body.
 
-    No route has the method OPTIONS: its response are the methods that the path supports.
+    No route has the method OPTIONS. The response to it lists the methods that the path supports.
     """
     status = HTTPStatus(error.status_code)
     headers = dict(error.headers or {})

@@ -11,18 +11,10 @@ from hypothesis import strategies as st
 from starlette.types import ASGIApp
 
 from gateway.api.field_errors import MAX_DETAIL_LENGTH, MAX_ERRORS, MAX_POINTER_LENGTH, field_errors, json_pointer
+from gateway.api.predictions import EXAMPLE_DAY as DAY
 from gateway.app import create_app
 from gateway.serving.lifespan_manager import StatefulApp
 from gateway.settings import Settings
-
-DAY = {
-    "precipitation_mm": 10,
-    "temperature_max_c": 12,
-    "temperature_min_c": 8,
-    "wind_speed_m_s": 4,
-    "date": "2026-11-24",
-    "latitude": 47.4,
-}
 
 
 @pytest.fixture(scope="module")
