@@ -7,7 +7,7 @@ channel and declares everything again.
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 
 import aio_pika
 from aio_pika.abc import AbstractChannel
@@ -21,8 +21,6 @@ from aiormq.exceptions import (
 from gateway.lifecycle.cancellation import current_task_cancelled
 from gateway.resources.broker_transport import ClosedByBrokerError
 from gateway.resources.rabbitmq import BrokerConnection
-
-CLOSE_TIMEOUT = 0.5  # for the broker to close a channel
 
 # `TimeoutError` and `ConnectionError` are subclasses of `OSError`.
 CONNECTION_ERRORS = (AMQPError, ChannelInvalidStateError, OSError)
@@ -87,25 +85,12 @@ def _unavailable(connection: BrokerConnection) -> ConnectionError:
 
 @asynccontextmanager
 async def opened_channel(connection: BrokerConnection, *, confirms: bool = False) -> AsyncGenerator[AbstractChannel]:
-    """Open a channel for the duration of the block; see `open_channel()`.
-
-    If the connection is blocked at the end, the broker does not read the request to close the channel. The next block closes
-    it.
-    """
+    """Open a channel for the duration of the block; see `open_channel()`."""
     channel = await open_channel(connection, confirms=confirms)
     try:
         yield channel
     finally:
-        connection.unclosed_channels.append(channel)
-        while connection.unclosed_channels and connection.blocked is None:
-            await close_channel(connection.unclosed_channels.pop())
-
-
-async def close_channel(channel: AbstractChannel) -> None:
-    """Close the channel; ignore a lost connection."""
-    with suppress(*CONNECTION_ERRORS, RuntimeError), translate_library_cancellation():
-        async with asyncio.timeout(CLOSE_TIMEOUT):
-            await channel.close()
+        await connection.close_channel(channel)
 
 
 async def on_consumer_cancelled(channel: AbstractChannel, callback: Callable[[], object]) -> None:

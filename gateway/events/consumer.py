@@ -16,7 +16,6 @@ from gateway.events.channels import (
     CONNECTION_ERRORS,
     CallCancelledError,
     RefusedError,
-    close_channel,
     on_consumer_cancelled,
     open_channel,
     translate_library_cancellation,
@@ -222,7 +221,7 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
         finally:
             await self._handlers.cancel(timeout=CLOSE_TIMEOUT)
             if channel is not None:
-                await close_channel(channel)
+                await self._rabbitmq.close_channel(channel)
 
     async def _drain(self, queue: AbstractQueue, consumer_tag: str) -> None:
         """End the deliveries, and wait for the handlers in flight."""

@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.concurrency import Backoff, background_task, wait_for_event
-from gateway.events.channels import CONNECTION_ERRORS, open_channel, translate_library_cancellation
+from gateway.events.channels import CONNECTION_ERRORS, opened_channel, translate_library_cancellation
 from gateway.events.publisher import (
     MessageRejectedError,
     Publisher,
@@ -234,12 +234,9 @@ class OutboxRelay(Resource["OutboxRelay"]):
         try:
             with translate_library_cancellation():
                 async with asyncio.timeout(DEAD_LETTER_TIMEOUT):
-                    channel = await open_channel(self._rabbitmq, confirms=False)
-                    try:
+                    async with opened_channel(self._rabbitmq) as channel:
                         queue = await channel.declare_queue(DEAD_LETTERS, passive=True)
                         return queue.declaration_result.message_count
-                    finally:
-                        await channel.close()
         except CONNECTION_ERRORS:
             return None
 

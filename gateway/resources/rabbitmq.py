@@ -1,14 +1,16 @@
 """The RabbitMQ connection."""
 
+import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from aio_pika import RobustConnection
+import aiormq
+from aio_pika import Channel, RobustConnection
 from aio_pika.abc import AbstractChannel
 from aio_pika.connection import make_url
-from aio_pika.exceptions import AuthenticationError
+from aio_pika.exceptions import AMQPError, AuthenticationError
 
 from gateway.network.amqp_url import AMQPOptions, amqp_options
 from gateway.network.errors import is_network_error
@@ -18,6 +20,7 @@ from gateway.settings import RabbitMQSettings
 
 RECONNECT_INTERVAL = 0.5  # short, because closing may wait as long
 CONNECT_TIMEOUT = 5.0  # for the transport and the AMQP handshake, also when it reconnects
+CLOSE_TIMEOUT = 0.5  # how long the user of a channel waits for its close
 
 
 def is_transient(error: Exception) -> bool:
@@ -29,9 +32,6 @@ class BrokerConnection(RobustConnection):
     """A connection that reconnects automatically, and keeps the broker's reports about it.
 
     It is not connected yet. `connect_robust()` would return only once it is.
-
-    Attributes:
-        unclosed_channels: those that could not be closed while the connection was blocked.
     """
 
     def __init__(self, url: str, transports: BrokerTransports, *, name: str, heartbeat: int) -> None:
@@ -39,7 +39,7 @@ class BrokerConnection(RobustConnection):
         # Undocumented: aio-pika passes it on to aiormq. tests/resources/test_private_api.py tests it.
         self.kwargs["transport_factory"] = transports
         self._transports = transports
-        self.unclosed_channels: list[AbstractChannel] = []
+        self._closing_channels: set[asyncio.Task[None]] = set()
         self.close_callbacks.add(self._on_closed)
 
     def __del__(self) -> None:
@@ -52,6 +52,26 @@ class BrokerConnection(RobustConnection):
         if isinstance(error, Exception):
             self._transports.on_failed_attempt(error)
 
+    async def close_channel(self, channel: AbstractChannel) -> None:
+        """Close the channel, and wait at most `CLOSE_TIMEOUT`. Ignore a lost connection.
+
+        The close of a channel is never cancelled: aiormq would send the request a second time, and the broker would close the
+        whole connection. If it takes longer, it ends in the background. The broker reads it after an alarm.
+        """
+        closing = asyncio.create_task(_close(channel))
+        self._closing_channels.add(closing)
+        closing.add_done_callback(self._closing_channels.discard)
+        if self.blocked is None:
+            await asyncio.wait([closing], timeout=CLOSE_TIMEOUT)
+
+    async def close(self, exc: aiormq.abc.ExceptionType | None = asyncio.CancelledError) -> None:
+        """Close the connection, and then what is left of the close of its channels."""
+        await super().close(exc)
+        if self._closing_channels:
+            for closing in self._closing_channels:
+                closing.cancel()
+            await asyncio.wait(self._closing_channels)
+
     @property
     def last_error(self) -> Exception | None:
         """The reason why there is no connection, if it is known."""
@@ -61,6 +81,11 @@ class BrokerConnection(RobustConnection):
     def blocked(self) -> str | None:
         """The reason of the alarm that blocks this connection, or None. The broker then reads nothing from it."""
         return self._transports.blocked
+
+
+async def _close(channel: AbstractChannel) -> None:
+    with suppress(AMQPError, OSError, RuntimeError):
+        await channel.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +217,12 @@ class RabbitMQConnection(Resource[RabbitMQ]):
             raise _lost(connection)
         if connection.blocked is not None:
             raise DegradedError(f"blocked by an alarm of the broker: {connection.blocked}")
+        channel = Channel(connection)
         try:
-            async with connection.channel():
-                pass
+            await channel.initialize()
         except RuntimeError as error:  # the connection is lost, and aio-pika has not noticed yet
             raise _lost(connection) from error
+        await connection.close_channel(channel)
         return self.settings.location
 
 

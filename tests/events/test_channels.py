@@ -1,9 +1,11 @@
-"""Channels: a consumer that the broker cancels, and a call that the client library cancels."""
+"""Channels: a consumer that the broker cancels, a close that takes long, and a call that the client library cancels."""
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 import pytest
-from aio_pika import Message
+from aio_pika import Channel, Message
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from gateway.devstack.rabbitmq import RabbitMQServer
@@ -14,7 +16,8 @@ from gateway.events.channels import (
     opened_channel,
     translate_library_cancellation,
 )
-from gateway.resources.rabbitmq import RabbitMQ
+from gateway.resources.rabbitmq import CLOSE_TIMEOUT, BrokerConnection, RabbitMQ, RabbitMQConnection
+from gateway.settings import RabbitMQSettings
 from tests.support.waiting import TIMEOUT, wait_until
 
 
@@ -60,10 +63,69 @@ async def test_deleted_queue_closes_no_channel(rabbitmq: RabbitMQ, channel: Abst
     await consuming.close()
 
 
+def transport_of(connection: BrokerConnection) -> asyncio.Transport:
+    (transport,) = connection._transports._transports
+    assert isinstance(transport, asyncio.Transport)
+    return transport
+
+
+@contextmanager
+def responses_delayed(connection: BrokerConnection) -> Iterator[None]:
+    """The broker processes what is sent in the block, and its responses are read after it."""
+    transport_of(connection).pause_reading()
+    yield
+    transport_of(connection).resume_reading()
+
+
+class TestSlowClose:
+    """aiormq sends a cancelled request to close a channel again. The broker then closes the whole connection."""
+
+    @pytest.fixture
+    async def connection(self, rabbitmq: RabbitMQ) -> AsyncIterator[BrokerConnection]:
+        """A connection that is not lost in the test, and on which no channel is left."""
+        underlay = rabbitmq.connection.transport
+        assert underlay is not None
+        yield rabbitmq.connection
+        await wait_until(lambda: not underlay.connection.channels, "the channel is closed")
+        for _ in range(10):  # round trips, in which the broker could close the connection
+            async with opened_channel(rabbitmq.connection):
+                assert rabbitmq.connection.transport is underlay
+
+    async def test_time_limit(self, connection: BrokerConnection) -> None:
+        """A close that takes longer than its time limit ends in the background."""
+        channel = await open_channel(connection, confirms=False)
+        with responses_delayed(connection):
+            await connection.close_channel(channel)
+
+    async def test_cancelled_user(self, connection: BrokerConnection) -> None:
+        """A close whose caller is cancelled ends in the background."""
+        channel = await open_channel(connection, confirms=False)
+        with responses_delayed(connection), pytest.raises(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT / 2):
+                await connection.close_channel(channel)
+
+    async def test_cancelled_check(self, connection: BrokerConnection, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A health check that is cancelled while it closes its channel keeps the connection."""
+        resource = RabbitMQConnection(RabbitMQSettings(), "test")
+        resource._rabbitmq = RabbitMQ(connection)
+        initialize = Channel.initialize
+
+        async def initialize_and_pause(channel: Channel) -> None:
+            await initialize(channel)
+            transport_of(connection).pause_reading()
+
+        monkeypatch.setattr(Channel, "initialize", initialize_and_pause)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT / 2):
+                await resource.check()
+        monkeypatch.undo()
+        transport_of(connection).resume_reading()
+
+
 async def test_alarm_leaves_no_channel(
     rabbitmq: RabbitMQ, channel: AbstractChannel, rabbitmq_server: RabbitMQServer
 ) -> None:
-    """A channel that cannot be closed during an alarm is closed by the next user of one."""
+    """A channel that cannot be closed during an alarm is closed after it."""
     transport = rabbitmq.connection.transport
     assert transport is not None
     before = len(transport.connection.channels)
@@ -73,11 +135,8 @@ async def test_alarm_leaves_no_channel(
             await wait_until(lambda: rabbitmq.connection.blocked is not None, "the connection is blocked")
         assert len(transport.connection.channels) == before + 1
     await publishing
-    await wait_until(lambda: rabbitmq.connection.blocked is None, "the connection is not blocked any longer")
-    async with opened_channel(rabbitmq.connection):
-        pass
 
-    assert len(transport.connection.channels) == before
+    await wait_until(lambda: len(transport.connection.channels) == before, "the channel is closed")
 
 
 async def test_library_cancellation_is_translated() -> None:
