@@ -6,9 +6,10 @@ import time
 from array import array
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, cast
 
-from benchmarks.workloads import CheckedRequest, WrongResponseError
+from benchmarks.workloads import CheckedRequest, IncompleteBriefError, WrongResponseError
 
 CLIENT_TIMEOUT = 60.0  # for the responses to the first requests, and for those in flight at the end
 
@@ -35,6 +36,16 @@ class LoadState:
     in_flight: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     failure: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def receive(self, request: CheckedRequest, status: int, body: bytes, latency: float) -> None:
+        """Check a response and record its latency. An exception of the check ends the load."""
+        request.check(status, body)
+        if self.measuring:
+            self.latencies.append(latency)
+
+    def rates(self, elapsed: float) -> dict[str, float]:
+        """Return the fields of a `LoadResult` that are numbers of requests per second."""
+        return {"requests_per_second": len(self.latencies) / elapsed}
 
     def fail(self, reason: str) -> None:
         if not self.failure.done():
@@ -68,6 +79,46 @@ class LoadState:
             raise WrongResponseError(f"{self.in_flight} requests without a response in {CLIENT_TIMEOUT:g} s") from None
         finally:
             task.cancel()
+
+
+@dataclass
+class OverloadState(LoadState):
+    """The state of a load that is more than the server can take. It may refuse requests, and leave sections out of briefs.
+
+    Attributes:
+        response_timeout: seconds after which a response is late.
+        in_time: the number of complete responses that were not late, while `measuring` was true.
+        refused: the number of responses with status 503.
+        late: the number of all other responses: late or incomplete.
+    """
+
+    response_timeout: float = field(kw_only=True)
+    in_time: int = 0
+    refused: int = 0
+    late: int = 0
+
+    def receive(self, request: CheckedRequest, status: int, body: bytes, latency: float) -> None:
+        """Check a response and count it. Only the latencies of accepted requests are recorded."""
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            self.refused += self.measuring
+            return
+        in_time = latency <= self.response_timeout
+        try:
+            super().receive(request, status, body, latency)
+        except IncompleteBriefError:
+            in_time = False
+            if self.measuring:
+                self.latencies.append(latency)
+        if self.measuring:
+            self.in_time += in_time
+            self.late += not in_time
+
+    def rates(self, elapsed: float) -> dict[str, float]:
+        return {
+            "requests_per_second": self.in_time / elapsed,
+            "refused_per_second": self.refused / elapsed,
+            "late_per_second": self.late / elapsed,
+        }
 
 
 class ClosedLoopConnection(asyncio.Protocol):
@@ -108,15 +159,13 @@ class ClosedLoopConnection(asyncio.Protocol):
             state.fail(f"more than one response, or a response without Content-Length\n{self._exchange()}")
             return
         try:
-            request.check(int(head[9:12]), bytes(body))
+            state.receive(request, int(head[9:12]), bytes(body), latency)
         except (WrongResponseError, ValueError, LookupError, TypeError) as error:
             state.fail(f"{type(error).__name__}: {error}\n{self._exchange()}")
             return
         self._received = bytearray()
         self._request = None
         state.in_flight -= 1
-        if state.measuring:
-            state.latencies.append(latency)
         self.send_next()
         if state.in_flight == 0:
             state.idle.set()

@@ -5,19 +5,25 @@ status 1 and writes the reason to stderr.
 """
 
 import asyncio
-import random
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from math import ceil
 
 import uvloop
 from pydantic import BaseModel, Field
 
 from benchmarks import workloads
-from benchmarks.closed_loop import ClosedLoopConnection, LoadState
-from benchmarks.process_stats import cpu_seconds, machine_cpu_seconds
+from benchmarks.closed_loop import ClosedLoopConnection, LoadState, OverloadState
+from benchmarks.process_stats import cpu_seconds, machine_cpu_seconds, peak_memory_mib
 from benchmarks.workloads import CheckedRequest, SeededPlace, Workload, WrongResponseError
+
+PRIMING_CONNECTIONS = 32  # without weather in its cache, a server can take less load
+
+RECOVERED_LATENCY = 0.05  # seconds; a brief for one client takes about one millisecond
+RECOVERED_RESPONSES = 20  # in a row
+RECOVERY_TIMEOUT = 30.0
 
 
 class LoadSpec(BaseModel):
@@ -25,12 +31,14 @@ class LoadSpec(BaseModel):
 
     Attributes:
         workload: the kind of request.
-        ports: the servers on loopback; the connections are distributed over them.
+        port: the server on loopback.
         connections: open connections, each with one request in flight.
         places: the places that the requests are about.
         each_once: request each place only once, because the second response would come from a cache.
         prime: request the brief of each place before the warm-up, so that all weather is cached.
         places_per_call: the number of places in a request for several briefs.
+        response_timeout: None, or a time that makes the load an overload: responses that are later, incomplete or refused are
+            counted, instead of ending the load.
         warm_up: duration of the load before the measurement.
         duration: duration of the measurement.
         seed: of the order of the requests.
@@ -38,12 +46,13 @@ class LoadSpec(BaseModel):
     """
 
     workload: Workload
-    ports: list[int]
+    port: int
     connections: int
     places: list[SeededPlace] = Field(default_factory=list)
     each_once: bool = False
     prime: bool = False
     places_per_call: int = 1
+    response_timeout: float | None = None
     warm_up: float
     duration: float
     seed: int
@@ -54,10 +63,14 @@ class LoadResult(BaseModel):
     """The result of one measurement.
 
     Attributes:
-        responses: the number of responses.
-        requests_per_second: completed requests per second.
+        responses: the number of responses, without refused ones.
+        requests_per_second: requests per second that got a right response, in an overload those in time.
         p50_ms: median latency.
         p99_ms: 99th percentile of the latency.
+        refused_per_second: requests per second that were refused. Only an overload may have them, and the late ones.
+        late_per_second: requests per second whose response was late or incomplete.
+        recovery_s: after an overload, seconds until the briefs of one client are in time again.
+        peak_memory_mib: the highest RSS of the application since it started.
         cpu_us: CPU time per response in microseconds, by the names in `LoadSpec.processes`; `load` is the load generator,
             `machine` the whole machine.
         cores: the same CPU time in seconds per second: 1 is one fully used core.
@@ -67,6 +80,10 @@ class LoadResult(BaseModel):
     requests_per_second: float
     p50_ms: float
     p99_ms: float
+    refused_per_second: float = 0
+    late_per_second: float = 0
+    recovery_s: float | None = None
+    peak_memory_mib: float = 0
     cpu_us: dict[str, float]
     cores: dict[str, float]
 
@@ -88,21 +105,14 @@ async def apply_load(spec: LoadSpec) -> LoadResult:
         WrongResponseError: a response is wrong or missing, or `places` are too few for `each_once`.
         OSError: a server refuses the connection.
     """
-    state = LoadState()
-    connections = [await _connect(state, spec.ports[number % len(spec.ports)]) for number in range(spec.connections)]
-
-    def send(requests: Iterator[CheckedRequest]) -> None:
-        state.requests = requests
-        state.idle.clear()
-        for connection in connections:
-            connection.send_next()
-
+    state = LoadState() if spec.response_timeout is None else OverloadState(response_timeout=spec.response_timeout)
+    connections = await asyncio.gather(*(_connect(state, spec.port) for _ in range(spec.connections)))
     try:
         if spec.prime:
-            send(map(workloads.brief, spec.places))
+            _send(state, connections[:PRIMING_CONNECTIONS], map(workloads.brief, spec.places))
             await state.wait_until_idle()
-        requests = _in_random_order(spec)
-        send(requests)
+        requests = _requests(spec)
+        _send(state, connections, requests)
         await state.sleep(spec.warm_up)
         cpu_before, started_at = _cpu_seconds(spec.processes), time.perf_counter()
         state.measuring = True
@@ -112,9 +122,12 @@ async def apply_load(spec: LoadSpec) -> LoadResult:
         if next(requests, None) is None:
             raise WrongResponseError("all places were requested before the end of the measurement: add places")
         state.requests = iter(())
+        recovery_s = await _seconds_to_recover(spec) if isinstance(state, OverloadState) else None
         if state.in_flight:
             await state.wait_until_idle()
-        return _result(state.latencies, elapsed, {name: cpu_after[name] - cpu_before[name] for name in cpu_before})
+        result = _result(state, elapsed, {name: cpu_after[name] - cpu_before[name] for name in cpu_before})
+        peak_memory = peak_memory_mib(spec.processes.get("application", ()))
+        return result.model_copy(update={"recovery_s": recovery_s, "peak_memory_mib": peak_memory})
     finally:
         for connection in connections:
             connection.close()
@@ -126,16 +139,41 @@ async def _connect(state: LoadState, port: int) -> ClosedLoopConnection:
     return connection
 
 
-def _in_random_order(spec: LoadSpec) -> Iterator[CheckedRequest]:
-    requests = workloads.build_requests(spec.workload, spec.places, spec.places_per_call)
-    generator = random.Random(spec.seed)  # noqa: S311 - the same order in every run
-    generator.shuffle(requests)
-    return iter(requests) if spec.each_once else _endless_choices(requests, generator)
+def _send(state: LoadState, connections: Iterable[ClosedLoopConnection], requests: Iterator[CheckedRequest]) -> None:
+    """Begin to send requests on the connections."""
+    state.requests = requests
+    state.idle.clear()
+    for connection in connections:
+        connection.send_next()
 
 
-def _endless_choices(requests: Sequence[CheckedRequest], generator: random.Random) -> Iterator[CheckedRequest]:
-    while True:
-        yield generator.choice(requests)
+def _requests(spec: LoadSpec) -> Iterator[CheckedRequest]:
+    return workloads.random_requests(
+        spec.workload, spec.places, places_per_call=spec.places_per_call, each_once=spec.each_once, seed=spec.seed
+    )
+
+
+async def _seconds_to_recover(spec: LoadSpec) -> float:
+    """Send requests one after another until several in a row are in time. Return the seconds before the first of these."""
+    began_at = recovered_at = time.perf_counter()
+    state = OverloadState(response_timeout=RECOVERED_LATENCY, measuring=True)
+    connection = await _connect(state, spec.port)
+    requests = _requests(spec)
+    in_a_row = 0
+    try:
+        while in_a_row < RECOVERED_RESPONSES:
+            in_time = state.in_time
+            _send(state, [connection], islice(requests, 1))
+            await state.wait_until_idle()
+            if state.in_time > in_time:
+                in_a_row += 1
+                continue
+            in_a_row, recovered_at = 0, time.perf_counter()
+            if recovered_at - began_at > RECOVERY_TIMEOUT:
+                raise WrongResponseError(f"the server did not recover in {RECOVERY_TIMEOUT:g} s")
+        return recovered_at - began_at
+    finally:
+        connection.close()
 
 
 def _cpu_seconds(processes: Mapping[str, Sequence[int]]) -> dict[str, float]:
@@ -145,13 +183,13 @@ def _cpu_seconds(processes: Mapping[str, Sequence[int]]) -> dict[str, float]:
     }
 
 
-def _result(latencies: Sequence[float], elapsed: float, cpu: Mapping[str, float]) -> LoadResult:
-    if not latencies:
+def _result(state: LoadState, elapsed: float, cpu: Mapping[str, float]) -> LoadResult:
+    if not state.latencies:
         raise WrongResponseError(f"no response in {elapsed:.1f} s")
-    ordered = sorted(latencies)
+    ordered = sorted(state.latencies)
     return LoadResult(
         responses=len(ordered),
-        requests_per_second=len(ordered) / elapsed,
+        **state.rates(elapsed),
         p50_ms=percentile(ordered, 0.5) * 1e3,
         p99_ms=percentile(ordered, 0.99) * 1e3,
         cpu_us={name: seconds / len(ordered) * 1e6 for name, seconds in cpu.items()},

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks import workloads
+from benchmarks.closed_loop import OverloadState
 from benchmarks.load import LoadResult, LoadSpec, apply_load, percentile
 from benchmarks.workloads import HELLO, SeededPlace, WrongResponseError
 
@@ -60,7 +62,7 @@ async def load(port: int, **fields: Any) -> LoadResult:
     """Apply a short load, with the fields of the spec replaced by `fields`."""
     spec = LoadSpec(
         workload="brief",
-        ports=[port],
+        port=port,
         connections=3,
         places=PLACES,
         prime=True,
@@ -89,7 +91,7 @@ async def test_right_responses_are_counted_and_timed() -> None:
     [
         pytest.param(lambda place_id: http(brief(place_id % 29 + 1)), "place: ", id="other place"),
         pytest.param(lambda place_id: http(brief(place_id), status=503), "status: 503", id="status"),
-        pytest.param(lambda place_id: http(brief(place_id, complete=False)), "complete: False", id="incomplete"),
+        pytest.param(lambda place_id: http(brief(place_id, complete=False)), "incomplete", id="incomplete"),
         pytest.param(lambda place_id: http({"place": {"id": place_id}}), "KeyError", id="missing fields"),
         pytest.param(lambda _: http("{")[:-1] + b"{", "JSONDecodeError", id="no JSON"),
         pytest.param(lambda place_id: http(brief(place_id)) + b"x", "more than one response", id="too long"),
@@ -145,6 +147,47 @@ async def test_too_few_places_for_one_request_each() -> None:
     async with serving(lambda place_id: http(brief(place_id))) as port:
         with pytest.raises(WrongResponseError, match="all places were requested"):
             await load(port, prime=False, each_once=True, duration=1)
+
+
+async def test_overload_counts_responses_by_kind() -> None:
+    """Refused, incomplete and late responses are counted apart from the complete ones in time, and have no part in their rate."""
+    state = OverloadState(response_timeout=0.8, measuring=True)
+    request = workloads.brief(PLACES[0])
+    complete, incomplete = (json.dumps(brief(1, complete=value)).encode() for value in (True, False))
+
+    for _ in range(4):
+        state.receive(request, 200, complete, 0.8)
+    for _ in range(2):
+        state.receive(request, 200, complete, 0.9)
+    state.receive(request, 200, incomplete, 0.7)
+    for _ in range(6):
+        state.receive(request, 503, b"", 0.001)
+
+    assert state.rates(2) == {"requests_per_second": 2, "late_per_second": 1.5, "refused_per_second": 3}
+    assert sorted(state.latencies) == [0.7, 0.8, 0.8, 0.8, 0.8, 0.9, 0.9]
+
+
+async def test_wrong_response_ends_an_overload() -> None:
+    """Only a refusal, or a section that is missing, is no reason to end an overload."""
+    async with serving(lambda place_id: http(brief(place_id % 29 + 1))) as port:
+        with pytest.raises(WrongResponseError, match="place: "):
+            await load(port, prime=False, response_timeout=5)
+
+
+async def test_recovery_ends_with_briefs_in_time() -> None:
+    """The recovery is measured from the end of the load to the first of several complete briefs in a row."""
+    recovers_at = time.perf_counter() + 1
+
+    def respond(place_id: int) -> bytes:
+        return http(brief(place_id, complete=time.perf_counter() > recovers_at))
+
+    async with serving(respond) as port:
+        result = await load(port, prime=False, response_timeout=5)
+        ended_at = time.perf_counter()
+
+    assert result.recovery_s is not None
+    assert 0 < result.recovery_s < 1
+    assert ended_at > recovers_at
 
 
 async def test_ceiling_responses_are_checked() -> None:
