@@ -6,14 +6,14 @@ import time
 from array import array
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
-from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
-from benchmarks.workloads import CheckedRequest, IncompleteBriefError, WrongResponseError
+from benchmarks.workloads import CheckedRequest, WrongResponseError
 
 CLIENT_TIMEOUT = 60.0  # for the responses to the first requests, and for those in flight at the end
 
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_CLOSES = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 _END_OF_HEAD = b"\r\n\r\n"
 _MAX_SHOWN_BYTES = 3000  # of a request and of a wrong response, in the error message
 
@@ -26,10 +26,12 @@ class LoadState:
         requests: the requests that are not sent yet.
         latencies: in seconds, of the responses that arrived while `measuring` was true.
         in_flight: the number of requests without a response.
-        idle: set when nothing is in flight and nothing is left to send.
+        idle: set when nothing is in flight.
         failure: gets a WrongResponseError at the first wrong response.
+        reconnects: whether a connection is opened again when the server has closed it.
     """
 
+    reconnects: ClassVar[bool] = False
     requests: Iterator[CheckedRequest] = field(default_factory=lambda: iter(()))
     latencies: "array[float]" = field(default_factory=lambda: array("d"))
     measuring: bool = False
@@ -42,6 +44,10 @@ class LoadState:
         request.check(status, body)
         if self.measuring:
             self.latencies.append(latency)
+
+    def lose(self, reason: str) -> None:
+        """Record that a connection was closed before the end of a response."""
+        self.fail(reason)
 
     def rates(self, elapsed: float) -> dict[str, float]:
         """Return the fields of a `LoadResult` that are numbers of requests per second."""
@@ -60,12 +66,14 @@ class LoadState:
         await self._unless_failed(asyncio.sleep(seconds))
 
     async def wait_until_idle(self) -> None:
-        """Wait for the responses to all requests.
+        """Wait for the responses to all requests that are in flight.
 
         Raises:
             WrongResponseError: a response is wrong, or missing after `CLIENT_TIMEOUT`.
         """
-        await self._unless_failed(asyncio.wait_for(self.idle.wait(), CLIENT_TIMEOUT))
+        if self.in_flight:
+            self.idle.clear()
+            await self._unless_failed(asyncio.wait_for(self.idle.wait(), CLIENT_TIMEOUT))
 
     async def _unless_failed(self, coro: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(coro)
@@ -81,71 +89,45 @@ class LoadState:
             task.cancel()
 
 
-@dataclass
-class OverloadState(LoadState):
-    """The state of a load that is more than the server can take. It may refuse requests, and leave sections out of briefs.
-
-    Attributes:
-        response_timeout: seconds after which a response is late.
-        in_time: the number of complete responses that were not late, while `measuring` was true.
-        refused: the number of responses with status 503.
-        late: the number of all other responses: late or incomplete.
-    """
-
-    response_timeout: float = field(kw_only=True)
-    in_time: int = 0
-    refused: int = 0
-    late: int = 0
-
-    def receive(self, request: CheckedRequest, status: int, body: bytes, latency: float) -> None:
-        """Check a response and count it. Only the latencies of accepted requests are recorded."""
-        if status == HTTPStatus.SERVICE_UNAVAILABLE:
-            self.refused += self.measuring
-            return
-        in_time = latency <= self.response_timeout
-        try:
-            super().receive(request, status, body, latency)
-        except IncompleteBriefError:
-            in_time = False
-            if self.measuring:
-                self.latencies.append(latency)
-        if self.measuring:
-            self.in_time += in_time
-            self.late += not in_time
-
-    def rates(self, elapsed: float) -> dict[str, float]:
-        return {
-            "requests_per_second": self.in_time / elapsed,
-            "refused_per_second": self.refused / elapsed,
-            "late_per_second": self.late / elapsed,
-        }
-
-
 class ClosedLoopConnection(asyncio.Protocol):
     """An HTTP/1.1 connection with one request in flight."""
 
-    def __init__(self, state: LoadState) -> None:
+    def __init__(self, state: LoadState, port: int) -> None:
         self._state = state
+        self._port = port
         self._received = bytearray()
         self._request: CheckedRequest | None = None
         self._sent_at = 0.0
         self._transport: asyncio.Transport | None = None
+        self._closed = False
+        self._reconnection: asyncio.Task[None] | None = None
 
-    def send_next(self) -> None:
-        """Send the next request, if there is one."""
-        if self._transport is not None and (request := next(self._state.requests, None)) is not None:
-            self._request = request
-            self._state.in_flight += 1
-            self._sent_at = time.perf_counter()
-            self._transport.write(request.wire)
+    async def start(self) -> None:
+        """Connect to the server on loopback, and send the first request.
+
+        Raises:
+            OSError: the server refuses the connection.
+        """
+        await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", self._port)
+        self._send_next()
 
     def close(self) -> None:
+        self._closed = True
         self._request = None
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._received = bytearray()
+
+    def _send_next(self) -> None:
+        """Send the next request, if there is one."""
+        if self._transport is not None and (request := next(self._state.requests, None)) is not None:
+            self._request = request
+            self._state.in_flight += 1
+            self._sent_at = time.perf_counter()
+            self._transport.write(request.wire)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -164,16 +146,33 @@ class ClosedLoopConnection(asyncio.Protocol):
             state.fail(f"{type(error).__name__}: {error}\n{self._exchange()}")
             return
         self._received = bytearray()
-        self._request = None
-        state.in_flight -= 1
-        self.send_next()
+        self._end_request()
+        if not _CLOSES.search(head):
+            self._send_next()
         if state.in_flight == 0:
             state.idle.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self._closed:
+            return
         if self._request is not None:
-            self._state.fail(f"the connection was lost before the end of the response: {exc}\n{self._exchange()}")
+            self._state.lose(f"the connection was lost before the end of the response: {exc}\n{self._exchange()}")
+            self._end_request()
+        if self._state.reconnects:
+            self._reconnection = asyncio.get_running_loop().create_task(self._reconnect())
+        if self._state.in_flight == 0:
+            self._state.idle.set()
+
+    async def _reconnect(self) -> None:
+        try:
+            await self.start()
+        except OSError as error:
+            self._state.fail(f"the server refuses the connection: {error}")
+
+    def _end_request(self) -> None:
+        self._request = None
+        self._state.in_flight -= 1
 
     def _exchange(self) -> str:
         request = b"" if self._request is None else self._request.wire

@@ -7,23 +7,20 @@ status 1 and writes the reason to stderr.
 import asyncio
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from math import ceil
 
 import uvloop
 from pydantic import BaseModel, Field
 
 from benchmarks import workloads
-from benchmarks.closed_loop import ClosedLoopConnection, LoadState, OverloadState
+from benchmarks.closed_loop import ClosedLoopConnection, LoadState
+from benchmarks.overload import OverloadState, seconds_to_recover
 from benchmarks.process_stats import cpu_seconds, machine_cpu_seconds, peak_memory_mib
 from benchmarks.workloads import CheckedRequest, SeededPlace, Workload, WrongResponseError
 
 PRIMING_CONNECTIONS = 32  # without weather in its cache, a server can take less load
-
-RECOVERED_LATENCY = 0.05  # seconds; a brief for one client takes about one millisecond
-RECOVERED_RESPONSES = 20  # in a row
-RECOVERY_TIMEOUT = 30.0
 
 
 class LoadSpec(BaseModel):
@@ -67,7 +64,7 @@ class LoadResult(BaseModel):
         requests_per_second: requests per second that got a right response, in an overload those in time.
         p50_ms: median latency.
         p99_ms: 99th percentile of the latency.
-        refused_per_second: requests per second that were refused. Only an overload may have them, and the late ones.
+        refused_per_second: requests per second that were refused, or whose connection was closed. Only an overload may have them, and the late ones.
         late_per_second: requests per second whose response was late or incomplete.
         recovery_s: after an overload, seconds until the briefs of one client are in time again.
         peak_memory_mib: the highest RSS of the application since it started.
@@ -105,14 +102,16 @@ async def apply_load(spec: LoadSpec) -> LoadResult:
         WrongResponseError: a response is wrong or missing, or `places` are too few for `each_once`.
         OSError: a server refuses the connection.
     """
-    state = LoadState() if spec.response_timeout is None else OverloadState(response_timeout=spec.response_timeout)
-    connections = await asyncio.gather(*(_connect(state, spec.port) for _ in range(spec.connections)))
-    try:
-        if spec.prime:
-            _send(state, connections[:PRIMING_CONNECTIONS], map(workloads.brief, spec.places))
+    if spec.prime:
+        async with _connections(
+            LoadState(), spec.port, PRIMING_CONNECTIONS, map(workloads.brief, spec.places)
+        ) as state:
             await state.wait_until_idle()
-        requests = _requests(spec)
-        _send(state, connections, requests)
+    requests = workloads.random_requests(
+        spec.workload, spec.places, places_per_call=spec.places_per_call, each_once=spec.each_once, seed=spec.seed
+    )
+    new_state = LoadState() if spec.response_timeout is None else OverloadState(response_timeout=spec.response_timeout)
+    async with _connections(new_state, spec.port, spec.connections, requests) as state:
         await state.sleep(spec.warm_up)
         cpu_before, started_at = _cpu_seconds(spec.processes), time.perf_counter()
         state.measuring = True
@@ -122,58 +121,26 @@ async def apply_load(spec: LoadSpec) -> LoadResult:
         if next(requests, None) is None:
             raise WrongResponseError("all places were requested before the end of the measurement: add places")
         state.requests = iter(())
-        recovery_s = await _seconds_to_recover(spec) if isinstance(state, OverloadState) else None
-        if state.in_flight:
-            await state.wait_until_idle()
+        recovery_s = None if spec.response_timeout is None else await seconds_to_recover(spec.port, requests)
+        await state.wait_until_idle()
         result = _result(state, elapsed, {name: cpu_after[name] - cpu_before[name] for name in cpu_before})
-        peak_memory = peak_memory_mib(spec.processes.get("application", ()))
-        return result.model_copy(update={"recovery_s": recovery_s, "peak_memory_mib": peak_memory})
+    peak_memory = peak_memory_mib(spec.processes.get("application", ()))
+    return result.model_copy(update={"recovery_s": recovery_s, "peak_memory_mib": peak_memory})
+
+
+@asynccontextmanager
+async def _connections(
+    state: LoadState, port: int, number: int, requests: Iterator[CheckedRequest]
+) -> AsyncIterator[LoadState]:
+    """Open connections that send requests inside the block."""
+    state.requests = requests
+    connections = [ClosedLoopConnection(state, port) for _ in range(number)]
+    try:
+        await asyncio.gather(*(connection.start() for connection in connections))
+        yield state
     finally:
         for connection in connections:
             connection.close()
-
-
-async def _connect(state: LoadState, port: int) -> ClosedLoopConnection:
-    loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(lambda: ClosedLoopConnection(state), "127.0.0.1", port)
-    return connection
-
-
-def _send(state: LoadState, connections: Iterable[ClosedLoopConnection], requests: Iterator[CheckedRequest]) -> None:
-    """Begin to send requests on the connections."""
-    state.requests = requests
-    state.idle.clear()
-    for connection in connections:
-        connection.send_next()
-
-
-def _requests(spec: LoadSpec) -> Iterator[CheckedRequest]:
-    return workloads.random_requests(
-        spec.workload, spec.places, places_per_call=spec.places_per_call, each_once=spec.each_once, seed=spec.seed
-    )
-
-
-async def _seconds_to_recover(spec: LoadSpec) -> float:
-    """Send requests one after another until several in a row are in time. Return the seconds before the first of these."""
-    began_at = recovered_at = time.perf_counter()
-    state = OverloadState(response_timeout=RECOVERED_LATENCY, measuring=True)
-    connection = await _connect(state, spec.port)
-    requests = _requests(spec)
-    in_a_row = 0
-    try:
-        while in_a_row < RECOVERED_RESPONSES:
-            in_time = state.in_time
-            _send(state, [connection], islice(requests, 1))
-            await state.wait_until_idle()
-            if state.in_time > in_time:
-                in_a_row += 1
-                continue
-            in_a_row, recovered_at = 0, time.perf_counter()
-            if recovered_at - began_at > RECOVERY_TIMEOUT:
-                raise WrongResponseError(f"the server did not recover in {RECOVERY_TIMEOUT:g} s")
-        return recovered_at - began_at
-    finally:
-        connection.close()
 
 
 def _cpu_seconds(processes: Mapping[str, Sequence[int]]) -> dict[str, float]:

@@ -6,8 +6,9 @@ from statistics import median
 from benchmarks import cases
 from benchmarks.cases import Case
 from benchmarks.contender_registry import CONTENDERS, FASTIFY, GATEWAY
-from benchmarks.load import RECOVERED_LATENCY, RECOVERED_RESPONSES, LoadResult
+from benchmarks.load import LoadResult
 from benchmarks.markdown import format_number, format_table
+from benchmarks.overload import RECOVERED_LATENCY, RECOVERED_RESPONSES
 from benchmarks.results import (
     BenchmarkRun,
     Metric,
@@ -75,10 +76,11 @@ Each observation has an idempotency key of its own, and is stored with an event 
 a confirm. While a contender writes, no other contender runs.
 """
 OVERLOAD_NOTE = """\
-{connections:,} connections to the gateway with its default deadline. A client repeats a refused request at once. *In time* are the
-complete briefs within {seconds:g} s, as the client sees them; *refused* are responses with status 503, which arrive at once; *late*
-are all others. The latencies are those of accepted requests. Memory is the highest RSS. The recovery ends when the briefs of one
-client are in time again, {responses} in a row within {latency:g} ms.
+{connections:,} connections to the gateway with its default deadline. A client that is refused sends the next request at once, and
+connects again if its connection was closed. *In time* are the complete briefs within {seconds:g} s, as the client sees them;
+*refused* are responses with status 503 and closed connections; *late* are all others. The latencies are those of accepted requests.
+Memory is the highest RSS. The recovery ends when the briefs of one new client after another are in time again, {responses} in a row
+within {latency:g} ms.
 """
 
 

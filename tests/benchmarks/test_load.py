@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from benchmarks import workloads
-from benchmarks.closed_loop import OverloadState
 from benchmarks.load import LoadResult, LoadSpec, apply_load, percentile
+from benchmarks.overload import OverloadState
 from benchmarks.workloads import HELLO, SeededPlace, WrongResponseError
 
 PLACES = [SeededPlace(id=number, views=7) for number in range(1, 30)]
@@ -165,6 +165,32 @@ async def test_overload_counts_responses_by_kind() -> None:
 
     assert state.rates(2) == {"requests_per_second": 2, "late_per_second": 1.5, "refused_per_second": 3}
     assert sorted(state.latencies) == [0.7, 0.8, 0.8, 0.8, 0.8, 0.9, 0.9]
+
+
+async def test_clients_of_an_overload_connect_again() -> None:
+    """A client whose connection the server closes instead of a response opens another one for its next request."""
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        is_refused = connections <= 5
+        try:
+            while request := await reader.readuntil(b"\r\n\r\n"):
+                if is_refused:
+                    break
+                writer.write(http(brief(int(request.split(b"/")[3]))))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client has closed the connection
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        result = await load(port, prime=False, response_timeout=5, connections=1, warm_up=0, duration=0.5)
+
+    assert connections > 5
+    assert result.requests_per_second > 0
 
 
 async def test_wrong_response_ends_an_overload() -> None:
