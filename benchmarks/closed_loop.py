@@ -6,7 +6,7 @@ import time
 from array import array
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 from benchmarks.workloads import CheckedRequest, WrongResponseError
 
@@ -31,11 +31,11 @@ class LoadState:
         reconnects: whether a connection is opened again when the server has closed it.
     """
 
-    reconnects: ClassVar[bool] = False
     requests: Iterator[CheckedRequest] = field(default_factory=lambda: iter(()))
     latencies: "array[float]" = field(default_factory=lambda: array("d"))
     measuring: bool = False
     in_flight: int = 0
+    reconnects: bool = False
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     failure: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -56,6 +56,11 @@ class LoadState:
     def fail(self, reason: str) -> None:
         if not self.failure.done():
             self.failure.set_exception(WrongResponseError(reason))
+
+    def stop(self) -> None:
+        """Send no further requests."""
+        self.requests = iter(())
+        self.reconnects = False
 
     async def sleep(self, seconds: float) -> None:
         """Sleep while the load goes on.

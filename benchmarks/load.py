@@ -110,7 +110,7 @@ async def apply_load(spec: LoadSpec) -> LoadResult:
     requests = workloads.random_requests(
         spec.workload, spec.places, places_per_call=spec.places_per_call, each_once=spec.each_once, seed=spec.seed
     )
-    new_state = LoadState() if spec.response_timeout is None else OverloadState(response_timeout=spec.response_timeout)
+    new_state = LoadState() if spec.response_timeout is None else OverloadState(spec.response_timeout)
     async with _connections(new_state, spec.port, spec.connections, requests) as state:
         await state.sleep(spec.warm_up)
         cpu_before, started_at = _cpu_seconds(spec.processes), time.perf_counter()
@@ -120,9 +120,12 @@ async def apply_load(spec: LoadSpec) -> LoadResult:
         cpu_after, elapsed = _cpu_seconds(spec.processes), time.perf_counter() - started_at
         if next(requests, None) is None:
             raise WrongResponseError("all places were requested before the end of the measurement: add places")
-        state.requests = iter(())
-        recovery_s = None if spec.response_timeout is None else await seconds_to_recover(spec.port, requests)
-        await state.wait_until_idle()
+        state.stop()
+        if isinstance(state, OverloadState):
+            recovery_s = await seconds_to_recover(spec.port, requests)
+        else:
+            recovery_s = None
+            await state.wait_until_idle()
         result = _result(state, elapsed, {name: cpu_after[name] - cpu_before[name] for name in cpu_before})
     peak_memory = peak_memory_mib(spec.processes.get("application", ()))
     return result.model_copy(update={"recovery_s": recovery_s, "peak_memory_mib": peak_memory})

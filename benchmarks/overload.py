@@ -2,10 +2,8 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import islice
-from typing import ClassVar
 
 from benchmarks.closed_loop import ClosedLoopConnection, LoadState
 from benchmarks.workloads import CheckedRequest, IncompleteBriefError, WrongResponseError
@@ -15,7 +13,6 @@ RECOVERED_RESPONSES = 20  # in a row
 RECOVERY_TIMEOUT = 30.0
 
 
-@dataclass
 class OverloadState(LoadState):
     """The state of an overload. The server may refuse requests, leave sections out of briefs, and close connections.
 
@@ -26,11 +23,12 @@ class OverloadState(LoadState):
         late: the number of all other responses: late or incomplete.
     """
 
-    reconnects: ClassVar[bool] = True
-    response_timeout: float = field(kw_only=True)
-    in_time: int = 0
-    refused: int = 0
-    late: int = 0
+    def __init__(self, response_timeout: float) -> None:
+        super().__init__(reconnects=True)
+        self.response_timeout = response_timeout
+        self.in_time = 0
+        self.refused = 0
+        self.late = 0
 
     def receive(self, request: CheckedRequest, status: int, body: bytes, latency: float) -> None:
         """Check a response and count it. Only the latencies of accepted requests are recorded."""
@@ -68,7 +66,9 @@ async def seconds_to_recover(port: int, requests: Iterator[CheckedRequest]) -> f
         OSError: the server refuses a connection.
     """
     began_at = recovered_at = time.perf_counter()
-    state = OverloadState(response_timeout=RECOVERED_LATENCY, measuring=True)
+    state = OverloadState(RECOVERED_LATENCY)
+    state.measuring = True
+    state.reconnects = False
     in_a_row = 0
     while in_a_row < RECOVERED_RESPONSES:
         in_time = state.in_time

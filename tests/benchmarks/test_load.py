@@ -151,7 +151,8 @@ async def test_too_few_places_for_one_request_each() -> None:
 
 async def test_overload_counts_responses_by_kind() -> None:
     """Refused, incomplete and late responses are counted apart from the complete ones in time, and have no part in their rate."""
-    state = OverloadState(response_timeout=0.8, measuring=True)
+    state = OverloadState(response_timeout=0.8)
+    state.measuring = True
     request = workloads.brief(PLACES[0])
     complete, incomplete = (json.dumps(brief(1, complete=value)).encode() for value in (True, False))
 
