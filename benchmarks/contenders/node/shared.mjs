@@ -18,5 +18,5 @@ await serve((database, redis, upstream) => ({
     return ids.map((_, index) => [values[2 * index], values[2 * index + 1]])
   }, { maxInFlight: 2, maxSize: 100 }),
   loadWeather: batcher((places) => fetchWeather(upstream, redis, places), { maxInFlight: 2, maxSize: 50 }),
-  store: batcher((reports) => storeMany(database, reports), { maxInFlight: 2, maxSize: 100 })
+  store: batcher((reports) => storeMany(database, reports), { maxInFlight: 1, maxSize: 100 })
 }))
