@@ -7,7 +7,6 @@ from benchmarks.contender_registry import (
     FASTIFY,
     FASTIFY_SHARED,
     GATEWAY,
-    HELLO_ASGI,
     HELLO_FASTAPI,
     ONE_BY_ONE,
     PER_REQUEST,
@@ -83,7 +82,6 @@ def single_client(name: str, contender: Contender | None, workload: Workload = "
 PER_REQUEST_BRIEF = Case(name=PER_REQUEST.name, contender=PER_REQUEST, caches_weather=False, duration_factor=4)
 TUTORIAL_BRIEF = Case(name=TUTORIAL.name, contender=TUTORIAL, caches_weather=False)
 FASTAPI_CEILING = Case(name=HELLO_FASTAPI.name, contender=HELLO_FASTAPI, workload="hello")
-ASGI_CEILING = Case(name=HELLO_ASGI.name, contender=HELLO_ASGI, workload="hello")
 BYTES_CEILING = Case(name=PRECOMPUTED_BYTES.name, contender=PRECOMPUTED_BYTES)
 BRIEFS_CEILING = Case(name=PRECOMPUTED_BRIEFS.name, contender=PRECOMPUTED_BRIEFS)
 WARM = warm_brief(GATEWAY)
@@ -116,7 +114,7 @@ OVERLOAD = Case(
     duration_factor=2,
 )
 
-CEILINGS = [FASTAPI_CEILING, ASGI_CEILING, BYTES_CEILING, BRIEFS_CEILING]
+CEILINGS = [FASTAPI_CEILING, BYTES_CEILING, BRIEFS_CEILING]
 WARM_BRIEFS = [PER_REQUEST_BRIEF, TUTORIAL_BRIEF, FASTIFY_WARM, FASTIFY_SHARED_WARM, WARM, TWENTY_PLACES, UPSTREAM_DOWN]
 COLD_BRIEFS = [COLD, COLD_ONE_BY_ONE, COLD_FASTIFY, COLD_FASTIFY_SHARED, TWENTY_COLD_PLACES]
 WRITES = [WRITE, WRITE_ONE_BY_ONE, WRITE_FASTIFY, WRITE_FASTIFY_SHARED]

@@ -68,12 +68,6 @@ HELLO_FASTAPI = Contender(
     command=_uvicorn("hello_fastapi"),
     ready_path="/",
 )
-HELLO_ASGI = Contender(
-    name="raw ASGI hello",
-    description="ceiling: the same without FastAPI",
-    command=_uvicorn("hello_asgi"),
-    ready_path="/",
-)
 PRECOMPUTED_BYTES = Contender(
     name="FastAPI, precomputed bytes",
     description="ceiling: a plain FastAPI route that takes the place's id and returns the precomputed bytes of its brief",
@@ -124,7 +118,6 @@ CONTENDERS = [
     PER_REQUEST,
     TUTORIAL,
     HELLO_FASTAPI,
-    HELLO_ASGI,
     PRECOMPUTED_BYTES,
     PRECOMPUTED_BRIEFS,
     FASTIFY,

@@ -10,9 +10,7 @@ from uuid import uuid4
 
 import orjson
 
-from benchmarks.contenders import hello_asgi
-
-HELLO = hello_asgi.BODY
+HELLO = b'{"message":"Hello World"}'
 OBSERVATIONS_PER_PLACE = 5
 WEATHER_TODAY_FIELDS = 6  # the date and five values
 NOTE = (
