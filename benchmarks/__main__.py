@@ -1,12 +1,12 @@
-"""`python -m benchmarks`: measure, print a summary, and write the report."""
+"""`python -m benchmarks`: measure on the Python that runs it, print a summary, and write the pages."""
 
 import argparse
 import asyncio
 import sys
 from pathlib import Path
 
-from benchmarks.report import summary, write
-from benchmarks.results import BenchmarkRun
+from benchmarks.overview import render, write
+from benchmarks.report import summary
 from benchmarks.runner import Options, run
 from benchmarks.workloads import WrongResponseError
 from gateway.devstack.server import DevstackError
@@ -21,16 +21,18 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.5, help="duration of a measurement (default: %(default)s)")
     parser.add_argument("--only", default="", metavar="REGEX", help="measure only the cases whose name matches")
     parser.add_argument("--quick", action="store_true", help="one round with measurements of one second")
-    parser.add_argument("--from-json", type=Path, metavar="FILE.json", help="report a stored run instead of measuring")
-    parser.add_argument("--write", type=Path, metavar="FILE.md", help="write the report, with its JSON and its plots")
+    parser.add_argument(
+        "--write", type=Path, metavar="DOCS", help="store the run in DOCS/benchmarks, and write the pages"
+    )
+    parser.add_argument("--render", type=Path, metavar="DOCS", help="only write the pages of the stored runs again")
     arguments = parser.parse_args()
+    if arguments.render is not None:
+        render(arguments.render)
+        return 0
     rounds, seconds = (1, 1.0) if arguments.quick else (arguments.rounds, arguments.seconds)
     options = Options(rounds=rounds, seconds=seconds, only=arguments.only)
     try:
-        if arguments.from_json is None:
-            measured = asyncio.run(run(options, report=lambda line: print(line, file=sys.stderr, flush=True)))
-        else:
-            measured = BenchmarkRun.model_validate_json(arguments.from_json.read_text())
+        measured = asyncio.run(run(options, report=lambda line: print(line, file=sys.stderr, flush=True)))
     except KeyboardInterrupt:
         return INTERRUPTED
     except (WrongResponseError, DevstackError) as error:

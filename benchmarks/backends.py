@@ -32,12 +32,6 @@ INSERT INTO observations (place_id, temperature_c, condition, note, created_at)
 SELECT place.id, 10 + hour, 'rain', $1, now() - hour * interval '1 hour'
 FROM unnest($2::integer[]) AS place (id), generate_series(1, $3) AS hour
 """
-_FILL_OUTBOX = """
-INSERT INTO outbox (event_id, type, body)
-SELECT id, 'observation.reported', json_build_object('id', id, 'type', 'observation.reported', 'at', now(), 'data',
-    json_build_object('observation_id', 1, 'place_id', $1::integer))
-FROM (SELECT gen_random_uuid() AS id FROM generate_series(1, $2)) AS event
-"""
 
 
 class Backends:
@@ -51,6 +45,11 @@ class Backends:
     def warm_places(self) -> list[SeededPlace]:
         """The places of the cases with cached weather."""
         return self.places[:WARM_PLACES]
+
+    @property
+    def brief_path(self) -> str:
+        """The path of a brief."""
+        return f"/v1/places/{self.places[0].id}/brief"
 
     def pids(self) -> dict[str, list[int]]:
         """Return the process ids of each server."""
@@ -77,14 +76,6 @@ class Backends:
             yield
         finally:
             await self.servers.weather.set_faults(Faults())
-
-    @asynccontextmanager
-    async def filled_outbox(self, depth: int) -> AsyncIterator[None]:
-        """Keep `depth` events in the outbox inside the block, while RabbitMQ is suspended."""
-        with self.servers.rabbitmq.suspended():
-            await self._execute(_FILL_OUTBOX, self.places[0].id, depth)
-            yield
-        await self._execute("TRUNCATE outbox")
 
     async def wait_until_outbox_is_empty(self) -> None:
         """Wait until the relay has published all events, so that it uses no CPU time during the next case."""

@@ -3,24 +3,24 @@
 from dataclasses import dataclass
 
 from benchmarks.contender_registry import (
+    DEFAULT_DEADLINE,
     FASTIFY,
     FASTIFY_SHARED,
     GATEWAY,
-    HELLO_ASGI,
     HELLO_FASTAPI,
+    ONE_BY_ONE,
     PER_REQUEST,
     PRECOMPUTED_BRIEFS,
     PRECOMPUTED_BYTES,
-    SECOND_GATEWAY,
     TUTORIAL,
     Contender,
 )
 from benchmarks.workloads import Workload
 
 DEFAULT_CONNECTIONS = 32
-CONNECTION_COUNTS = (1, 8, 32, 128)
-PLACES_PER_CALL = (1, 2, 5, 10, 20)
-OUTBOX_DEPTHS = (0, 1_000, 10_000, 100_000)
+CONNECTION_COUNTS = (1, 32, 128, 512)
+OVERLOAD_CONNECTIONS = 2_000
+RESPONSE_TIMEOUT = 0.8  # seconds; the gateway's default deadline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Case:
 
     Attributes:
         name: unique; `--only` searches it.
-        contenders: the servers under load; the connections are distributed over them. Empty: the upstream itself.
+        contender: the server under load. None: the upstream itself.
         workload: the kind of request.
         connections: open connections, each with one request in flight.
         cold: no weather is cached, and each place is requested once. Otherwise all weather is cached beforehand.
@@ -37,12 +37,12 @@ class Case:
         places_per_call: the number of places in a request for several briefs.
         upstream_delay: additional seconds until the upstream responds.
         upstream_down: the upstream is not running.
-        outbox_depth: events in the outbox while RabbitMQ is suspended; None: RabbitMQ is running.
+        response_timeout: None, or seconds that make the load an overload (see `LoadSpec`).
         duration_factor: multiplies the duration of the measurement.
     """
 
     name: str
-    contenders: tuple[Contender, ...] = ()
+    contender: Contender | None
     workload: Workload = "brief"
     connections: int = DEFAULT_CONNECTIONS
     cold: bool = False
@@ -50,99 +50,86 @@ class Case:
     places_per_call: int = 1
     upstream_delay: float = 0
     upstream_down: bool = False
-    outbox_depth: int | None = None
+    response_timeout: float | None = None
     duration_factor: float = 1
 
+    @property
+    def alone(self) -> bool:
+        """Only its contender is running. The relays of others would publish its events, too."""
+        return self.workload == "observation"
 
-def warm_brief(contender: Contender, connections: int) -> Case:
+
+def warm_brief(contender: Contender, connections: int = DEFAULT_CONNECTIONS) -> Case:
     """Return the case of briefs with cached weather."""
-    return Case(name=f"{contender.name}, {connections}", contenders=(contender,), connections=connections)
+    return Case(name=f"{contender.name}, {connections}", contender=contender, connections=connections)
 
 
-def briefs_per_call(places: int) -> Case:
-    """Return the case of several briefs in one request."""
-    return Case(name=f"gateway, {places} in a call", contenders=(GATEWAY,), workload="briefs", places_per_call=places)
+def cold_brief(contender: Contender) -> Case:
+    """Return the case of briefs without cached weather."""
+    return Case(name=f"{contender.name}, cold", contender=contender, cold=True)
 
 
-def write_with_outbox(depth: int) -> Case:
-    """Return the case of a new observation while `depth` events are in the outbox."""
-    return Case(name=f"gateway, outbox {depth}", contenders=(GATEWAY,), workload="observation", outbox_depth=depth)
+def write(contender: Contender) -> Case:
+    """Return the case of new observations."""
+    return Case(name=f"{contender.name}, write", contender=contender, workload="observation")
 
 
-PER_REQUEST_BRIEF = Case(name="per request", contenders=(PER_REQUEST,), caches_weather=False, duration_factor=4)
-TUTORIAL_BRIEF = Case(name="tutorial", contenders=(TUTORIAL,), caches_weather=False)
-FASTAPI_CEILING = Case(name="FastAPI hello", contenders=(HELLO_FASTAPI,), workload="hello")
-ASGI_CEILING = Case(name="raw ASGI hello", contenders=(HELLO_ASGI,), workload="hello")
-BYTES_CEILING = Case(name=PRECOMPUTED_BYTES.name, contenders=(PRECOMPUTED_BYTES,))
-BRIEFS_CEILING = Case(name=PRECOMPUTED_BRIEFS.name, contenders=(PRECOMPUTED_BRIEFS,))
-FASTIFY_WARM = warm_brief(FASTIFY, DEFAULT_CONNECTIONS)
-FASTIFY_SHARED_WARM = warm_brief(FASTIFY_SHARED, DEFAULT_CONNECTIONS)
-WARM = warm_brief(GATEWAY, DEFAULT_CONNECTIONS)
-COLD = Case(name="gateway, cold", contenders=(GATEWAY,), cold=True)
-COLD_20_MS = Case(name="gateway, cold, upstream 20 ms", contenders=(GATEWAY,), cold=True, upstream_delay=0.02)
-COLD_200_MS = Case(name="gateway, cold, upstream 200 ms", contenders=(GATEWAY,), cold=True, upstream_delay=0.2)
-TWENTY_PLACES = briefs_per_call(20)
-OBSERVATION = Case(name="gateway, observation written", contenders=(GATEWAY,), workload="observation")
+def single_client(name: str, contender: Contender | None, workload: Workload = "brief") -> Case:
+    """Return the case of one client whose requests wait for the upstream."""
+    return Case(name=name, contender=contender, workload=workload, connections=1, cold=True, upstream_delay=0.02)
+
+
+PER_REQUEST_BRIEF = Case(name=PER_REQUEST.name, contender=PER_REQUEST, caches_weather=False, duration_factor=4)
+TUTORIAL_BRIEF = Case(name=TUTORIAL.name, contender=TUTORIAL, caches_weather=False)
+FASTAPI_CEILING = Case(name=HELLO_FASTAPI.name, contender=HELLO_FASTAPI, workload="hello")
+BYTES_CEILING = Case(name=PRECOMPUTED_BYTES.name, contender=PRECOMPUTED_BYTES)
+BRIEFS_CEILING = Case(name=PRECOMPUTED_BRIEFS.name, contender=PRECOMPUTED_BRIEFS)
+WARM = warm_brief(GATEWAY)
+WARM_128 = warm_brief(GATEWAY, 128)
+WARM_512 = warm_brief(GATEWAY, 512)
+FASTIFY_WARM = warm_brief(FASTIFY)
+FASTIFY_WARM_128 = warm_brief(FASTIFY, 128)
+FASTIFY_SHARED_WARM = warm_brief(FASTIFY_SHARED)
+TWENTY_PLACES = Case(name="gateway, 20 places", contender=GATEWAY, workload="briefs", places_per_call=20)
+TWENTY_COLD_PLACES = Case(
+    name="gateway, 20 places, cold", contender=GATEWAY, workload="briefs", places_per_call=20, cold=True
+)
 UPSTREAM_DOWN = Case(
-    name="gateway, upstream dead", contenders=(GATEWAY,), workload="brief without weather", upstream_down=True
+    name="gateway, upstream down", contender=GATEWAY, workload="brief without weather", upstream_down=True
 )
-TWO_GATEWAYS = Case(name="two gateways", contenders=(GATEWAY, SECOND_GATEWAY))
-SINGLE_CLIENT_UPSTREAM = Case(name="upstream, one client", workload="forecast", connections=1, upstream_delay=0.02)
-SINGLE_CLIENT_COLD = Case(
-    name="gateway, one client, cold", contenders=(GATEWAY,), connections=1, cold=True, upstream_delay=0.02
+COLD, COLD_ONE_BY_ONE, COLD_FASTIFY, COLD_FASTIFY_SHARED = map(
+    cold_brief, (GATEWAY, ONE_BY_ONE, FASTIFY, FASTIFY_SHARED)
 )
-SINGLE_CLIENT_COLD_FASTIFY = Case(
-    name="Fastify, tuned, one client, cold", contenders=(FASTIFY,), connections=1, cold=True, upstream_delay=0.02
+WRITE, WRITE_ONE_BY_ONE, WRITE_FASTIFY, WRITE_FASTIFY_SHARED = map(
+    write, (GATEWAY, ONE_BY_ONE, FASTIFY, FASTIFY_SHARED)
+)
+SINGLE_CLIENT_UPSTREAM = single_client("upstream, one client", None, "forecast")
+SINGLE_CLIENT_COLD = single_client("gateway, one client, cold", GATEWAY)
+SINGLE_CLIENT_COLD_FASTIFY = single_client("Fastify, tuned, one client, cold", FASTIFY)
+OVERLOAD = Case(
+    name=f"gateway, {OVERLOAD_CONNECTIONS:,}",
+    contender=DEFAULT_DEADLINE,
+    connections=OVERLOAD_CONNECTIONS,
+    response_timeout=RESPONSE_TIMEOUT,
+    duration_factor=2,
 )
 
-AT_32_CONNECTIONS = [
-    PER_REQUEST_BRIEF,
-    TUTORIAL_BRIEF,
-    FASTAPI_CEILING,
-    ASGI_CEILING,
-    BYTES_CEILING,
-    BRIEFS_CEILING,
-    FASTIFY_WARM,
-    FASTIFY_SHARED_WARM,
-    WARM,
-    COLD,
-    TWENTY_PLACES,
-    OBSERVATION,
-    COLD_20_MS,
-    COLD_200_MS,
-    UPSTREAM_DOWN,
-]
-AT_OTHER_CONNECTIONS = [
+CEILINGS = [FASTAPI_CEILING, BYTES_CEILING, BRIEFS_CEILING]
+WARM_BRIEFS = [PER_REQUEST_BRIEF, TUTORIAL_BRIEF, FASTIFY_WARM, FASTIFY_SHARED_WARM, WARM, TWENTY_PLACES, UPSTREAM_DOWN]
+COLD_BRIEFS = [COLD, COLD_ONE_BY_ONE, COLD_FASTIFY, COLD_FASTIFY_SHARED, TWENTY_COLD_PLACES]
+WRITES = [WRITE, WRITE_ONE_BY_ONE, WRITE_FASTIFY, WRITE_FASTIFY_SHARED]
+OTHER_CONNECTIONS = [
     warm_brief(contender, connections)
     for connections in CONNECTION_COUNTS
-    for contender in (FASTIFY, GATEWAY)
+    for contender in (GATEWAY, FASTIFY)
     if connections != DEFAULT_CONNECTIONS
 ]
-SCALING = [TWO_GATEWAYS, *(briefs_per_call(places) for places in PLACES_PER_CALL[:-1])]
 SINGLE_CLIENT = [SINGLE_CLIENT_UPSTREAM, SINGLE_CLIENT_COLD, SINGLE_CLIENT_COLD_FASTIFY]
-OUTBOX = [write_with_outbox(depth) for depth in OUTBOX_DEPTHS]
 
-ALL_CASES = [*AT_32_CONNECTIONS, *AT_OTHER_CONNECTIONS, *SCALING, *SINGLE_CLIENT, *OUTBOX]
+ALL_CASES = [*CEILINGS, *WARM_BRIEFS, *OTHER_CONNECTIONS, *COLD_BRIEFS, *WRITES, *SINGLE_CLIENT, OVERLOAD]
 
-# Most targets are ratios between these cases. A round measures them three times, in turns.
-COMPARED = [
-    TUTORIAL_BRIEF,
-    FASTAPI_CEILING,
-    ASGI_CEILING,
-    BYTES_CEILING,
-    BRIEFS_CEILING,
-    FASTIFY_WARM,
-    FASTIFY_SHARED_WARM,
-    WARM,
-]
-# The cases with a stopped server come last, so that its recovery cannot affect another case of the round.
-ROUND = [
-    PER_REQUEST_BRIEF,
-    *COMPARED * 3,
-    *(case for case in AT_32_CONNECTIONS if case not in (PER_REQUEST_BRIEF, *COMPARED, UPSTREAM_DOWN)),
-    *AT_OTHER_CONNECTIONS,
-    *SCALING,
-    *SINGLE_CLIENT,
-    UPSTREAM_DOWN,
-    *OUTBOX,
-]
+# The targets with the smallest margins are ratios between these cases. A round measures them three times, in turns.
+COMPARED = [TUTORIAL_BRIEF, FASTAPI_CEILING, FASTIFY_WARM, WARM, WARM_128, FASTIFY_WARM_128, WARM_512]
+# The case with a stopped server and the overload come last, so that a recovery cannot affect another case of the round.
+_LAST = [UPSTREAM_DOWN, OVERLOAD]
+ROUND = [*COMPARED * 3, *(case for case in ALL_CASES if case not in (*COMPARED, *_LAST)), *_LAST]

@@ -68,12 +68,6 @@ HELLO_FASTAPI = Contender(
     command=_uvicorn("hello_fastapi"),
     ready_path="/",
 )
-HELLO_ASGI = Contender(
-    name="raw ASGI hello",
-    description="ceiling: the same without FastAPI",
-    command=_uvicorn("hello_asgi"),
-    ready_path="/",
-)
 PRECOMPUTED_BYTES = Contender(
     name="FastAPI, precomputed bytes",
     description="ceiling: a plain FastAPI route that takes the place's id and returns the precomputed bytes of its brief",
@@ -89,13 +83,15 @@ PRECOMPUTED_BRIEFS = Contender(
 FASTIFY = Contender(
     name="Fastify, tuned",
     description="Node.js: undici, pg (pool of 10, prepared statement), ioredis (auto-pipelined), amqplib (batched events); "
-    "responses serialised by schema, weather cached in Redis. It runs no model: its outlook is a constant",
+    "responses serialised by schema, weather cached in Redis, an observation and its event stored by one statement. It runs no "
+    "model: its outlook is a constant",
     command=_node("tuned.mjs"),
     environment={"NODE_ENV": "production"},
 )
 FASTIFY_SHARED = Contender(
     name="Fastify, shared",
-    description="the same, but concurrent requests share one statement and one Redis command, as in the gateway",
+    description="the same, but concurrent requests share statements, transactions, Redis commands and upstream calls, as in "
+    "the gateway",
     command=_node("shared.mjs"),
     environment={"NODE_ENV": "production"},
 )
@@ -106,24 +102,29 @@ GATEWAY = Contender(
     command=_gateway_command("gateway"),
     environment=_LONG_BRIEF_TIMEOUT,
 )
-SECOND_GATEWAY = Contender(
-    name="second gateway",
-    description="another process of the gateway, for the case with two",
+ONE_BY_ONE = Contender(
+    name="gateway, one by one",
+    description="the gateway without groups: a transaction for each observation, an upstream call for each place",
+    command=_gateway_command("benchmarks.contenders.one_by_one"),
+    environment=_LONG_BRIEF_TIMEOUT,
+)
+DEFAULT_DEADLINE = Contender(
+    name="gateway, default deadline",
+    description="the gateway as `gateway serve` runs it, for the overload",
     command=_gateway_command("gateway"),
-    environment=_LONG_BRIEF_TIMEOUT | {"GATEWAY_INSTANCE": "second"},
 )
 
 CONTENDERS = [
     PER_REQUEST,
     TUTORIAL,
     HELLO_FASTAPI,
-    HELLO_ASGI,
     PRECOMPUTED_BYTES,
     PRECOMPUTED_BRIEFS,
     FASTIFY,
     FASTIFY_SHARED,
     GATEWAY,
-    SECOND_GATEWAY,
+    ONE_BY_ONE,
+    DEFAULT_DEADLINE,
 ]
 NODE_CONTENDERS = [FASTIFY, FASTIFY_SHARED]
 

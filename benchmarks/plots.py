@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from benchmarks import cases
 from benchmarks.cases import Case
 from benchmarks.contender_registry import FASTIFY, GATEWAY, Contender
-from benchmarks.results import BenchmarkRun, Metric, cores, median_of, p50_ms, p99_ms, requests_per_second
+from benchmarks.results import BenchmarkRun, Metric, median_of, p50_ms, p99_ms, requests_per_second
 
 X = TypeVar("X")
 
@@ -22,28 +22,34 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "gateway",  # the same results give the same file
 }
+_THROUGHPUT = [
+    *(cases.FASTAPI_CEILING, cases.PER_REQUEST_BRIEF, cases.TUTORIAL_BRIEF),
+    *(cases.FASTIFY_WARM, cases.FASTIFY_SHARED_WARM, cases.WARM),
+    *cases.COLD_BRIEFS[:-1],
+    *cases.WRITES,
+]
 _GATEWAY_COLOR, _OTHER_COLOR = "#1f6f5c", "#9aa5ab"
 
 
-def draw(run: BenchmarkRun, folder: Path) -> list[tuple[str, str]]:
-    """Draw each plot that the run has results for.
+def draw(run: BenchmarkRun, folder: Path, prefix: str) -> list[tuple[str, str]]:
+    """Draw each plot that the run has results for, into files whose names begin with `prefix`.
 
     Returns:
         The file name and the title of each plot.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     titles = []
     with mpl.rc_context(_STYLE):
         for name, (title, plot) in _PLOTS.items():
             figure = Figure(figsize=(7, 3.2), layout="constrained")
             if plot(run, figure):
-                figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
-                titles.append((f"{name}.svg", title))
+                file = folder / f"{prefix}-{name}.svg"
+                figure.savefig(file, metadata={"Date": None, "Creator": None})
+                titles.append((file.name, title))
     return titles
 
 
 def _plot_throughput(run: BenchmarkRun, figure: Figure) -> bool:
-    bars = _points(run, ((case.name, case) for case in cases.AT_32_CONNECTIONS), requests_per_second)
+    bars = _points(run, ((case.name, case) for case in _THROUGHPUT), requests_per_second)
     axes = figure.subplots()
     axes.barh(
         [name for name, _ in bars],
@@ -73,48 +79,9 @@ def _plot_connections(run: BenchmarkRun, figure: Figure) -> bool:
     return drawn
 
 
-def _plot_places(run: BenchmarkRun, figure: Figure) -> bool:
-    left, right = figure.subplots(1, 2)
-    series = [(places, cases.briefs_per_call(places)) for places in cases.PLACES_PER_CALL]
-    briefs = [(places, places * rate) for places, rate in _points(run, series, requests_per_second)]
-    drawn = _plot_line(left, briefs, label="briefs/s", color=_GATEWAY_COLOR)
-    _plot_percentiles(right, run, series)
-    _finish(left, right, "places per request")
-    left.set_ylabel("briefs/s")
-    return drawn
-
-
-def _plot_outbox(run: BenchmarkRun, figure: Figure) -> bool:
-    left, right = figure.subplots(1, 2)
-    series = [(depth, cases.write_with_outbox(depth)) for depth in cases.OUTBOX_DEPTHS]
-    rates = _points(run, series, requests_per_second)
-    drawn = _plot_line(left, rates, label="observations written", color=_GATEWAY_COLOR)
-    _plot_percentiles(right, run, series)
-    for axes in (left, right):
-        axes.set_xscale("symlog", linthresh=1000)
-        axes.set_xticks(list(cases.OUTBOX_DEPTHS), [f"{depth:,}" for depth in cases.OUTBOX_DEPTHS])
-    _finish(left, right, "events in the outbox")
-    return drawn
-
-
-def _plot_processes(run: BenchmarkRun, figure: Figure) -> bool:
-    series = [("1", cases.WARM), ("2", cases.TWO_GATEWAYS)]
-    left, right = figure.subplots(1, 2)
-    drawn = False
-    for axes, metric, label in ((left, requests_per_second, "requests/s"), (right, cores("application"), "cores used")):
-        bars = _points(run, series, metric)
-        axes.bar([processes for processes, _ in bars], [value for _, value in bars], color=_GATEWAY_COLOR)
-        axes.set(xlabel="gateway processes", ylabel=label)
-        drawn |= bool(bars)
-    return drawn
-
-
 _PLOTS: dict[str, tuple[str, Callable[[BenchmarkRun, Figure], bool]]] = {
     "throughput": ("Plot: requests/s at 32 connections", _plot_throughput),
     "connections": ("Plot: number of connections", _plot_connections),
-    "workers": ("Plot: one process and two", _plot_processes),
-    "places": ("Plot: places per request at 32 connections", _plot_places),
-    "outbox": ("Plot: writes with a filled outbox at 32 connections", _plot_outbox),
 }
 
 
@@ -125,11 +92,6 @@ def _warm_briefs(contender: Contender) -> list[tuple[float, Case]]:
 def _points(run: BenchmarkRun, series: Iterable[tuple[X, Case]], metric: Metric) -> list[tuple[X, float]]:
     """Return x and the median of the metric for each measured case."""
     return [(x, value) for x, case in series if (value := median_of(run, case, metric)) is not None]
-
-
-def _plot_percentiles(axes: Axes, run: BenchmarkRun, series: Sequence[tuple[float, Case]]) -> None:
-    _plot_line(axes, _points(run, series, p50_ms), label="p50", color=_GATEWAY_COLOR)
-    _plot_line(axes, _points(run, series, p99_ms), label="p99", color=_GATEWAY_COLOR, dashed=True)
 
 
 def _plot_line(

@@ -32,6 +32,11 @@ def memory_mib(roots: Iterable[int]) -> float:
     return sum(map(_rss_kib, _with_descendants(roots, _all_processes()))) / 1024
 
 
+def peak_memory_mib(roots: Iterable[int]) -> float:
+    """Return the highest resident set size (RSS) of processes and their descendants since they started, in MiB."""
+    return sum(map(_peak_rss_kib, _with_descendants(roots, _all_processes()))) / 1024
+
+
 def _all_processes() -> dict[int, _Process]:
     processes = {}
     for folder in Path("/proc").iterdir():
@@ -57,3 +62,8 @@ def _with_descendants(roots: Iterable[int], processes: dict[int, _Process]) -> s
 def _rss_kib(pid: int) -> int:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Rss:"))
+
+
+def _peak_rss_kib(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))

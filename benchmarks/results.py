@@ -13,15 +13,16 @@ Metric = Callable[[LoadResult], float]
 
 
 class BenchmarkRun(BaseModel):
-    """All results of a run, as stored in docs/benchmarks.json.
+    """All results of a run, as stored in docs/benchmarks/.
 
     Attributes:
         started_at: in UTC.
-        machine: the number of cores and the versions of Python, Node.js and PostgreSQL.
+        machine: the number of cores, the system, and the versions of Python, Node.js and PostgreSQL.
         rounds: how many rounds were measured.
         seconds: the duration of a measurement.
         places: the number of places that warm briefs are about.
         not_run: contenders that could not be started, and why.
+        imports_s: seconds to import the libraries alone, before each start.
         first_response_s: seconds from the start of `gateway serve` to its first brief, of each start.
         memory_mib: RSS after the start and one response, by contender.
         results: the measurements in their order, by case.
@@ -33,9 +34,15 @@ class BenchmarkRun(BaseModel):
     seconds: float
     places: int
     not_run: dict[str, str]
+    imports_s: list[float]
     first_response_s: list[float]
     memory_mib: dict[str, float]
     results: dict[str, list[LoadResult]]
+
+    @property
+    def python(self) -> str:
+        """The version of Python, without the patch release."""
+        return ".".join(self.machine["Python"].split(".")[:2])
 
 
 def requests_per_second(result: LoadResult) -> float:
@@ -48,6 +55,22 @@ def p50_ms(result: LoadResult) -> float:
 
 def p99_ms(result: LoadResult) -> float:
     return result.p99_ms
+
+
+def refused_per_second(result: LoadResult) -> float:
+    return result.refused_per_second
+
+
+def late_per_second(result: LoadResult) -> float:
+    return result.late_per_second
+
+
+def recovery_s(result: LoadResult) -> float:
+    return result.recovery_s or 0
+
+
+def peak_memory_mib(result: LoadResult) -> float:
+    return result.peak_memory_mib
 
 
 def cpu_us(process: str) -> Metric:

@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,11 +15,17 @@ import httpx
 
 from benchmarks.backends import Backends, running_backends
 from benchmarks.cases import ROUND, Case
-from benchmarks.contender_registry import CONTENDERS, GATEWAY, NODE_CONTENDERS, install_node_packages
+from benchmarks.contender_registry import (
+    CONTENDERS,
+    GATEWAY,
+    NODE_CONTENDERS,
+    Contender,
+    install_node_packages,
+)
 from benchmarks.load import LoadResult, LoadSpec
 from benchmarks.process_stats import memory_mib
 from benchmarks.results import BenchmarkRun
-from benchmarks.serving import RunningServer, serving
+from benchmarks.serving import RunningServer, seconds_to_import_libraries, serving
 from benchmarks.workloads import WrongResponseError
 from gateway.devstack.folder import Reporter
 
@@ -55,20 +62,16 @@ async def run(options: Options, *, report: Reporter) -> BenchmarkRun:
     started_at = datetime.now(UTC)
     no_node_reason = await asyncio.to_thread(install_node_packages)
     not_run = {} if no_node_reason is None else {contender.name: no_node_reason for contender in NODE_CONTENDERS}
-    cases = [case for case in ROUND if options.selects(case)]
-    cases = [case for case in cases if not any(contender.name in not_run for contender in case.contenders)]
-    async with running_backends(report=report) as backends, AsyncExitStack() as stack:
-        brief_path = f"/v1/places/{backends.places[0].id}/brief"
-        first_response_s = []
-        for _ in range(MEASURED_STARTS):
-            async with serving(GATEWAY, backends.servers, brief_path) as server:
-                first_response_s.append(server.first_response_s)
-        servers: dict[str, RunningServer] = {}
-        for contender in CONTENDERS:
-            if any(contender in case.contenders for case in cases):
-                server = await stack.enter_async_context(serving(contender, backends.servers, brief_path))
-                servers[contender.name] = server
-                report(f"{contender.name}: ready")
+    cases = [
+        case
+        for case in ROUND
+        if options.selects(case) and (case.contender is None or case.contender.name not in not_run)
+    ]
+    async with running_backends(report=report) as backends:
+        imports_s, first_response_s = await _measure_starts(backends)
+        measurement = _Measurement(backends, options, report)
+        await measurement.measure_side_by_side([case for case in cases if not case.alone])
+        await measurement.measure_alone([case for case in cases if case.alone])
         return BenchmarkRun(
             started_at=started_at,
             machine=await _describe_machine(backends),
@@ -76,68 +79,107 @@ async def run(options: Options, *, report: Reporter) -> BenchmarkRun:
             seconds=options.seconds,
             places=len(backends.warm_places),
             not_run=not_run,
+            imports_s=imports_s,
             first_response_s=first_response_s,
-            memory_mib={name: memory_mib([server.pid]) for name, server in servers.items()},
-            results=await _measure_rounds(cases, servers, backends, options, report),
+            memory_mib=measurement.memory_mib,
+            results=measurement.results,
         )
 
 
-async def _measure_rounds(
-    cases: Sequence[Case],
-    running: dict[str, RunningServer],
-    backends: Backends,
-    options: Options,
-    report: Reporter,
-) -> dict[str, list[LoadResult]]:
-    results: dict[str, list[LoadResult]] = {case.name: [] for case in cases}
-    for number in range(options.rounds):
-        for case in cases:
-            servers = [running[contender.name] for contender in case.contenders]
-            async with _prepared(case, servers, backends):
-                spec = _load_spec(case, servers, backends, options.seconds, seed=number)
-                result = await _run_load(spec, case.name, backends)
-            results[case.name].append(result)
-            report(
-                f"{number + 1}/{options.rounds} {case.name:32} {result.requests_per_second:8.0f}/s "
-                f"p50 {result.p50_ms:7.2f} p99 {result.p99_ms:7.2f} ms"
-            )
-    return results
+async def _measure_starts(backends: Backends) -> tuple[list[float], list[float]]:
+    """Return the seconds to import the libraries, and those from the start of the gateway to its first response."""
+    imports_s, first_response_s = [], []
+    for _ in range(MEASURED_STARTS):
+        imports_s.append(await seconds_to_import_libraries())
+        async with serving(GATEWAY, backends.servers, backends.brief_path) as server:
+            first_response_s.append(server.first_response_s)
+    return imports_s, first_response_s
+
+
+class _Measurement:
+    """The rounds of a run, and their results.
+
+    Attributes:
+        results: the measurements in their order, by case.
+        memory_mib: RSS after the start and one response, by contender.
+    """
+
+    def __init__(self, backends: Backends, options: Options, report: Reporter) -> None:
+        self.results: defaultdict[str, list[LoadResult]] = defaultdict(list)
+        self.memory_mib: dict[str, float] = {}
+        self._backends = backends
+        self._options = options
+        self._report = report
+
+    async def measure_side_by_side(self, cases: Sequence[Case]) -> None:
+        """Measure cases whose contenders all run at the same time."""
+        async with AsyncExitStack() as stack:
+            servers: dict[str, RunningServer] = {}
+            for contender in CONTENDERS:
+                if any(case.contender is contender for case in cases):
+                    servers[contender.name] = await stack.enter_async_context(self._serving(contender))
+            for number in range(self._options.rounds):
+                for case in cases:
+                    server = None if case.contender is None else servers[case.contender.name]
+                    await self._measure(case, server, number)
+
+    async def measure_alone(self, cases: Sequence[Case]) -> None:
+        """Measure cases whose contender runs while no other one does."""
+        for number in range(self._options.rounds):
+            for case in cases:
+                if case.contender is not None:
+                    async with self._serving(case.contender) as server:
+                        await self._measure(case, server, number)
+
+    @asynccontextmanager
+    async def _serving(self, contender: Contender) -> AsyncIterator[RunningServer]:
+        async with serving(contender, self._backends.servers, self._backends.brief_path) as server:
+            self._report(f"{contender.name}: ready")
+            self.memory_mib.setdefault(contender.name, memory_mib([server.pid]))
+            yield server
+
+    async def _measure(self, case: Case, server: RunningServer | None, number: int) -> None:
+        """Measure a case in round `number`, which begins with 0. Without a server, the upstream is measured."""
+        async with _prepared(case, self._backends):
+            spec = _load_spec(case, server, self._backends, self._options.seconds, seed=number)
+            result = await _run_load(spec, case.name, self._backends)
+        if case.upstream_down and server is not None:
+            await _wait_until_complete(f"http://127.0.0.1:{server.port}{self._backends.brief_path}")
+        self.results[case.name].append(result)
+        self._report(
+            f"{number + 1}/{self._options.rounds} {case.name:32} {result.requests_per_second:8.0f}/s "
+            f"p50 {result.p50_ms:7.2f} p99 {result.p99_ms:7.2f} ms"
+        )
 
 
 @asynccontextmanager
-async def _prepared(case: Case, servers: Sequence[RunningServer], backends: Backends) -> AsyncIterator[None]:
+async def _prepared(case: Case, backends: Backends) -> AsyncIterator[None]:
     """Bring the backends into the state that a case needs, and restore them after the block."""
     await backends.clear_weather_cache()
     async with AsyncExitStack() as stack:
         if case.upstream_delay:
             await stack.enter_async_context(backends.delayed_upstream(case.upstream_delay))
-        if case.outbox_depth is not None:
-            await stack.enter_async_context(backends.filled_outbox(case.outbox_depth))
         if case.upstream_down:
             await stack.enter_async_context(backends.servers.weather.killed())
         yield
     if case.workload == "observation":
         await backends.wait_until_outbox_is_empty()
-    if case.upstream_down:
-        for server in servers:
-            await _wait_until_complete(f"http://127.0.0.1:{server.port}/v1/places/{backends.places[0].id}/brief")
 
 
-def _load_spec(
-    case: Case, servers: Sequence[RunningServer], backends: Backends, seconds: float, *, seed: int
-) -> LoadSpec:
+def _load_spec(case: Case, server: RunningServer | None, backends: Backends, seconds: float, *, seed: int) -> LoadSpec:
     return LoadSpec(
         workload=case.workload,
-        ports=[server.port for server in servers] or [backends.servers.weather.port],
+        port=backends.servers.weather.port if server is None else server.port,
         connections=case.connections,
         places=backends.places if case.cold else backends.warm_places,
         each_once=case.cold,
         prime=case.workload in {"brief", "briefs"} and case.caches_weather and not case.cold,
         places_per_call=case.places_per_call,
+        response_timeout=case.response_timeout,
         warm_up=WARM_UP * case.duration_factor,
         duration=seconds * case.duration_factor,
         seed=seed,
-        processes=backends.pids() | {"application": [server.pid for server in servers]},
+        processes=backends.pids() | {"application": [] if server is None else [server.pid]},
     )
 
 
@@ -171,6 +213,7 @@ async def _describe_machine(backends: Backends) -> dict[str, str]:
         postgresql = await connection.fetchval("SHOW server_version")
     return {
         "cores": str(len(os.sched_getaffinity(0))),
+        "system": platform.freedesktop_os_release()["PRETTY_NAME"],
         "Python": platform.python_version(),
         "Node": await _node_version(),
         "PostgreSQL": str(postgresql).split()[0],

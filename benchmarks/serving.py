@@ -1,8 +1,9 @@
-"""A contender as a child process that ends with the benchmark."""
+"""A contender as a child process that ends with the benchmark, and the time that its imports alone would take."""
 
 import asyncio
 import os
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -18,6 +19,9 @@ from gateway.devstack.stack import Devstack
 
 START_TIMEOUT = 30.0  # until the first response
 STOP_TIMEOUT = 35.0  # from SIGTERM to SIGKILL: longer than the gateway's own shutdown timeout
+
+# The libraries that a gateway of this kind is made of. Its start cannot take less time than their imports.
+LIBRARIES = ("fastapi", "uvicorn", "httpx", "sqlalchemy.ext.asyncio", "asyncpg", "redis.asyncio", "aio_pika")
 
 _POLL_INTERVAL = 0.005  # an upper bound on the error of `first_response_s`
 _MAX_LOG_CHARS = 2000
@@ -100,3 +104,13 @@ async def _stop(process: subprocess.Popen[bytes]) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+async def seconds_to_import_libraries() -> float:
+    """Return the seconds from the start to the end of a process that imports `LIBRARIES` and does nothing else."""
+    started_at = time.perf_counter()
+    imports = f"import os, {', '.join(LIBRARIES)}\nos._exit(0)"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", imports)
+    if await process.wait():
+        raise DevstackError(f"the imports failed with status {process.returncode}")
+    return time.perf_counter() - started_at

@@ -1,15 +1,16 @@
 """The requests of the load generator as prepared bytes, and the checks of their responses."""
 
-from collections.abc import Callable, Iterable, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from itertools import count
 from typing import Any, Literal, NamedTuple
+from uuid import uuid4
 
 import orjson
 
-from benchmarks.contenders import hello_asgi
-
-HELLO = hello_asgi.BODY
+HELLO = b'{"message":"Hello World"}'
 OBSERVATIONS_PER_PLACE = 5
 WEATHER_TODAY_FIELDS = 6  # the date and five values
 NOTE = (
@@ -21,6 +22,10 @@ Workload = Literal["hello", "brief", "brief without weather", "briefs", "observa
 
 class WrongResponseError(Exception):
     """A response does not match its request. The message gives the reason and shows both."""
+
+
+class IncompleteBriefError(WrongResponseError):
+    """The brief lacks a section that it should have. A server without enough time may leave it out."""
 
 
 class SeededPlace(NamedTuple):
@@ -43,22 +48,37 @@ class CheckedRequest:
     check: Callable[[int, bytes], None]
 
 
-def build_requests(workload: Workload, places: Sequence[SeededPlace], places_per_call: int = 1) -> list[CheckedRequest]:
-    """Return the requests of a workload: one for each place, or a single one for "hello"."""
+def random_requests(
+    workload: Workload, places: Sequence[SeededPlace], *, places_per_call: int = 1, each_once: bool = False, seed: int
+) -> Iterator[CheckedRequest]:
+    """Return the requests of a workload in an order that depends only on the seed.
+
+    Args:
+        workload: the kind of request.
+        places: the places that the requests are about.
+        places_per_call: the number of places in a request for several briefs.
+        each_once: end after one request for each place; otherwise the requests are endless.
+        seed: of the order.
+    """
+    generator = random.Random(seed)  # noqa: S311 - the same order in every run
     match workload:
         case "hello":
-            return [hello()]
+            requests = [hello()]
         case "brief":
-            return list(map(brief, places))
+            requests = list(map(brief, places))
         case "brief without weather":
-            return [brief(place, weather=False) for place in places]
-        case "observation":
-            return list(map(observation, places))
-        case "forecast":
-            return list(map(forecast, places))
+            requests = [brief(place, weather=False) for place in places]
         case "briefs":  # each request has consecutive places, and each place comes first in one of the requests
             ring = [*places, *places]
-            return [briefs(ring[start : start + places_per_call]) for start in range(len(places))]
+            requests = [briefs(ring[start : start + places_per_call]) for start in range(len(places))]
+        case "forecast":
+            requests = list(map(forecast, places))
+        case "observation":  # created one by one, because each has an idempotency key of its own
+            return (observation(generator.choice(places)) for _ in count())
+    if each_once:  # successive requests for several briefs overlap in all places but one
+        requests = requests[::places_per_call]
+    generator.shuffle(requests)
+    return iter(requests) if each_once else (generator.choice(requests) for _ in count())
 
 
 def hello() -> CheckedRequest:
@@ -95,7 +115,7 @@ def briefs(places: Sequence[SeededPlace]) -> CheckedRequest:
 
 
 def observation(place: SeededPlace) -> CheckedRequest:
-    """Create an observation."""
+    """Create an observation with a new idempotency key, as a client should that may have to repeat it."""
     fields = {"temperature_c": place.id % 40, "condition": "rain", "note": NOTE}
 
     def check(status: int, body: bytes) -> None:
@@ -105,7 +125,7 @@ def observation(place: SeededPlace) -> CheckedRequest:
         for name, value in fields.items():
             _expect(name, stored[name], value)
 
-    return CheckedRequest(_post(f"/v1/places/{place.id}/observations", orjson.dumps(fields)), check)
+    return CheckedRequest(_post(f"/v1/places/{place.id}/observations", orjson.dumps(fields), uuid4().hex), check)
 
 
 def forecast(place: SeededPlace) -> CheckedRequest:
@@ -122,6 +142,8 @@ def forecast(place: SeededPlace) -> CheckedRequest:
 def _check_brief(brief: dict[str, Any], place: SeededPlace, *, weather: bool) -> None:
     sections = brief["sections"]
     _expect("place", brief["place"]["id"], place.id)
+    if weather and brief["complete"] is False:
+        raise IncompleteBriefError("the brief is incomplete")
     _expect("complete", brief["complete"], weather)
     _expect("status of the weather", sections["weather"]["status"], "ok" if weather else "unavailable")
     place_ids = _place_ids(sections["observations"]["data"])
@@ -142,9 +164,12 @@ def _expect(field: str, actual: object, expected: object) -> None:
 
 
 def _get(target: str) -> bytes:
-    return f"GET {target} HTTP/1.1\r\nHost: gateway\r\nAccept: application/json\r\n\r\n".encode()
+    return f"GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n\r\n".encode()
 
 
-def _post(target: str, body: bytes) -> bytes:
-    head = f"POST {target} HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    return head.encode() + b"\r\n\r\n" + body
+def _post(target: str, body: bytes, idempotency_key: str) -> bytes:
+    head = (
+        f"POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Idempotency-Key: {idempotency_key}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body

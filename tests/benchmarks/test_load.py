@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks import workloads
 from benchmarks.load import LoadResult, LoadSpec, apply_load, percentile
+from benchmarks.overload import OverloadState
 from benchmarks.workloads import HELLO, SeededPlace, WrongResponseError
 
 PLACES = [SeededPlace(id=number, views=7) for number in range(1, 30)]
@@ -60,7 +62,7 @@ async def load(port: int, **fields: Any) -> LoadResult:
     """Apply a short load, with the fields of the spec replaced by `fields`."""
     spec = LoadSpec(
         workload="brief",
-        ports=[port],
+        port=port,
         connections=3,
         places=PLACES,
         prime=True,
@@ -89,7 +91,7 @@ async def test_right_responses_are_counted_and_timed() -> None:
     [
         pytest.param(lambda place_id: http(brief(place_id % 29 + 1)), "place: ", id="other place"),
         pytest.param(lambda place_id: http(brief(place_id), status=503), "status: 503", id="status"),
-        pytest.param(lambda place_id: http(brief(place_id, complete=False)), "complete: False", id="incomplete"),
+        pytest.param(lambda place_id: http(brief(place_id, complete=False)), "incomplete", id="incomplete"),
         pytest.param(lambda place_id: http({"place": {"id": place_id}}), "KeyError", id="missing fields"),
         pytest.param(lambda _: http("{")[:-1] + b"{", "JSONDecodeError", id="no JSON"),
         pytest.param(lambda place_id: http(brief(place_id)) + b"x", "more than one response", id="too long"),
@@ -145,6 +147,74 @@ async def test_too_few_places_for_one_request_each() -> None:
     async with serving(lambda place_id: http(brief(place_id))) as port:
         with pytest.raises(WrongResponseError, match="all places were requested"):
             await load(port, prime=False, each_once=True, duration=1)
+
+
+async def test_overload_counts_responses_by_kind() -> None:
+    """Refused, incomplete and late responses are counted apart from the complete ones in time, and have no part in their rate."""
+    state = OverloadState(response_timeout=0.8)
+    state.measuring = True
+    request = workloads.brief(PLACES[0])
+    complete, incomplete = (json.dumps(brief(1, complete=value)).encode() for value in (True, False))
+
+    for _ in range(4):
+        state.receive(request, 200, complete, 0.8)
+    for _ in range(2):
+        state.receive(request, 200, complete, 0.9)
+    state.receive(request, 200, incomplete, 0.7)
+    for _ in range(6):
+        state.receive(request, 503, b"", 0.001)
+
+    assert state.rates(2) == {"requests_per_second": 2, "late_per_second": 1.5, "refused_per_second": 3}
+    assert sorted(state.latencies) == [0.7, 0.8, 0.8, 0.8, 0.8, 0.9, 0.9]
+
+
+async def test_clients_of_an_overload_connect_again() -> None:
+    """A client whose connection the server closes instead of a response opens another one for its next request."""
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        is_refused = connections <= 5
+        try:
+            while request := await reader.readuntil(b"\r\n\r\n"):
+                if is_refused:
+                    break
+                writer.write(http(brief(int(request.split(b"/")[3]))))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client has closed the connection
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        result = await load(port, prime=False, response_timeout=5, connections=1, warm_up=0, duration=0.5)
+
+    assert connections > 5
+    assert result.requests_per_second > 0
+
+
+async def test_wrong_response_ends_an_overload() -> None:
+    """Only a refusal, or a section that is missing, is no reason to end an overload."""
+    async with serving(lambda place_id: http(brief(place_id % 29 + 1))) as port:
+        with pytest.raises(WrongResponseError, match="place: "):
+            await load(port, prime=False, response_timeout=5)
+
+
+async def test_recovery_ends_with_briefs_in_time() -> None:
+    """The recovery is measured from the end of the load to the first of several complete briefs in a row."""
+    recovers_at = time.perf_counter() + 1
+
+    def respond(place_id: int) -> bytes:
+        return http(brief(place_id, complete=time.perf_counter() > recovers_at))
+
+    async with serving(respond) as port:
+        result = await load(port, prime=False, response_timeout=5)
+        ended_at = time.perf_counter()
+
+    assert result.recovery_s is not None
+    assert 0 < result.recovery_s < 1
+    assert ended_at > recovers_at
 
 
 async def test_ceiling_responses_are_checked() -> None:
