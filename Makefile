@@ -1,4 +1,4 @@
-# `make dev` and `make test` do everything on a machine that has Python 3.11 and make. `make help` lists the rest.
+# `make dev` and `make test` do everything on a machine that has make and Python 3.11 or later. `make help` lists the rest.
 .DEFAULT_GOAL := help
 .PHONY: help install dev test faults soak bench lint test-compose lock model places clean
 HOST ?= 127.0.0.1
