@@ -26,9 +26,13 @@ TOP_LEVEL = {
 @pytest.mark.parametrize("file", TOP_LEVEL)
 def test_lists_are_complete(file: str, python: str) -> None:
     """The lists have every dependency on each supported Python, although `make lock` resolves them with one Python only."""
-    locked = dict(re.findall(r"^(\S+)==(\S+)", (FOLDER / file).read_text(), re.MULTILINE))
+    assert unsatisfied(TOP_LEVEL[file], locked_versions(file), python) == []
 
-    assert unsatisfied(TOP_LEVEL[file], locked, python) == []
+
+@pytest.mark.parametrize(("shorter", "longer"), [("runtime.txt", "dev.txt"), ("dev.txt", "training.txt")])
+def test_longer_list_has_all_of_the_shorter(shorter: str, longer: str) -> None:
+    """The lists agree: a package has one version, whichever list installs it."""
+    assert locked_versions(shorter).items() - locked_versions(longer).items() == set()
 
 
 def test_lists_name_no_index() -> None:
@@ -37,6 +41,10 @@ def test_lists_name_no_index() -> None:
     allowed = re.compile(r"[a-z0-9-]+==\S+ \\|    --hash=sha256:[0-9a-f]{64}( \\)?| *#.*|")
 
     assert [line for line in lines if not allowed.fullmatch(line)] == []
+
+
+def locked_versions(file: str) -> dict[str, str]:
+    return dict(re.findall(r"^(\S+)==(\S+)", (FOLDER / file).read_text(), re.MULTILINE))
 
 
 def unsatisfied(requirements: list[str], locked: dict[str, str], python: str) -> list[str]:
