@@ -1,7 +1,7 @@
 # The gateway's image: the locked dependencies, then the code, on a slim Python. All dependencies have wheels, so it needs
 # no compiler.
 
-ARG PYTHON_IMAGE=python:3.13-slim
+ARG PYTHON_IMAGE=python:3.14-slim
 
 FROM $PYTHON_IMAGE AS dependencies
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore

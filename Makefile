@@ -1,4 +1,4 @@
-# `make dev` and `make test` do everything on a machine that has Python 3.11 and make. `make help` lists the rest.
+# `make dev` and `make test` do everything on a machine that has make and Python 3.11 or later. `make help` lists the rest.
 .DEFAULT_GOAL := help
 .PHONY: help install dev test faults soak bench lint test-compose lock model places clean
 HOST ?= 127.0.0.1
@@ -6,6 +6,8 @@ PORT ?= 8000
 PYTHON ?= python3
 JOBS ?= 3
 export PYTHON
+# The tests start hundreds of processes, and each would compile the sources.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## Show this
 	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile
@@ -25,7 +27,7 @@ test:  ## Run all tests that need no container engine
 faults:  ## Run all fault tests, the long sweeps included, and write docs/faults.md
 	@tools/install dev
 	@tools/install-servers
-	.venv/bin/pytest -m "not compose and not soak" tests/faultlab tests/faults --report docs/faults $(ARGS)
+	.venv/bin/pytest -m "not compose and not soak" tests/faultlab tests/faults tests/end_to_end/test_dev.py --report docs/faults $(ARGS)
 
 soak:  ## Break all servers under load for ten minutes (SOAK_SECONDS, SOAK_SEED) and write a report
 	@tools/install dev

@@ -112,8 +112,9 @@ def sweep(
     loop: Loop = asyncio.SelectorEventLoop,
     follow_up: RunFunction = _nothing,
     expected_errors: Errors = (),
+    step: int = 1,
 ) -> Iterator[Outcome]:
-    """Call `function` again and again, with the fault one point later each time.
+    """Call `function` again and again, with the fault `step` points later each time.
 
     The sweep ends after `MISSES_TO_STOP` runs in a row that end before their point. Each run has an event loop of its own. The outcome of a run is yielded before the next one begins.
 
@@ -126,6 +127,7 @@ def sweep(
             its leaks are added to the outcome.
         expected_errors: the errors that the code under test raises because of the fault. They become `Outcome.error`.
             An `AssertionError` is never expected, nor a group that contains one.
+        step: 1 injects at every point, beginning with the first one, and 3 at every third one.
 
     Raises:
         BaseException: any other error of `function`, at once, with its traceback and a note of the point: an assertion
@@ -133,10 +135,10 @@ def sweep(
         UnexpectedCancellationError: a run ended with `CancelledError`, and the fault is not a cancellation.
     """
     setup = _Setup(function, follow_up, fault, point, loop, expected_errors)
-    at = misses = 0
+    at, misses = 1 - step, 0
     with _objects_frozen(loop):
         while misses < MISSES_TO_STOP:
-            at += 1
+            at += step
             outcome, fired = _run_isolated(setup, at)
             misses = 0 if fired else misses + 1
             if fired:

@@ -20,7 +20,7 @@ pytest_plugins = ["tests.faults.report_plugin", "tests.support.certificates"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the minute of chaos first. It mostly waits, so the other worker should have other tests to run meanwhile."""
+    """Run the chaos first. It mostly waits, so the other worker should have other tests to run meanwhile."""
     items.sort(key=lambda item: item.path.parent.name != "chaos")
 
 

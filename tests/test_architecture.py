@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,11 @@ def test_imports_have_no_side_effects() -> None:
 _MODULES_AFTER = "import importlib, sys; importlib.import_module(sys.argv[1]); print(*sys.modules)"
 
 
+@cache
+def modules_after_import_of(module: str) -> set[str]:
+    return set(fresh_process(_MODULES_AFTER, module).split())
+
+
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
@@ -103,4 +109,4 @@ _MODULES_AFTER = "import importlib, sys; importlib.import_module(sys.argv[1]); p
 )
 def test_module_is_not_imported(module: str, absent: str) -> None:
     """A module does not import expensive packages that it does not need, not even indirectly."""
-    assert absent not in fresh_process(_MODULES_AFTER, module).split()
+    assert absent not in modules_after_import_of(module)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tools.check_prose import check
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -29,9 +31,9 @@ each_place = pytest.mark.parametrize(
 
 
 def run_checks(path: Path) -> str:
-    """Check `path` by the two commands of `make lint` and return their findings."""
+    """Check `path` as the two commands of `make lint` do, and return their findings. The second one takes long to start."""
     typos = [str(Path(sys.executable).with_name("typos")), "--config", "pyproject.toml", "--format", "brief", str(path)]
-    return run(typos, findings_status=2) + run([sys.executable, "tools/check_prose.py", str(path)], findings_status=1)
+    return run(typos, findings_status=2) + "".join(f"{finding}\n" for finding in check(path))
 
 
 def run(command: list[str], findings_status: int) -> str:
@@ -183,6 +185,16 @@ def test_document_may_say_something(tmp_path: Path, subject: str) -> None:
     """Documents say something, while a server reports it."""
     assert run_checks(write(tmp_path, "page.md", f"{subject} says so.\n")) == ""
     assert "`server says` should be `reports`" in run_checks(write(tmp_path, "page.md", "The server says so.\n"))
+
+
+def test_command_fails_with_a_finding(tmp_path: Path) -> None:
+    """The command prints all findings in a file and exits with status 1. Without one it prints nothing."""
+    page = write(tmp_path, "page.md", "All connections are given back.\n")
+    command = [sys.executable, "tools/check_prose.py", str(page)]
+
+    assert run(command, findings_status=1) == f"{page}:1: `given back` should be `release`\n"
+    page.write_text("All connections are released.\n")
+    assert run(command, findings_status=1) == ""
 
 
 def test_uncheckable_path_is_an_error(tmp_path: Path) -> None:

@@ -1,13 +1,11 @@
 """The versions that CI, the image and the compose stack name."""
 
 import re
-import tomllib
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).parents[1]
+from tests.support.project import PROJECT, ROOT, supported_pythons
 
 
 def workflow() -> dict[str, Any]:
@@ -25,14 +23,24 @@ def default_images() -> dict[str, str]:
     return dict(re.findall(r"\$\{(STACK_\w+_IMAGE):-(\S+?)\}", (ROOT / "compose.yaml").read_text()))
 
 
-def test_ci_runs_the_oldest_and_the_shipped_python() -> None:
-    """CI runs the checks on the oldest Python that the package allows, and on exactly the version of the image."""
-    versions = workflow()["jobs"]["checks"]["strategy"]["matrix"]["python"]
-    oldest = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=")
+def test_ci_runs_every_supported_python() -> None:
+    """CI runs the checks on each Python that the package allows; the last one is exactly that of the image."""
+    runs = workflow()["jobs"]["checks"]["strategy"]["matrix"]["include"]
+    versions = [run["python"] for run in runs]
     shipped = pinned_images()["STACK_PYTHON_IMAGE"].removeprefix("python:").removesuffix("-slim")
 
-    assert versions[0].startswith(f"{oldest}.")
-    assert versions[1:] == [shipped]
+    assert [version.rpartition(".")[0] for version in versions] == supported_pythons()
+    assert PROJECT["requires-python"] == f">={supported_pythons()[0]}"
+    assert versions[-1] == shipped
+    assert len({run["debian"] for run in runs}) > 1
+
+
+def test_ci_runs_the_checks_of_a_merge() -> None:
+    """CI makes the same targets as `.ci/run`, one after the other."""
+    steps = workflow()["jobs"]["checks"]["steps"]
+    commands = (ROOT / ".ci" / "run").read_text().splitlines()
+
+    assert [step["run"] for step in steps if "run" in step] == [line for line in commands if line.startswith("make ")]
 
 
 def test_base_images_have_patch_versions() -> None:

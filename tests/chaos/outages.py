@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 
 import aio_pika
 
@@ -240,11 +241,13 @@ class ManagedProcess:
 async def inject_faults(
     targets: dict[str, dict[str, FaultFactory]], outages: Outages, rng: random.Random, deadline: float
 ) -> None:
-    """Inject all faults of all targets, one after the other in random order, again and again until the deadline."""
-    faults = [(name, fault) for name in targets for fault in targets[name]]
+    """Inject one fault after the other until the deadline, in rounds: each round has one fault of each target, and the faults
+    of a target alternate.
+    """
+    faults = {name: cycle(rng.sample(list(targets[name]), len(targets[name]))) for name in targets}
     while time.monotonic() < deadline:
-        rng.shuffle(faults)
-        for name, fault in faults:
+        for name in rng.sample(list(targets), len(targets)):
+            fault = next(faults[name])
             await asyncio.sleep(RECOVERY_TIMEOUT * rng.uniform(1.1, 1.8))
             if time.monotonic() > deadline:
                 break

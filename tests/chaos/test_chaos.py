@@ -1,4 +1,4 @@
-"""A minute of chaos: each server, a gateway and the worker have outages under load, one after the other."""
+"""Chaos: each server, a gateway and the worker have outages under load, one after the other."""
 
 import asyncio
 import json
@@ -91,19 +91,19 @@ def outages_of_servers(servers: Devstack, database: Database, outages_of_databas
     }
 
 
-async def test_minute_of_chaos(servers: Devstack, start: StartProcess) -> None:
-    """In a minute of outages no acknowledged observation is lost or counted twice, each brief names its missing sections
+async def test_half_a_minute_of_chaos(servers: Devstack, start: StartProcess) -> None:
+    """In half a minute of outages no acknowledged observation is lost or counted twice, each brief names its missing sections
     correctly, and each error has an outage that explains it.
     """
     database = servers.postgresql
     faults = outages_of_servers(servers, database, server_faults(database))
     async with running_processes(start) as processes:
-        await run_chaos(servers, database, processes, faults, seconds=60, seed=1)
+        await run_chaos(servers, database, processes, faults, seconds=30, seed=1)
 
 
 @pytest.mark.soak
 async def test_soak(servers: Devstack, start: StartProcess, devstack_folder: Path) -> None:
-    """The claims of the minute of chaos hold for SOAK_SECONDS, ten minutes by default, with incidents that are no outage:
+    """The claims of the short test hold for SOAK_SECONDS, ten minutes by default, with incidents that are no outage:
     the database switches over to its standby or is read-only, rows cannot be published, a queue has other arguments.
     """
     async with replicated_database(devstack_folder) as database:

@@ -16,7 +16,7 @@ from gateway.devstack.folder import temporary_data_dir
 from gateway.devstack.postgresql import RUNTIME_ROLE, PostgreSQLServer
 from gateway.devstack.replication import PrimaryServer, StandbyServer
 from gateway.devstack.stack import Devstack
-from gateway.places.seed import SHIPPED_TABLE, load, read
+from gateway.places.seed import load
 from gateway.read_sessions import READ_TIMEOUT
 from gateway.resources.database import MAX_READS
 from gateway.schema.migrate import migrate
@@ -24,6 +24,7 @@ from gateway.schema.transaction import transaction
 from gateway.settings import Settings
 from tests.end_to_end.harness import OPERATOR, RunningGateway, running_gateway
 from tests.end_to_end.test_api import is_problem
+from tests.support.shipped_places import SHIPPED
 from tests.support.waiting import wait_until
 
 RECOVERY_TIMEOUT = 5.0  # from the end of the incident to the next good response
@@ -34,7 +35,7 @@ PAUSE = 0.25  # of each client between two requests, so that the clients do not 
 TOO_SLOW = "The database is too slow"
 TOO_MANY = "Too many requests use the database at once"
 
-PLACES = list(read(SHIPPED_TABLE))[:3]
+PLACES = SHIPPED[:3]
 PLACE = f"/v1/places/{PLACES[0][0]}"
 OBSERVATIONS = f"{PLACE}/observations"
 

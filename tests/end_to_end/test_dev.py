@@ -115,8 +115,11 @@ def stack_folders(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize(
     "stop",
-    [lambda terminal: terminal.press(CTRL_C), lambda terminal: terminal.press(CTRL_C * 3), Terminal.close],
-    ids=["Ctrl-C", "Ctrl-C three times", "terminal closed"],
+    [
+        pytest.param(lambda terminal: terminal.press(CTRL_C), id="Ctrl-C"),
+        pytest.param(lambda terminal: terminal.press(CTRL_C * 3), id="Ctrl-C three times", marks=pytest.mark.long),
+        pytest.param(Terminal.close, id="terminal closed"),
+    ],
 )
 async def test_serves_until_it_is_stopped(
     terminal: Terminal, folder: Path, port: int, stop: Callable[[Terminal], None]

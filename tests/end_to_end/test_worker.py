@@ -16,7 +16,6 @@ from gateway.briefs.queries import popularity_key
 from gateway.devstack.stack import Devstack
 from gateway.events.messages import BriefViewed, ObservationRef, ObservationReported, ViewCounts, encode
 from gateway.events.topology import DEAD_LETTERS, DELIVERY_LIMIT, OBSERVATIONS, VIEWS, declare
-from gateway.places.seed import SHIPPED_TABLE, read
 from gateway.process.exit_status import ExitStatus
 from gateway.schema.migrate import migrate
 from gateway.schema.tables import consumed_events, places
@@ -25,6 +24,7 @@ from gateway.worker import PREFETCH
 from tests.end_to_end.conftest import StartProcess
 from tests.end_to_end.harness import Process, assert_no_server_leaks
 from tests.events.conftest import vhost
+from tests.support.shipped_places import SHIPPED
 from tests.support.waiting import wait_until
 
 __all__ = ["vhost"]
@@ -43,7 +43,7 @@ worker.count_observation = count_observation
 main()
 """
 
-_unused_places = (row[0] for row in list(read(SHIPPED_TABLE))[100:])
+_unused_places = (row[0] for row in SHIPPED[100:])
 
 
 @pytest.fixture

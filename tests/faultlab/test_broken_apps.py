@@ -49,7 +49,16 @@ BROKEN_APPS = [
     BrokenApp("client_at_import", "no fault", "socket to {redis}", "broken_lifespan"),
     BrokenApp("forgotten_close", "no fault", "socket to {redis}", "broken_client"),
 ]
-each_app = pytest.mark.parametrize("app", BROKEN_APPS, ids=lambda app: app.name)
+QUICK_APPS = {
+    "missing_finally",
+    "swallowed_cancellation",
+    "session_outlives_engine",
+    "client_at_import",
+}  # the others: `make faults`
+each_app = pytest.mark.parametrize(
+    "app",
+    [pytest.param(app, id=app.name, marks=() if app.name in QUICK_APPS else pytest.mark.long) for app in BROKEN_APPS],
+)
 
 SHORT_SETTLE = 0.03  # a broken app leaks at dozens of points, and each of them waits this long
 
@@ -100,7 +109,12 @@ REPORTED_BY = {
 }
 
 
-@pytest.mark.parametrize("name", REPORTED_BY)
+each_report = pytest.mark.parametrize(
+    "name", [name if name in QUICK_APPS else pytest.param(name, marks=pytest.mark.long) for name in REPORTED_BY]
+)
+
+
+@each_report
 def test_server_reports_leaked_connection(name: str, check: Check, urls: dict[str, str]) -> None:
     """With `--watch`, the connection that leaks is listed as the server reports it, without the password."""
     variable, report = REPORTED_BY[name]
@@ -110,7 +124,7 @@ def test_server_reports_leaked_connection(name: str, check: Check, urls: dict[st
     assert str(urlsplit(urls[variable]).password) not in result.output + result.errors
 
 
-@pytest.mark.parametrize("name", REPORTED_BY)
+@each_report
 def test_probe_connection_is_not_a_leak(name: str, check: Check, urls: dict[str, str]) -> None:
     """The probe's own connection to the server is not reported."""
     result = check(f"tests.faultlab.broken_apps.{name}:fixed", "--watch", urls[REPORTED_BY[name][0]])

@@ -105,6 +105,7 @@ class TestInjection:
                 await manager.__aexit__(None, None, None)
 
         assert [(outcome.at, outcome.leaked) for outcome in sweep(stop)] == [(1, []), (2, []), (3, [])]
+        assert [outcome.at for outcome in sweep(stop, step=2)] == [1, 3]
 
     def test_repeated_cancellation(self) -> None:
         """`Cancel(repeat=1)` also ends a run that swallows the first cancellation."""

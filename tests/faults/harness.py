@@ -217,8 +217,9 @@ class FaultLab:
         *,
         inject: Fault,
         at: Points,
+        step: int = 1,
     ) -> Iterator[LifespanRun]:
-        """Run the lifespan again and again, with the fault one point later each time. Yield each run when it has ended.
+        """Run the lifespan again and again, with the fault `step` points later each time. Yield each run when it has ended.
 
         Each run is followed by a `restart` without a fault, in the same event loop.
 
@@ -226,7 +227,7 @@ class FaultLab:
             AssertionError: the sweep had fewer points in an entry than ever seen, so that it may have missed some.
         """
         measured_phase: SweptPhase = "startup" if phase == "startup" else "teardown"
-        minimum = {entry.name: entry.min_points[measured_phase, at.kind] for entry in TABLE if entry.min_points}
+        minimum = {entry.name: entry.min_points[measured_phase, at.kind] // step for entry in TABLE if entry.min_points}
         max_points: Counter[str] = Counter()
         for _ in range(MAX_SWEEPS):
             found: Counter[str] = Counter()
@@ -238,6 +239,7 @@ class FaultLab:
                 loop=at.loop,
                 follow_up=self._sweep.restart,
                 expected_errors=_EXPECTED_ERRORS,
+                step=step,
             ):
                 run = self._sweep.finish(outcome)
                 self.locations.add(outcome.location)

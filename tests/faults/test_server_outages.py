@@ -19,6 +19,10 @@ LONG_TIMEOUT = 60.0  # longer than any restart of a server
 MARGIN = 2.2  # with the short timeout less than the other entries' timeouts of 3 s, more than the 1 s for which the views wait for RabbitMQ
 
 each_server = pytest.mark.parametrize("entry", CONNECTED)
+SLOW_SERVERS = {"rabbitmq"}  # a start takes many seconds, and a core
+each_quick_server = pytest.mark.parametrize(
+    "entry", [pytest.param(name, marks=pytest.mark.long) if name in SLOW_SERVERS else name for name in CONNECTED]
+)
 
 
 @each_server
@@ -50,7 +54,7 @@ async def test_start_after_the_server_was_paused(lab: FaultLab, entry: str) -> N
     assert await lab.leaks() == []
 
 
-@each_server
+@each_quick_server
 async def test_server_killed_while_connecting(lab: FaultLab, entry: str) -> None:
     """A startup that connects to a server which is killed waits until the server is back."""
     lab.override(entry, start_timeout=LONG_TIMEOUT)
@@ -119,7 +123,7 @@ async def test_stop_after_the_server_was_killed(lab: FaultLab, entry: str) -> No
     assert await lab.leaks() == []
 
 
-@each_server
+@each_quick_server
 async def test_stop_after_the_server_was_restarted(lab: FaultLab, entry: str) -> None:
     """With a server that was restarted while the gateway served, the teardown is clean."""
     async with lab.running() as run:

@@ -8,16 +8,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from gateway.devstack.postgresql import RUNTIME_ROLE, PostgreSQLServer
-from gateway.places.seed import SHIPPED_TABLE, load, read
+from gateway.places.seed import load
 from gateway.resources.database import DatabaseEngine
 from gateway.schema.migrate import migrate
 from gateway.schema.transaction import transaction
 from gateway.settings import DatabaseSettings
 from tests.events.conftest import channel, rabbitmq, vhost
+from tests.support.shipped_places import SHIPPED
 
 __all__ = ["channel", "rabbitmq", "vhost"]
 
-PLACES = list(read(SHIPPED_TABLE))[:3]
+PLACES = SHIPPED[:3]
 
 
 @pytest.fixture(scope="session")

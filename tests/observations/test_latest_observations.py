@@ -9,13 +9,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.observations.queries import _LATEST, Observation, ObservationPosition, latest_observations
-from gateway.places.seed import SHIPPED_TABLE, load, read
+from gateway.places.seed import load
 from gateway.schema.migrate import migrate
 from gateway.schema.tables import MAX_PLACE_ID, observations
 from gateway.schema.transaction import transaction
+from tests.support.shipped_places import SHIPPED
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
-PLACES = list(read(SHIPPED_TABLE))[:3]
+PLACES = SHIPPED[:3]
 PLACE_ID, OTHER_PLACE_ID, EMPTY_PLACE_ID = (place[0] for place in PLACES)
 
 

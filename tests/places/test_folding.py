@@ -5,9 +5,9 @@ import unicodedata
 import pytest
 
 from gateway.places.folding import fold
-from gateway.places.seed import SHIPPED_TABLE, read
+from tests.support.shipped_places import SHIPPED
 
-NAMES = [row[1] for row in read(SHIPPED_TABLE)]
+NAMES = [row[1] for row in SHIPPED]
 
 
 @pytest.mark.parametrize(

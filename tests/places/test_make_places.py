@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from gateway.places.seed import SHIPPED_TABLE, read
+from tests.support.shipped_places import SHIPPED
 
 SCRIPT: dict[str, Any] = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "make_places.py"))
 ascii_form, pack, rows = SCRIPT["ascii_form"], SCRIPT["pack"], SCRIPT["rows"]
-SHIPPED = list(read(SHIPPED_TABLE))
 
 
 def city(geonameid: int, name: str, countrycode: str) -> dict[str, object]:

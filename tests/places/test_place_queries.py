@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.places import queries
 from gateway.places.folding import fold
 from gateway.places.queries import Place, PlacePosition, get_place, search_places
-from gateway.places.seed import SHIPPED_TABLE, read
 from gateway.schema.tables import MAX_PLACE_ID, places
+from tests.support.shipped_places import SHIPPED
 
 ZURICH = Place(
     id=2657896,
@@ -27,7 +27,6 @@ ZURICH = Place(
     timezone="Europe/Zurich",
     observation_count=0,
 )
-SHIPPED = list(read(SHIPPED_TABLE))
 PAGE = "415367, 2657896, 10"  # the position of Zürich, and the limit
 
 

@@ -10,14 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.places.folding import fold
 from gateway.places.queries import get_place
-from gateway.places.seed import SHIPPED_TABLE, SeedResult, load, read, seed
+from gateway.places.seed import SeedResult, load, seed
 from gateway.schema.lock_waits import LockWaitError
 from gateway.schema.revision import SchemaMismatchError
 from gateway.schema.tables import observations, places
 from gateway.schema.transaction import transaction
+from tests.support.shipped_places import SHIPPED
 from tests.support.waiting import TIMEOUT, wait_until
 
-SHIPPED = list(read(SHIPPED_TABLE))
 COUNT = select(func.count()).select_from(places)
 
 
