@@ -1,6 +1,6 @@
 # `make dev` and `make test` do everything on a machine that has make and Python 3.11 or later. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help install dev test faults soak bench lint test-compose lock model places clean
+.PHONY: help install dev test test-platforms faults soak bench lint test-compose lock model places clean
 HOST ?= 127.0.0.1
 PORT ?= 8000
 PYTHON ?= python3
@@ -23,6 +23,11 @@ test:  ## Run all tests that need no container engine
 	@tools/install dev
 	@tools/install-servers
 	.venv/bin/pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+test-platforms:  ## Run the tests without faults and chaos on other Debian releases (PLATFORMS="trixie testing"), as root or with sudo
+	@for platform in $(PLATFORMS); do tools/in-platform $$platform make test JOBS=$(JOBS) ARGS="$(QUICK) $(ARGS)" || exit; done
+PLATFORMS ?= trixie testing
+QUICK := --ignore=tests/faults --ignore=tests/chaos
 
 faults:  ## Run all fault tests, the long sweeps included, and write docs/faults.md
 	@tools/install dev

@@ -1,5 +1,7 @@
 """The servers for the tests. They run as long as the session."""
 
+import asyncio
+import inspect
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -20,8 +22,26 @@ pytest_plugins = ["tests.faults.report_plugin", "tests.support.certificates"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the chaos first. It mostly waits, so the other worker should have other tests to run meanwhile."""
+    """Run the chaos first. It mostly waits, so the other worker should have other tests to run meanwhile.
+
+    Async tests get the fixture `uncancelled`.
+    """
     items.sort(key=lambda item: item.path.parent.name != "chaos")
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.fixturenames.append("uncancelled")
+
+
+@pytest.fixture
+async def uncancelled() -> AsyncIterator[None]:
+    """Fail an async test that leaves its task cancelled. The task runs all tests: since Python 3.13, the next ones would fail."""
+    yield
+    task = asyncio.current_task()
+    assert task is not None
+    cancellations = task.cancelling()
+    for _ in range(cancellations):
+        task.uncancel()
+    assert cancellations == 0, "the test cancelled its own task: run the cancelled code in another task"
 
 
 @pytest.fixture(scope="session")

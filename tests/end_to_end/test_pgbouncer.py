@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode, as Debian ships it, between the gateway and PostgreSQL."""
+"""PgBouncer in transaction mode, as Debian 12 ships it, between the gateway and PostgreSQL."""
 
 import asyncio
 from pathlib import Path

@@ -7,6 +7,7 @@ _PROGRAM = """
 import asyncio, faulthandler, os, signal, sys, threading
 import asyncpg
 
+writers = []
 signal.signal(signal.SIGALRM, lambda *_: os.write(1, b"signal handled\\n"))
 
 async def main():
@@ -16,13 +17,13 @@ async def main():
         threading.Timer(0.2, os.write, [1, b"thread ran\\n"]).start()
         signal.setitimer(signal.ITIMER_REAL, 0.2)
         writer.write(bytes.fromhex(sys.argv[1]))
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        try:
-            await asyncpg.connect(host="127.0.0.1", port=port, user="x", password="x", ssl=False, timeout=0.5)
-        except TimeoutError:
-            print("timeout expired")
+        writers.append(writer)  # without a reference, Python 3.13 and later close the connection
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        await asyncpg.connect(host="127.0.0.1", port=port, user="x", password="x", ssl=False, timeout=0.5)
+    except TimeoutError:
+        print("timeout expired")
 
 asyncio.run(main())
 """

@@ -1,5 +1,6 @@
 """A private PgBouncer in front of a private PostgreSQL."""
 
+import re
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +17,7 @@ DEFAULT_POOL_SIZE = 4
 
 
 class PgBouncerServer(Server):
-    """A PgBouncer with four connections for each database of a PostgreSQL, and default settings otherwise."""
+    """A PgBouncer with four connections for each database of a PostgreSQL. It does not translate prepared statements."""
 
     name = "PgBouncer"
     url_variable = "GATEWAY_DATABASE__URL"
@@ -25,6 +26,7 @@ class PgBouncerServer(Server):
         super().__init__(folder)
         self._pool_mode = pool_mode
         self._postgresql = postgresql
+        self._without_prepared_statements = ""
         self._credentials = [urlsplit(url) for url in (postgresql.url, postgresql.owner_url)]
 
     @property
@@ -59,12 +61,18 @@ auth_type = scram-sha-256
 auth_file = {self.folder / "userlist.txt"}
 pool_mode = {self._pool_mode}
 default_pool_size = {DEFAULT_POOL_SIZE}
+{self._without_prepared_statements}
 """,
         )
         return [_program(), str(config)]
 
     async def prepare(self) -> None:
-        _program()  # raises early if it is not installed
+        printed = await self.run(_program(), "--version")
+        version = re.match(r"PgBouncer (\d+)\.(\d+)", printed)
+        assert version, printed
+        # Versions before 1.21 reject the setting; since 1.24, its default is 200.
+        if tuple(map(int, version.groups())) >= (1, 21):
+            self._without_prepared_statements = "max_prepared_statements = 0"
         users = [f'"{url.username}" "{url.password}"\n' for url in self._credentials]
         self.write("userlist.txt", "".join(users))
 
