@@ -82,6 +82,9 @@ COLD = Case(name="gateway, cold", contenders=(GATEWAY,), cold=True)
 COLD_20_MS = Case(name="gateway, cold, upstream 20 ms", contenders=(GATEWAY,), cold=True, upstream_delay=0.02)
 COLD_200_MS = Case(name="gateway, cold, upstream 200 ms", contenders=(GATEWAY,), cold=True, upstream_delay=0.2)
 TWENTY_PLACES = briefs_per_call(20)
+TWENTY_COLD_PLACES = Case(
+    name="gateway, 20 in a call, cold", contenders=(GATEWAY,), workload="briefs", cold=True, places_per_call=20
+)
 OBSERVATION = Case(name="gateway, observation written", contenders=(GATEWAY,), workload="observation")
 UPSTREAM_DOWN = Case(
     name="gateway, upstream dead", contenders=(GATEWAY,), workload="brief without weather", upstream_down=True
@@ -107,6 +110,7 @@ AT_32_CONNECTIONS = [
     WARM,
     COLD,
     TWENTY_PLACES,
+    TWENTY_COLD_PLACES,
     OBSERVATION,
     COLD_20_MS,
     COLD_200_MS,
