@@ -82,8 +82,13 @@ COLD = Case(name="gateway, cold", contenders=(GATEWAY,), cold=True)
 COLD_20_MS = Case(name="gateway, cold, upstream 20 ms", contenders=(GATEWAY,), cold=True, upstream_delay=0.02)
 COLD_200_MS = Case(name="gateway, cold, upstream 200 ms", contenders=(GATEWAY,), cold=True, upstream_delay=0.2)
 TWENTY_PLACES = briefs_per_call(20)
-TWENTY_COLD_PLACES = Case(
-    name="gateway, 20 in a call, cold", contenders=(GATEWAY,), workload="briefs", cold=True, places_per_call=20
+TWENTY_COLD_PLACES = Case(  # with 32 connections, 640 places would be fetched at a time
+    name="gateway, 20 in a call, cold",
+    contenders=(GATEWAY,),
+    workload="briefs",
+    connections=8,
+    cold=True,
+    places_per_call=20,
 )
 OBSERVATION = Case(name="gateway, observation written", contenders=(GATEWAY,), workload="observation")
 UPSTREAM_DOWN = Case(

@@ -1,4 +1,4 @@
-"""How many places one call of the upstream may have: it adapts to what the upstream is able to process."""
+"""The number of places that one call of the upstream may have. It adapts to what the upstream is able to process."""
 
 import time
 

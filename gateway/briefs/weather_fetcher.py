@@ -107,21 +107,21 @@ class WeatherFetcher:
 
         If that is `UnusableListError`, the fetches are not resolved.
         """
-        places = [fetch.place for fetch in fetches]
         try:
             async with self._call_slots:  # outside of the breaker: waiting for a slot is no failure of upstream
-                if fetches is self._next_group:
+                if fetches is self._next_group:  # until now, further places could join it
                     self._next_group = []
+                places = [fetch.place for fetch in fetches]
                 results = await self._breaker.call(partial(self._call, places))
         except UnusableListError as error:
             return error
         except Exception as error:  # noqa: BLE001 - it reaches the callers through the futures
             if http_errors.is_timeout(error) and not self._is_overload(error):
-                self._places_per_call.on_timeout(len(places))
+                self._places_per_call.on_timeout(len(fetches))
             for fetch in fetches:
                 self._fail(fetch, error)
             return error
-        self._places_per_call.on_success(len(places))
+        self._places_per_call.on_success(len(fetches))
         fetched_at = time.time()
         stored = {}
         for fetch, result in zip(fetches, results, strict=True):
