@@ -93,11 +93,11 @@ class FakeOpenMeteo:
         await asyncio.sleep(faults.latency_s)
         try:
             result = forecast(request.query_params, now=self.clock())
-            places = len(result) if isinstance(result, list) else 1
-            if faults.max_places is not None and places > faults.max_places:
-                raise BadRequestError(f"Only {faults.max_places} locations are allowed. Given {places}.")
         except BadRequestError as error:
             return _error_response(400, str(error))
+        places = len(result) if isinstance(result, list) else 1
+        if faults.max_places is not None and places > faults.max_places:
+            return _error_response(400, f"Only {faults.max_places} locations are allowed. Given {places}.")
         self.calls.places += places
         if isinstance(result, list) and faults.null_place is not None:
             result[faults.null_place : faults.null_place + 1] = [None]

@@ -38,6 +38,11 @@ def respond(places: Forecasts) -> Response:
     return JSONResponse(places)
 
 
+def respond_with_first(places: Forecasts) -> Response:
+    """Respond without a fault to the call of a single place."""
+    return JSONResponse(places[0])
+
+
 class Upstream:
     """A server with the API of Open-Meteo.
 
@@ -56,7 +61,7 @@ class Upstream:
         self.responds.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        query = QueryParams(scope["query_string"])
+        query = QueryParams(str(scope["query_string"], "ascii"))
         result = forecast(query, now=NOW)
         latitudes = [float(latitude) for latitude in query["latitude"].split(",")]
         self.calls.append(latitudes)
@@ -64,7 +69,7 @@ class Upstream:
         if isinstance(result, list):
             response = self.list_fault(result)
         else:
-            response = self.place_faults.get(latitudes[0], lambda places: JSONResponse(places[0]))([result])
+            response = self.place_faults.get(latitudes[0], respond_with_first)([result])
         await response(scope, receive, send)
 
     @property
@@ -277,7 +282,7 @@ class TestUnusablePlace:
 
 REFUSALS: dict[str, Fault] = {
     **{str(status): lambda _, status=status: Response(status_code=status) for status in (400, 413, 414, 422, 431, 500)},  # type: ignore[misc]
-    "first place only": lambda places: JSONResponse(places[0]),
+    "first place only": respond_with_first,
     "too few": lambda places: JSONResponse(places[1:]),
     "other order": lambda places: JSONResponse(places[::-1]),
     "an object": lambda places: JSONResponse({"items": places}),
