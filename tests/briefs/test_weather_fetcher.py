@@ -129,7 +129,10 @@ def place(latitude: int) -> Place:
 async def fetch(fetcher: WeatherFetcher, *latitudes: int) -> list[CachedWeather | BaseException]:
     """Fetch places together, and return the weather or the error of each."""
     fetches = [fetcher.start(place(latitude)) for latitude in latitudes]
-    return await asyncio.gather(*fetches, return_exceptions=True)
+    async with asyncio.timeout(TIMEOUT):
+        results = await asyncio.gather(*fetches, return_exceptions=True)
+    await wait_until(lambda: not fetcher._in_flight, "the weather is stored")
+    return results
 
 
 def temperature_at(latitude: int) -> float:
@@ -145,13 +148,12 @@ def has_weather(latitude: int, result: CachedWeather | BaseException) -> bool:
 
 
 class TestGroups:
-    async def test_one_call(self, fetcher: WeatherFetcher, upstream: Upstream, store: Store, tasks: TaskPool) -> None:
+    async def test_one_call(self, fetcher: WeatherFetcher, upstream: Upstream, store: Store) -> None:
         """Places that are requested together share a call. Each has its own weather, which is stored."""
         results = await fetch(fetcher, 40, 50, 60)
 
         assert all(map(has_weather, (40, 50, 60), results))
         assert upstream.calls == [[40, 50, 60]]
-        await tasks.wait(timeout=TIMEOUT)
         assert store.stored == dict(zip((40, 50, 60), results, strict=True))
 
     async def test_full_groups(self, fetcher: WeatherFetcher, upstream: Upstream) -> None:
@@ -198,7 +200,8 @@ class TestGroups:
             fetches.append(fetcher.start(place(latitude)))
             await asyncio.sleep(0)  # each in another iteration of the event loop
         upstream.responds.set()
-        await asyncio.gather(*fetches)
+        async with asyncio.timeout(TIMEOUT):
+            await asyncio.gather(*fetches)
 
         assert upstream.calls == [[40], [50, 60, 70]]
 
@@ -301,7 +304,6 @@ class TestRefusedLists:
         upstream.list_fault = REFUSALS[refusal]
         with capture_logs() as logs:
             first = await fetch(fetcher, 40, 50, 60)
-            await wait_until(lambda: not fetcher._in_flight, "the fetches have ended")
             second = await fetch(fetcher, 41, 51)
 
         assert all(map(has_weather, (40, 50, 60, 41, 51), first + second))
@@ -314,7 +316,6 @@ class TestRefusedLists:
         """After an interval, the upstream gets lists again."""
         upstream.list_fault = lambda _: Response(status_code=400)
         await fetch(fetcher, 40, 50)
-        await wait_until(lambda: not fetcher._in_flight, "the fetches have ended")
         upstream.list_fault = respond
         monkeypatch.setattr(places_per_call, "LIST_RETRY_INTERVAL", 0)
         await fetch(fetcher, 40, 50)
