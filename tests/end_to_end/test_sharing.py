@@ -167,6 +167,25 @@ async def test_briefs_without_weather(gateway: RunningGateway, weather: WeatherS
     assert (await weather.calls()).calls == 1
 
 
+async def test_place_without_weather(gateway: RunningGateway, weather: WeatherServer) -> None:
+    """If upstream has no forecast for one of several places, the others have their weather."""
+    await weather.set_faults(Faults(null_place=1))
+    response = await gateway.client.get("/v1/briefs", params={"place": PLACES})
+
+    statuses = [brief["sections"]["weather"]["status"] for brief in response.json()["items"]]
+    assert statuses == ["ok", "unavailable", "ok", "ok", "ok", "ok"]
+    assert (await weather.calls()).calls == 1
+
+
+async def test_upstream_without_lists(gateway: RunningGateway, weather: WeatherServer) -> None:
+    """If upstream rejects lists of places, it is called for each place, and the briefs are complete."""
+    await weather.set_faults(Faults(max_places=1))
+    response = await gateway.client.get("/v1/briefs", params={"place": PLACES})
+
+    assert response.headers["Gateway-Complete"] == "true"
+    assert (await weather.calls()).calls == 1 + len(PLACES)
+
+
 async def test_locked_observations(gateway_with_deadline: RunningGateway, servers: Devstack) -> None:
     """If the observations cannot be read before the deadline, only their section is missing."""
     gateway = gateway_with_deadline
