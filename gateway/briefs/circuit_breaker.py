@@ -37,7 +37,7 @@ class CircuitBreaker:
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         *,
         is_failure: Callable[[Exception], bool] = lambda _: True,
-        is_overload: Callable[[Exception], bool] = lambda _: False,
+        is_inconclusive: Callable[[Exception], bool] = lambda _: False,
     ) -> None:
         """Create a breaker that is closed.
 
@@ -45,12 +45,13 @@ class CircuitBreaker:
             spawn: runs the probes in the background (see `TaskPool.spawn`).
             is_failure: returns whether an error is a failure of the backend. Other errors count as success, because the
                 backend has responded.
-            is_overload: returns whether the gateway was too busy for the call, which is no sign of the state of the backend.
+            is_inconclusive: returns whether an error is no sign of the state of the backend, neither good nor bad. An example is
+                the timeout of a call for which the gateway was too busy.
         """
         self.is_open = False
         self._spawn = spawn
         self._is_failure = is_failure
-        self._is_overload = is_overload
+        self._is_inconclusive = is_inconclusive
         self._failures = 0
         self._latest_failure: Exception | None = None
         self._probe_call: Callable[[], asyncio.Future[Any]] | None = None
@@ -81,7 +82,7 @@ class CircuitBreaker:
         if result.cancelled():
             return  # by its caller, which is no sign of the state of the backend
         error = result.exception()
-        if isinstance(error, Exception) and self._is_overload(error):
+        if isinstance(error, Exception) and self._is_inconclusive(error):
             return
         if isinstance(error, Exception) and self._is_failure(error):
             self._latest_failure = error

@@ -122,7 +122,7 @@ class PlaceLoader:
         self._tasks = tasks
         self._timeout = timeout
         self._call_timeout = call_timeout
-        self._redis_breaker = CircuitBreaker(tasks.spawn, is_overload=is_overload)
+        self._redis_breaker = CircuitBreaker(tasks.spawn, is_inconclusive=is_overload)
         self._load_batcher = Batcher(self._start_load, max_batch_size=MAX_BATCH_SIZE)
         self._record_batcher = Batcher(
             self._load_records, max_batch_size=MAX_BATCH_SIZE, max_in_flight=MAX_BATCHES_IN_FLIGHT

@@ -1,6 +1,6 @@
 """The queries of a brief: one statement to PostgreSQL and one command to Redis, each for several places."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -72,6 +72,13 @@ _latest_as_json = select(cast(func.json_agg(_latest.table_valued()), Text)).scal
 _PLACES = _compile(select(*PLACE_COLUMNS).where(_BY_PLACE_IDS))
 _PLACES_WITH_OBSERVATIONS = _compile(select(*PLACE_COLUMNS, _latest_as_json).where(_BY_PLACE_IDS))
 
+# MSET sets no expiry, and only Redis 8.4 has MSETEX.
+_SET_ALL = """
+for index, key in ipairs(KEYS) do
+    redis.call('SET', key, ARGV[index + 1], 'EX', ARGV[1])
+end
+"""
+
 _parse = TypeAdapter(list[Observation]).validate_json
 _parse_cached = lru_cache(PARSE_CACHE_SIZE)(_parse)
 
@@ -107,6 +114,16 @@ async def fetch_cached(redis: Redis, place_ids: Sequence[int]) -> dict[int, Cach
     keys = [key for place_id in place_ids for key in (weather_key(place_id), popularity_key(place_id))]
     values: Iterator[Any] = iter(await redis.mget(keys))  # bytes, because the client does not decode them
     return {place_id: CachedEntry(next(values), next(values)) for place_id in place_ids}
+
+
+async def store_weather(redis: Redis, values: Mapping[int, bytes], *, ttl: int) -> None:
+    """Store the weather of several places, by id, in one command. It expires after `ttl` seconds.
+
+    Raises:
+        redis.RedisError, OSError: Redis is unavailable, or rejects writes.
+    """
+    keys = map(weather_key, values)
+    await redis.eval(_SET_ALL, len(values), *keys, ttl, *values.values())
 
 
 def weather_key(place_id: int) -> str:

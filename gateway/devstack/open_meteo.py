@@ -46,6 +46,8 @@ class Faults(BaseModel):
         status: respond with this error status.
         body: respond with status 200 and a body that is not JSON, truncated JSON, or empty.
         fail_rate: the share of the calls with `status` or `body`. With 0.25, exactly one of any four successive calls.
+        max_places: respond with status 400 to calls for more places.
+        null_place: respond with null instead of the forecast in this position of a list.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,6 +56,8 @@ class Faults(BaseModel):
     status: int | None = Field(default=None, ge=400, le=599)
     body: Literal["garbage", "truncated", "empty"] | None = None
     fail_rate: float = Field(default=1, ge=0, le=1)
+    max_places: int | None = Field(default=None, ge=1)
+    null_place: int | None = Field(default=None, ge=0)
 
 
 class CallCounts(BaseModel):
@@ -91,7 +95,12 @@ class FakeOpenMeteo:
             result = forecast(request.query_params, now=self.clock())
         except BadRequestError as error:
             return _error_response(400, str(error))
-        self.calls.places += len(result) if isinstance(result, list) else 1
+        places = len(result) if isinstance(result, list) else 1
+        if faults.max_places is not None and places > faults.max_places:
+            return _error_response(400, f"Only {faults.max_places} locations are allowed. Given {places}.")
+        self.calls.places += places
+        if isinstance(result, list) and faults.null_place is not None:
+            result[faults.null_place : faults.null_place + 1] = [None]
         response = JSONResponse(result)
         return self._faulty_response(response, faults) if self._should_fail(faults) else response
 

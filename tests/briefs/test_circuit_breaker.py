@@ -74,7 +74,7 @@ class TestOpening:
 
     async def test_overload_does_not_count(self, tasks: TaskPool, backend: FailingBackend) -> None:
         """An overload of the gateway neither counts as a failure of the backend nor as a success."""
-        breaker = CircuitBreaker(tasks.spawn, is_overload=lambda error: isinstance(error, TimeoutError))
+        breaker = CircuitBreaker(tasks.spawn, is_inconclusive=lambda error: isinstance(error, TimeoutError))
         overload, failure = TimeoutError("the gateway was busy"), ConnectionError("the backend is gone")
         backend.error = overload
         await fail(breaker, backend, FAILURE_THRESHOLD)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from starlette.datastructures import QueryParams
 
-from gateway.briefs.weather import _VARIABLES, UpstreamError, Weather, _parse_weather
+from gateway.briefs.forecasts import _VARIABLES, UpstreamError, _parse_forecast
+from gateway.briefs.weather import Weather
 from gateway.briefs.weather_cache import decode_cached
 from gateway.devstack.open_meteo import forecast
 
@@ -23,7 +24,7 @@ def response(*, now: datetime, zone: str = "Europe/Zurich") -> dict[str, Any]:
 
 
 def parse(content: object) -> Weather:
-    return _parse_weather(json.dumps(content).encode())
+    return _parse_forecast(json.dumps(content).encode())
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.devstack.open_meteo import create_app
+from gateway.devstack.open_meteo import Faults, create_app
 
 GATEWAY_QUERY = {
     "current": "temperature_2m,relative_humidity_2m,precipitation,weather_code,wind_speed_10m",
@@ -174,12 +174,27 @@ class TestFaults:
         with pytest.raises(ValueError):  # noqa: PT011 - a bad encoding or bad JSON
             response.json()
 
+    async def test_rejected_list(self, client: httpx.AsyncClient) -> None:
+        """With a maximum number of places, calls for more get a 400."""
+        await client.put("/faults", json={"max_places": 1})
+        response = await client.get("/v1/forecast", params={"latitude": "1,2", "longitude": "1,2"})
+        assert response.status_code == 400
+        assert response.json()["reason"] == "Only 1 locations are allowed. Given 2."
+        assert (await self.get_forecast(client)).status_code == 200
+
+    async def test_null_in_a_list(self, client: httpx.AsyncClient) -> None:
+        """A forecast of a list can be null; the others are as without the fault."""
+        await client.put("/faults", json={"null_place": 1})
+        result = await forecast(client, latitude="1,2,3", longitude="1,2,3")
+        assert [entry and entry["latitude"] for entry in result] == [1, None, 3]
+        assert await forecast(client, **ZURICH) is not None
+
     async def test_show_and_clear(self, client: httpx.AsyncClient) -> None:
         """The faults can be read; after a DELETE there are none."""
         await client.put("/faults", json={"status": 429})
         assert (await client.get("/faults")).json()["status"] == 429
         await client.delete("/faults")
-        assert (await client.get("/faults")).json() == {"latency_s": 0, "status": None, "body": None, "fail_rate": 1}
+        assert (await client.get("/faults")).json() == Faults().model_dump()
         assert (await self.get_forecast(client)).status_code == 200
 
     @pytest.mark.parametrize("faults", [{"statsu": 503}, {"status": 200}, {"fail_rate": 2}, {"latency_s": -1}])

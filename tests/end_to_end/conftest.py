@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.briefs.weather import Weather, fetch_weather
+from gateway.briefs.forecasts import UpstreamError, fetch_weather
+from gateway.briefs.weather import Weather
 from gateway.devstack.stack import Devstack
 from gateway.places.queries import Place
 from gateway.settings import Settings
@@ -95,12 +96,12 @@ def release_forecasts(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """An event. Until it is set, the gateway in this process does not get the responses of the weather server."""
     release = asyncio.Event()
 
-    async def fetch_and_hold(http: httpx.AsyncClient, place: Place) -> Weather:
-        weather = await fetch_weather(http, place)
+    async def fetch_and_hold(http: httpx.AsyncClient, places: Sequence[Place]) -> list[Weather | UpstreamError]:
+        weather = await fetch_weather(http, places)
         await release.wait()
         return weather
 
-    monkeypatch.setattr("gateway.briefs.weather_cache.fetch_weather", fetch_and_hold)
+    monkeypatch.setattr("gateway.briefs.weather_fetcher.fetch_weather", fetch_and_hold)
     return release
 
 

@@ -77,7 +77,7 @@ async def held_weather(
     """A gateway whose event loop is held during the first call of the upstream, until the brief is late."""
     await flush_redis(servers)
     monkeypatch.setattr("gateway.briefs.place_loader.PLACE_SHARE", 0.8)  # a place that is late is not under test
-    hold_loop(monkeypatch, "gateway.briefs.weather_cache.fetch_weather", BRIEF_TIMEOUT)
+    hold_loop(monkeypatch, "gateway.briefs.weather_fetcher.fetch_weather", BRIEF_TIMEOUT)
     async with running_gateway(settings.model_copy(update={"brief_timeout": BRIEF_TIMEOUT})) as gateway:
         yield gateway
 
@@ -93,12 +93,12 @@ async def test_section_of_a_held_loop(held_weather: RunningGateway) -> None:
 async def test_overload_opens_no_circuit(held_weather: RunningGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that times out because the loop was held does not count against the upstream."""
     monkeypatch.setattr("gateway.briefs.circuit_breaker.FAILURE_THRESHOLD", 1)
-    cache = held_weather.services.briefs._weather_cache
-    cache._timeout = HELD
+    fetcher = held_weather.services.briefs._weather_cache._fetcher
+    fetcher._timeout = HELD
     await held_weather.client.get(BRIEF)
-    await wait_until(lambda: not cache._in_flight, "the call has ended")
+    await wait_until(lambda: not fetcher._in_flight, "the call has ended")
 
-    assert not cache._breaker.is_open
+    assert not fetcher._breaker.is_open
 
 
 async def test_reading_of_a_held_loop(gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 from redis.asyncio import Redis
 from starlette.types import ASGIApp, Message, Scope
 
-from gateway.devstack.open_meteo import Faults
+from gateway.devstack.open_meteo import CallCounts, Faults
 from gateway.devstack.stack import Devstack
 from gateway.devstack.weather import WeatherServer
 from gateway.settings import DatabaseSettings, RedisSettings, Settings
@@ -91,11 +91,14 @@ class DisconnectingClient:
         """Ignore a message of the response."""
 
 
-async def test_one_request_for_many_places(gateway: RunningGateway, statements: list[str], redis: Redis) -> None:
-    """A request for 20 briefs costs one statement and one Redis command; the briefs have the order of the request."""
+async def test_one_request_for_many_places(
+    gateway: RunningGateway, statements: list[str], redis: Redis, weather: WeatherServer
+) -> None:
+    """A request for 20 briefs costs one statement, one read of Redis and one call of upstream, in the order of the request."""
     places = (await gateway.client.get("/v1/places", params={"limit": 20})).json()["items"]
     ids = [place["id"] for place in places]
     statements.clear()
+    await weather.reset_calls()
     before = await mget_count(redis)
 
     response = await gateway.client.get("/v1/briefs", params={"place": ids})
@@ -104,6 +107,7 @@ async def test_one_request_for_many_places(gateway: RunningGateway, statements: 
     assert response.headers["Gateway-Complete"] == "true"
     assert len(statements) == 1
     assert await mget_count(redis) - before == 1
+    assert await weather.calls() == CallCounts(calls=1, places=20)
 
 
 async def test_many_requests_share_statements(settings: Settings, statements: list[str], redis: Redis) -> None:
@@ -154,13 +158,32 @@ async def test_briefs_without_database(gateway_with_deadline: RunningGateway, se
 
 
 async def test_briefs_without_weather(gateway: RunningGateway, weather: WeatherServer) -> None:
-    """If upstream fails, it is called once for each place, and the headers have the missing sections with their reasons."""
-    await weather.set_faults(Faults(status=500))
+    """If upstream fails, it is called once for all places, and the headers have the missing sections with their reasons."""
+    await weather.set_faults(Faults(status=429))
     response = await gateway.client.get("/v1/briefs", params={"place": PLACES})
 
     assert response.headers["Gateway-Complete"] == "false"
     assert response.headers["Gateway-Incomplete"] == "weather;reason=error, outlook;reason=no_weather"
-    assert (await weather.calls()).calls == len(PLACES)
+    assert (await weather.calls()).calls == 1
+
+
+async def test_place_without_weather(gateway: RunningGateway, weather: WeatherServer) -> None:
+    """If upstream has no forecast for one of several places, the others have their weather."""
+    await weather.set_faults(Faults(null_place=1))
+    response = await gateway.client.get("/v1/briefs", params={"place": PLACES})
+
+    statuses = [brief["sections"]["weather"]["status"] for brief in response.json()["items"]]
+    assert statuses == ["ok", "unavailable", "ok", "ok", "ok", "ok"]
+    assert (await weather.calls()).calls == 1
+
+
+async def test_upstream_without_lists(gateway: RunningGateway, weather: WeatherServer) -> None:
+    """If upstream rejects lists of places, it is called for each place, and the briefs are complete."""
+    await weather.set_faults(Faults(max_places=1))
+    response = await gateway.client.get("/v1/briefs", params={"place": PLACES})
+
+    assert response.headers["Gateway-Complete"] == "true"
+    assert (await weather.calls()).calls == 1 + len(PLACES)
 
 
 async def test_locked_observations(gateway_with_deadline: RunningGateway, servers: Devstack) -> None:

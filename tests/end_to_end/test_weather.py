@@ -329,7 +329,8 @@ async def test_queued_calls_are_not_failures(
 
     20 calls of 0.3 s, two at a time: the last ones wait longer than the timeout of a call.
     """
-    monkeypatch.setattr("gateway.briefs.weather_cache.MAX_CONCURRENT_FETCHES", 2)
+    monkeypatch.setattr("gateway.briefs.weather_fetcher.MAX_CONCURRENT_CALLS", 2)
+    monkeypatch.setattr("gateway.briefs.places_per_call.MAX_PLACES_PER_CALL", 1)
     await upstream.set_faults(Faults(latency_s=0.3))
     async with running_gateway(settings.model_copy(update={"brief_timeout": 2.0})) as gateway:
         places = (await gateway.client.get("/v1/places", params={"limit": 20})).json()["items"]
