@@ -35,7 +35,7 @@ from gateway.observations.queries import (
     get_observation,
     latest_observations,
 )
-from gateway.observations.store import KeyInFlightError, KeyReusedError, NewObservation, UnknownPlaceError
+from gateway.observations.reports import KeyInFlightError, KeyReusedError, NewObservation, UnknownPlaceError
 from gateway.observations.writer import WriteRejectedError, WriteUnavailableError
 from gateway.places.queries import get_place
 from gateway.schema.tables import (

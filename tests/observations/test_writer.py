@@ -14,17 +14,12 @@ from structlog.testing import capture_logs
 from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.events.messages import ObservationReported, decode
 from gateway.observations.queries import Observation
-from gateway.observations.store import (
-    KeyInFlightError,
-    KeyReusedError,
-    NewObservation,
-    UnknownPlaceError,
-    insert_observation,
-)
+from gateway.observations.reports import KeyInFlightError, KeyReusedError, NewObservation, UnknownPlaceError
 from gateway.observations.writer import ObservationWriter, WriteRejectedError, WriteUnavailableError
 from gateway.resources.database import MAX_WRITES
 from gateway.schema.tables import MAX_PLACE_ID, observations, outbox
 from tests.observations.conftest import PLACES
+from tests.support.reports import insert_observation
 from tests.support.waiting import wait_until
 
 PLACE_ID, OTHER_PLACE_ID = PLACES[0][0], PLACES[1][0]
