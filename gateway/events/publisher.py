@@ -2,12 +2,12 @@
 
 import asyncio
 import time
+from typing import cast
 from uuid import UUID
 
 from aio_pika import DeliveryMode
 from aio_pika.abc import AbstractChannel
-from aiormq import spec
-from aiormq.abc import AbstractChannel as UnderlayChannel
+from aiormq import Channel, spec
 from aiormq.exceptions import ChannelAccessRefused, ChannelPreconditionFailed
 from aiormq.exceptions import PublishError as MessageReturnedError
 
@@ -62,7 +62,7 @@ class Publisher:
         self._connection = connection
         self._queue = queue
         self._channel: AbstractChannel | None = None
-        self._underlay: UnderlayChannel | None = None  # of the channel; None: everything has to be declared again
+        self._underlay: Channel | None = None  # of the channel; None: everything has to be declared again
         self._opening = asyncio.Lock()
         self._may_declare = True
         self._refusal: str | None = None  # of the latest event; None if it was published
@@ -101,7 +101,12 @@ class Publisher:
                     is_sent = True
                     # aio-pika's own `publish()` waits for the socket after each message, so that each is a packet of its own.
                     await channel.basic_publish(
-                        body, exchange=EXCHANGE, routing_key=event_type, properties=properties, mandatory=True, wait=False
+                        body,
+                        exchange=EXCHANGE,
+                        routing_key=event_type,
+                        properties=properties,
+                        mandatory=True,
+                        wait=False,
                     )
         except CONNECTION_ERRORS as error:
             self._underlay = None  # the exchange may have been deleted: the next call declares everything again
@@ -142,7 +147,7 @@ class Publisher:
         self._refusal, self._refused_at = reason, time.monotonic()
         return reason
 
-    async def _open(self) -> UnderlayChannel:
+    async def _open(self) -> Channel:
         """Return an open channel, with everything declared."""
         async with self._opening:
             if self._connection.blocked is not None:
@@ -154,7 +159,7 @@ class Publisher:
                 self._channel = self._underlay = None
                 self._channel = await open_channel(self._connection, confirms=True)
             if self._underlay is None:
-                self._underlay = await self._channel.get_underlay_channel()
+                self._underlay = cast("Channel", await self._channel.get_underlay_channel())
             return self._underlay
 
     async def _ensure(self) -> None:

@@ -63,7 +63,7 @@ class GroupStore:
         """
         try:
             await self._store_together(group)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the callers get it
             if len(group) == 1 or not _is_rejection(error):
                 _fail(group, error)
                 return
@@ -75,7 +75,7 @@ class GroupStore:
                 continue
             try:
                 await self._store_together([submission])
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the callers get it
                 if not _is_rejection(error):
                     _fail(group, error)
                     return

@@ -1,4 +1,4 @@
-"""What clients report: an observation that is to be stored, once for each idempotency key, and the outcomes."""
+"""Reports of clients: an observation to store, its idempotency key, and the outcomes."""
 
 from dataclasses import dataclass
 from datetime import datetime

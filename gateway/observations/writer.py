@@ -19,9 +19,7 @@ from gateway.resources.database_errors import explain, is_rejected, is_unavailab
 from gateway.schema.tables import MAX_PLACE_ID
 
 MAX_GROUP_SIZE = 100  # reports in one transaction
-NEXT_GROUP_DELAY = (
-    0.05  # after which the next group starts beside one that is slow, for example because it waits for a lock
-)
+NEXT_GROUP_DELAY = 0.05  # after which the next group starts, although one is slow: it may wait for a lock
 WRITE_TIMEOUT = 2.0  # after which the caller gets an error, while a write that has started continues
 STALL_TIMEOUT = 0.5  # if no group could start for so long, the database is stuck: new writes are rejected immediately
 MAX_WAITING_WRITES = 1000  # a healthy database stores so many in less than `WRITE_TIMEOUT`
