@@ -181,6 +181,18 @@ class TestGroups:
         assert stored.is_new
         assert await row_counts(database) == (1, 1)
 
+    async def test_place_deleted_during_a_single_write(
+        self, writer: ObservationWriter, database: AsyncEngine, owner: AsyncEngine, attempts: list[int]
+    ) -> None:
+        """The same for a group of one report, which is not tried again."""
+        async with owner.begin() as connection:
+            await connection.execute(delete(places).where(places.c.id == PLACE_IDS[0]))
+            calls = write_all(writer, (RAIN, None))
+            await wait_until(lambda: is_waiting_for_lock(database), "the group waits for the deletion")
+
+        assert await outcomes_of(calls) == [UnknownPlaceError]
+        assert attempts == [1]
+
     async def test_slow_group_holds_up_no_other(
         self, writer: ObservationWriter, database: AsyncEngine, owner: AsyncEngine
     ) -> None:
