@@ -4,14 +4,14 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.routing import APIRoute
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
 from starlette.types import Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
 from gateway.api.local_requests import is_from_this_machine, sign_of_foreign_origin
 from gateway.api.problem_types import API_KEY_REQUIRED, FORBIDDEN
 from gateway.api.problems import ProblemError
-from gateway.dependencies import OnLoopback, SettingsDependency, get_settings, is_on_loopback
+from gateway.dependencies import get_settings, is_on_loopback
 from gateway.settings.api_keys import find_api_key
 
 _bearer = HTTPBearer(
@@ -31,27 +31,24 @@ _SEND_LOCALLY = (
 _FOR_THIS_MACHINE = 'Set GATEWAY_API_KEYS to a JSON list of keys, such as ["alice:SECRET"], or run `gateway serve` on a loopback address.'
 
 
-async def require_api_key(
-    request: Request,
-    settings: SettingsDependency,
-    on_loopback: OnLoopback,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> str:
+async def require_api_key(request: Request) -> str:
     """Return the reporter: the name of the API key, or the empty text if writing needs none. Log lines of the request have it.
 
     Raises:
         ProblemError: the key is missing or wrong (401). Or the gateway has no keys, and other machines can reach it, or the
             request comes from another machine or site (403).
     """
-    if not settings.api_keys:
-        if not on_loopback:
+    api_keys = (await get_settings(request)).api_keys
+    if not api_keys:
+        if not await is_on_loopback(request):
             advice = _FOR_THIS_MACHINE if is_from_this_machine(request) else "Request a key from its operator."
             raise _forbidden("other machines may reach it", advice)
         if sign := sign_of_foreign_origin(request):
             reason = f"{sign} shows that the request is not from this machine"
             raise _forbidden(reason, f"Request a key from its operator, or {_SEND_LOCALLY}.")
         return ""
-    key = None if credentials is None else find_api_key(credentials.credentials, settings.api_keys)
+    credentials = await _bearer(request)
+    key = None if credentials is None else find_api_key(credentials.credentials, api_keys)
     if key is None:
         raise ProblemError(
             API_KEY_REQUIRED,
@@ -66,21 +63,23 @@ def _forbidden(reason: str, advice: str) -> ProblemError:
     return ProblemError(FORBIDDEN, f"Writing is disabled: this gateway has no API keys, and {reason}. {advice}")
 
 
-KeyRequired = Depends(require_api_key)
-Reporter = Annotated[str, KeyRequired]
+async def get_reporter(request: Request, _credentials: Annotated[object, Depends(_bearer)]) -> str:
+    """Return the reporter, whose key `KeyFirstRoute` has verified. The credentials are for the OpenAPI."""
+    reporter: str = request.state.reporter
+    return reporter
+
+
+Reporter = Annotated[str, Depends(get_reporter)]
 
 
 class KeyFirstRoute(APIRoute):
-    """A route that verifies the key before anything else, if it has the dependency `KeyRequired`.
+    """A route that verifies the key before anything else, if it has a parameter of the type `Reporter`.
 
-    FastAPI checks the size of the body, reads it and parses it before it calls the dependencies. The dependency remains for the
-    OpenAPI.
+    FastAPI checks the size of the body, reads it and parses it before it calls the dependencies.
     """
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if KeyRequired in self.dependencies:
+        if any(dependency.call is get_reporter for dependency in self.dependant.dependencies):
             request = Request(scope)
-            await require_api_key(
-                request, await get_settings(request), await is_on_loopback(request), await _bearer(request)
-            )
+            request.state.reporter = await require_api_key(request)
         await super().handle(scope, receive, send)

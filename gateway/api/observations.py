@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from gateway.api import problem_types
 from gateway.api.caching import CONDITIONAL, cached_responses
-from gateway.api.keys import KeyFirstRoute, KeyRequired, Reporter
+from gateway.api.keys import KeyFirstRoute, Reporter
 from gateway.api.pages import (
     Cursor,
     Limit,
@@ -27,7 +27,7 @@ from gateway.api.problems import ProblemError, problem_responses
 from gateway.api.request_model import RequestModel
 from gateway.api.response_headers import header_references
 from gateway.api.routes import CachedRoute, StrictRoute
-from gateway.dependencies import ObservationWriterDependency, Session
+from gateway.dependencies import Session, get_services
 from gateway.observations.queries import (
     BEFORE_ALL_OBSERVATIONS,
     Observation,
@@ -35,7 +35,7 @@ from gateway.observations.queries import (
     get_observation,
     latest_observations,
 )
-from gateway.observations.store import KeyInFlightError, KeyReusedError, NewObservation, UnknownPlaceError
+from gateway.observations.reports import KeyInFlightError, KeyReusedError, NewObservation, UnknownPlaceError
 from gateway.observations.writer import WriteRejectedError, WriteUnavailableError
 from gateway.places.queries import get_place
 from gateway.schema.tables import (
@@ -139,7 +139,6 @@ ObservationId = Annotated[
     max_body_size=MAX_BODY_BYTES,
     summary="Report an observation",
     status_code=HTTPStatus.CREATED,
-    dependencies=[KeyRequired],  # before all other dependencies
     responses={
         HTTPStatus.CREATED.value: {"headers": header_references("Location", REPLAYED_HEADER)},
         **problem_responses(
@@ -160,7 +159,6 @@ ObservationId = Annotated[
 async def report_observation(
     request: Request,
     response: Response,
-    writer: ObservationWriterDependency,
     place_id: PlaceId,
     reported: ObservationCreate,
     *,
@@ -170,7 +168,7 @@ async def report_observation(
     """Report an observation. After a response with 201 it is never lost, and it is counted once."""
     report = NewObservation(place_id, **reported.model_dump(), reporter=reporter)
     try:
-        observation, is_new = await writer.write(report, idempotency_key)
+        observation, is_new = await get_services(request).writer.write(report, idempotency_key)
     except UnknownPlaceError:
         raise place_not_found(place_id) from None
     except KeyReusedError:

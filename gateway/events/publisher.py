@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+from typing import cast
 from uuid import UUID
 
-from aio_pika import DeliveryMode, Message
-from aio_pika.abc import AbstractChannel, AbstractExchange
+from aio_pika import DeliveryMode
+from aio_pika.abc import AbstractChannel
+from aiormq import Channel, spec
 from aiormq.exceptions import ChannelAccessRefused, ChannelPreconditionFailed
 from aiormq.exceptions import PublishError as MessageReturnedError
 
@@ -60,7 +62,7 @@ class Publisher:
         self._connection = connection
         self._queue = queue
         self._channel: AbstractChannel | None = None
-        self._exchange: AbstractExchange | None = None
+        self._underlay: Channel | None = None  # of the channel; None: everything has to be declared again
         self._opening = asyncio.Lock()
         self._may_declare = True
         self._refusal: str | None = None  # of the latest event; None if it was published
@@ -85,10 +87,9 @@ class Publisher:
         """
         if len(event_type.encode()) > MAX_TYPE_LENGTH:
             raise MessageRejectedError(f"the type is longer than {MAX_TYPE_LENGTH} bytes")
-        message = Message(
-            body,
+        properties = spec.Basic.Properties(
             message_id=str(event_id),
-            type=event_type,
+            message_type=event_type,
             content_type="application/json",
             delivery_mode=DeliveryMode.PERSISTENT,
         )
@@ -96,11 +97,19 @@ class Publisher:
         try:
             with translate_library_cancellation():
                 async with asyncio.timeout(timeout):
-                    exchange = await self._open()
+                    channel = await self._open()
                     is_sent = True
-                    await exchange.publish(message, event_type, mandatory=True)
+                    # aio-pika's own `publish()` waits for the socket after each message, so that each is a packet of its own.
+                    await channel.basic_publish(
+                        body,
+                        exchange=EXCHANGE,
+                        routing_key=event_type,
+                        properties=properties,
+                        mandatory=True,
+                        wait=False,
+                    )
         except CONNECTION_ERRORS as error:
-            self._exchange = None  # it may have been deleted: the next call declares everything again
+            self._underlay = None  # the exchange may have been deleted: the next call declares everything again
             if isinstance(error, TimeoutError) and self._connection.blocked is not None:
                 raise PublishError from BlockedError(self._connection.blocked)
             raise self._publish_error(error, event_type) if is_sent else PublishError() from error
@@ -138,20 +147,20 @@ class Publisher:
         self._refusal, self._refused_at = reason, time.monotonic()
         return reason
 
-    async def _open(self) -> AbstractExchange:
-        """Return the exchange on an open channel, with everything declared."""
+    async def _open(self) -> Channel:
+        """Return an open channel, with everything declared."""
         async with self._opening:
             if self._connection.blocked is not None:
                 # A message that is sent now would be published in addition to its retry.
                 raise BlockedError(self._connection.blocked)
-            if self._exchange is None:
+            if self._underlay is None:
                 await self._ensure()
             if self._channel is None or self._channel.is_closed:
-                self._channel = self._exchange = None
+                self._channel = self._underlay = None
                 self._channel = await open_channel(self._connection, confirms=True)
-            if self._exchange is None:
-                self._exchange = await self._channel.get_exchange(EXCHANGE, ensure=False)
-            return self._exchange
+            if self._underlay is None:
+                self._underlay = cast("Channel", await self._channel.get_underlay_channel())
+            return self._underlay
 
     async def _ensure(self) -> None:
         """Declare the queue, unless the broker has just refused it."""

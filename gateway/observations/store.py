@@ -1,117 +1,120 @@
-"""The write path: an observation and its event are stored in one transaction, once for each idempotency key."""
+"""The write path: one statement stores a group of observations with their events, once for each idempotency key."""
 
-from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import fields
 
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import ARRAY, Text, any_, bindparam, cast, func, insert, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.events.messages import ObservationRef, ObservationReported, encode
+from gateway.events.messages import ObservationReported
 from gateway.observations.queries import OBSERVATION_COLUMNS, Observation
-from gateway.schema.tables import MAX_PLACE_ID, observations, outbox
+from gateway.observations.reports import (
+    KeyInFlightError,
+    KeyReusedError,
+    NewObservation,
+    Outcome,
+    Report,
+    Stored,
+    UnknownPlaceError,
+)
+from gateway.schema.tables import observations, outbox, places
 
 _FOREIGN_KEY_VIOLATION = "23503"
+_EVENT_TYPE = literal(ObservationReported.model_fields["type"].default)
 
+_KEY = observations.c.idempotency_key
+_FIELDS = [field.name for field in fields(NewObservation)]
+_COLUMNS = [*(observations.c[name] for name in _FIELDS), _KEY]
 
-class UnknownPlaceError(Exception):
-    """There is no place with this id."""
-
-
-class KeyReusedError(Exception):
-    """The idempotency key was used for a different observation."""
-
-
-class KeyInFlightError(Exception):
-    """Another transaction stores an observation with the same idempotency key, and has not ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewObservation:
-    """An observation that is not stored yet.
-
-    `condition` is one of `CONDITIONS`. `observed_at` has a time zone; the same time in two zones is equal. `reporter` is the
-    name of the API key, or empty without one. It is not public.
-    """
-
-    place_id: int
-    temperature_c: float
-    condition: str
-    note: str | None
-    observed_at: datetime | None = None
-    reporter: str = ""
-
-
-_INSERT = insert(observations).returning(*OBSERVATION_COLUMNS)
-
+# The reports are an array for each column. So the text of the statement does not depend on their number, and it is prepared
+# once.
+_given = (
+    func.unnest(*(bindparam(column.name, type_=ARRAY(column.type)) for column in _COLUMNS))
+    .table_valued(*(column.name for column in _COLUMNS), with_ordinality="position")
+    .render_derived(name="given")
+)
+# A row of an unknown place would fail the whole statement.
+_has_place = select(places.c.id).where(places.c.id == _given.c.place_id).exists()
 # Nothing is inserted if the key was used before, or if another transaction uses it now and holds the lock of the key. Without
 # the lock, the statement would wait for the end of that transaction.
-_KEY = observations.c.idempotency_key
-_COLUMNS = [*(observations.c[field.name] for field in fields(NewObservation)), _KEY]
-_INSERT_ONCE = (
+_is_key_free = or_(
+    _given.c.idempotency_key.is_(None),
+    func.pg_try_advisory_xact_lock(func.hashtextextended(_given.c.idempotency_key, 0)),
+)
+_inserted = (
     pg_insert(observations)
     .from_select(
         _COLUMNS,
-        select(*(bindparam(column.name, type_=column.type) for column in _COLUMNS)).where(
-            func.pg_try_advisory_xact_lock(func.hashtextextended(bindparam(_KEY.name, type_=_KEY.type), 0))
-        ),
+        select(*(_given.c[column.name] for column in _COLUMNS))
+        .where(_has_place, _is_key_free)
+        .order_by(_given.c.position),
     )
     .on_conflict_do_nothing(index_elements=[_KEY], index_where=_KEY.is_not(None))
-    .returning(*OBSERVATION_COLUMNS)
+    .returning(*OBSERVATION_COLUMNS, _KEY)
+    .cte("inserted")
 )
-_BY_KEY = select(*OBSERVATION_COLUMNS).where(observations.c.idempotency_key == bindparam("key"))
-_ENQUEUE = insert(outbox)
+# The body is an `ObservationReported`. PostgreSQL makes it, because the id of the observation is not known before.
+_event = select(func.gen_random_uuid().label("id"), _inserted.c.id.label("observation_id"), _inserted.c.place_id).cte(
+    "event"
+)
+_data = func.json_build_object("observation_id", _event.c.observation_id, "place_id", _event.c.place_id)
+_body = func.json_build_object("id", _event.c.id, "type", _EVENT_TYPE, "at", func.now(), "data", _data)
+_enqueued = (
+    insert(outbox)
+    .from_select(["event_id", "type", "body"], select(_event.c.id, _EVENT_TYPE, cast(_body, Text)))
+    .cte("enqueued")
+)
+_INSERT = select(_inserted).order_by(_inserted.c.id).add_cte(_enqueued)
+
+_BY_KEYS = select(*OBSERVATION_COLUMNS, _KEY).where(any_(bindparam("keys", type_=ARRAY(Text))) == _KEY)
+_EXISTING_PLACES = select(places.c.id).where(places.c.id == any_(bindparam("place_ids", type_=ARRAY(places.c.id.type))))
 
 
-async def insert_observation(
-    connection: AsyncConnection, new: NewObservation, idempotency_key: str | None
-) -> tuple[Observation, bool]:
-    """Store an observation and its event in the transaction of `connection`.
-
-    If the reporter has used the key before for an equal observation of the same place, nothing is stored, and the stored one
-    is returned.
+async def insert_reports(connection: AsyncConnection, reports: Sequence[Report]) -> list[Observation | None]:
+    """Store observations and their events in one statement, which is a transaction of its own if none is open.
 
     Returns:
-        The stored observation, and whether this call has stored it.
+        The stored observation of each report, or None if it was not stored now: `explain_unstored()` returns why.
 
     Raises:
-        UnknownPlaceError: the transaction has failed.
-        KeyReusedError: the key was used for a different observation.
-        KeyInFlightError: another transaction with the key has not ended.
+        sqlalchemy.exc.SQLAlchemyError, OSError: nothing is stored, or the connection was lost and the outcome is unknown.
     """
-    if not 0 < new.place_id <= MAX_PLACE_ID:
-        raise UnknownPlaceError
-    key = None if idempotency_key is None else _stored_key(new, idempotency_key)
-    statement, parameters = (_INSERT, {}) if key is None else (_INSERT_ONCE, {_KEY.name: key})
+    given: dict[str, list[object]] = {name: [getattr(report.new, name) for report in reports] for name in _FIELDS}
     try:
-        row = (await connection.execute(statement, {**asdict(new), **parameters})).one_or_none()
+        rows = await connection.execute(_INSERT, given | {_KEY.name: [report.stored_key for report in reports]})
     except IntegrityError as error:
-        if getattr(error.orig, "sqlstate", None) == _FOREIGN_KEY_VIOLATION:
-            raise UnknownPlaceError from error
+        # The place was deleted while the statement ran. Of several reports, it is not known which ones are affected.
+        if len(reports) == 1 and getattr(error.orig, "sqlstate", None) == _FOREIGN_KEY_VIOLATION:
+            return [None]
         raise
-    if row is None:
-        stored = (await connection.execute(_BY_KEY, {"key": key})).one_or_none()
-        if stored is None:
-            raise KeyInFlightError
-        return _require_equal(Observation(*stored), new), False
-    observation = Observation(*row)
-    event = ObservationReported.create(ObservationRef(observation_id=observation.id, place_id=observation.place_id))
-    await connection.execute(_ENQUEUE, {"event_id": event.id, "type": event.type, "body": encode(event).decode()})
-    return observation, True
+    # A row belongs to the first report with its key. Without keys, the rows of a place have the order of its reports: all of
+    # them are stored, or none.
+    positions: defaultdict[str | int, deque[int]] = defaultdict(deque)
+    for position, report in enumerate(reports):
+        positions[report.stored_key or report.new.place_id].append(position)
+    found: list[Observation | None] = [None] * len(reports)
+    for *values, key in rows:
+        observation = Observation(*values)
+        found[positions[key or observation.place_id].popleft()] = observation
+    return found
 
 
-def _stored_key(new: NewObservation, idempotency_key: str) -> str:
-    """Return the key as it is stored: each reporter has keys of its own for each place. None of the parts has a space."""
-    return f"{new.reporter} {new.place_id} {idempotency_key}"
+async def explain_unstored(connection: AsyncConnection, reports: Sequence[Report]) -> list[Outcome]:
+    """Return why each of the reports was not stored: an earlier one has its key, or the error."""
+    keys = [report.stored_key for report in reports if report.stored_key is not None]
+    by_key = {key: Observation(*row) for *row, key in await connection.execute(_BY_KEYS, {"keys": keys})}
+    place_ids = list({report.new.place_id for report in reports})
+    existing = set(await connection.scalars(_EXISTING_PLACES, {"place_ids": place_ids}))
 
+    def explain(report: Report) -> Outcome:
+        stored = by_key.get(report.stored_key or "")
+        if stored is not None:
+            return Stored(stored, is_new=False) if report.is_equal_to(stored) else KeyReusedError()
+        if report.stored_key is not None and report.new.place_id in existing:
+            return KeyInFlightError()
+        return UnknownPlaceError()
 
-def _require_equal(stored: Observation, new: NewObservation) -> Observation:
-    """Return the stored observation.
-
-    Raises:
-        KeyReusedError: the new one is different.
-    """
-    if any(getattr(stored, name) != value for name, value in asdict(new).items() if name != "reporter"):
-        raise KeyReusedError
-    return stored
+    return [explain(report) for report in reports]

@@ -1,29 +1,30 @@
 """The observation writer: callers get a response in time, and a cancelled request never interrupts a write."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Self
 
-import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.concurrency import PoolClosedError, TaskPool
+from gateway.concurrency import TaskPool, background_task
 from gateway.event_loop import EventLoopMonitor, OverloadedError
-from gateway.observations.queries import Observation
-from gateway.observations.store import NewObservation, insert_observation
+from gateway.observations.groups import GroupStore, Submission
+from gateway.observations.reports import NewObservation, Report, Stored, UnknownPlaceError
 from gateway.resources.base import Resource
 from gateway.resources.database import MAX_WRITES
-from gateway.resources.database_errors import explain, is_outdated, is_rejected, is_unavailable
+from gateway.resources.database_errors import explain, is_rejected, is_unavailable
+from gateway.schema.tables import MAX_PLACE_ID
 
+MAX_GROUP_SIZE = 100  # reports in one transaction
+NEXT_GROUP_DELAY = 0.05  # after which the next group starts, although one is slow: it may wait for a lock
 WRITE_TIMEOUT = 2.0  # after which the caller gets an error, while a write that has started continues
-STALL_TIMEOUT = 0.5  # if no write could start for so long, the database is stuck: new writes are rejected immediately
-MAX_WAITING_WRITES = 256  # a healthy database stores so many in much less than `WRITE_TIMEOUT`
+STALL_TIMEOUT = 0.5  # if no group could start for so long, the database is stuck: new writes are rejected immediately
+MAX_WAITING_WRITES = 1000  # a healthy database stores so many in less than `WRITE_TIMEOUT`
 TOO_MANY_WAITING = "Too many reports wait for the database"
-DRAIN_TIMEOUT = 1.0  # at a stop, for the writes in flight to finish before they are cancelled
-
-log = structlog.get_logger("gateway.writer")
+DRAIN_TIMEOUT = 1.0  # at a stop, for the accepted writes to finish before they are rejected or cancelled
 
 
 class WriteUnavailableError(Exception):
@@ -35,9 +36,11 @@ class WriteRejectedError(Exception):
 
 
 class ObservationWriter(Resource["ObservationWriter"]):
-    """Stores observations. Each write is a task of its own, which goes on if its caller is cancelled or times out.
+    """Stores observations in groups: those that arrive while a group is being stored share the next transaction.
 
-    At most `MAX_WRITES` of them use the database at a time. The callers of others wait for their turn.
+    So a group grows with the load, and the cost of a write falls. At most `MAX_WRITES` groups use the database at a time: a
+    further one starts only if the others are slow. A group is stored by a task of its own, which goes on if callers are
+    cancelled or time out.
     """
 
     name = "writer"
@@ -49,36 +52,38 @@ class ObservationWriter(Resource["ObservationWriter"]):
 
         Args:
             database: where the observations are stored.
-            on_stored: called after each commit of a new observation.
+            on_stored: called after each commit of new observations.
             event_loop: explains the timeouts at which the gateway was overloaded.
         """
         super().__init__()
-        self._database = database
-        self._on_stored = on_stored
-        self._writes = TaskPool()
+        self._store = GroupStore(database, on_stored)
+        self._waiting: deque[Submission] = deque()
+        self._wake_up = asyncio.Event()
+        self._closed = False
+        self._groups = TaskPool()
         self._slots = asyncio.Semaphore(MAX_WRITES)
-        self._waiting = 0
         self._last_start = monotonic()
         self._event_loop = event_loop or EventLoopMonitor()
 
     @property
     def in_flight(self) -> int:
-        """The number of writes that have started and not ended."""
-        return len(self._writes)
+        """The number of groups that are being stored."""
+        return len(self._groups)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self]:
         """Accept writes for the duration of the block. All of them have ended when the block is left."""
         try:
-            yield self
+            async with background_task(self._run(), name=self.name, stop=self._stop, stop_timeout=DRAIN_TIMEOUT):
+                yield self
         finally:
-            await self._writes.aclose(drain_timeout=DRAIN_TIMEOUT)
+            self._stop()
+            while self._waiting:
+                self._waiting.popleft().fail(WriteRejectedError("The gateway is stopping"))
+            await self._groups.aclose(drain_timeout=0)
 
-    async def write(self, new: NewObservation, idempotency_key: str | None) -> tuple[Observation, bool]:
+    async def write(self, new: NewObservation, idempotency_key: str | None) -> Stored:
         """Store an observation, unless its reporter has used the key before for an equal one of the same place.
-
-        Returns:
-            The stored observation, and whether this call has stored it.
 
         Raises:
             WriteUnavailableError: the outcome is unknown. With a key the caller can safely try again.
@@ -88,71 +93,76 @@ class ObservationWriter(Resource["ObservationWriter"]):
             KeyReusedError: the key was used for a different observation.
             KeyInFlightError: another write with the key has not ended. Its caller may be gone.
         """
+        if not 0 < new.place_id <= MAX_PLACE_ID:
+            raise UnknownPlaceError
+        submission = self._submit(Report(new, idempotency_key))
         started_at = monotonic()
-        deadline = started_at + WRITE_TIMEOUT
-        await self._wait_for_slot()
         try:
-            write = self._writes.start(self._store(new, idempotency_key))
-        except PoolClosedError:  # it was closed while this write waited for its turn
-            self._slots.release()
-            raise WriteRejectedError("The gateway is stopping") from None
-        write.add_done_callback(lambda _: self._slots.release())
-        await asyncio.wait({write}, timeout=deadline - monotonic())
-        if not write.done():
-            raise WriteUnavailableError(self._timeout_reason(started_at, "The database is too slow"))
-        if write.cancelled():  # not a cancellation of the caller, so it must not be raised as one
-            raise WriteUnavailableError("The write was cancelled")
-        try:
-            return write.result()
+            async with asyncio.timeout(WRITE_TIMEOUT) as timeout:
+                return await submission.outcome
         except Exception as error:
+            if timeout.expired():
+                if submission.is_started:
+                    raise WriteUnavailableError(self._timeout_reason(started_at, "The database is too slow")) from None
+                raise WriteRejectedError(self._timeout_reason(started_at, TOO_MANY_WAITING)) from None
             if is_rejected(error):
                 raise WriteRejectedError(explain(error)) from error
             if is_unavailable(error):
                 raise WriteUnavailableError(explain(error)) from error
             raise
 
-    async def _wait_for_slot(self) -> None:
-        """Wait until the write may start.
+    def _submit(self, report: Report) -> Submission:
+        """Queue a report for the next group.
 
         Raises:
-            WriteRejectedError: too many writes are waiting, or it would wait for too long.
+            WriteRejectedError: too many writes are waiting, the database is stuck, or the writer is closed.
         """
+        if self._closed:
+            raise WriteRejectedError("The gateway is stopping")
         is_stalled = self._slots.locked() and monotonic() - self._last_start > STALL_TIMEOUT
-        if is_stalled or self._waiting >= MAX_WAITING_WRITES:
+        if is_stalled or len(self._waiting) >= MAX_WAITING_WRITES:
             raise WriteRejectedError(self._timeout_reason(self._last_start, TOO_MANY_WAITING))
-        started_at = monotonic()
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(WRITE_TIMEOUT):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise WriteRejectedError(self._timeout_reason(started_at, TOO_MANY_WAITING)) from None
-        finally:
-            self._waiting -= 1
-        self._last_start = monotonic()
+        submission = Submission(report)
+        self._waiting.append(submission)
+        self._wake_up.set()
+        return submission
 
     def _timeout_reason(self, started_at: float, reason: str) -> str:
         """Return the reason for a client whose write was late, unless the event loop was held since `started_at`."""
         return explain(OverloadedError()) if self._event_loop.was_held_since(started_at) else reason
 
-    async def _store(self, new: NewObservation, idempotency_key: str | None) -> tuple[Observation, bool]:
-        """Store it, with a second attempt if the connection or its prepared statement was outdated."""
-        try:
-            return await self._store_once(new, idempotency_key)
-        except Exception as error:
-            if not is_outdated(error):
-                raise
-        return await self._store_once(new, idempotency_key)
+    def _stop(self) -> None:
+        """Accept no further writes. Those that were accepted are stored."""
+        self._closed = True
+        self._wake_up.set()
 
-    async def _store_once(self, new: NewObservation, idempotency_key: str | None) -> tuple[Observation, bool]:
-        async with self._database.begin() as connection:
-            observation, is_new = await insert_observation(connection, new, idempotency_key)
-        if is_new:
-            self._on_stored()
-            log.info(
-                "observation stored",
-                observation_id=observation.id,
-                place_id=observation.place_id,
-                reporter=new.reporter or None,
-            )
-        return observation, is_new
+    async def _run(self) -> None:
+        """Start one group after the other, until the writer is closed and the last group has ended."""
+        while not self._closed or self._waiting:
+            await self._wake_up.wait()
+            self._wake_up.clear()
+            while self._waiting:
+                await self._slots.acquire()
+                task = self._groups.start(self._store_group(self._next_group()))
+                task.add_done_callback(lambda _: self._slots.release())
+                await asyncio.wait({task}, timeout=NEXT_GROUP_DELAY)
+        await self._groups.wait(timeout=DRAIN_TIMEOUT)
+
+    def _next_group(self) -> list[Submission]:
+        """Return the reports that wait, without those whose callers are gone. Their transaction starts now."""
+        group: list[Submission] = []
+        while self._waiting and len(group) < MAX_GROUP_SIZE:
+            submission = self._waiting.popleft()
+            if not submission.outcome.done():
+                submission.is_started = True
+                group.append(submission)
+        self._last_start = monotonic()
+        return group
+
+    async def _store_group(self, group: list[Submission]) -> None:
+        try:
+            if group:
+                await self._store.store(group)
+        finally:
+            for submission in group:  # no effect on those that have an outcome
+                submission.fail(WriteUnavailableError("The write was cancelled"))

@@ -25,7 +25,7 @@ from gateway.settings import DatabaseSettings
 # The connections of a gateway process, by their use. Each use keeps its own limit, and the pool has a connection for all of
 # them. So a lock that blocks all writes takes no connection from reads, briefs and health checks. (The worker uses fewer:
 # one for each message in progress, and one each for the cleanup and the check.)
-MAX_WRITES = 8  # `ObservationWriter`
+MAX_WRITES = 4  # `ObservationWriter`, one for each group
 MAX_READS = 7  # `ReadSessions`
 MAX_PINNED = 4  # `PinnedConnections` of the briefs
 RELAY_CONNECTIONS = 1

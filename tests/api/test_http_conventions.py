@@ -17,6 +17,7 @@ PAGE_ORIGIN = "https://page.example"
 SECRET = "the-secret-of-this-test"
 PREFLIGHT = {"Origin": PAGE_ORIGIN, "Access-Control-Request-Method": "POST"}
 OBSERVATIONS = "/v1/places/1/observations"
+REPORT = {"temperature_c": 12.5, "condition": "rain"}
 DOCUMENTATION = ("/openapi.json", "/docs", "/problems", "/problems/unavailable")
 
 
@@ -255,8 +256,8 @@ class TestCors:
         app = create_app(Settings(cors_origins=origins))
         app.state.on_loopback = True
         async with client_of(app) as client:
-            page = await client.post(OBSERVATIONS, json={}, headers={"Origin": PAGE_ORIGIN})
-            program = await client.post(OBSERVATIONS, json={})
+            page = await client.post(OBSERVATIONS, json=REPORT, headers={"Origin": PAGE_ORIGIN})
+            program = await client.post(OBSERVATIONS, json=REPORT)
 
         assert is_problem(page, 403)
         assert "Access-Control-Allow-Origin" in page.headers
@@ -267,8 +268,10 @@ class TestCors:
         app = create_app(Settings(cors_origins=(PAGE_ORIGIN,), api_keys=(parse_api_key(f"page:{SECRET}"),)))
         async with client_of(app) as client:
             headers = {"Origin": PAGE_ORIGIN}
-            without = await client.post(OBSERVATIONS, json={}, headers=headers)
-            right = await client.post(OBSERVATIONS, json={}, headers={**headers, "Authorization": f"Bearer {SECRET}"})
+            without = await client.post(OBSERVATIONS, json=REPORT, headers=headers)
+            right = await client.post(
+                OBSERVATIONS, json=REPORT, headers={**headers, "Authorization": f"Bearer {SECRET}"}
+            )
 
         assert is_problem(without, 401)
         assert is_problem(right, 503)  # of the route, because the lifespan is not active

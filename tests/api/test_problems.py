@@ -19,7 +19,7 @@ from gateway.app import create_app
 from gateway.briefs.models import Reason
 from gateway.briefs.place_loader import PlaceUnavailableError
 from gateway.event_loop import OverloadedError
-from gateway.observations.store import KeyInFlightError, KeyReusedError
+from gateway.observations.reports import KeyInFlightError, KeyReusedError
 from gateway.observations.writer import WriteRejectedError, WriteUnavailableError
 from gateway.resources.database_errors import TooManyRequestsError
 from gateway.serving.lifespan_manager import StatefulApp

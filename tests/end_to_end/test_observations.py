@@ -12,7 +12,7 @@ from structlog.contextvars import get_contextvars, merge_contextvars
 from structlog.testing import capture_logs
 
 from gateway.devstack.stack import Devstack
-from gateway.observations.store import NewObservation, insert_observation
+from gateway.observations.reports import NewObservation
 from gateway.observations.writer import ObservationWriter
 from gateway.schema.tables import observations
 from gateway.settings import Settings
@@ -20,6 +20,7 @@ from gateway.settings.api_keys import parse_api_key
 from tests.end_to_end.conftest import MAX_RESPONSE_TIME, StartProcess
 from tests.end_to_end.harness import RunningGateway, running_gateway
 from tests.end_to_end.test_api import is_problem
+from tests.support.reports import insert_observation
 from tests.support.waiting import wait_until
 
 SECRETS = {"alice": "secret-of-alice-1", "bob": "secret-of-bob-234"}

@@ -13,7 +13,7 @@ from sqlalchemy import func, insert, text
 
 from gateway.devstack.stack import Devstack
 from gateway.events.topology import DEAD_LETTERS, declare
-from gateway.observations.store import NewObservation
+from gateway.observations.reports import NewObservation
 from gateway.process.exit_status import ExitStatus
 from gateway.schema.migrate import migrate
 from gateway.schema.tables import outbox

@@ -115,7 +115,7 @@ async def test_reading_of_a_held_loop(gateway: RunningGateway, monkeypatch: pyte
 async def test_write_of_a_held_loop(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that times out because the loop was held gets a problem that names the overload."""
     monkeypatch.setattr("gateway.observations.writer.WRITE_TIMEOUT", HELD)
-    hold_loop(monkeypatch, "gateway.observations.writer.insert_observation", 2 * HELD)
+    hold_loop(monkeypatch, "gateway.observations.groups.insert_reports", 2 * HELD)
     async with running_gateway(settings.model_copy(update={"api_keys": (parse_api_key(f"alice:{KEY}"),)})) as gateway:
         response = await report(gateway.client)
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from gateway.devstack.stack import Devstack
-from gateway.observations.store import NewObservation
+from gateway.observations.reports import NewObservation
 from gateway.places.seed import seed
 from gateway.process.exit_status import ExitStatus
 from gateway.resources.base import PermanentError

@@ -2,8 +2,10 @@
 
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -19,6 +21,14 @@ from tests.support.shipped_places import SHIPPED
 __all__ = ["channel", "rabbitmq", "vhost"]
 
 PLACES = SHIPPED[:3]
+
+
+@asynccontextmanager
+async def locked_place(owner: AsyncEngine, place_id: int) -> AsyncIterator[None]:
+    """Hold up the transactions that store an observation of a place, at the check of its foreign key."""
+    async with owner.begin() as connection:
+        await connection.execute(text("SELECT FROM places WHERE id = :id FOR UPDATE"), {"id": place_id})
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.observations import notes
 from gateway.observations.notes import remove_notes
 from gateway.observations.queries import Observation, latest_observations
-from gateway.observations.store import KeyReusedError
+from gateway.observations.reports import KeyReusedError
 from gateway.schema.tables import observations
 from tests.observations.test_writer import PLACE_ID, RAIN, store
 

@@ -11,13 +11,13 @@ from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.observations.counting import ConsumedEventsCleanup
 from gateway.observations.queries import latest_observations
 from gateway.observations.relay import OutboxRelay
-from gateway.observations.store import insert_observation
 from gateway.observations.writer import ObservationWriter, WriteRejectedError
 from gateway.read_sessions import ReadSessions
 from gateway.resources.rabbitmq import RabbitMQ
 from tests.observations.test_counting import store_ids, stored_ids
 from tests.observations.test_relay import degraded, enqueue, take_messages, wait_for_depth
 from tests.observations.test_writer import PLACE_ID, RAIN, row_counts
+from tests.support.reports import insert_observation
 from tests.support.waiting import wait_until
 
 SHORTER_TYPE = "ALTER TABLE outbox ALTER type TYPE varchar(200)"

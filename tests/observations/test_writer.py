@@ -13,18 +13,12 @@ from structlog.testing import capture_logs
 
 from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.events.messages import ObservationReported, decode
-from gateway.observations.queries import Observation
-from gateway.observations.store import (
-    KeyInFlightError,
-    KeyReusedError,
-    NewObservation,
-    UnknownPlaceError,
-    insert_observation,
-)
-from gateway.observations.writer import ObservationWriter, WriteRejectedError, WriteUnavailableError
+from gateway.observations.reports import KeyInFlightError, KeyReusedError, NewObservation, Stored, UnknownPlaceError
+from gateway.observations.writer import MAX_GROUP_SIZE, ObservationWriter, WriteRejectedError, WriteUnavailableError
 from gateway.resources.database import MAX_WRITES
 from gateway.schema.tables import MAX_PLACE_ID, observations, outbox
-from tests.observations.conftest import PLACES
+from tests.observations.conftest import PLACES, locked_place
+from tests.support.reports import insert_observation
 from tests.support.waiting import wait_until
 
 PLACE_ID, OTHER_PLACE_ID = PLACES[0][0], PLACES[1][0]
@@ -40,9 +34,7 @@ async def row_counts(database: AsyncEngine) -> tuple[int, int]:
     return counts[0] or 0, counts[1] or 0
 
 
-async def store(
-    database: AsyncEngine, new: NewObservation, idempotency_key: str | None = None
-) -> tuple[Observation, bool]:
+async def store(database: AsyncEngine, new: NewObservation, idempotency_key: str | None = None) -> Stored:
     async with database.begin() as connection:
         return await insert_observation(connection, new, idempotency_key)
 
@@ -167,14 +159,6 @@ class TestStore:
         assert len({observation.id for observation, _ in stored}) == 1  # type: ignore[misc]
         assert await row_counts(database) == (1, 1)
 
-    @pytest.mark.parametrize("place_id", [0, 1, -1, MAX_PLACE_ID, MAX_PLACE_ID + 1])
-    async def test_unknown_place_is_an_error(self, database: AsyncEngine, place_id: int) -> None:
-        """An unknown or impossible place raises an error, and nothing is stored."""
-        with pytest.raises(UnknownPlaceError):
-            await store(database, replace(RAIN, place_id=place_id))
-
-        assert await row_counts(database) == (0, 0)
-
     async def test_event_body_is_plain_json(self, database: AsyncEngine) -> None:
         """The body of an event is a JSON object with four fields, for consumers in any language."""
         observation, _ = await store(database, RAIN)
@@ -187,6 +171,17 @@ class TestStore:
 
 
 class TestWriter:
+    @pytest.mark.parametrize("place_id", [0, 1, -1, MAX_PLACE_ID, MAX_PLACE_ID + 1])
+    @pytest.mark.parametrize("key", [None, "one"])
+    async def test_unknown_place_is_an_error(self, database: AsyncEngine, place_id: int, key: str | None) -> None:
+        """An unknown or impossible place raises an error, and nothing is stored."""
+        writer = ObservationWriter(database, on_stored=lambda: None)
+        async with writer.open():
+            with pytest.raises(UnknownPlaceError):
+                await writer.write(replace(RAIN, place_id=place_id), key)
+
+        assert await row_counts(database) == (0, 0)
+
     async def test_relay_is_notified_after_the_commit(self, database: AsyncEngine) -> None:
         """`on_stored` is called once for a new observation, when the transaction is committed."""
         seen: list[asyncio.Task[tuple[int, int]]] = []
@@ -220,12 +215,11 @@ class TestWriter:
         assert await row_counts(database) == (1, 1)
 
     async def test_retry_while_the_first_write_is_in_flight(
-        self, database: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+        self, database: AsyncEngine, owner: AsyncEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A retry raises an error at once while the write of a caller that has timed out goes on, also in another process."""
         writer, other_process = (ObservationWriter(database, on_stored=lambda: None) for _ in range(2))
-        async with writer.open(), other_process.open(), database.begin() as blocking:
-            await blocking.execute(text("LOCK TABLE outbox"))
+        async with writer.open(), other_process.open(), locked_place(owner, PLACE_ID):
             with monkeypatch.context() as short_timeout, pytest.raises(WriteUnavailableError):
                 short_timeout.setattr("gateway.observations.writer.WRITE_TIMEOUT", 0.2)
                 await writer.write(RAIN, "one")
@@ -297,15 +291,29 @@ class TestWriter:
         """A write that waits for its turn when the writer is closed is rejected, and not stored later."""
         monkeypatch.setattr("gateway.observations.writer.DRAIN_TIMEOUT", 0.2)
         writer = ObservationWriter(database, on_stored=lambda: None)
+        calls: list[asyncio.Task[object]] = []
         async with database.begin() as blocking:
             await blocking.execute(text("LOCK TABLE outbox"))
             async with writer.open():
-                calls = [asyncio.create_task(writer.write(RAIN, None)) for _ in range(MAX_WRITES + 3)]
-                await wait_until(lambda: writer.in_flight == MAX_WRITES, "the other writes wait for their turn")
+                for groups in (*range(1, MAX_WRITES + 1), *[MAX_WRITES] * 3):
+                    calls.append(asyncio.create_task(writer.write(RAIN, None)))
+                    await wait_until(lambda groups=groups: writer.in_flight == groups, "the write has its turn")  # type: ignore[misc]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
 
+        assert [type(outcome) for outcome in outcomes[:MAX_WRITES]] == [WriteUnavailableError] * MAX_WRITES
         assert [type(outcome) for outcome in outcomes[MAX_WRITES:]] == [WriteRejectedError] * 3
         assert await row_counts(database) == (0, 0)
+
+    async def test_close_stores_accepted_writes(self, database: AsyncEngine) -> None:
+        """Writes that wait when the writer is closed are stored before it is closed. Later ones are rejected."""
+        writer = ObservationWriter(database, on_stored=lambda: None)
+        async with writer.open():
+            calls = [asyncio.create_task(writer.write(RAIN, None)) for _ in range(MAX_GROUP_SIZE + 1)]
+            await asyncio.sleep(0)  # the calls begin
+        assert await row_counts(database) == (MAX_GROUP_SIZE + 1,) * 2
+        assert {stored.is_new for stored in await asyncio.gather(*calls)} == {True}
+        with pytest.raises(WriteRejectedError, match="stopping"):
+            await writer.write(RAIN, None)
 
     async def test_unavailable_database_is_an_error(
         self, database: AsyncEngine, postgresql_server: PostgreSQLServer
