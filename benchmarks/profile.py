@@ -65,7 +65,7 @@ class PrecomputedServices:
     def briefs(self) -> "PrecomputedServices":
         return self
 
-    async def get(self, _place_id: int) -> Brief:
+    async def get(self, _place_id: int, _requested_at: float | None = None) -> Brief:
         return self.brief
 
 

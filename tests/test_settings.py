@@ -47,7 +47,7 @@ def test_defaults() -> None:
     assert (settings.drain_seconds, settings.graceful_seconds) == (0, 10)
     assert (settings.ready_grace, settings.brief_timeout) == (30, 0.8)
     assert (settings.max_head_bytes, settings.head_timeout) == (32 * 1024, 10)
-    assert (settings.max_connections, settings.keep_alive_seconds) == (1000, 75)
+    assert (settings.max_connections, settings.max_requests, settings.keep_alive_seconds) == (4000, 600, 75)
     assert (settings.api_keys, settings.operator_keys, settings.trusted_proxies) == ((), (), ())
     assert (settings.access_log, settings.allow_plaintext, settings.instance) == (False, False, "gateway")
 

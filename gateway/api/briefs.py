@@ -63,7 +63,7 @@ def add_routes(app: FastAPI) -> None:
 async def get_brief(place_id: PlaceId, request: Request) -> Response:
     """Return the brief of a place."""
     with CancelOnDisconnect(request):
-        brief = await get_services(request).briefs.get(place_id)
+        brief = await get_services(request).briefs.get(place_id, request.scope.get("arrived_at"))
     if brief is None:
         raise place_not_found(place_id)
     return _json_response(brief, [brief])
@@ -79,7 +79,7 @@ async def get_briefs(
     """Return the briefs of several places. They cost the backends no more calls than one brief."""
     place_ids = list(dict.fromkeys(place))
     with CancelOnDisconnect(request):
-        found = await get_services(request).briefs.get_many(place_ids)
+        found = await get_services(request).briefs.get_many(place_ids, request.scope.get("arrived_at"))
     items = [brief for brief in found if brief is not None]
     unknown = [place_id for place_id, brief in zip(place_ids, found, strict=True) if brief is None]
     return _json_response(BriefList(items, unknown), items)

@@ -4,6 +4,7 @@ CORS protects only the user of a browser. A gateway without API keys rejects the
 those that it allows here (`local_requests.py`).
 """
 
+from collections.abc import Collection, Iterable
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
@@ -41,6 +42,17 @@ class CORSMiddleware(StarletteCORSMiddleware):
                 await response(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
+
+
+def cors_fields(headers: Iterable[tuple[bytes, bytes]], origins: Collection[str]) -> list[tuple[bytes, bytes]]:
+    """Return the header fields with which a page may read a response that is sent without the app, by the headers of its request."""
+    origin = next((value for name, value in headers if name == b"origin"), None)
+    if origin is None or not {"*", origin.decode("latin-1")} & set(origins):
+        return []
+    exposed = (b"access-control-expose-headers", ", ".join(EXPOSED_HEADERS).encode())
+    if "*" in origins:
+        return [(b"access-control-allow-origin", b"*"), exposed]
+    return [(b"access-control-allow-origin", origin), (b"vary", b"Origin"), exposed]
 
 
 def _problem(response: Response, scope: Scope) -> Response:

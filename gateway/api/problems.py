@@ -30,7 +30,12 @@ _ADVICE = {
 }
 
 # The problems of every route.
-COMMON = (problem_types.INTERNAL_ERROR, problem_types.UNAVAILABLE, problem_types.TOO_MANY_CONNECTIONS)
+COMMON = (
+    problem_types.INTERNAL_ERROR,
+    problem_types.UNAVAILABLE,
+    problem_types.OVERLOADED,
+    problem_types.TOO_MANY_CONNECTIONS,
+)
 
 _HEADERS: dict[str, Callable[[ProblemType], bool]] = {
     "Retry-After": lambda it: it.retry_after is not None,

@@ -54,15 +54,19 @@ class Batcher(Generic[Key, Result]):
         self._in_flight = 0
         self._flush_handle: asyncio.Handle | None = None
 
-    def submit(self, keys: Collection[Key]) -> "asyncio.Future[Result]":
+    def submit(self, keys: Collection[Key], submitted_at: float | None = None) -> "asyncio.Future[Result]":
         """Queue `keys`, and load all of them in one batch.
+
+        Args:
+            keys: the keys.
+            submitted_at: the time (`time.monotonic()`) at which the caller began to wait. None: now.
 
         Returns:
             A future with the result of the whole batch, which has these keys and those of other callers. It raises the
             exception of the load, or ConnectionError if the load was cancelled.
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Submission(keys, time.monotonic(), future))
+        self._queue.append(_Submission(keys, time.monotonic() if submitted_at is None else submitted_at, future))
         self._schedule_flush()
         return future
 

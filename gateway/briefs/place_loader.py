@@ -19,7 +19,7 @@ from gateway.briefs.queries import (
     fetch_places,
     fetch_places_with_observations,
 )
-from gateway.concurrency import TaskPool
+from gateway.concurrency import TaskPool, failed_future
 from gateway.places.queries import Place
 
 T = TypeVar("T")
@@ -134,19 +134,26 @@ class PlaceLoader:
             self._load_cached, max_batch_size=MAX_BATCH_SIZE, max_in_flight=MAX_BATCHES_IN_FLIGHT
         )
 
-    async def load(self, place_ids: Collection[int]) -> LoadedPlaces:
+    async def load(self, place_ids: Collection[int], requested_at: float | None = None) -> LoadedPlaces:
         """Load several places. The result may also have places of other callers.
+
+        Args:
+            place_ids: the places to load.
+            requested_at: the time (`time.monotonic()`) from which the timeout counts. None: now.
 
         Raises:
             PlaceUnavailableError: the database is unavailable, or the task pool is closed.
         """
         try:
-            return await self._load_batcher.submit(place_ids)
+            return await self._load_batcher.submit(place_ids, requested_at)
         except (TimeoutError, ConnectionError) as error:
             raise PlaceUnavailableError(reason_for(error)) from error
 
     def _start_load(self, place_ids: list[int], started_at: float) -> "asyncio.Future[LoadedPlaces]":
-        return self._tasks.call(self._load(place_ids, started_at), timeout=self._timeout)
+        remaining = started_at + self._timeout - time.monotonic()
+        if remaining <= 0:
+            return failed_future(TimeoutError("the deadline has passed before the call"))
+        return self._tasks.call(self._load(place_ids, started_at), timeout=remaining)
 
     async def _load(self, place_ids: list[int], started_at: float) -> LoadedPlaces:
         cached = self._cache_batcher.submit(place_ids)

@@ -108,21 +108,29 @@ class BriefService(Resource["BriefService"]):
             stack.push_async_callback(self._tasks.aclose)
             yield self
 
-    async def get(self, place_id: int) -> Brief | None:
+    async def get(self, place_id: int, requested_at: float | None = None) -> Brief | None:
         """Return the brief of a place, or None if there is no such place.
 
+        Args:
+            place_id: the place.
+            requested_at: the time (`time.monotonic()`) from which the timeout counts. None: now.
+
         Raises:
             PlaceUnavailableError: the database is unavailable.
         """
-        return await self._assemble(place_id, await self._load([place_id]))
+        return await self._assemble(place_id, await self._load([place_id], requested_at))
 
-    async def get_many(self, place_ids: Collection[int]) -> list[Brief | None]:
+    async def get_many(self, place_ids: Collection[int], requested_at: float | None = None) -> list[Brief | None]:
         """Return the briefs of several places in their order, with None for places that do not exist.
 
+        Args:
+            place_ids: the places.
+            requested_at: the time (`time.monotonic()`) from which the timeout counts. None: now.
+
         Raises:
             PlaceUnavailableError: the database is unavailable.
         """
-        loaded = await self._load(place_ids)
+        loaded = await self._load(place_ids, requested_at)
         async with asyncio.TaskGroup() as group:
             briefs = [group.create_task(self._assemble(place_id, loaded)) for place_id in place_ids]
         return [brief.result() for brief in briefs]
@@ -131,10 +139,10 @@ class BriefService(Resource["BriefService"]):
         """Return how often each part of the briefs has failed."""
         return self._failures.summary()
 
-    async def _load(self, place_ids: Collection[int]) -> LoadedPlaces:
-        started_at = time.monotonic()
+    async def _load(self, place_ids: Collection[int], requested_at: float | None) -> LoadedPlaces:
+        started_at = time.monotonic() if requested_at is None else requested_at
         try:
-            return await self._loader.load(place_ids)
+            return await self._loader.load(place_ids, started_at)
         except PlaceUnavailableError as error:
             cause = self._cause(error.__cause__ or error, started_at)
             raise PlaceUnavailableError(self._failures.record("place", cause)) from cause

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from gateway.serving.admission import Admission
+
 if TYPE_CHECKING:
     from gateway.serving.http_protocol import LimitedHttpProtocol
 
@@ -21,6 +23,17 @@ WRITE_TIMEOUT = 30.0  # without progress of a response that the client does not 
 MAX_DRAIN_BYTES = 16 * 1024 * 1024
 DRAIN_TIMEOUT = 2.0
 MAX_DRAINING = 20  # connections
+
+# Clients that ignore `Retry-After` repeat a refused request at once. Without a pause, the refusals would take the CPU time of the
+# accepted requests. The first pause is short, because a proxy may use the connection for another client.
+MIN_PAUSE = (
+    0.1  # until the next data of a connection is read after a refusal; it doubles with each further one in succession
+)
+MAX_PAUSE = 1.6
+
+# Of the bound: a connection whose last request was refused is accepted below that. So the accepted clients stay accepted and get
+# fast responses; otherwise all clients would take turns, and wait for too long between them.
+READMISSION_SHARE = 0.5
 
 WARNING_INTERVAL = 60.0  # between two warnings that the number of connections is at its limit
 
@@ -44,6 +57,9 @@ class HttpLimits:
         body_timeout: seconds without data of the body until the request is rejected.
         write_timeout: seconds until a connection is closed whose client reads nothing of its response.
         on_rejected: called after each response that is sent without the app.
+        admission: the bound of the requests in progress.
+        exempt_paths: the bound does not apply to the requests of these paths.
+        cors_origins: the pages of these origins may read the responses that are sent without the app.
         waiting: the connections without a complete head.
         draining: the rejected connections whose further data is dropped.
         warned_at: the time of the last warning, in seconds of the loop.
@@ -55,6 +71,9 @@ class HttpLimits:
     body_timeout: float = BODY_TIMEOUT
     write_timeout: float = WRITE_TIMEOUT
     on_rejected: OnRejected = lambda *_: None
+    admission: Admission = field(default_factory=Admission)
+    exempt_paths: frozenset[str] = frozenset()
+    cors_origins: tuple[str, ...] = ()
     waiting: OrderedSet = field(default_factory=dict)
     draining: OrderedSet = field(default_factory=dict)
     warned_at: float = -math.inf
@@ -70,9 +89,17 @@ class HttpLimits:
             )
 
 
-def max_connections(limit: int) -> int:
-    """Reduce a limit of connections so that the backends always have file descriptors left."""
-    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+def allow_connections(limit: int) -> int:
+    """Raise the limit of open files for so many connections, as far as the process may.
+
+    Returns:
+        The number of connections that is possible, so that the backends always have file descriptors left.
+    """
+    descriptors, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
         return limit
+    wanted = limit + RESERVED_DESCRIPTORS
+    if descriptors < wanted:
+        descriptors = wanted if maximum == resource.RLIM_INFINITY else min(wanted, maximum)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, maximum))
     return min(limit, max(descriptors - RESERVED_DESCRIPTORS, descriptors // 2))

@@ -4,6 +4,7 @@ The head is the request line with the headers.
 """
 
 import re
+import time
 from asyncio import TimerHandle, Transport
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +13,23 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.api import problem_types
+from gateway.api.cors import cors_fields
 from gateway.api.problem_types import ProblemType
 from gateway.api.problems import problem
 from gateway.api.request_id import HEADER, request_id_of
-from gateway.serving.http_limits import DRAIN_TIMEOUT, MAX_DRAIN_BYTES, MAX_DRAINING, HttpLimits
+from gateway.serving import refusal
+from gateway.serving.http_limits import (
+    DRAIN_TIMEOUT,
+    MAX_DRAIN_BYTES,
+    MAX_DRAINING,
+    MAX_PAUSE,
+    MIN_PAUSE,
+    READMISSION_SHARE,
+    HttpLimits,
+)
 from gateway.serving.write_deadline import WriteDeadline
+
+Headers = list[tuple[bytes, bytes]]
 
 _AUTHORITY = re.compile(rb"[^:/?#]+://([^/?#]*)")  # of a target such as http://localhost:8000/v1/places
 
@@ -28,6 +41,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     closed. A body that stops gets a 408. A connection over the limit replaces the oldest one without a request, so that health
     checks still get through; if all have requests, it gets a 503.
 
+    A request over the bound of those in progress gets a 503, and the connection stays open. The others have the time of their arrival
+    (`time.monotonic()`) as `arrived_at` in their scope.
+
     Attributes:
         rejected: a request was rejected, and further data is dropped.
 
@@ -38,6 +54,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
       and `waiting_for_100_continue` are the state of a request.
     - `data_received()` is replaced: it logs each invalid request and each `Upgrade` header.
     - `on_response_complete()`, the callbacks of the parser, and the timer for idle connections.
+    - `_start_asgi_task()` starts the task of a request, which is in `tasks` until it ends.
     """
 
     cycle: Any  # None before the first request, which the type in uvicorn does not include
@@ -50,6 +67,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._in_body = False  # between the head of a request and its end
         self._previous_cycle: Any = None  # the request before `cycle`, if it was in flight when `cycle` arrived
         self._head_without_upgrade = b""
+        self._may_refuse = False
+        self._admitted_at: float | None = None  # of the request in flight, unless the bound does not apply to it
+        self._pause: TimerHandle | None = None
+        self._pause_seconds = 0.0  # after the last request; 0 if it was accepted
         # The deadline for the client to send a head, a body, or the rest of a rejected request.
         self._timer: TimerHandle | None = None
 
@@ -83,6 +104,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timer()
+        self._cancel_pause()
         self._write_deadline.cancel()
         self._unset_keepalive_if_required()  # uvicorn does that only if the client has closed the connection in order
         super().connection_lost(exc)
@@ -138,7 +160,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self.url[:1] != b"/":
             self._use_host_of_target()
         previous_cycle = None if self.is_idle else self.cycle
+        self._may_refuse = True  # not later: a pipelined request starts in the place of the one before it
         super().on_headers_complete()  # raises an error if the target is invalid
+        self._may_refuse = False
         self._previous_cycle = previous_cycle
         self._in_head = False
         self._in_body = True
@@ -156,7 +180,19 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._on_step()
         super().on_message_complete()
 
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        is_exempt = cycle.scope["path"] in self._limits.exempt_paths
+        if self._may_refuse and not is_exempt and self._is_full():
+            self._refuse(cycle)
+            return
+        self._pause_seconds = 0.0
+        cycle.scope["arrived_at"] = now = time.monotonic()
+        self._admitted_at = None if is_exempt else now
+        super()._start_asgi_task(cycle, app)
+
     def on_response_complete(self) -> None:
+        if self._admitted_at is not None:
+            self._limits.admission.record(time.monotonic() - self._admitted_at)
         super().on_response_complete()
         if self.transport.is_closing():
             self._write_deadline.start()
@@ -260,10 +296,43 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _close(self) -> None:
         """Close the connection, as soon as the client has read the response."""
+        self._cancel_pause()
         self.transport.close()
         self._write_deadline.start()
 
     # Responses without the app.
+
+    def _is_full(self) -> bool:
+        share = READMISSION_SHARE if self._pause_seconds else 1
+        return len(self.tasks) >= self._limits.admission.bound * share
+
+    def _refuse(self, cycle: Any) -> None:
+        """Send a 503 without a task for the request, and read nothing more for a while."""
+        if self.transport.is_closing():
+            return
+        # A client that waits for `100 Continue` may send the body after the response, or another request instead.
+        closes = not cycle.keep_alive or cycle.waiting_for_100_continue or self.flow.write_paused
+        fields = [*self._default_fields(cycle.scope["headers"]), *([(b"connection", b"close")] if closes else [])]
+        self.transport.write(refusal.render(cycle.scope, request_id_of(cycle.scope["headers"]), fields))
+        cycle.response_started = cycle.response_complete = True
+        self._limits.on_rejected(problem_types.OVERLOADED.status, self.client, refusal.DETAIL)
+        self._cancel_timer()
+        if closes:
+            self._close()
+        else:
+            self._pause_reading()
+        super().on_response_complete()
+
+    def _pause_reading(self) -> None:
+        self.transport.pause_reading()
+        self._cancel_pause()
+        self._pause_seconds = min(max(2 * self._pause_seconds, MIN_PAUSE), MAX_PAUSE)
+        self._pause = self.loop.call_later(self._pause_seconds, self.transport.resume_reading)
+
+    def _cancel_pause(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
 
     def _reject(self, problem_type: ProblemType, detail: str) -> None:
         """Send a problem and close the connection, as soon as the client has it. Drop further data.
@@ -288,12 +357,18 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._drain()
 
     def _render(self, problem_type: ProblemType, detail: str) -> bytes:
-        request_id = request_id_of(self.scope["headers"] if self._in_head or self._in_body else [])
+        headers: Headers = list(self.scope["headers"]) if self._in_head or self._in_body else []
+        request_id = request_id_of(headers)
         scope = {"root_path": self.root_path, "request_id": request_id.decode()}
         response = problem(problem_type, detail, scope, headers={"Connection": "close"})
-        fields = [*self.server_state.default_headers, *response.raw_headers, (HEADER, request_id)]
+        fields = [*self._default_fields(headers), *response.raw_headers, (HEADER, request_id)]
         lines = b"".join(b"%s: %s\r\n" % each for each in fields)
         return b"%s%s\r\n%s" % (STATUS_LINE[problem_type.status], lines, bytes(response.body))
+
+    def _default_fields(self, headers: Headers) -> Headers:
+        """Return the header fields of each response without the app, by the headers of its request."""
+        origins = self._limits.cors_origins
+        return [*self.server_state.default_headers, *(cors_fields(headers, origins) if origins else [])]
 
     def _drain(self) -> None:
         """End the responses, and drop the data of the client for a while."""

@@ -13,12 +13,21 @@ from gateway.api.failed_responses import FailedResponses
 from gateway.lifecycle import LifecycleStack
 from gateway.process.listener import enable_address_reuse, listens_on_loopback, url_of
 from gateway.process.runner import ProcessResult, ProcessRunner, run_process
-from gateway.serving.http_limits import HttpLimits, OnRejected, max_connections
+from gateway.serving.admission import Admission
+from gateway.serving.http_limits import HttpLimits, OnRejected, allow_connections
 from gateway.serving.lifespan_manager import LifespanManager, StatefulApp
 from gateway.serving.uvicorn_server import UvicornServer
 from gateway.settings import Settings
 
 REQUEST_CLEANUP_TIMEOUT = 3.0  # for cancelled requests, before the resources that they use are released
+
+# uvloop accepts one connection of a listening socket in each iteration of the event loop. Under load, iterations take
+# milliseconds, and thousands of new connections would wait for seconds.
+ACCEPTS_PER_ITERATION = 16
+
+# Of the timeout of a brief: responses that take longer are slow. The rest is for variation, and for the way to the client.
+SLOW_SHARE = 0.375
+EXEMPT_PATHS = ("/livez", "/readyz", "/lifecycle")  # they report the overload
 
 log = structlog.get_logger("gateway.server")
 
@@ -79,8 +88,11 @@ async def _serve_requests(
     limits = HttpLimits(
         settings.max_head_bytes,
         settings.head_timeout,
-        max_connections(settings.max_connections),
+        allow_connections(settings.max_connections),
         on_rejected=on_rejected,
+        admission=Admission(settings.max_requests, settings.brief_timeout * SLOW_SHARE),
+        exempt_paths=frozenset(root_path + path for path in EXEMPT_PATHS),
+        cors_origins=settings.cors_origins,
     )
 
     def log_listening() -> None:
@@ -89,6 +101,7 @@ async def _serve_requests(
             url=url_of(listener),
             shutdown_timeout_s=settings.shutdown_timeout,
             max_connections=limits.max_connections,
+            max_requests=settings.max_requests,
         )
 
     server = UvicornServer(
@@ -103,7 +116,8 @@ async def _serve_requests(
     process.signals.forced.add_done_callback(lambda _: server.force_stop())
     enable_address_reuse(listener)
     gc.freeze()  # the objects of the startup stay until the end, so the garbage collector need not visit them
-    serving = asyncio.create_task(server.serve([listener]))
+    listeners = [listener, *(listener.dup() for _ in range(ACCEPTS_PER_ITERATION - 1))]
+    serving = asyncio.create_task(server.serve(listeners))  # it closes them
     await process.wait_for_shutdown(serving)
 
     if process.signals.requested.done():

@@ -218,7 +218,8 @@ class Settings(BaseSettings):
     max_head_bytes: Annotated[int, Field(ge=1024, le=1024 * 1024)] = 32 * 1024
     head_timeout: PositiveSeconds = 10
     keep_alive_seconds: PositiveSeconds = 75
-    max_connections: Annotated[int, Field(ge=1)] = 1000
+    max_connections: Annotated[int, Field(ge=1)] = 4000
+    max_requests: Annotated[int, Field(ge=1)] = 600
     api_keys: ApiKeys = ()
     allow_plaintext: bool = False
     operator_keys: ApiKeys = ()

@@ -30,14 +30,14 @@ OBSERVATIONS = "/v1/places/2/observations"
 class CancelledBriefService(FakeBriefService):
     """A shutdown cancels each request."""
 
-    async def get(self, _place_id: int) -> Brief | None:
+    async def get(self, _place_id: int, _requested_at: float | None) -> Brief | None:
         raise asyncio.CancelledError
 
 
 class HangingBriefService(FakeBriefService):
     """No request gets a response."""
 
-    async def get(self, _place_id: int) -> Brief | None:
+    async def get(self, _place_id: int, _requested_at: float | None) -> Brief | None:
         await asyncio.Event().wait()
         return None
 

@@ -65,10 +65,10 @@ class FakeServices:
     def __post_init__(self) -> None:
         self.briefs = self.writer = self.sessions = self
 
-    async def get(self, _place_id: int) -> None:
+    async def get(self, _place_id: int, _requested_at: float | None) -> None:
         self._fail()
 
-    async def get_many(self, _place_ids: list[int]) -> None:
+    async def get_many(self, _place_ids: list[int], _requested_at: float | None) -> None:
         self._fail()
 
     async def write(self, _report: object, _key: str | None) -> None:

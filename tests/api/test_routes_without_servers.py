@@ -40,14 +40,14 @@ def without_weather(place: Place) -> Brief:
 class FakeBriefService:
     """Replaces `BriefService`. It has the brief of Zürich, and its database is unavailable for place 2."""
 
-    async def get(self, place_id: int) -> Brief | None:
+    async def get(self, place_id: int, _requested_at: float | None) -> Brief | None:
         if place_id == 2:
             raise PlaceUnavailableError(Reason.REFUSED)
         return without_weather(ZURICH) if place_id == ZURICH.id else None
 
 
 class FailingBriefService:
-    async def get(self, _place_id: int) -> Brief | None:
+    async def get(self, _place_id: int, _requested_at: float | None) -> Brief | None:
         raise ZeroDivisionError("a secret")
 
 

@@ -136,6 +136,14 @@ class TestPlaceLoad:
         assert before <= loaded.started_at <= blocked[0]
         assert loaded.places_elapsed >= 0.05
 
+    async def test_wait_before_the_load_counts(self, make_loader: MakeLoader, backends: FakeBackends) -> None:
+        """The timeout counts from the request. A load whose deadline has passed calls no backend."""
+        with pytest.raises(PlaceUnavailableError) as raised:
+            await make_loader(LONG).load([1], time.monotonic() - LONG)
+
+        assert raised.value.reason is Reason.TIMEOUT
+        assert backends.record_calls == backends.cached_calls == []
+
     async def test_slow_redis_delays_no_load(
         self, make_loader: MakeLoader, backends: FakeBackends, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -11,6 +11,7 @@ from typing import Self
 from starlette.types import ASGIApp
 
 from gateway.process.listener import bind_socket
+from gateway.serving.admission import Admission
 from gateway.serving.http_limits import HttpLimits
 from gateway.serving.uvicorn_server import UvicornServer
 from tests.support.waiting import TIMEOUT
@@ -75,6 +76,9 @@ async def running_server(
     max_head_bytes: int = 32 * 1024,
     head_timeout: float = 60,
     max_connections: int = 1000,
+    max_requests: int = 1000,
+    exempt_paths: Sequence[str] = (),
+    cors_origins: Sequence[str] = (),
     body_timeout: float = 60,
     write_timeout: float = 60,
     keep_alive_timeout: float = 60,
@@ -86,7 +90,16 @@ async def running_server(
     listening = asyncio.Event()
     server = UvicornServer(
         app,
-        limits=HttpLimits(max_head_bytes, head_timeout, max_connections, body_timeout, write_timeout),
+        limits=HttpLimits(
+            max_head_bytes,
+            head_timeout,
+            max_connections,
+            body_timeout,
+            write_timeout,
+            admission=Admission(max_requests),
+            exempt_paths=frozenset(exempt_paths),
+            cors_origins=tuple(cors_origins),
+        ),
         keep_alive_timeout=keep_alive_timeout,
         graceful_timeout=graceful_timeout,
         trusted_proxies=trusted_proxies,

@@ -1,0 +1,55 @@
+"""Admission control: the bound of the requests in progress, so that those that are accepted get their responses in time."""
+
+import math
+from time import monotonic
+
+MAX_REQUESTS = 600
+
+INTERVAL = 0.1  # seconds between two changes of the bound
+SHRINK = 0.9  # the factor of the bound after an interval in which most responses were slow
+GROWTH = 1.03  # the factor of the bound for each other interval
+MIN_REQUESTS = 32  # enough to use the whole process
+
+
+class Admission:
+    """Bounds the requests in progress.
+
+    More requests in progress make no response faster, they only wait for each other. If they wait for so long that their
+    deadlines pass, the process works on responses that come too late. So the bound shrinks while most responses are slow, and
+    grows again up to its maximum.
+    """
+
+    def __init__(self, max_requests: int = MAX_REQUESTS, slow: float = math.inf) -> None:
+        """Begin with the highest bound.
+
+        Args:
+            max_requests: the highest bound.
+            slow: the seconds that a response may take before it counts as slow.
+        """
+        self._max_requests = max_requests
+        self._min_requests = min(MIN_REQUESTS, max_requests)
+        self._slow = slow
+        self._bound = float(max_requests)
+        self._interval_began_at = monotonic()
+        self._responses = 0
+        self._slow_responses = 0
+
+    @property
+    def bound(self) -> int:
+        """The number of requests that may be in progress."""
+        return int(self._bound)
+
+    def record(self, duration: float) -> None:
+        """Record a response, and the seconds since its request arrived."""
+        self._responses += 1
+        self._slow_responses += duration > self._slow
+        now = monotonic()
+        elapsed = now - self._interval_began_at
+        if elapsed < INTERVAL:
+            return
+        if 2 * self._slow_responses > self._responses:
+            self._bound = max(self._bound * SHRINK, self._min_requests)
+        else:
+            self._bound = min(self._bound * GROWTH ** (elapsed / INTERVAL), self._max_requests)
+        self._interval_began_at = now
+        self._responses = self._slow_responses = 0
