@@ -1,4 +1,4 @@
-"""The gateway without groups: each observation has a transaction of its own, with two statements."""
+"""The gateway without groups: a transaction of two statements for each observation, and an upstream call for each place."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,10 +11,11 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway import lifespan
+from gateway.briefs import places_per_call
 from gateway.cli import main
 from gateway.events.messages import ObservationRef, ObservationReported, encode
 from gateway.observations.queries import OBSERVATION_COLUMNS, Observation
-from gateway.observations.store import NewObservation
+from gateway.observations.reports import NewObservation, Stored
 from gateway.observations.writer import ObservationWriter
 from gateway.resources.database import MAX_WRITES
 from gateway.schema.tables import observations, outbox
@@ -46,7 +47,7 @@ class OneByOneWriter(ObservationWriter):
         self._notify_relay = on_stored
         self._transactions = asyncio.Semaphore(MAX_WRITES)
 
-    async def write(self, new: NewObservation, idempotency_key: str | None) -> tuple[Observation, bool]:
+    async def write(self, new: NewObservation, idempotency_key: str | None) -> Stored:
         async with self._transactions, self._engine.begin() as connection:
             key = f"{new.reporter} {new.place_id} {idempotency_key}"
             observation = Observation(*(await connection.execute(_INSERT, {**asdict(new), _KEY.name: key})).one())
@@ -56,9 +57,10 @@ class OneByOneWriter(ObservationWriter):
             await connection.execute(_ENQUEUE, {"event_id": event.id, "type": event.type, "body": body})
         self._notify_relay()
         log.info("observation stored", observation_id=observation.id, place_id=observation.place_id)
-        return observation, True
+        return Stored(observation, is_new=True)
 
 
 if __name__ == "__main__":
+    places_per_call.MAX_PLACES_PER_CALL = 1
     lifespan.ObservationWriter = OneByOneWriter  # type: ignore[attr-defined]
     main()
