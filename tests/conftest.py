@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -41,7 +42,9 @@ async def uncancelled() -> AsyncIterator[None]:
     cancellations = task.cancelling()
     for _ in range(cancellations):
         task.uncancel()
-    assert cancellations == 0, "the test cancelled its own task: run the cancelled code in another task"
+    # Before Python 3.13, an `asyncio.TaskGroup` that failed leaves its task cancelled.
+    if sys.version_info >= (3, 13):
+        assert cancellations == 0, "the test cancelled its own task: run the cancelled code in another task"
 
 
 @pytest.fixture(scope="session")

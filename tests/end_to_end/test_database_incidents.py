@@ -30,6 +30,7 @@ from tests.support.waiting import wait_until
 RECOVERY_TIMEOUT = 5.0  # from the end of the incident to the next good response
 WRITERS = 60
 LOCK_SECONDS = 6.0  # longer than a statement may take
+WRITER_DELAY = 0.02  # between the first writes of two clients
 PAUSE = 0.25  # of each client between two requests, so that the clients do not use all the time of the processor
 
 TOO_SLOW = "The database is too slow"
@@ -200,10 +201,11 @@ async def locked(server: PostgreSQLServer, database: str, table: str) -> AsyncIt
         yield
 
 
-async def repeat(operation: Callable[[], Awaitable[httpx.Response]]) -> list[httpx.Response]:
-    """Send one request after the other for `LOCK_SECONDS`, with pauses, and return the responses."""
+async def repeat(operation: Callable[[], Awaitable[httpx.Response]], delay: float = 0) -> list[httpx.Response]:
+    """Send one request after the other until `LOCK_SECONDS` from now, with pauses, and return the responses."""
     responses = []
     deadline = time.monotonic() + LOCK_SECONDS
+    await asyncio.sleep(delay)
     while time.monotonic() < deadline:
         responses.append(await operation())
         await asyncio.sleep(PAUSE)
@@ -224,8 +226,8 @@ async def test_locked_observations(gateway: RunningGateway, servers: Devstack, d
 
     await report(gateway)
     async with locked(servers.postgresql, database, "observations"), asyncio.TaskGroup() as group:
-        for _ in range(WRITERS):
-            group.create_task(repeat(write))
+        for number in range(WRITERS):  # one after the other, so that they fill all groups, and the rest is rejected
+            group.create_task(repeat(write, number * WRITER_DELAY))
         others = [group.create_task(repeat(get(path))) for path in (f"{PLACE}/brief", "/v1/places?q=a", "/readyz")]
     briefs, searches, ready = (task.result() for task in others)
 
