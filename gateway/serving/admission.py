@@ -1,12 +1,13 @@
 """Admission control: the bound of the requests in progress, so that those that are accepted get their responses in time."""
 
 import math
-from time import monotonic
+from time import monotonic, process_time
 
 MAX_REQUESTS = 600
 
 INTERVAL = 0.1  # seconds between two changes of the bound
-SHRINK = 0.9  # the factor of the bound after an interval in which most responses were slow
+BUSY_SHARE = 0.5  # of an interval: CPU time that the process has used, if it is busy
+SHRINK = 0.9  # the factor of the bound after a busy interval in which most responses were slow
 GROWTH = 1.03  # the factor of the bound for each other interval
 MIN_REQUESTS = 32  # enough to use the whole process
 
@@ -15,8 +16,8 @@ class Admission:
     """Bounds the requests in progress.
 
     More requests in progress make no response faster, they only wait for each other. If they wait for so long that their
-    deadlines pass, the process works on responses that come too late. So the bound shrinks while most responses are slow, and
-    grows again up to its maximum.
+    deadlines pass, the process works on responses that come too late. So the bound shrinks while the process is busy and most
+    responses are slow, and grows again up to its maximum. Responses that wait for a slow backend leave the process idle.
     """
 
     def __init__(self, max_requests: int = MAX_REQUESTS, slow: float = math.inf) -> None:
@@ -31,6 +32,7 @@ class Admission:
         self._slow = slow
         self._bound = float(max_requests)
         self._interval_began_at = monotonic()
+        self._cpu_time = process_time()
         self._responses = 0
         self._slow_responses = 0
 
@@ -47,9 +49,12 @@ class Admission:
         elapsed = now - self._interval_began_at
         if elapsed < INTERVAL:
             return
-        if 2 * self._slow_responses > self._responses:
+        cpu_time = process_time()
+        is_busy = cpu_time - self._cpu_time > elapsed * BUSY_SHARE
+        if is_busy and 2 * self._slow_responses > self._responses:
             self._bound = max(self._bound * SHRINK, self._min_requests)
         else:
             self._bound = min(self._bound * GROWTH ** (elapsed / INTERVAL), self._max_requests)
         self._interval_began_at = now
+        self._cpu_time = cpu_time
         self._responses = self._slow_responses = 0

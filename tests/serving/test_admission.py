@@ -22,11 +22,13 @@ HANGING = b"GET /hang HTTP/1.1\r\nHost: gateway\r\n\r\n"
 
 
 class Clock:
-    """A clock that a test moves."""
+    """A clock that a test moves, and the share of the time in which the process uses the CPU."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
+        self.cpu_share = 1.0
         monkeypatch.setattr(admission, "monotonic", lambda: self.now)
+        monkeypatch.setattr(admission, "process_time", lambda: self.now * self.cpu_share)
 
     def run_interval(self, bound: Admission, *durations: float) -> None:
         """Record responses of these durations in one interval."""
@@ -60,6 +62,15 @@ class TestBound:
 
         assert MIN_REQUESTS < after_one < MAX_REQUESTS
         assert bound.bound == MIN_REQUESTS
+
+    def test_slow_backend(self, clock: Clock) -> None:
+        """The bound stays at its maximum while all responses are slow, but the process is idle."""
+        clock.cpu_share = 0.2
+        bound = Admission(MAX_REQUESTS, SLOW)
+        for _ in range(100):
+            clock.run_interval(bound, 0.3)
+
+        assert bound.bound == MAX_REQUESTS
 
     def test_slow_minority(self, clock: Clock) -> None:
         """A few slow responses, of a slow backend, leave the bound as it is."""
