@@ -27,7 +27,7 @@ from gateway.network.errors import is_network_error
 _WRONG_SERVER = re.compile(r"\b(READONLY|LOADING|MASTERDOWN|NOREPLICAS)\b")
 _REJECTED_WRITE = re.compile(r"\b(READONLY|NOREPLICAS|OOM|MISCONF)\b")
 _TRANSIENT_RESPONSE = re.compile(r"\b(LOADING|MASTERDOWN|BUSY)\b")
-# Of a command in a script, by Redis 7.0 and by later versions.
+# Of a command in a script, by Redis 7.0 and by Redis 8.
 _MISSING_RIGHT_IN_SCRIPT = re.compile("The user executing the script can't|ACL failure in script")
 
 _PERMANENT_ERRORS = (AuthenticationError, AuthorizationError, InvalidResponse)
