@@ -42,6 +42,7 @@ soak:  ## Break all servers under load for ten minutes (SOAK_SECONDS, SOAK_SEED)
 bench:  ## Compare with other implementations, in less than ten minutes, and write docs/benchmarks.md (ARGS=--help for options)
 	@tools/install dev
 	@tools/install-servers
+	-@command -v npm >/dev/null || tools/install-packages nodejs npm
 	.venv/bin/python -m benchmarks --write docs $(ARGS)
 
 lint:  ## Check format, style, types, imports and wording

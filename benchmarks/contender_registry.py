@@ -127,6 +127,7 @@ CONTENDERS = [
     DEFAULT_DEADLINE,
 ]
 NODE_CONTENDERS = [FASTIFY, FASTIFY_SHARED]
+MIN_NODE_VERSION = 20
 
 
 def install_node_packages() -> str | None:
@@ -135,8 +136,12 @@ def install_node_packages() -> str | None:
     Raises:
         DevstackError: npm failed.
     """
-    if shutil.which("node") is None or shutil.which("npm") is None:
+    node = shutil.which("node")
+    if node is None or shutil.which("npm") is None:
         return "there is no Node.js with npm on this machine"
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 - a program of this machine
+    if int(version.removeprefix("v").partition(".")[0]) < MIN_NODE_VERSION:
+        return f"Node.js {version} is too old: Fastify needs {MIN_NODE_VERSION}"
     command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
     npm = subprocess.run(command, cwd=NODE_FOLDER, env=dict(os.environ), capture_output=True, text=True, check=False)  # noqa: S603 - a constant command
     if npm.returncode:

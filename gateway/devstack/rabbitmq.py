@@ -201,12 +201,13 @@ class RabbitMQServer(Server):
         """
         files = {"cacertfile": ca_file, "certfile": cert_file, "keyfile": key_file}
         options = ", ".join(f"{{{name}, {json.dumps(str(path))}}}" for name, path in files.items())
+        options += ", {verify, verify_peer}, {fail_if_no_peer_cert, false}"
         with ports.reserve() as reserved:
             port = reserved.getsockname()[1]
             address = f'{{"{ports.LOOPBACK}", {port}}}'
             await self._evaluate(
                 "{ok, _} = application:ensure_all_started(ssl)",
-                f"ok = rabbit_networking:start_ssl_listener({address}, [{options}, {{verify, verify_peer}}], 2)",
+                f"ok = rabbit_networking:start_ssl_listener({address}, [{options}], 2)",
             )
             try:
                 yield port

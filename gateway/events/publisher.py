@@ -17,7 +17,6 @@ from gateway.events.channels import (
     MissingError,
     RefusedError,
     open_channel,
-    opened_channel,
     translate_library_cancellation,
 )
 from gateway.events.topology import EXCHANGE, Queue, ensure, require
@@ -198,8 +197,7 @@ class Publisher:
         A queue that was just deleted must not be declared before its consumers are notified.
         """
         try:
-            async with opened_channel(self._connection) as channel:
-                await require(channel, self._queue)
+            await require(self._connection, self._queue)
         except MissingError:
             if not self._may_declare:
                 raise

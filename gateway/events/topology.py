@@ -1,7 +1,8 @@
 """The exchanges and queues in RabbitMQ: one exchange, a queue for each type of event, and one for dead letters."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from aio_pika import ExchangeType, Message
@@ -99,18 +100,33 @@ async def _declare_queue(channel: AbstractChannel, queue: Queue) -> AbstractQueu
     return await channel.declare_queue(queue.name, durable=True, arguments={**queue.arguments})
 
 
-async def require(channel: AbstractChannel, *queues: Queue) -> None:
-    """Require that the exchange and the queues exist. This needs no right, and verifies neither arguments nor bindings.
+async def require(connection: BrokerConnection, *queues: Queue) -> None:
+    """Require that the exchange and the queues exist, as far as the user may know. This verifies neither arguments nor bindings.
 
     Raises:
         MissingError: one does not exist.
+        ConnectionError: the broker is unavailable.
+    """
+    async with _lookup(connection) as channel:
+        await channel.declare_exchange(EXCHANGE, passive=True)
+    for queue in queues:
+        async with _lookup(connection) as channel:
+            await channel.declare_queue(queue.name, passive=True)
+
+
+@asynccontextmanager
+async def _lookup(connection: BrokerConnection) -> AsyncGenerator[AbstractChannel]:
+    """Open a channel for one passive declaration, and ignore that the broker refuses it.
+
+    RabbitMQ 4.3 permits it only to a user with some right to the exchange or queue; earlier versions permit it to all.
     """
     try:
-        await channel.declare_exchange(EXCHANGE, passive=True)
-        for queue in queues:
-            await channel.declare_queue(queue.name, passive=True)
+        async with opened_channel(connection) as channel:
+            yield channel
     except ChannelNotFoundEntity as error:
         raise MissingError(f"{error}: declare it as docs/events.md describes") from error
+    except ChannelAccessRefused:
+        pass
 
 
 async def ensure(connection: BrokerConnection, *queues: Queue) -> bool:
@@ -127,8 +143,7 @@ async def ensure(connection: BrokerConnection, *queues: Queue) -> bool:
             async with opened_channel(connection) as channel:
                 await declare(channel, *queues)
         except ChannelAccessRefused:
-            async with opened_channel(connection) as channel:
-                await require(channel, *queues, _DEAD_LETTER_QUEUE)
+            await require(connection, *queues, _DEAD_LETTER_QUEUE)
             return False
     return True
 

@@ -27,7 +27,8 @@ from gateway.network.errors import is_network_error
 _WRONG_SERVER = re.compile(r"\b(READONLY|LOADING|MASTERDOWN|NOREPLICAS)\b")
 _REJECTED_WRITE = re.compile(r"\b(READONLY|NOREPLICAS|OOM|MISCONF)\b")
 _TRANSIENT_RESPONSE = re.compile(r"\b(LOADING|MASTERDOWN|BUSY)\b")
-_MISSING_RIGHT_IN_SCRIPT = "The user executing the script can't"
+# Of a command in a script, by Redis 7.0 and by Redis 8.
+_MISSING_RIGHT_IN_SCRIPT = re.compile("The user executing the script can't|ACL failure in script")
 
 _PERMANENT_ERRORS = (AuthenticationError, AuthorizationError, InvalidResponse)
 _CLUSTER_ERRORS = (AskError, ClusterCrossSlotError, ClusterDownError, TryAgainError)  # MovedError is an AskError
@@ -62,7 +63,7 @@ def is_rejected_write(error: RedisError) -> bool:
 
 
 def is_missing_right(error: RedisError) -> bool:
-    return isinstance(error, NoPermissionError) or _MISSING_RIGHT_IN_SCRIPT in str(error)
+    return isinstance(error, NoPermissionError) or bool(_MISSING_RIGHT_IN_SCRIPT.search(str(error)))
 
 
 def is_cluster_error(error: RedisError) -> bool:

@@ -26,6 +26,8 @@ _DRIVER_OPTIONS = {
     "target_session_attrs",
 }
 _NO_DATABASE = re.compile("no such database|database .* does not exist")
+# PgBouncer 1.20 and later permit some options.
+_UNSUPPORTED_OPTIONS = re.compile("unsupported startup parameter(: options$| in options: )")
 _NO_TLS = "rejected SSL upgrade"  # asyncpg has no class for it
 
 
@@ -171,7 +173,7 @@ def _explain_rejection(error: asyncpg.PostgresError, url: DatabaseURL) -> Connec
         return ConnectError("url", f"{server} rejects this user or password or this kind of connection: {reason}")
     if isinstance(error, asyncpg.InvalidCatalogNameError) or (is_pooler and _NO_DATABASE.search(reason)):
         return ConnectError("url", f"{server} has no such database: create it, or correct the name in the URL")
-    if is_pooler and reason == "unsupported startup parameter: options":
+    if is_pooler and _UNSUPPORTED_OPTIONS.search(reason):
         return ConnectError(
             "url", f"{server} is a connection pooler, which does not support the option 'options': remove it"
         )

@@ -21,6 +21,7 @@ class UvicornServer(uvicorn.Server):
     - `startup()` is overridden: the server listens when it returns.
     - `capture_signals()` is overridden: it would install signal handlers.
     - `force_exit` ends the shutdown without waiting for requests.
+    - `servers` has the listeners, which the shutdown closes and waits for.
     - `server_state.tasks` has the tasks of the requests in flight. The shutdown cancels them after the graceful timeout.
     - `http` may be any function that creates a protocol. The server calls it with keyword arguments for each connection.
     """
@@ -68,6 +69,13 @@ class UvicornServer(uvicorn.Server):
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_listening()
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        # From Python 3.12 on, `wait_closed()` of a listener also waits for its connections, even if the stop is forced.
+        for server in self.servers:
+            server.close()
+        self.servers.clear()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:

@@ -4,6 +4,7 @@ A *problem* is an error response with problem details (RFC 9457).
 """
 
 import asyncio
+import sys
 import time
 
 import httpx
@@ -134,14 +135,7 @@ class TestPredictions:
 
         assert is_problem(response, 422)
 
-    @pytest.mark.parametrize(
-        "body",
-        [
-            b"{",
-            b"\xff\xfe",
-            pytest.param(b'{"days": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", id="nested too deeply for the parser"),
-        ],
-    )
+    @pytest.mark.parametrize("body", [b"{", b"\xff\xfe"])
     async def test_malformed_body(self, gateway: RunningGateway, body: bytes) -> None:
         """A body that cannot be parsed as JSON gets a problem."""
         response = await gateway.client.post(
@@ -149,6 +143,16 @@ class TestPredictions:
         )
 
         assert is_problem(response, 400)
+
+    async def test_deeply_nested_body(self, gateway: RunningGateway) -> None:
+        """A body that is nested deeply gets a problem: of the parser, or of the validation on Python 3.14, which parses it."""
+        body = b'{"days": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"
+
+        response = await gateway.client.post(
+            "/v1/predictions", content=body, headers={"Content-Type": "application/json"}
+        )
+
+        assert is_problem(response, 400 if sys.version_info < (3, 14) else 422)
 
     @pytest.mark.parametrize(
         "change",

@@ -18,7 +18,7 @@ from gateway.process.exit_status import ExitStatus
 from gateway.worker import HEARTBEAT_INTERVAL
 from tests.end_to_end.conftest import StartProcess
 from tests.end_to_end.harness import ZURICH
-from tests.events.conftest import vhost
+from tests.events.conftest import replace_queue, vhost
 from tests.support.waiting import wait_until
 
 __all__ = ["vhost"]
@@ -42,11 +42,6 @@ async def broker(vhost: str) -> AsyncIterator[AbstractChannel]:
         yield channel
 
 
-async def redeclare(broker: AbstractChannel, queue: Queue) -> None:
-    await broker.queue_delete(queue.name)
-    await broker.declare_queue(queue.name, durable=True)
-
-
 @pytest.mark.parametrize(
     ("queue", "command"),
     [(OBSERVATIONS, ("check",)), (VIEWS, ("serve", "--port", "0")), (OBSERVATIONS, ("worker",))],
@@ -56,7 +51,7 @@ async def test_start_with_other_arguments(
     start: StartProcess, broker: AbstractChannel, command: tuple[str, ...], queue: Queue
 ) -> None:
     """A queue with other arguments fails each command at once; its last line has the broker's text and the advice."""
-    await redeclare(broker, queue)
+    await replace_queue(broker, queue.name)
     process = start(*command)
 
     assert await process.exit_status() == ExitStatus.START_FAILED
@@ -80,7 +75,7 @@ async def test_views_redeclared_while_running(start: StartProcess, broker: Abstr
             return int((await client.get(f"/v1/places/{ZURICH}")).json()["observation_count"])
 
         await wait_until(lambda: views_check_has("0 dropped"), "the check of the views succeeds")
-        await redeclare(broker, VIEWS)
+        await replace_queue(broker, VIEWS.name)
         await wait_until(lambda: views_check_has("PRECONDITION_FAILED"), "the check of the views fails")
         response = await client.get("/readyz")
         assert (response.status_code, response.json()["status"]) == (200, "degraded")

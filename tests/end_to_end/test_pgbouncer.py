@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode, as Debian 12 ships it, between the gateway and PostgreSQL."""
+"""PgBouncer in transaction mode, between the gateway and PostgreSQL."""
 
 import asyncio
 from pathlib import Path
@@ -71,7 +71,7 @@ async def test_without_the_setting(pgbouncer: PgBouncerServer) -> None:
 
 async def test_unsupported_option(pgbouncer: PgBouncerServer) -> None:
     """An option of the URL that a pooler does not support fails at once."""
-    error = await error_of(f"{pgbouncer.url}?prepared_statements=none&options=-c%20search_path%3Dpublic")
+    error = await error_of(f"{pgbouncer.url}?prepared_statements=none&options=-c%20work_mem%3D8MB")
 
     assert str(error).endswith("does not support the option 'options': remove it")
 

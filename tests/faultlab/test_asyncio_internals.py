@@ -67,7 +67,9 @@ class TestIterations:
                 loop.call_later(0.001, right.send, b"x")
                 await loop.sock_recv(left, 1)
             counts.append(counted)
-            await asyncio.to_thread(int)
+            later = threading.Event()  # the call must not end before this task waits for it
+            loop.call_soon(later.set)
+            await asyncio.to_thread(later.wait, LIMIT)
             counts.append(counted)
 
         asyncio.run(main())
