@@ -8,7 +8,7 @@ _assemble = BriefService.get
 _precomputed: dict[int, Brief | None] = {}
 
 
-async def _get(briefs: BriefService, place_id: int) -> Brief | None:
+async def _get(briefs: BriefService, place_id: int, _requested_at: float | None = None) -> Brief | None:
     if place_id not in _precomputed:
         _precomputed[place_id] = await _assemble(briefs, place_id)
     return _precomputed[place_id]
