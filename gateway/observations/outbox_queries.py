@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    ARRAY,
+    BindParameter,
     ColumnElement,
     Double,
     ScalarSelect,
-    any_,
     bindparam,
     case,
     delete,
@@ -26,7 +25,7 @@ MAX_POSTPONED = 10_000  # entries that are examined when no queue takes their ty
 _IS_WAITING = outbox.c.parked_at.is_(None)
 _IS_DUE = _IS_WAITING & (outbox.c.next_attempt_at <= func.now())
 _ORDER = (outbox.c.attempts, outbox.c.next_attempt_at, outbox.c.id)
-_ID_IN_IDS = outbox.c.id == any_(bindparam("ids", type_=ARRAY(outbox.c.id.type)))
+_IDS: BindParameter[Sequence[int]] = bindparam("ids", expanding=True)
 _DELAY = bindparam("delay", type_=Double)  # seconds
 
 _NEXT_BATCH = (
@@ -48,7 +47,7 @@ _DUE_OF_TYPE = (
     )
     .with_for_update(skip_locked=True)
 )
-_DELETE = delete(outbox).where(_ID_IN_IDS)
+_DELETE = delete(outbox).where(outbox.c.id.in_(_IDS))
 
 
 def _seconds_from_now(seconds: ColumnElement[float]) -> ColumnElement[Any]:
@@ -61,7 +60,7 @@ _COUNT_ATTEMPT = update(outbox).values(
     parked_at=case((outbox.c.attempts + 1 >= MAX_ATTEMPTS, func.clock_timestamp())),
     last_error=bindparam("error"),
 )
-_COUNT_ATTEMPT_BY_ID = _COUNT_ATTEMPT.where(_ID_IN_IDS)
+_COUNT_ATTEMPT_BY_ID = _COUNT_ATTEMPT.where(outbox.c.id.in_(_IDS))
 _COUNT_ATTEMPT_BY_TYPE = _COUNT_ATTEMPT.where(outbox.c.id.in_(_DUE_OF_TYPE))
 _POSTPONE = (
     update(outbox)
@@ -70,7 +69,7 @@ _POSTPONE = (
         next_attempt_at=_seconds_from_now(_DELAY),
         last_error=bindparam("error"),
     )
-    .where(_ID_IN_IDS)
+    .where(outbox.c.id.in_(_IDS))
 )
 
 

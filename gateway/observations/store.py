@@ -2,9 +2,10 @@
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 
-from sqlalchemy import ARRAY, Text, any_, bindparam, cast, func, insert, literal, or_, select
+import orjson
+from sqlalchemy import ARRAY, JSON, Integer, Text, any_, bindparam, cast, column, func, insert, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -28,13 +29,15 @@ _EVENT_TYPE = literal(ObservationReported.model_fields["type"].default)
 _KEY = observations.c.idempotency_key
 _FIELDS = [field.name for field in fields(NewObservation)]
 _COLUMNS = [*(observations.c[name] for name in _FIELDS), _KEY]
+_GIVEN_TYPES = {"position": Integer()} | {column.name: column.type for column in _COLUMNS}
 
-# The reports are an array for each column. So the text of the statement does not depend on their number, and it is prepared
-# once.
+# The reports are one JSON array, so that the text of the statement does not depend on their number, and is prepared once. With
+# an array for each column, asyncpg would first look up the types of the arrays on each connection. That takes up to a second behind
+# PgBouncer, where it cannot turn off the JIT compiler for the query.
 _given = (
-    func.unnest(*(bindparam(column.name, type_=ARRAY(column.type)) for column in _COLUMNS))
-    .table_valued(*(column.name for column in _COLUMNS), with_ordinality="position")
-    .render_derived(name="given")
+    func.json_to_recordset(cast(bindparam("reports", type_=Text), JSON))
+    .table_valued(*(column(name, type_) for name, type_ in _GIVEN_TYPES.items()))
+    .render_derived(name="given", with_types=True)
 )
 # A row of an unknown place would fail the whole statement.
 _has_place = select(places.c.id).where(places.c.id == _given.c.place_id).exists()
@@ -70,7 +73,7 @@ _enqueued = (
 _INSERT = select(_inserted).order_by(_inserted.c.id).add_cte(_enqueued)
 
 _BY_KEYS = select(*OBSERVATION_COLUMNS, _KEY).where(any_(bindparam("keys", type_=ARRAY(Text))) == _KEY)
-_EXISTING_PLACES = select(places.c.id).where(places.c.id == any_(bindparam("place_ids", type_=ARRAY(places.c.id.type))))
+_EXISTING_PLACES = select(places.c.id).where(places.c.id.in_(bindparam("place_ids", expanding=True)))
 
 
 async def insert_reports(connection: AsyncConnection, reports: Sequence[Report]) -> list[Observation | None]:
@@ -82,9 +85,12 @@ async def insert_reports(connection: AsyncConnection, reports: Sequence[Report])
     Raises:
         sqlalchemy.exc.SQLAlchemyError, OSError: nothing is stored, or the connection was lost and the outcome is unknown.
     """
-    given: dict[str, list[object]] = {name: [getattr(report.new, name) for report in reports] for name in _FIELDS}
+    given = [
+        {"position": position, "idempotency_key": report.stored_key, **asdict(report.new)}
+        for position, report in enumerate(reports)
+    ]
     try:
-        rows = await connection.execute(_INSERT, given | {_KEY.name: [report.stored_key for report in reports]})
+        rows = await connection.execute(_INSERT, {"reports": orjson.dumps(given).decode()})
     except IntegrityError as error:
         # The place was deleted while the statement ran. Of several reports, it is not known which ones are affected.
         if len(reports) == 1 and getattr(error.orig, "sqlstate", None) == _FOREIGN_KEY_VIOLATION:

@@ -247,6 +247,19 @@ class TestWriter:
         assert (await store(database, RAIN, "one"))[1]
         assert await row_counts(database) == (1, 1)
 
+    async def test_first_write_looks_up_no_types(self, database: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The first writes of a connection, a replay among them, do not wait for asyncpg to look up types."""
+
+        async def fail(*_: object) -> None:
+            raise AssertionError("asyncpg looks up a type")
+
+        monkeypatch.setattr("asyncpg.Connection._introspect_types", fail)
+        writer = ObservationWriter(database, on_stored=lambda: None)
+        async with writer.open():
+            await writer.write(RAIN, "one")
+            _, is_new = await writer.write(RAIN, "one")
+        assert not is_new
+
     async def test_stored_observation_is_logged(self, database: AsyncEngine) -> None:
         """Each stored observation has one log line, with its id, its place and its reporter."""
         writer = ObservationWriter(database, on_stored=lambda: None)
