@@ -57,28 +57,37 @@ class CircuitBreaker:
         self._probe_call: Callable[[], asyncio.Future[Any]] | None = None
         self._is_probing = False
 
-    def call(self, call: Callable[[], "asyncio.Future[T]"]) -> "asyncio.Future[T]":
-        """Start a call, and return its future. The future raises `CircuitOpenError` if the call was rejected."""
-        if self.is_open:
-            return failed_future(self.reject(call))
-        return self._attempt(call)
+    def call(
+        self, call: Callable[[], "asyncio.Future[T]"], *, probe: Callable[[], "asyncio.Future[Any]"] | None = None
+    ) -> "asyncio.Future[T]":
+        """Start a call, and return its future. The future raises `CircuitOpenError` if the call was rejected.
 
-    def reject(self, call: Callable[[], "asyncio.Future[Any]"]) -> CircuitOpenError:
-        """Make a rejected call the next probe, and return the error for its caller.
+        Args:
+            call: the call.
+            probe: probes the backend instead of the call if that fails or is rejected. None: the call itself.
+        """
+        if self.is_open:
+            return failed_future(self.reject(probe or call))
+        return self._attempt(call, probe or call)
+
+    def reject(self, probe: Callable[[], "asyncio.Future[Any]"]) -> CircuitOpenError:
+        """Return the error for the caller of a rejected call, which is the next probe.
 
         The probe is not always the same call, because one call may fail even if the backend has recovered.
         """
-        self._probe_call = call
+        self._probe_call = probe
         error = CircuitOpenError("it kept failing, so it is not called for now")
         error.__cause__ = self._latest_failure
         return error
 
-    def _attempt(self, call: Callable[[], "asyncio.Future[T]"]) -> "asyncio.Future[T]":
+    def _attempt(
+        self, call: Callable[[], "asyncio.Future[T]"], probe: Callable[[], "asyncio.Future[Any]"]
+    ) -> "asyncio.Future[T]":
         result = call()
-        result.add_done_callback(partial(self._on_result, call))
+        result.add_done_callback(partial(self._on_result, probe))
         return result
 
-    def _on_result(self, call: Callable[[], "asyncio.Future[Any]"], result: "asyncio.Future[Any]") -> None:
+    def _on_result(self, probe: Callable[[], "asyncio.Future[Any]"], result: "asyncio.Future[Any]") -> None:
         if result.cancelled():
             return  # by its caller, which is no sign of the state of the backend
         error = result.exception()
@@ -86,27 +95,27 @@ class CircuitBreaker:
             return
         if isinstance(error, Exception) and self._is_failure(error):
             self._latest_failure = error
-            self._record_failure(call)
+            self._record_failure(probe)
         else:
             self._failures = 0
             self._latest_failure = None
             self.is_open = False
 
-    def _record_failure(self, call: Callable[[], "asyncio.Future[Any]"]) -> None:
+    def _record_failure(self, probe: Callable[[], "asyncio.Future[Any]"]) -> None:
         self._failures += 1
         if self._failures >= FAILURE_THRESHOLD and not self.is_open:
             self.is_open = True
-            self._probe_call = call
+            self._probe_call = probe
             if not self._is_probing:  # a call from before may have closed the circuit while the probe slept
                 self._is_probing = True
                 self._spawn(self._probe())
 
     async def _probe(self) -> None:
-        """Repeat the call that was rejected last until one succeeds."""
+        """Probe with the call that was rejected last until one succeeds."""
         try:
             while self.is_open:
                 await asyncio.sleep(PROBE_INTERVAL * random.uniform(0.8, 1))  # noqa: S311 - jitter is no secret
                 if self._probe_call is not None:
-                    await asyncio.wait({self._attempt(self._probe_call)})
+                    await asyncio.wait({self._attempt(self._probe_call, self._probe_call)})
         finally:
             self._is_probing = False

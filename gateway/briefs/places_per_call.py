@@ -38,8 +38,9 @@ class PlacesPerCall:
             log.info("weather upstream accepts lists of places again")
 
     def on_timeout(self, places: int) -> None:
-        """Record that a call with this number of places has timed out."""
-        self._bound = max(1, min(self._bound, places // 2))
+        """Record that a call with this number of places has timed out. That of a single place is no sign about lists."""
+        if places > 1:
+            self._bound = min(self._bound, places // 2)
 
     def on_refusal(self, error: Exception) -> None:
         """Record that the upstream has refused a list, although it has accepted each of its places."""

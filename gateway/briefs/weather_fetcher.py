@@ -112,7 +112,9 @@ class WeatherFetcher:
                 if fetches is self._next_group:  # until now, further places could join it
                     self._next_group = []
                 places = [fetch.place for fetch in fetches]
-                results = await self._breaker.call(partial(self._call, places))
+                # A list that the upstream refuses would be no sign of its state.
+                probe = partial(self._call, places[:1])
+                results = await self._breaker.call(partial(self._call, places), probe=probe)
         except UnusableListError as error:
             return error
         except Exception as error:  # noqa: BLE001 - it reaches the callers through the futures

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from gateway.observations.queries import Observation
 from gateway.observations.reports import Report, ReportError, Stored
 from gateway.observations.store import explain_unstored, insert_reports
-from gateway.resources.database_errors import is_outdated, is_reported_by_server, is_unavailable
+from gateway.resources.database_errors import is_deadlock, is_outdated, is_reported_by_server, is_unavailable
 
 T = TypeVar("T")
 
@@ -119,8 +119,11 @@ class GroupStore:
 
 
 def _is_rejection(error: Exception) -> bool:
-    """Return whether the database has rejected the statement because of a row, and not all statements."""
-    return is_reported_by_server(error) and not is_unavailable(error)
+    """Return whether the database has rejected the statement because of its rows, and not all statements.
+
+    A group waits for the locks of several places, so it may be part of a deadlock. A single report locks only one.
+    """
+    return is_deadlock(error) or (is_reported_by_server(error) and not is_unavailable(error))
 
 
 def _fail(group: Sequence[Submission], error: Exception) -> None:

@@ -5,6 +5,7 @@
 - `is_pool_exhausted`: that response is about the number of requests, not about the database.
 - `is_retryable`: a background task tries again, and does not end the process.
 - `is_outdated`: the writer repeats its transaction at once.
+- `is_deadlock`: the writer stores the reports of a group one by one.
 - `is_rejected`: the writer reports that nothing was stored.
 - `is_wrong_server`: all connections are replaced.
 - `is_reachable`: readiness does not count the error as an outage.
@@ -125,6 +126,11 @@ def is_outdated(error: BaseException | None) -> bool:
     The statement had no effect. The next attempt has a new statement, or a new connection.
     """
     return isinstance(driver_error(error), _OUTDATED)
+
+
+def is_deadlock(error: BaseException | None) -> bool:
+    """Return whether the server has rolled a transaction back because it and others waited for locks of each other."""
+    return isinstance(driver_error(error), asyncpg.DeadlockDetectedError)
 
 
 def is_rejected(error: BaseException | None) -> bool:

@@ -151,8 +151,8 @@ class TestProbes:
         """A circuit that is closed by an old call and opens again while the probe sleeps is probed by one task."""
         for _ in range(3):
             await fail(breaker, backend, FAILURE_THRESHOLD)
-            old_call = breaker._attempt(FailingBackend().call)
-            await old_call
+            old_call = FailingBackend().call
+            await breaker._attempt(old_call, old_call)
             assert not breaker.is_open
         await fail(breaker, backend, FAILURE_THRESHOLD)
 

@@ -54,10 +54,14 @@ class TestTimeouts:
         while places_per_call.bound > 1:
             places_per_call.on_timeout(places_per_call.bound)
             bounds.append(places_per_call.bound)
-        places_per_call.on_timeout(1)
 
         assert bounds == [25, 12, 6, 3, 1]
-        assert places_per_call.bound == 1
+
+    def test_single_place(self, places_per_call: PlacesPerCall) -> None:
+        """The timeout of a single place is no sign that lists are too long."""
+        places_per_call.on_timeout(1)
+
+        assert places_per_call.bound == MAX_PLACES_PER_CALL
 
     def test_late_timeouts_of_longer_lists(self, places_per_call: PlacesPerCall) -> None:
         """The timeout of a longer list, which was in flight before, does not raise the bound."""

@@ -385,3 +385,14 @@ class TestFailures:
         await fetch(fetcher, 40, 50, 60, 70)
 
         assert upstream.sizes == [4, 2, 2]
+
+    async def test_probe_has_one_place(self, fetcher: WeatherFetcher, upstream: Upstream) -> None:
+        """The circuit breaker probes with a single place: a refused list would leave it open after a recovery."""
+        upstream.list_fault = lambda _: Response(status_code=429)
+        for _ in range(FAILURE_THRESHOLD):
+            await fetch(fetcher, 40, 50)
+        assert fetcher._breaker.is_open
+        upstream.list_fault = lambda _: Response(status_code=400)
+        await wait_until(lambda: not fetcher._breaker.is_open, "a probe has succeeded")
+
+        assert upstream.calls[FAILURE_THRESHOLD:] == [[40]]

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from gateway.devstack.postgresql import RUNTIME_ROLE, PostgreSQLServer
@@ -24,11 +24,15 @@ PLACES = SHIPPED[:3]
 
 
 @asynccontextmanager
-async def locked_place(owner: AsyncEngine, place_id: int) -> AsyncIterator[None]:
-    """Hold up the transactions that store an observation of a place, at the check of its foreign key."""
+async def locked_place(owner: AsyncEngine, place_id: int) -> AsyncIterator[AsyncConnection]:
+    """Hold up the transactions that store an observation of a place, at the check of its foreign key.
+
+    Yields:
+        The connection that holds the lock.
+    """
     async with owner.begin() as connection:
         await connection.execute(text("SELECT FROM places WHERE id = :id FOR UPDATE"), {"id": place_id})
-        yield
+        yield connection
 
 
 @pytest.fixture(scope="session")

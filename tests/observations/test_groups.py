@@ -193,6 +193,19 @@ class TestGroups:
         assert await outcomes_of(calls) == [UnknownPlaceError]
         assert attempts == [1]
 
+    async def test_deadlock(
+        self, writer: ObservationWriter, database: AsyncEngine, owner: AsyncEngine, attempts: list[int]
+    ) -> None:
+        """A group that is rolled back because of a deadlock is stored one by one: a single report locks one place only."""
+        async with locked_place(owner, PLACE_IDS[1]) as connection:
+            calls = write_all(writer, *[(replace(RAIN, place_id=place_id), None) for place_id in PLACE_IDS[:2]])
+            await wait_until(lambda: is_waiting_for_lock(database), "the group waits for the second place")
+            await connection.execute(select(places).where(places.c.id == PLACE_IDS[0]).with_for_update())
+
+        assert [outcome.is_new for outcome in await outcomes_of(calls)] == [True] * 2
+        assert attempts == [2, 1, 1]
+        assert await row_counts(database) == (2, 2)
+
     async def test_slow_group_holds_up_no_other(
         self, writer: ObservationWriter, database: AsyncEngine, owner: AsyncEngine
     ) -> None:
