@@ -83,12 +83,13 @@ class TestBound:
 
         assert bound.bound == MAX_REQUESTS
 
-    def test_quiet_time(self, clock: Clock) -> None:
+    @pytest.mark.parametrize("seconds", [60, 30 * 24 * 3600])
+    def test_quiet_time(self, clock: Clock, seconds: float) -> None:
         """The bound grows with the time, so that it is at its maximum after a quiet time."""
         bound = Admission(MAX_REQUESTS, SLOW)
         for _ in range(100):
             clock.run_interval(bound, 0.3)
-        clock.now += 60
+        clock.now += seconds
         bound.record(0.01)
 
         assert bound.bound == MAX_REQUESTS
