@@ -161,8 +161,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._use_host_of_target()
         previous_cycle = None if self.is_idle else self.cycle
         self._may_refuse = True  # not later: a pipelined request starts in the place of the one before it
-        super().on_headers_complete()  # raises an error if the target is invalid
-        self._may_refuse = False
+        try:
+            super().on_headers_complete()  # raises an error if the target is invalid
+        finally:
+            self._may_refuse = False
         self._previous_cycle = previous_cycle
         self._in_head = False
         self._in_body = True
@@ -307,20 +309,23 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         return len(self.tasks) >= self._limits.admission.bound * share
 
     def _refuse(self, cycle: Any) -> None:
-        """Send a 503 without a task for the request, and read nothing more for a while."""
-        if self.transport.is_closing():
-            return
+        """Send a 503 without a task for the request, and read nothing more for a while.
+
+        Raises:
+            ValueError: the connection cannot stay. This ends the parser.
+        """
         # A client that waits for `100 Continue` may send the body after the response, or another request instead.
         closes = not cycle.keep_alive or cycle.waiting_for_100_continue or self.flow.write_paused
         fields = [*self._default_fields(cycle.scope["headers"]), *([(b"connection", b"close")] if closes else [])]
         self.transport.write(refusal.render(cycle.scope, request_id_of(cycle.scope["headers"]), fields))
         cycle.response_started = cycle.response_complete = True
         self._limits.on_rejected(problem_types.OVERLOADED.status, self.client, refusal.DETAIL)
-        self._cancel_timer()
         if closes:
-            self._close()
-        else:
-            self._pause_reading()
+            self.rejected = True
+            self._drain()
+            raise ValueError("the request is refused")
+        self._cancel_timer()
+        self._pause_reading()
         super().on_response_complete()
 
     def _pause_reading(self) -> None:

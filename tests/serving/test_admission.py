@@ -1,5 +1,6 @@
 """Admission control: the bound of the requests in progress, and the responses to those over it."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
@@ -9,9 +10,9 @@ from gateway.serving import admission
 from gateway.serving.admission import INTERVAL, MIN_REQUESTS, Admission
 from gateway.serving.http_limits import MIN_PAUSE
 from gateway.serving.http_protocol import LimitedHttpProtocol
-from tests.serving.echo_app import EchoApp
+from tests.serving.echo_app import LARGE, EchoApp
 from tests.serving.running_server import REQUEST, Client, RunningServer, running_server
-from tests.support.waiting import wait_until
+from tests.support.waiting import TIMEOUT, wait_until
 
 SLOW = 0.2
 MAX_REQUESTS = 100
@@ -184,6 +185,19 @@ class TestRefusal:
 
         assert response.startswith(b"HTTP/1.1 503 ")
         assert b"\r\nconnection: close\r\n" in response
+
+    @pytest.mark.parametrize("field", ["Connection: close", "Expect: 100-continue"])
+    async def test_client_that_sends_its_body(self, full_server: RunningServer, field: str) -> None:
+        """A client that sends its body after the refusal is not interrupted before it has read the refusal."""
+        client = await full_server.connect()
+        client.write(f"POST / HTTP/1.1\r\nHost: gateway\r\n{field}\r\nContent-Length: {LARGE}\r\n\r\n".encode())
+        await client.read(b"\r\n\r\n")
+        client.write(b"x" * LARGE)
+        async with asyncio.timeout(TIMEOUT):
+            await client.writer.drain()
+            body = await client.reader.read()
+
+        assert b'"type":"/problems/overloaded"' in body
 
     async def test_head_request(self, full_server: RunningServer) -> None:
         """The refusal of a HEAD request has no body."""
