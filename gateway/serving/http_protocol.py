@@ -3,6 +3,7 @@
 The head is the request line with the headers.
 """
 
+import asyncio
 import re
 import time
 from asyncio import TimerHandle, Transport
@@ -69,6 +70,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._head_without_upgrade = b""
         self._may_refuse = False
         self._admitted_at: float | None = None  # of the request in flight, unless the bound does not apply to it
+        self._previous_task: asyncio.Task[Any] | None = None  # of the last complete response; it may still clean up
         self._pause: TimerHandle | None = None
         self._pause_seconds = 0.0  # after the last request; 0 if it was accepted
         # The deadline for the client to send a head, a body, or the rest of a rejected request.
@@ -195,6 +197,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         if self._admitted_at is not None:
             self._limits.admission.record(time.monotonic() - self._admitted_at)
+        self._previous_task = asyncio.current_task()
         super().on_response_complete()
         if self.transport.is_closing():
             self._write_deadline.start()
@@ -306,7 +309,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _is_full(self) -> bool:
         share = READMISSION_SHARE if self._pause_seconds else 1
-        return len(self.tasks) >= self._limits.admission.bound * share
+        # A request takes the place of the one before it on its connection.
+        in_progress = len(self.tasks) - (self._previous_task in self.tasks)
+        return in_progress >= self._limits.admission.bound * share
 
     def _refuse(self, cycle: Any) -> None:
         """Send a 503 without a task for the request, and read nothing more for a while.

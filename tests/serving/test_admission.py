@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from gateway.serving import admission
 from gateway.serving.admission import INTERVAL, MIN_REQUESTS, Admission
@@ -161,6 +162,25 @@ class TestRefusal:
             responses = await client.read(b"bytes") + await client.read(b"bytes")
 
         assert responses.count(b"HTTP/1.1 200 ") == len(app.paths) == 2
+
+    async def test_request_behind_a_cleanup(self, app: EchoApp) -> None:
+        """A client that sends one request after the other is not refused, although the task of the one before still cleans up."""
+
+        async def clean_up_slowly(scope: Scope, receive: Receive, send: Send) -> None:
+            await app(scope, receive, send)
+            await app.release.wait()
+
+        async with running_server(clean_up_slowly, max_requests=1) as server:
+            client = await server.connect()
+            client.write(REQUEST)
+            await client.read(b"bytes")
+            client.write(REQUEST)
+            second = await client.read(b"\r\n\r\n")
+            other = await (await server.connect()).write(REQUEST).read(b"\r\n\r\n")
+            app.release.set()
+
+        assert second.startswith(b"HTTP/1.1 200 ")
+        assert other.startswith(b"HTTP/1.1 503 ")
 
     async def test_many_pipelined_requests(self, full_server: RunningServer) -> None:
         """Refused requests that were sent together get a response each."""
