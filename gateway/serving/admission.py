@@ -8,7 +8,7 @@ MAX_REQUESTS = 600
 INTERVAL = 0.1  # seconds between two changes of the bound
 BUSY_SHARE = 0.5  # of an interval: CPU time that the process has used, if it is busy
 SHRINK = 0.9  # the factor of the bound after a busy interval in which most responses were slow
-GROWTH = 1.03  # the factor of the bound for each other interval
+GROWTH = 0.03  # the share by which the bound grows in each other interval
 MIN_REQUESTS = 32  # enough to use the whole process
 
 
@@ -54,7 +54,7 @@ class Admission:
         if is_busy and 2 * self._slow_responses > self._responses:
             self._bound = max(self._bound * SHRINK, self._min_requests)
         else:
-            self._bound = min(self._bound * GROWTH ** (elapsed / INTERVAL), self._max_requests)
+            self._bound = min(self._bound * (1 + GROWTH * elapsed / INTERVAL), self._max_requests)
         self._interval_began_at = now
         self._cpu_time = cpu_time
         self._responses = self._slow_responses = 0

@@ -24,11 +24,10 @@ MAX_DRAIN_BYTES = 16 * 1024 * 1024
 DRAIN_TIMEOUT = 2.0
 MAX_DRAINING = 20  # connections
 
-# Clients that ignore `Retry-After` repeat a refused request at once. Without a pause, the refusals would take the CPU time of the
-# accepted requests. The first pause is short, because a proxy may use the connection for another client.
-MIN_PAUSE = (
-    0.1  # until the next data of a connection is read after a refusal; it doubles with each further one in succession
-)
+# Seconds until the next data of a connection is read after a refusal; they double with each further one in succession. Clients that
+# ignore `Retry-After` repeat a refused request at once. Without a pause, the refusals would take the CPU time of the accepted requests.
+# The first pause is short, because a proxy may use the connection for another client.
+MIN_PAUSE = 0.1
 MAX_PAUSE = 1.6
 
 # Of the bound: a connection whose last request was refused is accepted below that. So the accepted clients stay accepted and get

@@ -3,6 +3,7 @@
 The head is the request line with the headers.
 """
 
+import asyncio
 import re
 import time
 from asyncio import TimerHandle, Transport
@@ -69,6 +70,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._head_without_upgrade = b""
         self._may_refuse = False
         self._admitted_at: float | None = None  # of the request in flight, unless the bound does not apply to it
+        self._previous_task: asyncio.Task[Any] | None = None  # of the last complete response; it may still clean up
         self._pause: TimerHandle | None = None
         self._pause_seconds = 0.0  # after the last request; 0 if it was accepted
         # The deadline for the client to send a head, a body, or the rest of a rejected request.
@@ -161,8 +163,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._use_host_of_target()
         previous_cycle = None if self.is_idle else self.cycle
         self._may_refuse = True  # not later: a pipelined request starts in the place of the one before it
-        super().on_headers_complete()  # raises an error if the target is invalid
-        self._may_refuse = False
+        try:
+            super().on_headers_complete()  # raises an error if the target is invalid
+        finally:
+            self._may_refuse = False
         self._previous_cycle = previous_cycle
         self._in_head = False
         self._in_body = True
@@ -193,6 +197,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         if self._admitted_at is not None:
             self._limits.admission.record(time.monotonic() - self._admitted_at)
+        self._previous_task = asyncio.current_task()
         super().on_response_complete()
         if self.transport.is_closing():
             self._write_deadline.start()
@@ -304,23 +309,28 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _is_full(self) -> bool:
         share = READMISSION_SHARE if self._pause_seconds else 1
-        return len(self.tasks) >= self._limits.admission.bound * share
+        # A request takes the place of the one before it on its connection.
+        in_progress = len(self.tasks) - (self._previous_task in self.tasks)
+        return in_progress >= self._limits.admission.bound * share
 
     def _refuse(self, cycle: Any) -> None:
-        """Send a 503 without a task for the request, and read nothing more for a while."""
-        if self.transport.is_closing():
-            return
+        """Send a 503 without a task for the request, and read nothing more for a while.
+
+        Raises:
+            ValueError: the connection cannot stay. This ends the parser.
+        """
         # A client that waits for `100 Continue` may send the body after the response, or another request instead.
         closes = not cycle.keep_alive or cycle.waiting_for_100_continue or self.flow.write_paused
         fields = [*self._default_fields(cycle.scope["headers"]), *([(b"connection", b"close")] if closes else [])]
         self.transport.write(refusal.render(cycle.scope, request_id_of(cycle.scope["headers"]), fields))
         cycle.response_started = cycle.response_complete = True
         self._limits.on_rejected(problem_types.OVERLOADED.status, self.client, refusal.DETAIL)
-        self._cancel_timer()
         if closes:
-            self._close()
-        else:
-            self._pause_reading()
+            self.rejected = True
+            self._drain()
+            raise ValueError("the request is refused")
+        self._cancel_timer()
+        self._pause_reading()
         super().on_response_complete()
 
     def _pause_reading(self) -> None:

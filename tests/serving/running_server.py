@@ -47,7 +47,8 @@ class Client:
         self.writer.transport.abort()
 
     async def close(self) -> None:
-        self.writer.close()
+        """Close the connection. Data that the server has not read is dropped, because it may read no more."""
+        self.writer.transport.abort()
         with suppress(ConnectionError):
             await self.writer.wait_closed()
 

@@ -1,17 +1,19 @@
 """Admission control: the bound of the requests in progress, and the responses to those over it."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from gateway.serving import admission
 from gateway.serving.admission import INTERVAL, MIN_REQUESTS, Admission
 from gateway.serving.http_limits import MIN_PAUSE
 from gateway.serving.http_protocol import LimitedHttpProtocol
-from tests.serving.echo_app import EchoApp
+from tests.serving.echo_app import LARGE, EchoApp
 from tests.serving.running_server import REQUEST, Client, RunningServer, running_server
-from tests.support.waiting import wait_until
+from tests.support.waiting import TIMEOUT, wait_until
 
 SLOW = 0.2
 MAX_REQUESTS = 100
@@ -83,12 +85,13 @@ class TestBound:
 
         assert bound.bound == MAX_REQUESTS
 
-    def test_quiet_time(self, clock: Clock) -> None:
+    @pytest.mark.parametrize("seconds", [60, 30 * 24 * 3600])
+    def test_quiet_time(self, clock: Clock, seconds: float) -> None:
         """The bound grows with the time, so that it is at its maximum after a quiet time."""
         bound = Admission(MAX_REQUESTS, SLOW)
         for _ in range(100):
             clock.run_interval(bound, 0.3)
-        clock.now += 60
+        clock.now += seconds
         bound.record(0.01)
 
         assert bound.bound == MAX_REQUESTS
@@ -160,6 +163,25 @@ class TestRefusal:
 
         assert responses.count(b"HTTP/1.1 200 ") == len(app.paths) == 2
 
+    async def test_request_behind_a_cleanup(self, app: EchoApp) -> None:
+        """A client that sends one request after the other is not refused, although the task of the one before still cleans up."""
+
+        async def clean_up_slowly(scope: Scope, receive: Receive, send: Send) -> None:
+            await app(scope, receive, send)
+            await app.release.wait()
+
+        async with running_server(clean_up_slowly, max_requests=1) as server:
+            client = await server.connect()
+            client.write(REQUEST)
+            await client.read(b"bytes")
+            client.write(REQUEST)
+            second = await client.read(b"\r\n\r\n")
+            other = await (await server.connect()).write(REQUEST).read(b"\r\n\r\n")
+            app.release.set()
+
+        assert second.startswith(b"HTTP/1.1 200 ")
+        assert other.startswith(b"HTTP/1.1 503 ")
+
     async def test_many_pipelined_requests(self, full_server: RunningServer) -> None:
         """Refused requests that were sent together get a response each."""
         client = await full_server.connect()
@@ -183,6 +205,19 @@ class TestRefusal:
 
         assert response.startswith(b"HTTP/1.1 503 ")
         assert b"\r\nconnection: close\r\n" in response
+
+    @pytest.mark.parametrize("field", ["Connection: close", "Expect: 100-continue"])
+    async def test_client_that_sends_its_body(self, full_server: RunningServer, field: str) -> None:
+        """A client that sends its body after the refusal is not interrupted before it has read the refusal."""
+        client = await full_server.connect()
+        client.write(f"POST / HTTP/1.1\r\nHost: gateway\r\n{field}\r\nContent-Length: {LARGE}\r\n\r\n".encode())
+        await client.read(b"\r\n\r\n")
+        client.write(b"x" * LARGE)
+        async with asyncio.timeout(TIMEOUT):
+            await client.writer.drain()
+            body = await client.reader.read()
+
+        assert b'"type":"/problems/overloaded"' in body
 
     async def test_head_request(self, full_server: RunningServer) -> None:
         """The refusal of a HEAD request has no body."""
