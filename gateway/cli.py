@@ -8,7 +8,7 @@ import contextlib
 import gc
 import logging
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -67,10 +67,11 @@ def serve(
     settings = load_settings(debug=debug)
     _warn_about_plaintext(settings)
     gc.set_threshold(GC_THRESHOLD)
-    from gateway.app import create_app
-    from gateway.error_messages import explain
-    from gateway.process.listener import BindError, bind_socket
-    from gateway.serving.server import serve as serve_app
+    with _gc_paused():
+        from gateway.app import create_app
+        from gateway.error_messages import explain
+        from gateway.process.listener import BindError, bind_socket
+        from gateway.serving.server import serve as serve_app
 
     try:
         listener = bind_socket(host, port)
@@ -94,8 +95,9 @@ def worker(
     """Process the published events until SIGINT, SIGTERM or SIGHUP. A second SIGINT or SIGTERM forces the shutdown."""
     settings = load_settings(debug=debug)
     _warn_about_plaintext(settings)
-    from gateway.error_messages import explain
-    from gateway.worker import run_worker
+    with _gc_paused():
+        from gateway.error_messages import explain
+        from gateway.worker import run_worker
 
     status, failure = run_worker(settings, heartbeat_path=alive)
     if failure is not None:
@@ -172,6 +174,21 @@ def main() -> None:
         app()
     except SystemExit as error:
         exit_process(error.code if isinstance(error.code, int) else 0)
+
+
+@contextlib.contextmanager
+def _gc_paused() -> Generator[None]:
+    """Import modules inside the block without garbage collections.
+
+    Collections would take nearly a tenth of the CPU time until the first response, and free nearly nothing. At the end the imported
+    objects are frozen; otherwise the first collection would visit all of them.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _report(line: str) -> None:

@@ -111,3 +111,22 @@ def modules_after_import_of(module: str) -> set[str]:
 def test_module_is_not_imported(module: str, absent: str) -> None:
     """A module does not import expensive packages that it does not need, not even indirectly."""
     assert absent not in modules_after_import_of(module)
+
+
+_SERVE = """
+import gc
+from gateway.cli import app
+generations = []
+gc.callbacks.append(lambda phase, info: generations.append(info["generation"]))
+status = app(["serve", "--host", "203.0.113.1"], standalone_mode=False)
+print("status", status)
+print("full collections", generations.count(2))
+print("enabled", gc.isenabled())
+print("frozen", gc.get_freeze_count() > 100_000)
+"""
+
+
+def test_serve_imports_without_garbage_collections() -> None:
+    """`gateway serve` freezes what it imported, and collects garbage again afterwards. No full collection delays the imports."""
+    # The address does not belong to this machine, so that the command ends after the imports.
+    assert fresh_process(_SERVE).splitlines() == ["status 3", "full collections 0", "enabled True", "frozen True"]
