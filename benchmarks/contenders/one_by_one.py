@@ -17,8 +17,9 @@ from gateway.events.messages import ObservationRef, ObservationReported, encode
 from gateway.observations.queries import OBSERVATION_COLUMNS, Observation
 from gateway.observations.reports import NewObservation, Stored
 from gateway.observations.writer import ObservationWriter
-from gateway.resources.database import MAX_WRITES
 from gateway.schema.tables import observations, outbox
+
+MAX_TRANSACTIONS = 8  # at a time
 
 _KEY = observations.c.idempotency_key
 _COLUMNS = [*(observations.c[field.name] for field in fields(NewObservation)), _KEY]
@@ -45,7 +46,7 @@ class OneByOneWriter(ObservationWriter):
         super().__init__(database, on_stored, **options)
         self._engine = database
         self._notify_relay = on_stored
-        self._transactions = asyncio.Semaphore(MAX_WRITES)
+        self._transactions = asyncio.Semaphore(MAX_TRANSACTIONS)
 
     async def write(self, new: NewObservation, idempotency_key: str | None) -> Stored:
         async with self._transactions, self._engine.begin() as connection:
