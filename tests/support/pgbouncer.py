@@ -75,6 +75,10 @@ default_pool_size = {DEFAULT_POOL_SIZE}
             self._without_prepared_statements = "max_prepared_statements = 0"
         users = [f'"{url.username}" "{url.password}"\n' for url in self._credentials]
         self.write("userlist.txt", "".join(users))
+        async with self._postgresql.superuser() as superuser:
+            await superuser.execute(
+                f'ALTER ROLE "{self._credentials[0].username}" SET jit = off'
+            )  # see docs/database.md
 
     async def probe(self) -> bool:
         try:
