@@ -141,7 +141,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._write_deadline.cancel()
 
     def timeout_keep_alive_handler(self) -> None:
-        self._close()
+        if self._pause is None:  # otherwise the next request may have arrived, unread
+            self._close()
 
     # Callbacks of the parser and of the request in flight.
 
@@ -337,7 +338,16 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.transport.pause_reading()
         self._cancel_pause()
         self._pause_seconds = min(max(2 * self._pause_seconds, MIN_PAUSE), MAX_PAUSE)
-        self._pause = self.loop.call_later(self._pause_seconds, self.transport.resume_reading)
+        self._pause = self.loop.call_later(self._pause_seconds, self._resume_reading)
+
+    def _resume_reading(self) -> None:
+        self._pause = None
+        self.transport.resume_reading()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def _cancel_pause(self) -> None:
         if self._pause is not None:

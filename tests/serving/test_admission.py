@@ -249,6 +249,20 @@ class TestRefusal:
         assert durations[0] < MIN_PAUSE * 0.9  # the timers of uvloop have milliseconds
         assert MIN_PAUSE * 0.9 < durations[1] < 2 * MIN_PAUSE * 0.9 < durations[2]
 
+    async def test_short_keep_alive_timeout(self, app: EchoApp) -> None:
+        """A request that arrives in the pause gets its response, although the timeout of idle connections ends in the pause, too."""
+        async with running_server(app, max_requests=1, keep_alive_timeout=MIN_PAUSE / 2) as server:
+            (await server.connect()).write(HANGING)
+            await wait_until(lambda: app.in_flight == 1, "a request is in flight")
+            client = await server.connect()
+            client.write(REQUEST)
+            await read_response(client)
+            client.write(REQUEST)
+            head, _ = await read_response(client)
+            app.release.set()
+
+        assert head.startswith("http/1.1 503 ")
+
     async def test_client_that_disconnects(self, full_server: RunningServer) -> None:
         """A connection that is closed after a refusal is freed."""
         client = await full_server.connect()
