@@ -9,6 +9,7 @@ INTERVAL = 0.1  # seconds between two changes of the bound
 BUSY_SHARE = 0.5  # of an interval: CPU time that the process has used, if it is busy
 SHRINK = 0.9  # the factor of the bound after a busy interval in which most responses were slow
 GROWTH = 0.03  # the share by which the bound grows in each other interval
+FULL_TIME_PLACEHOLDER
 MIN_REQUESTS = 32  # enough to use the whole process
 
 
@@ -18,6 +19,9 @@ class Admission:
     More requests in progress make no response faster, they only wait for each other. If they wait for so long that their
     deadlines pass, the process works on responses that come too late. So the bound shrinks while the process is busy and most
     responses are slow, and grows again up to its maximum. Responses that wait for a slow backend leave the process idle.
+
+    While there are more clients than the bound, those that were accepted stay accepted, and get fast responses. Otherwise all
+    clients would take turns, and each would wait for too long.
     """
 
     def __init__(self, max_requests: int = MAX_REQUESTS, slow: float = math.inf) -> None:
@@ -31,6 +35,7 @@ class Admission:
         self._min_requests = min(MIN_REQUESTS, max_requests)
         self._slow = slow
         self._bound = float(max_requests)
+        self._full_at = -math.inf
         self._interval_began_at = monotonic()
         self._cpu_time = process_time()
         self._responses = 0
@@ -40,6 +45,20 @@ class Admission:
     def bound(self) -> int:
         """The number of requests that may be in progress."""
         return int(self._bound)
+
+    def accepts(self, in_progress: int, *, was_refused: bool) -> bool:
+        """Return whether a further request is accepted.
+
+        Args:
+            in_progress: the number of requests in progress.
+            was_refused: the last request of the same client was refused.
+        """
+        now = monotonic()
+        if was_refused and now - self._full_at < FULL_TIME and 2 * in_progress >= self.bound:
+            return False
+        if in_progress + 1 >= self.bound:
+            self._full_at = now
+        return in_progress < self.bound
 
     def record(self, duration: float) -> None:
         """Record a response, and the seconds since its request arrived."""

@@ -30,10 +30,6 @@ MAX_DRAINING = 20  # connections
 MIN_PAUSE = 0.1
 MAX_PAUSE = 1.6
 
-# Of the bound: a connection whose last request was refused is accepted below that. So the accepted clients stay accepted and get
-# fast responses; otherwise all clients would take turns, and wait for too long between them.
-READMISSION_SHARE = 0.5
-
 WARNING_INTERVAL = 60.0  # between two warnings that the number of connections is at its limit
 
 log = structlog.get_logger("gateway.server")

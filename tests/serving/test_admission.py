@@ -8,7 +8,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from gateway.serving import admission
-from gateway.serving.admission import INTERVAL, MIN_REQUESTS, Admission
+from gateway.serving.admission import FULL_TIME, INTERVAL, MIN_REQUESTS, Admission
 from gateway.serving.http_limits import MIN_PAUSE
 from gateway.serving.http_protocol import LimitedHttpProtocol
 from tests.serving.echo_app import LARGE, EchoApp
@@ -117,6 +117,31 @@ async def read_response(client: Client) -> tuple[str, bytes]:
     head = (await client.read(b"\r\n\r\n")).decode().lower()
     length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
     return head, await client.reader.readexactly(length)
+
+
+class TestAcceptance:
+    def test_refused_client(self, clock: Clock) -> None:
+        """A client that was refused is accepted once the bound was not reached for a while, the others at once."""
+        bound = Admission(MAX_REQUESTS, SLOW)
+        assert not bound.accepts(MAX_REQUESTS, was_refused=False)
+        assert bound.accepts(MAX_REQUESTS - 2, was_refused=False)
+        clock.now += FULL_TIME / 2
+        assert not bound.accepts(MAX_REQUESTS - 2, was_refused=True)
+        clock.now += FULL_TIME
+        assert bound.accepts(MAX_REQUESTS - 2, was_refused=True)
+
+    def test_last_place(self, clock: Clock) -> None:
+        """The request that reaches the bound is accepted, and those of refused clients are not for a while after it."""
+        bound = Admission(MAX_REQUESTS, SLOW)
+        assert bound.accepts(MAX_REQUESTS - 1, was_refused=True)
+        clock.now += FULL_TIME / 2
+        assert not bound.accepts(MAX_REQUESTS - 2, was_refused=True)
+
+    def test_end_of_a_burst(self) -> None:
+        """A client that was refused is accepted at once when half of the bound is free."""
+        bound = Admission(MAX_REQUESTS, SLOW)
+        assert not bound.accepts(MAX_REQUESTS, was_refused=False)
+        assert bound.accepts(MAX_REQUESTS // 2 - 1, was_refused=True)
 
 
 class TestRefusal:
