@@ -1,15 +1,22 @@
 """Admission control: the bound of the requests in progress, so that those that are accepted get their responses in time."""
 
 import math
-from time import monotonic, process_time
+from time import monotonic
+
+from gateway.process.cpu_demand import runnable_time
 
 MAX_REQUESTS = 600
 
 INTERVAL = 0.1  # seconds between two changes of the bound
-BUSY_SHARE = 0.5  # of an interval: CPU time that the process has used, if it is busy
+BUSY_SHARE = 0.5  # of an interval in which the thread ran or waited for a CPU, if it is busy
 SHRINK = 0.9  # the factor of the bound after a busy interval in which most responses were slow
 GROWTH = 0.03  # the share by which the bound grows in each other interval
-FULL_TIME_PLACEHOLDER
+
+# While more than half of the bound is in use, a client that was refused is accepted again only if the bound was not reached for
+# `FULL_TIME`, and then one client in each `READMISSION_INTERVAL`. In seconds.
+FULL_TIME = 0.5
+READMISSION_INTERVAL = 0.1
+
 MIN_REQUESTS = 32  # enough to use the whole process
 
 
@@ -35,9 +42,9 @@ class Admission:
         self._min_requests = min(MIN_REQUESTS, max_requests)
         self._slow = slow
         self._bound = float(max_requests)
-        self._full_at = -math.inf
+        self._readmits_at = -math.inf
         self._interval_began_at = monotonic()
-        self._cpu_time = process_time()
+        self._runnable_time = runnable_time()
         self._responses = 0
         self._slow_responses = 0
 
@@ -54,10 +61,12 @@ class Admission:
             was_refused: the last request of the same client was refused.
         """
         now = monotonic()
-        if was_refused and now - self._full_at < FULL_TIME and 2 * in_progress >= self.bound:
-            return False
+        if was_refused and 2 * in_progress >= self.bound:
+            if now < self._readmits_at:
+                return False
+            self._readmits_at = now + READMISSION_INTERVAL
         if in_progress + 1 >= self.bound:
-            self._full_at = now
+            self._readmits_at = now + FULL_TIME
         return in_progress < self.bound
 
     def record(self, duration: float) -> None:
@@ -68,12 +77,12 @@ class Admission:
         elapsed = now - self._interval_began_at
         if elapsed < INTERVAL:
             return
-        cpu_time = process_time()
-        is_busy = cpu_time - self._cpu_time > elapsed * BUSY_SHARE
+        runnable = runnable_time()
+        is_busy = runnable - self._runnable_time > elapsed * BUSY_SHARE
         if is_busy and 2 * self._slow_responses > self._responses:
             self._bound = max(self._bound * SHRINK, self._min_requests)
         else:
             self._bound = min(self._bound * (1 + GROWTH * elapsed / INTERVAL), self._max_requests)
         self._interval_began_at = now
-        self._cpu_time = cpu_time
+        self._runnable_time = runnable
         self._responses = self._slow_responses = 0

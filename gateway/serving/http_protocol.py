@@ -186,11 +186,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         is_exempt = cycle.scope["path"] in self._limits.exempt_paths
-        if self._may_refuse and not is_exempt:
-            was_refused = self._pause_seconds > 0
-            if not self._limits.admission.accepts(len(self.tasks), was_refused=was_refused):
-                self._refuse(cycle)
-                return
+        if self._may_refuse and not is_exempt and not self._is_accepted():
+            self._refuse(cycle)
+            return
         self._pause_seconds = 0.0
         cycle.scope["arrived_at"] = now = time.monotonic()
         self._admitted_at = None if is_exempt else now
@@ -308,6 +306,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._write_deadline.start()
 
     # Responses without the app.
+
+    def _is_accepted(self) -> bool:
+        # A request takes the place of the one before it on its connection.
+        in_progress = len(self.tasks) - (self._previous_task in self.tasks)
+        return self._limits.admission.accepts(in_progress, was_refused=self._pause_seconds > 0)
 
     def _refuse(self, cycle: Any) -> None:
         """Send a 503 without a task for the request, and read nothing more for a while.

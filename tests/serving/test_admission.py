@@ -8,7 +8,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from gateway.serving import admission
-from gateway.serving.admission import FULL_TIME, INTERVAL, MIN_REQUESTS, Admission
+from gateway.serving.admission import FULL_TIME, INTERVAL, MIN_REQUESTS, READMISSION_INTERVAL, Admission
 from gateway.serving.http_limits import MIN_PAUSE
 from gateway.serving.http_protocol import LimitedHttpProtocol
 from tests.serving.echo_app import LARGE, EchoApp
@@ -24,13 +24,13 @@ HANGING = b"GET /hang HTTP/1.1\r\nHost: gateway\r\n\r\n"
 
 
 class Clock:
-    """A clock that a test moves, and the share of the time in which the process uses the CPU."""
+    """A clock that a test moves, and the share of the time in which the process wants to run."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        self.cpu_share = 1.0
+        self.runnable_share = 1.0
         monkeypatch.setattr(admission, "monotonic", lambda: self.now)
-        monkeypatch.setattr(admission, "process_time", lambda: self.now * self.cpu_share)
+        monkeypatch.setattr(admission, "runnable_time", lambda: self.now * self.runnable_share)
 
     def run_interval(self, bound: Admission, *durations: float) -> None:
         """Record responses of these durations in one interval."""
@@ -67,7 +67,7 @@ class TestBound:
 
     def test_slow_backend(self, clock: Clock) -> None:
         """The bound stays at its maximum while all responses are slow, but the process is idle."""
-        clock.cpu_share = 0.2
+        clock.runnable_share = 0.2
         bound = Admission(MAX_REQUESTS, SLOW)
         for _ in range(100):
             clock.run_interval(bound, 0.3)
@@ -121,13 +121,17 @@ async def read_response(client: Client) -> tuple[str, bytes]:
 
 class TestAcceptance:
     def test_refused_client(self, clock: Clock) -> None:
-        """A client that was refused is accepted once the bound was not reached for a while, the others at once."""
+        """Clients that were refused are accepted, one after the other, once the bound was not reached for a while, the others at once."""
         bound = Admission(MAX_REQUESTS, SLOW)
         assert not bound.accepts(MAX_REQUESTS, was_refused=False)
         assert bound.accepts(MAX_REQUESTS - 2, was_refused=False)
         clock.now += FULL_TIME / 2
         assert not bound.accepts(MAX_REQUESTS - 2, was_refused=True)
         clock.now += FULL_TIME
+        assert bound.accepts(MAX_REQUESTS - 2, was_refused=True)
+        assert not bound.accepts(MAX_REQUESTS - 2, was_refused=True)
+        assert bound.accepts(MAX_REQUESTS - 2, was_refused=False)
+        clock.now += READMISSION_INTERVAL
         assert bound.accepts(MAX_REQUESTS - 2, was_refused=True)
 
     def test_last_place(self, clock: Clock) -> None:
