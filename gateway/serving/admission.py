@@ -12,8 +12,9 @@ BUSY_SHARE = 0.5  # of an interval in which the thread ran or waited for a CPU, 
 SHRINK = 0.9  # the factor of the bound after a busy interval in which most responses were slow
 GROWTH = 0.03  # the share by which the bound grows in each other interval
 
-# While more than half of the bound is in use, a client that was refused is accepted again only if the bound was not reached for
-# `FULL_TIME`, and then one client in each `READMISSION_INTERVAL`. In seconds.
+# While at least this share of the bound is in use, a client that was refused is accepted again only if the bound was not reached for
+# `FULL_TIME`, and then one client in each `READMISSION_INTERVAL`, in seconds.
+IN_USE_SHARE = 0.25
 FULL_TIME = 0.5
 READMISSION_INTERVAL = 0.1
 
@@ -61,7 +62,7 @@ class Admission:
             was_refused: the last request of the same client was refused.
         """
         now = monotonic()
-        if was_refused and 2 * in_progress >= self.bound:
+        if was_refused and in_progress >= self.bound * IN_USE_SHARE:
             if now < self._readmits_at:
                 return False
             self._readmits_at = now + READMISSION_INTERVAL
