@@ -9,7 +9,9 @@ from itertools import count
 from pathlib import Path
 from urllib.parse import quote
 
-import aio_pika
+from aio_pika import Connection
+from aio_pika.connection import make_url
+from aio_pika.exceptions import AMQPError
 
 from gateway.devstack import ports
 from gateway.devstack.folder import Reporter, silent
@@ -114,10 +116,12 @@ class RabbitMQServer(Server):
         try:
             _, writer = await asyncio.open_connection(ports.LOOPBACK, self.port)
             writer.close()  # checked first, because aio-pika logs each refused connection
-            connection = await aio_pika.connect(self.url, timeout=0.9)  # below PROBE_TIMEOUT: a cancelled connect leaks
-        except (OSError, aio_pika.exceptions.AMQPError):
+            async with Connection(
+                make_url(self.url)
+            ) as connection:  # closed also if it fails: the finalizer starts a task
+                await connection.connect(timeout=0.9)  # below PROBE_TIMEOUT: a cancelled connect leaks
+        except (OSError, AMQPError):
             return False
-        await connection.close()
         return True
 
     async def add_vhost(self, name: str, *, rights: str | None = ".*") -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import aio_pika
 import asyncpg
 import pytest
+from aio_pika.connection import make_url
 from aiormq.exceptions import ChannelAccessRefused
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
@@ -221,8 +222,9 @@ class TestRabbitMQ:
 
         await rabbitmq_server.delete_vhost(name)
 
-        with pytest.raises(aio_pika.exceptions.AMQPError):
-            await aio_pika.connect(url, timeout=TIMEOUT)
+        async with aio_pika.Connection(make_url(url)) as rejected:
+            with pytest.raises(aio_pika.exceptions.AMQPError):
+                await rejected.connect(timeout=TIMEOUT)
 
     async def test_rights(self, rabbitmq_server: RabbitMQServer) -> None:
         """The user is no administrator, and may use only the names that begin with `gateway.`."""
