@@ -27,9 +27,9 @@ from gateway.settings.plaintext import plaintext_warnings
 
 T = TypeVar("T")
 
-# The number of new objects that starts a garbage collection: more than those of 600 requests in progress. With Python's default
-# of 700, these would start hundreds of collections per second.
-GC_THRESHOLD = 50_000
+# The number of new objects that starts a garbage collection. With Python's default of 700, the requests in flight would
+# start hundreds of collections per second.
+GC_THRESHOLD = 10_000
 
 app = typer.Typer(
     no_args_is_help=True,
