@@ -1,4 +1,4 @@
-"""Groups of reports that are stored together. Each report gets its own outcome, whatever the others contain."""
+"""Groups of reports that are stored together. Each gets its own outcome, also if the database rejects another one."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

@@ -121,6 +121,6 @@ async def explain_unstored(connection: AsyncConnection, reports: Sequence[Report
             return Stored(stored, is_new=False) if report.is_equal_to(stored) else KeyReusedError()
         if report.stored_key is not None and report.new.place_id in existing:
             return KeyInFlightError()
-        return UnknownPlaceError()
+        return UnknownPlaceError()  # also of a place that was created after the attempt to store the report
 
     return [explain(report) for report in reports]

@@ -66,7 +66,7 @@ class ObservationWriter(Resource["ObservationWriter"]):
         self._event_loop = event_loop or EventLoopMonitor()
 
     @property
-    def in_flight(self) -> int:
+    def groups_in_flight(self) -> int:
         """The number of groups that are being stored."""
         return len(self._groups)
 

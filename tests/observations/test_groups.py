@@ -81,7 +81,7 @@ async def group_in_flight(writer: ObservationWriter, database: AsyncEngine, owne
     async with locked_place(owner, PLACE_IDS[0]):
         yield
         await wait_until(lambda: is_waiting_for_lock(database), "the group waits for the place")
-        assert writer.in_flight == 1
+        assert writer.groups_in_flight == 1
 
 
 class TestGroups:
@@ -92,7 +92,7 @@ class TestGroups:
         monkeypatch.setattr("gateway.observations.writer.NEXT_GROUP_DELAY", NEVER)
         async with group_in_flight(writer, database, owner):
             first = write_all(writer, (RAIN, None))
-            await wait_until(lambda: writer.in_flight == 1, "the first group has started")
+            await wait_until(lambda: writer.groups_in_flight == 1, "the first group has started")
             others = write_all(writer, *[(RAIN, None)] * (MAX_GROUP_SIZE + 7))
         stored = await asyncio.gather(*first, *others)
 
@@ -227,7 +227,7 @@ class TestCallers:
         with capture_logs() as lines:
             async with group_in_flight(writer, database, owner):
                 calls = write_all(writer, *[(RAIN, None)] * 3)
-                await wait_until(lambda: writer.in_flight == 1, "the group has started")
+                await wait_until(lambda: writer.groups_in_flight == 1, "the group has started")
                 calls[1].cancel()
                 await asyncio.wait(calls[1:2])
             outcomes = await outcomes_of(calls)
@@ -243,7 +243,7 @@ class TestCallers:
         monkeypatch.setattr("gateway.observations.writer.NEXT_GROUP_DELAY", NEVER)
         async with group_in_flight(writer, database, owner):
             calls = write_all(writer, (RAIN, None))
-            await wait_until(lambda: writer.in_flight == 1, "the first group has started")
+            await wait_until(lambda: writer.groups_in_flight == 1, "the first group has started")
             calls += write_all(writer, (RAIN, None), (RAIN, None))
             await asyncio.sleep(0)  # they wait
             calls[1].cancel()
@@ -258,10 +258,10 @@ class TestCallers:
         monkeypatch.setattr("gateway.observations.writer.WRITE_TIMEOUT", 0.3)
         async with group_in_flight(writer, database, owner):
             calls = write_all(writer, (RAIN, None))
-            await wait_until(lambda: writer.in_flight == 1, "the first group has started")
+            await wait_until(lambda: writer.groups_in_flight == 1, "the first group has started")
             calls += write_all(writer, (RAIN, None))
             outcomes = await outcomes_of(calls)
-        await wait_until(lambda: writer.in_flight == 0, "the first group has ended")
+        await wait_until(lambda: writer.groups_in_flight == 0, "the first group has ended")
 
         assert outcomes == [WriteUnavailableError, WriteRejectedError]
         assert await row_counts(database) == (1, 1)

@@ -295,9 +295,9 @@ class TestWriter:
                 await wait_until(is_blocked, "the write waits for the lock")
                 caller.cancel()
                 await asyncio.wait({caller})
-                assert writer.in_flight == 1
+                assert writer.groups_in_flight == 1
             assert caller.cancelled()
-            assert writer.in_flight == 0
+            assert writer.groups_in_flight == 0
         assert await row_counts(database) == (0, 0)
 
     async def test_close_starts_no_waiting_write(self, database: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +310,7 @@ class TestWriter:
             async with writer.open():
                 for groups in (*range(1, MAX_WRITES + 1), *[MAX_WRITES] * 3):
                     calls.append(asyncio.create_task(writer.write(RAIN, None)))
-                    await wait_until(lambda groups=groups: writer.in_flight == groups, "the write has its turn")  # type: ignore[misc]
+                    await wait_until(lambda groups=groups: writer.groups_in_flight == groups, "the write has its turn")  # type: ignore[misc]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
 
         assert [type(outcome) for outcome in outcomes[:MAX_WRITES]] == [WriteUnavailableError] * MAX_WRITES
