@@ -21,7 +21,7 @@ dev: install  ## Serve from private servers on http://127.0.0.1:8000 (PORT=8001 
 
 test:  ## Run all tests that need no container engine
 	@tools/install dev
-	@tools/install-servers
+	@tools/install-servers test
 	.venv/bin/pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 test-platforms:  ## Run the tests without faults and chaos on other Debian releases (PLATFORMS="trixie testing"), as root or with sudo
@@ -31,12 +31,12 @@ QUICK := --ignore=tests/faults --ignore=tests/chaos
 
 faults:  ## Run all fault tests, the long sweeps included, and write docs/faults.md
 	@tools/install dev
-	@tools/install-servers
+	@tools/install-servers test
 	.venv/bin/pytest -m "not compose and not soak" tests/faultlab tests/faults tests/end_to_end/test_dev.py --report docs/faults $(ARGS)
 
 soak:  ## Break all servers under load for ten minutes (SOAK_SECONDS, SOAK_SEED) and write a report
 	@tools/install dev
-	@tools/install-servers
+	@tools/install-servers test
 	SOAK_REPORT=$${SOAK_REPORT-build/soak.md} .venv/bin/pytest -m soak -o faulthandler_timeout=7200 tests/chaos $(ARGS)
 
 bench:  ## Compare with other implementations, in less than ten minutes, and write docs/benchmarks.md (ARGS=--help for options)
@@ -63,7 +63,7 @@ test-compose:  ## Start the compose stack and test it; GATEWAY_COMPOSE may name 
 
 lock:  ## Update the locked, hashed requirements
 	@tools/install dev
-	.venv/bin/pip-compile $(LOCK) -o requirements/runtime.txt pyproject.toml
+	.venv/bin/pip-compile $(LOCK) --extra telemetry -o requirements/runtime.txt pyproject.toml
 	.venv/bin/pip-compile $(LOCK) -o requirements/build.txt requirements/build.in
 	.venv/bin/pip-compile $(LOCK) -o requirements/dev.txt requirements/dev.in
 	.venv/bin/pip-compile $(LOCK) -o requirements/training.txt requirements/training.in
