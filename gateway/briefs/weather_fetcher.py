@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -44,6 +44,7 @@ class WeatherFetcher:
         tasks: TaskPool,
         timeout: float,
         is_overload: Callable[[Exception], bool],
+        on_fetched: Callable[[Sequence[tuple[Place, Weather]]], Awaitable[None]],
         store: Callable[[Mapping[int, CachedWeather]], Awaitable[None]],
     ) -> None:
         """Create a fetcher.
@@ -53,6 +54,7 @@ class WeatherFetcher:
             tasks: runs the calls.
             timeout: seconds that a call may take, with the retry after a failure.
             is_overload: returns whether an error is no sign of the state of the upstream, because the gateway was too busy.
+            on_fetched: called with the weather of each call, before the callers get it. It must not raise.
             store: stores the weather of a call, by place id, after the callers have it. It must not raise. The places stay
                 in flight meanwhile, so that no caller fetches what is about to be stored.
         """
@@ -60,6 +62,7 @@ class WeatherFetcher:
         self._tasks = tasks
         self._timeout = timeout
         self._is_overload = is_overload
+        self._on_fetched = on_fetched
         self._store = store
         self._breaker = CircuitBreaker(
             tasks.spawn,
@@ -125,6 +128,9 @@ class WeatherFetcher:
             return error
         self._places_per_call.on_success(len(fetches))
         fetched_at = time.time()
+        await self._on_fetched(
+            [(place, result) for place, result in zip(places, results, strict=True) if isinstance(result, Weather)]
+        )
         stored = {}
         for fetch, result in zip(fetches, results, strict=True):
             if isinstance(result, UpstreamError):
