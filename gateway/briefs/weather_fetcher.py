@@ -32,8 +32,8 @@ class WeatherFetcher:
     """Fetches the weather of places upstream.
 
     - Callers of the same place share one fetch (single flight).
-    - Places that are requested in the same iteration of the event loop share one call. While `MAX_CONCURRENT_CALLS` are in
-      flight, further places wait together for the next one.
+    - Places that are requested in the same iteration of the event loop, or in successive ones, share one call. While
+      `MAX_CONCURRENT_CALLS` are in flight, further places wait together for the next one.
     - If the upstream refuses a list of places, each of them gets a call of its own.
     """
 
@@ -96,6 +96,7 @@ class WeatherFetcher:
     async def _fetch_group(self, group: list[_Fetch]) -> None:
         """Fetch places in one call, or in a call for each if the upstream refuses the list."""
         try:
+            await self._wait_for_others(group)
             error = await self._fetch(group)
             if isinstance(error, UnusableListError):
                 errors = await asyncio.gather(*(self._fetch([fetch]) for fetch in group))
@@ -104,6 +105,16 @@ class WeatherFetcher:
         finally:
             for fetch in group:
                 self._end(fetch)
+
+    async def _wait_for_others(self, group: list[_Fetch]) -> None:
+        """Return after the first iteration of the event loop in which no place has joined the group.
+
+        The briefs of a lookup continue in several iterations (see `Batcher`), and their places share a call all the same.
+        """
+        size = 0
+        while size < len(group) < self._places_per_call.bound:
+            size = len(group)
+            await asyncio.sleep(0)
 
     async def _fetch(self, fetches: list[_Fetch]) -> Exception | None:
         """Make one call, resolve the fetches, and store the weather. Return the error of the call.

@@ -170,6 +170,16 @@ class TestGroups:
         assert upstream.calls == [[40, 50, 60]]
         assert store.stored == dict(zip((40, 50, 60), results, strict=True))
 
+    async def test_successive_iterations(self, fetcher: WeatherFetcher, upstream: Upstream) -> None:
+        """Places that are requested in successive iterations of the event loop share a call."""
+        fetches = []
+        for latitude in (40, 50, 60, 70):
+            fetches.append(fetcher.start(place(latitude)))
+            await asyncio.sleep(0)
+        await asyncio.gather(*fetches)
+
+        assert upstream.calls == [[40, 50, 60, 70]]
+
     async def test_full_groups(self, fetcher: WeatherFetcher, upstream: Upstream) -> None:
         """A call has at most `MAX_PLACES_PER_CALL` places."""
         results = await fetch(fetcher, *range(-60, 60))
