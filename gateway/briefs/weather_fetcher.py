@@ -109,7 +109,7 @@ class WeatherFetcher:
     async def _wait_for_others(self, group: list[_Fetch]) -> None:
         """Return after the first iteration of the event loop in which no place has joined the group.
 
-        The briefs of a lookup continue in several iterations (see `Batcher`), and their places share a call all the same.
+        The briefs of a lookup continue in several iterations (see `Batcher`), and their places still share a call.
         """
         size = 0
         while size < len(group) < self._places_per_call.bound:
