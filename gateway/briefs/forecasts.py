@@ -82,7 +82,8 @@ async def fetch_weather(http: httpx.AsyncClient, places: Sequence[Place]) -> lis
 async def _fetch(http: httpx.AsyncClient, places: Sequence[Place]) -> bytes:
     latitudes = ",".join(f"{place.latitude:.5f}" for place in places)
     longitudes = ",".join(f"{place.longitude:.5f}" for place in places)
-    url = f"{FORECAST_PATH}?latitude={latitudes}&longitude={longitudes}&{_VARIABLES}"
+    # httpx parses a relative URL three times, character by character, and an absolute one once.
+    url = f"{str(http.base_url).rstrip('/')}{FORECAST_PATH}?latitude={latitudes}&longitude={longitudes}&{_VARIABLES}"
     # A small compressed response could have any size in memory.
     uncompressed = {"Accept-Encoding": "identity"}
     async with http.stream("GET", url, headers=uncompressed) as response:

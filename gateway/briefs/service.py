@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import lru_cache
 from typing import Self
 
 import httpx
@@ -25,23 +24,22 @@ from gateway.briefs.models import (
     reason_for,
     unavailable,
 )
+from gateway.briefs.outlooks import Outlooks
 from gateway.briefs.pinned_connections import PinnedConnections
 from gateway.briefs.place_loader import LoadedPlaces, PlaceLoader, PlaceUnavailableError
 from gateway.briefs.queries import PlaceRecord
-from gateway.briefs.weather import DailyForecast, Weather
+from gateway.briefs.weather import Weather
 from gateway.briefs.weather_cache import WeatherCache, WeatherResult, decode_cached
 from gateway.concurrency import TaskPool
 from gateway.event_loop import EventLoopMonitor, OverloadedError
 from gateway.observations.queries import Observation
 from gateway.places.queries import Place
 from gateway.resources.base import Resource
-from gateway.resources.model import DayFeatures, Model
+from gateway.resources.model import Model
 
 # Longer than a brief's own deadline, so that a slow reconnect can finish and serve the next request instead of being
 # cancelled every time.
 BACKEND_CALL_TIMEOUT = 1.0
-
-OUTLOOK_CACHE_SIZE = 10_000
 
 
 class BriefService(Resource["BriefService"]):
@@ -75,8 +73,7 @@ class BriefService(Resource["BriefService"]):
             timeout: seconds that a brief may take.
         """
         super().__init__()
-        self._model = model
-        self._cached_outlook = lru_cache(OUTLOOK_CACHE_SIZE)(self._predict)
+        self._outlooks = Outlooks(model)
         self._on_viewed = on_viewed
         self._tasks = TaskPool()
         self._event_loop = event_loop
@@ -98,6 +95,7 @@ class BriefService(Resource["BriefService"]):
             failures=self._failures,
             timeout=self._call_timeout,
             is_overload=self._is_overload,
+            on_fetched=self._outlooks.prepare,
         )
 
     @asynccontextmanager
@@ -192,7 +190,7 @@ class BriefService(Resource["BriefService"]):
         if weather.data is None:
             return unavailable(Reason.NO_WEATHER, 0.0)
         try:
-            outlook = self._cached_outlook(weather.data.today, place.latitude)
+            outlook = self._outlooks.get(place, weather.data)
         except Exception as error:  # noqa: BLE001 - an error of the model must not affect other sections
             return unavailable(self._failures.record("outlook", error), time.monotonic() - started_at)
         return Section(
@@ -231,15 +229,3 @@ class BriefService(Resource["BriefService"]):
     def _is_overload(self, error: Exception) -> bool:
         """Return whether a call to a backend has timed out because the event loop was held."""
         return isinstance(self._cause(error, time.monotonic() - self._call_timeout), OverloadedError)
-
-    def _predict(self, today: DailyForecast, latitude: float) -> Outlook:
-        mean_wind = today.wind_speed_m_s
-        day = DayFeatures(
-            precipitation_mm=today.precipitation_mm,
-            temperature_max_c=today.temperature_max_c,
-            temperature_min_c=today.temperature_min_c,
-            wind_speed_m_s=today.wind_speed_max_m_s if mean_wind is None else mean_wind,
-            date=today.date,
-            latitude=latitude,
-        )
-        return Outlook(self._model.precipitation_probability(day))

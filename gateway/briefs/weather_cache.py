@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from gateway.briefs.failures import Failures
 from gateway.briefs.queries import store_weather
-from gateway.briefs.weather import CachedWeather
+from gateway.briefs.weather import CachedWeather, Weather
 from gateway.briefs.weather_fetcher import WeatherFetcher
 from gateway.concurrency import TaskPool
 from gateway.places.queries import Place
@@ -65,15 +65,19 @@ class WeatherCache:
         failures: Failures,
         timeout: float,
         is_overload: Callable[[Exception], bool],
+        on_fetched: Callable[[Sequence[tuple[Place, Weather]]], Awaitable[None]],
     ) -> None:
         """Create a cache. A fetch, with the retry after a failure, may take `timeout` seconds.
 
-        The circuit breaker ignores the errors for which `is_overload` is true.
+        The circuit breaker ignores the errors for which `is_overload` is true. `on_fetched` is called with the weather of each
+        call of the upstream, before the callers get it. It must not raise.
         """
         self._redis = redis
         self._tasks = tasks
         self._failures = failures
-        self._fetcher = WeatherFetcher(http, tasks=tasks, timeout=timeout, is_overload=is_overload, store=self._store)
+        self._fetcher = WeatherFetcher(
+            http, tasks=tasks, timeout=timeout, is_overload=is_overload, on_fetched=on_fetched, store=self._store
+        )
         self._write_slots = asyncio.Semaphore(MAX_CONCURRENT_WRITES)
 
     async def get(self, place: Place, cached: bytes | None, *, deadline: float) -> WeatherResult:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,8 +32,8 @@ class WeatherFetcher:
     """Fetches the weather of places upstream.
 
     - Callers of the same place share one fetch (single flight).
-    - Places that are requested in the same iteration of the event loop share one call. While `MAX_CONCURRENT_CALLS` are in
-      flight, further places wait together for the next one.
+    - Places that are requested in the same iteration of the event loop, or in successive ones, share one call. While
+      `MAX_CONCURRENT_CALLS` are in flight, further places wait together for the next one.
     - If the upstream refuses a list of places, each of them gets a call of its own.
     """
 
@@ -44,6 +44,7 @@ class WeatherFetcher:
         tasks: TaskPool,
         timeout: float,
         is_overload: Callable[[Exception], bool],
+        on_fetched: Callable[[Sequence[tuple[Place, Weather]]], Awaitable[None]],
         store: Callable[[Mapping[int, CachedWeather]], Awaitable[None]],
     ) -> None:
         """Create a fetcher.
@@ -53,6 +54,7 @@ class WeatherFetcher:
             tasks: runs the calls.
             timeout: seconds that a call may take, with the retry after a failure.
             is_overload: returns whether an error is no sign of the state of the upstream, because the gateway was too busy.
+            on_fetched: called with the weather of each call, before the callers get it. It must not raise.
             store: stores the weather of a call, by place id, after the callers have it. It must not raise. The places stay
                 in flight meanwhile, so that no caller fetches what is about to be stored.
         """
@@ -60,6 +62,7 @@ class WeatherFetcher:
         self._tasks = tasks
         self._timeout = timeout
         self._is_overload = is_overload
+        self._on_fetched = on_fetched
         self._store = store
         self._breaker = CircuitBreaker(
             tasks.spawn,
@@ -93,6 +96,7 @@ class WeatherFetcher:
     async def _fetch_group(self, group: list[_Fetch]) -> None:
         """Fetch places in one call, or in a call for each if the upstream refuses the list."""
         try:
+            await self._wait_for_others(group)
             error = await self._fetch(group)
             if isinstance(error, UnusableListError):
                 errors = await asyncio.gather(*(self._fetch([fetch]) for fetch in group))
@@ -101,6 +105,16 @@ class WeatherFetcher:
         finally:
             for fetch in group:
                 self._end(fetch)
+
+    async def _wait_for_others(self, group: list[_Fetch]) -> None:
+        """Return after the first iteration of the event loop in which no place has joined the group.
+
+        The briefs of a lookup continue in several iterations (see `Batcher`), and their places still share a call.
+        """
+        size = 0
+        while size < len(group) < self._places_per_call.bound:
+            size = len(group)
+            await asyncio.sleep(0)
 
     async def _fetch(self, fetches: list[_Fetch]) -> Exception | None:
         """Make one call, resolve the fetches, and store the weather. Return the error of the call.
@@ -125,6 +139,9 @@ class WeatherFetcher:
             return error
         self._places_per_call.on_success(len(fetches))
         fetched_at = time.time()
+        await self._on_fetched(
+            [(place, result) for place, result in zip(places, results, strict=True) if isinstance(result, Weather)]
+        )
         stored = {}
         for fetch, result in zip(fetches, results, strict=True):
             if isinstance(result, UpstreamError):

@@ -11,6 +11,7 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from gateway.network.errors import is_network_error
+from gateway.network.tls import TLSFiles
 from gateway.resources.base import Resource, tls_context
 from gateway.settings import HttpSettings, variable_name
 
@@ -48,8 +49,8 @@ class HttpClient(Resource[httpx.AsyncClient]):
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[httpx.AsyncClient]:
         origin = self.settings.weather_url.get_secret_value()
-        # Loading the certificate authorities takes 40 ms, and only https needs them.
-        self._tls = tls_context(self.name, self.settings) if origin.startswith("https:") else None
+        # aiohttp has loaded the authorities of the system when it was imported. Loading them again takes 40 ms.
+        self._tls = tls_context(self.name, self.settings) if self.settings.tls_files != TLSFiles() else None
         self._client = httpx.AsyncClient(
             # The transport would ignore its own `verify`, because it does not create the session.
             transport=AiohttpTransport(verify=False, client=self._create_session),

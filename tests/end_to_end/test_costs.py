@@ -9,7 +9,7 @@ from math import ceil
 import pytest
 
 from faultlab.wire import Proxy
-from gateway.briefs.batcher import RESOLVE_PER_TICK
+from gateway.briefs.places_per_call import MAX_PLACES_PER_CALL
 from gateway.devstack.stack import Devstack
 from gateway.settings import Settings
 from tests.end_to_end.harness import RunningGateway, flush_redis, running_gateway
@@ -17,9 +17,7 @@ from tests.support.proxied import proxied
 from tests.support.waiting import TIMEOUT, wait_until
 
 PLACES = 100
-COLD_CALLS = ceil(
-    PLACES / RESOLVE_PER_TICK
-)  # of the upstream: one for the briefs that continue in the same loop iteration
+COLD_CALLS = ceil(PLACES / MAX_PLACES_PER_CALL)
 WARM_ROUNDS = 4  # rounds in a row without Parse, after which every pooled connection has loaded the types
 
 # The messages of a prepared statement without its rows, and of a published event.
@@ -108,7 +106,7 @@ async def warm_up(measured: MeasuredGateway) -> None:
 
 
 async def test_cost_of_uncached_briefs(measured: MeasuredGateway) -> None:
-    """Without cached weather, 100 briefs cost one read of the cache, and a forecast and a write for each 16 places."""
+    """Without cached weather, 100 briefs cost one read of the cache, and a call of the upstream and a write for each 50 places."""
     cold = await measured.request_all_briefs()
     await wait_until(lambda: cold["redis"]["reply to EVAL"] >= COLD_CALLS, "the weather is cached")
 

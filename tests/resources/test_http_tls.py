@@ -1,5 +1,6 @@
 """The HTTP client and certificates: a private authority, a certificate of the client, and those that are not valid."""
 
+import ssl
 from pathlib import Path
 
 import httpx
@@ -40,6 +41,18 @@ async def test_default_authorities(certificates: Certificates) -> None:
         async with resource.open():
             with pytest.raises(TLSHandshakeError, match="unable to get local issuer certificate"):
                 await resource.check()
+
+
+async def test_authorities_are_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without `ca_file`, the client uses the authorities that aiohttp has loaded when it was imported."""
+
+    def load_again(*_: object, **__: object) -> ssl.SSLContext:
+        raise AssertionError("the authorities are loaded again")
+
+    monkeypatch.setattr(ssl, "create_default_context", load_again)
+    async with client_of("https://localhost").open() as client:
+        with pytest.raises(httpx.TransportError):
+            await client.get("https://localhost:1/")
 
 
 @pytest.mark.parametrize(
