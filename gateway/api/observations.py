@@ -6,12 +6,13 @@ from http import HTTPStatus
 from struct import Struct
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Request, Response
+import orjson
+from fastapi import APIRouter, FastAPI, Header, Path, Request, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.api import problem_types
 from gateway.api.caching import CONDITIONAL, cached_responses
-from gateway.api.keys import KeyFirstRoute, Reporter
+from gateway.api.keys import KEY_REQUIRED, KeyFirstRoute, get_reporter
 from gateway.api.pages import (
     Cursor,
     Limit,
@@ -46,12 +47,18 @@ from gateway.schema.tables import (
     Condition,
 )
 
+PATH = "/v1/places/{place_id}/observations"
 
-class ObservationRoute(KeyFirstRoute, CachedRoute, StrictRoute):
+
+class ReportRoute(KeyFirstRoute, StrictRoute):
     """A route that verifies the key first, and the media type before the body."""
 
 
-router = APIRouter(prefix="/v1/places/{place_id}/observations", tags=["observations"], route_class=ObservationRoute)
+class ReadingRoute(CachedRoute, StrictRoute):
+    """A route with headers for caches, without unknown query parameters."""
+
+
+router = APIRouter(prefix=PATH, tags=["observations"], route_class=ReadingRoute)
 
 MAX_BODY_BYTES = 16 * 1024  # a note of the maximum length needs 12,000 bytes if each character is escaped
 
@@ -134,39 +141,47 @@ ObservationId = Annotated[
 ]
 
 
-@router.post(
-    "",
-    max_body_size=MAX_BODY_BYTES,
-    summary="Report an observation",
-    status_code=HTTPStatus.CREATED,
-    responses={
-        HTTPStatus.CREATED.value: {"headers": header_references("Location", REPLAYED_HEADER)},
-        **problem_responses(
-            problem_types.MALFORMED_REQUEST,
-            problem_types.API_KEY_REQUIRED,
-            problem_types.FORBIDDEN,
-            problem_types.UNKNOWN_PLACE,
-            problem_types.REPORT_IN_PROGRESS,
-            problem_types.IDEMPOTENCY_KEY_REUSED,
-            problem_types.BODY_TOO_LARGE,
-            problem_types.UNSUPPORTED_MEDIA_TYPE,
-            problem_types.INVALID_REQUEST,
-            problem_types.NOT_STORED,
-            problem_types.OUTCOME_UNKNOWN,
-        ),
-    },
-)
+def add_routes(app: FastAPI) -> None:
+    """Add the route of reports to the app itself, as `briefs.add_routes()` does."""
+    app.router.add_api_route(
+        PATH,
+        report_observation,
+        methods=["POST"],
+        route_class_override=ReportRoute,
+        tags=["observations"],
+        max_body_size=MAX_BODY_BYTES,
+        summary="Report an observation",
+        status_code=HTTPStatus.CREATED,
+        response_model=Observation,
+        openapi_extra=KEY_REQUIRED,
+        responses={
+            HTTPStatus.CREATED.value: {"headers": header_references("Location", REPLAYED_HEADER)},
+            **problem_responses(
+                problem_types.MALFORMED_REQUEST,
+                problem_types.API_KEY_REQUIRED,
+                problem_types.FORBIDDEN,
+                problem_types.UNKNOWN_PLACE,
+                problem_types.REPORT_IN_PROGRESS,
+                problem_types.IDEMPOTENCY_KEY_REUSED,
+                problem_types.BODY_TOO_LARGE,
+                problem_types.UNSUPPORTED_MEDIA_TYPE,
+                problem_types.INVALID_REQUEST,
+                problem_types.NOT_STORED,
+                problem_types.OUTCOME_UNKNOWN,
+            ),
+        },
+    )
+
+
 async def report_observation(
     request: Request,
-    response: Response,
     place_id: PlaceId,
     reported: ObservationCreate,
     *,
-    reporter: Reporter,
     idempotency_key: IdempotencyKey = None,
-) -> Observation:
+) -> Response:
     """Report an observation. After a response with 201 it is never lost, and it is counted once."""
-    report = NewObservation(place_id, **reported.model_dump(), reporter=reporter)
+    report = NewObservation(place_id, **reported.model_dump(), reporter=get_reporter(request))
     try:
         observation, is_new = await get_services(request).writer.write(report, idempotency_key)
     except UnknownPlaceError:
@@ -187,10 +202,12 @@ async def report_observation(
         raise ProblemError(
             problem_types.OUTCOME_UNKNOWN, f"{error}. The report may have been stored. {advice}"
         ) from error
+    headers = {"Location": public_path(request, f"/v1/places/{place_id}/observations/{observation.id}")}
     if not is_new:
-        response.headers[REPLAYED_HEADER] = "true"
-    response.headers["Location"] = public_path(request, f"/v1/places/{place_id}/observations/{observation.id}")
-    return observation
+        headers[REPLAYED_HEADER] = "true"
+    return Response(
+        orjson.dumps(observation, option=orjson.OPT_UTC_Z), HTTPStatus.CREATED, headers, media_type="application/json"
+    )
 
 
 @router.get(
