@@ -23,12 +23,13 @@ from gateway.settings import Settings, read_settings
 
 
 class GatewayApp(FastAPI):
-    """FastAPI with the briefs as its first routes, CORS and request ids around all middleware, and a complete OpenAPI."""
+    """FastAPI with the briefs and reports as its first routes, CORS and request ids around all middleware, and a complete OpenAPI."""
 
     def setup(self) -> None:
-        """Add the routes of the briefs before those of the documentation: the first routes are matched first."""
+        """Add the routes of the briefs and of reports before those of the documentation: the first routes are matched first."""
         self.router.route_class = StrictRoute
         briefs.add_routes(self)
+        observations.add_routes(self)
         super().setup()
 
     def add_route(self, path: str, route: Callable[[Request], Any], *args: Any, **kwargs: Any) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi.encoders import jsonable_encoder
 
-from gateway.api import problems
+from gateway.api import keys, problems
 from gateway.api.examples import EXAMPLES
 from gateway.api.response_headers import header_components, header_references
 
@@ -16,6 +16,7 @@ def complete(schema: dict[str, Any]) -> None:
     components = schema["components"]
     components["schemas"] |= problems.schemas()
     components["headers"] = header_components()
+    components["securitySchemes"] |= keys.security_schemes()
     for operations in schema["paths"].values():
         for method, operation in operations.items():
             for status, response in operation["responses"].items():

@@ -1,8 +1,9 @@
 """Authorization of writes: a client needs an API key. Without any key configured, only programs on this machine may write."""
 
-from typing import Annotated
+from typing import Any
 
-from fastapi import Depends, Request
+from fastapi import Request
+from fastapi.encoders import jsonable_encoder
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.types import Receive, Scope, Send
@@ -21,6 +22,9 @@ _bearer = HTTPBearer(
     "programs on its machine without a key: the header Host is `localhost` or a loopback address, Origin, if there is one, "
     "is as well, and no header comes from a proxy (Forwarded, X-Forwarded-*, X-Real-IP, Via).",
 )
+
+# The argument `openapi_extra` of a `KeyFirstRoute`.
+KEY_REQUIRED: dict[str, Any] = {"security": [{_bearer.scheme_name: []}]}
 
 _SEND_LOCALLY = (
     "send the request with HTTP/1.1 to localhost or a loopback address, without a proxy and not from another site"
@@ -63,23 +67,25 @@ def _forbidden(reason: str, advice: str) -> ProblemError:
     return ProblemError(FORBIDDEN, f"Writing is disabled: this gateway has no API keys, and {reason}. {advice}")
 
 
-async def get_reporter(request: Request, _credentials: Annotated[object, Depends(_bearer)]) -> str:
-    """Return the reporter, whose key `KeyFirstRoute` has verified. The credentials are for the OpenAPI."""
+class KeyFirstRoute(APIRoute):
+    """A route that verifies the key before anything else. Its OpenAPI needs `KEY_REQUIRED`.
+
+    FastAPI checks the size of the body, reads it and parses it before it calls the dependencies. A dependency would also cost more
+    than the verification (docs/performance.md).
+    """
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        request.state.reporter = await require_api_key(request)
+        await super().handle(scope, receive, send)
+
+
+def get_reporter(request: Request) -> str:
+    """Return the reporter of a request of a `KeyFirstRoute`."""
     reporter: str = request.state.reporter
     return reporter
 
 
-Reporter = Annotated[str, Depends(get_reporter)]
-
-
-class KeyFirstRoute(APIRoute):
-    """A route that verifies the key before anything else, if it has a parameter of the type `Reporter`.
-
-    FastAPI checks the size of the body, reads it and parses it before it calls the dependencies.
-    """
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if any(dependency.call is get_reporter for dependency in self.dependant.dependencies):
-            request = Request(scope)
-            request.state.reporter = await require_api_key(request)
-        await super().handle(scope, receive, send)
+def security_schemes() -> dict[str, Any]:
+    """Return the OpenAPI component that `KEY_REQUIRED` refers to."""
+    return {_bearer.scheme_name: jsonable_encoder(_bearer.model, by_alias=True, exclude_none=True)}

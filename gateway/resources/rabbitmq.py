@@ -21,6 +21,11 @@ from gateway.settings import RabbitMQSettings
 RECONNECT_INTERVAL = 0.5  # short, because closing may wait as long
 CONNECT_TIMEOUT = 5.0  # for the transport and the AMQP handshake, also when it reconnects
 CLOSE_TIMEOUT = 0.5  # how long the user of a channel waits for its close
+MAX_QUEUED_MESSAGES = 1000  # more than the relay publishes together
+
+# With aiormq's default of ten, each further message of a batch takes an iteration of the event loop and a packet of its own.
+# tests/resources/test_private_api.py tests it.
+aiormq.Connection.FRAME_BUFFER_SIZE = MAX_QUEUED_MESSAGES
 
 
 def is_transient(error: Exception) -> bool:

@@ -12,7 +12,7 @@ from gateway.devstack.rabbitmq import RabbitMQServer
 from gateway.devstack.redis import RedisServer
 from gateway.resources.broker_transport import BrokerTransports
 from gateway.resources.http import abort_connector
-from gateway.resources.rabbitmq import RECONNECT_INTERVAL, BrokerConnection
+from gateway.resources.rabbitmq import MAX_QUEUED_MESSAGES, RECONNECT_INTERVAL, BrokerConnection
 from gateway.resources.redis_connections import RacedConnection, RenewedPool
 from tests.support.waiting import wait_until
 
@@ -106,7 +106,7 @@ class TestAbortConnections:
 
 
 class TestRobustConnection:
-    """aio-pika: `RobustConnection.kwargs["transport_factory"]` and `make_url`; aiormq: `TransportFactory`."""
+    """aio-pika: `RobustConnection.kwargs["transport_factory"]` and `make_url`; aiormq: `TransportFactory` and `FRAME_BUFFER_SIZE`."""
 
     async def test_factory_opens_transport(self, rabbitmq_server: RabbitMQServer) -> None:
         """The connection opens its transport with the given factory, and `abort()` of the factory closes it."""
@@ -129,3 +129,14 @@ class TestRobustConnection:
         assert connection.url.query["name"] == "private-api"
         assert connection.url.query["heartbeat"] == "15"
         assert connection.reconnect_interval == RECONNECT_INTERVAL
+
+    async def test_size_of_the_write_queue(self, rabbitmq_server: RabbitMQServer) -> None:
+        """`Connection.FRAME_BUFFER_SIZE` of aiormq is the number of messages that a connection queues without a wait."""
+        connection = BrokerConnection(rabbitmq_server.url, BrokerTransports(), name="private-api", heartbeat=15)
+        await connection.connect()
+        assert connection.transport is not None
+
+        queue = connection.transport.connection.write_queue
+
+        assert queue.maxsize == MAX_QUEUED_MESSAGES
+        await connection.close()
