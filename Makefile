@@ -1,6 +1,6 @@
 # `make dev` and `make test` do everything on a machine that has make and Python 3.11 or later. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help install dev test test-platforms faults soak bench lint test-compose lock model places clean
+.PHONY: help install dev test test-platforms faults soak bench lint docs test-compose lock model places clean
 HOST ?= 127.0.0.1
 PORT ?= 8000
 PYTHON ?= python3
@@ -57,6 +57,10 @@ lint:  ## Check format, style, types, imports and wording
 PROSE := gateway faultlab benchmarks tests tools docs deploy .ci \
 	README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md Makefile Dockerfile compose.yaml pyproject.toml
 
+docs:  ## Build the site of the documentation in build/site, and check every link
+	@tools/install dev
+	.venv/bin/python -m tools.build_docs
+
 test-compose:  ## Start the compose stack and test it; GATEWAY_COMPOSE may name another command
 	@tools/install dev
 	.venv/bin/pytest -m compose tests/compose
@@ -82,4 +86,4 @@ places: .venv-training  ## Create the table of places that the package ships
 	touch $@
 
 clean:  ## Remove everything that the other targets create
-	rm -rf .venv .venv-training .install.lock .servers.lock .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis benchmarks/contenders/node/node_modules
+	rm -rf build .cache .venv .venv-training .install.lock .servers.lock .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis benchmarks/contenders/node/node_modules

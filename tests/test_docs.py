@@ -41,7 +41,9 @@ def test_example_runs(path: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors that GitHub gives to the headings of a page."""
+    """Return the anchors that GitHub gives to the headings of a page, or to the lines of a source file."""
+    if page.suffix != ".md":
+        return {f"L{number}" for number, _ in enumerate(page.read_text().splitlines(), 1)}
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
