@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.lifecycle import EventType
+
 ROOT = Path(__file__).parents[1]
 PACKAGE_READMES = [ROOT / "faultlab" / "README.md", ROOT / "gateway" / "lifecycle" / "README.md"]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *PACKAGE_READMES]
@@ -56,6 +58,14 @@ def test_links_resolve(page: Path) -> None:
         assert target.exists(), f"{page.name}: {link[0]}"
         if link["anchor"]:
             assert link["anchor"] in anchors(target), f"{page.name}: {link[0]}"
+
+
+def test_picture_of_states_is_complete() -> None:
+    """The picture of the states of an entry has each event of an entry."""
+    picture = (ROOT / "docs" / "pictures" / "entry-states.svg").read_text()
+    of_the_stack = {EventType.STARTED, EventType.STOPPING, EventType.STOPPED}
+
+    assert [event for event in EventType if event not in of_the_stack and f">{event}<" not in picture] == []
 
 
 def test_fault_report_has_the_current_head() -> None:
