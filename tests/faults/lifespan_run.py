@@ -34,6 +34,7 @@ class LifespanRun:
         teardown_duration: seconds.
         point: the number of the injection point, from 1, with file, line and function.
         active_entry: the entry that was being entered or released at that point; "all" if there was none.
+        injected_at: in a sweep: seconds from the start of the journal to the first injection, or None.
         open_at_injection: the entries that were being entered, active or being released then, the latest first.
         wire: the connections that were closed, in order, if there are proxies.
         duration: after `run()` and in a sweep: seconds from the injection, if there is one, to the end of the run.
@@ -52,6 +53,7 @@ class LifespanRun:
     teardown_duration: float = 0.0
     point: str = ""
     active_entry: str = "all"
+    injected_at: float | None = None
     open_at_injection: list[str] = field(default_factory=list)
     wire: list[Closed] = field(default_factory=list)
     duration: float = field(init=False, repr=False)
