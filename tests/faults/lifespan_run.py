@@ -174,3 +174,10 @@ def journal_of(app: FastAPI) -> list[LifecycleEvent]:
     assert entered == ENTRIES[: len(entered)]
     assert journal[-1].type is EventType.STOPPED
     return journal
+
+
+def recorded_event(at: float, event_type: str, name: str | None, error: str | None) -> LifecycleEvent:
+    """Return the event of another process or of an earlier run. Its error has the recorded text, and not the original type."""
+    type_name, _, message = (error or "").partition(": ")
+    exception = type(type_name, (Exception,), {})(message) if error else None
+    return LifecycleEvent(at, EventType(event_type), name, error=exception)

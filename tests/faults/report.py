@@ -11,20 +11,23 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from faultlab.timeline_svg import Bar, Segment, State, timeline_svg
-from gateway.lifecycle import EventType, spans
-from tests.faults.families import FAMILIES, Family
-from tests.faults.lifespan_run import LifespanRun
+from gateway.lifecycle import EventType, format_error, spans
+from gateway.lifecycle.timeline import Span
+from tests.faults.families import BY_MODULE, FAMILIES, Family
+from tests.faults.lifespan_run import LifespanRun, recorded_event
 from tests.support.entries import ENTRIES
 
-PAGE = Path(__file__).parents[2] / "docs" / "faults" / "README.md"
+DOCS = Path(__file__).parents[2] / "docs" / "faults"
+PAGES = ["README.md", "one-fault.md"]
 RESULTS = "results.json"
 
+ONE_FAULT = BY_MODULE["test_server_rejections"]  # one-fault.md shows the timeline of this family as text
 SAMPLE_ENTRY = "rabbitmq"  # of a sweep, the timeline shows the run with the first injection in this entry
 
 _REGION = re.compile(r"(<!-- results: (?P<part>[a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -46,7 +49,7 @@ class CaseRecord:
         seconds: how long it took.
         locations: where its faults were injected: file, line and function.
         slowest_run: the longest time from an injection to the end of a run, in seconds.
-        timeline: of one of its runs, if it is the sample of its family; see `timeline_of`.
+        timeline: the journal of one of its runs, if it is the sample of its family; see `timeline_of`.
     """
 
     test: str
@@ -101,10 +104,23 @@ def timeline_of(runs: Sequence[LifespanRun]) -> dict[str, Any] | None:
         return None
     swept = next((run for run in runs if run.active_entry == SAMPLE_ENTRY), None)
     run = swept or max(runs, key=lambda run: len({event.type for event in run.journal} & _FAILURES))
-    marks = {event.type.value: event.at for event in run.journal if event.type in _MARKS}
-    if run.injected_at is not None:
-        marks["injected"] = run.injected_at
-    return {"spans": [asdict(span) for span in spans(run.journal)], "marks": marks}
+    return {
+        "injected_at": run.injected_at and round(run.injected_at, 5),
+        "journal": [
+            {
+                "at": round(event.at, 5),
+                "event_type": event.type.value,
+                "name": event.name,
+                "error": format_error(event.error) if event.error else None,
+            }
+            for event in run.journal
+        ],
+    }
+
+
+def recorded_run(timeline: dict[str, Any]) -> LifespanRun:
+    """Return the run of a timeline."""
+    return LifespanRun([recorded_event(**event) for event in timeline["journal"]], injected_at=timeline["injected_at"])
 
 
 def data_of(run: RunData, command: str) -> dict[str, Any]:
@@ -139,9 +155,10 @@ def write_report(folder: Path, data: dict[str, Any]) -> None:
 
 
 def render(folder: Path) -> None:
-    """Write the page and the timelines of the data in `folder`. The text of the page is that of docs/faults/README.md."""
+    """Write the pages and the timelines of the data in `folder`. The text of the pages is that in docs/faults."""
     data = json.loads((folder / RESULTS).read_text())
-    (folder / PAGE.name).write_text(filled(PAGE.read_text(), data))
+    for page in PAGES:
+        (folder / page).write_text(filled((DOCS / page).read_text(), data))
     for name, image in images(data).items():
         (folder / name).write_text(image)
 
@@ -149,29 +166,33 @@ def render(folder: Path) -> None:
 def images(data: dict[str, Any]) -> dict[str, str]:
     """Return the timelines as SVG, by file name."""
     return {
-        family.image: timeline_svg(
-            [bar_of(span) for span in timeline["spans"]],
-            title=f"{family.name.capitalize()}: {family.caption}",
-            marks=timeline["marks"],
-        )
+        family.image: drawn(recorded_run(timeline), title=f"{family.name.capitalize()}: {family.caption}")
         for family in FAMILIES
         if (timeline := data["families"].get(family.name, {}).get("timeline"))
     }
 
 
-def bar_of(span: dict[str, Any]) -> Bar:
-    """Return the bar of a span: a dictionary with the fields of `gateway.lifecycle.timeline.Span`."""
-    moments = [span["entering"], span["entered"], span["exiting"], span["exited"]]
+def drawn(run: LifespanRun, title: str) -> str:
+    """Return the timeline of a run as SVG."""
+    marks = {event.type.value: event.at for event in run.journal if event.type in _MARKS}
+    if run.injected_at is not None:
+        marks["injected"] = run.injected_at
+    return timeline_svg([bar_of(span) for span in spans(run.journal)], title=title, marks=marks)
+
+
+def bar_of(span: Span) -> Bar:
+    """Return the bar of an entry."""
+    moments = [span.entering, span.entered, span.exiting, span.exited]
     exited = next(moment for moment in reversed(moments) if moment is not None)
-    entered = exited if span["entered"] is None else span["entered"]
-    exiting = exited if span["exiting"] is None else span["exiting"]
-    segments = [Segment(State.ENTERING, span["entering"], entered)]
+    entered = exited if span.entered is None else span.entered
+    exiting = exited if span.exiting is None else span.exiting
+    segments = [Segment(State.ENTERING, span.entering, entered)]
     if exiting > entered:
         segments.append(Segment(State.ACTIVE, entered, exiting))
-    if span["exiting"] is not None:
+    if span.exiting is not None:
         segments.append(Segment(State.EXITING, exiting, exited))
-    event, *error = span["outcome"].split(": ")
-    return Bar(span["name"], segments, ": ".join([event, *error[:1]]), failed=event in _FAILURES)
+    event, *error = span.outcome.split(": ")
+    return Bar(span.name, segments, ": ".join([event, *error[:1]]), failed=event in _FAILURES)
 
 
 def filled(page: str, data: dict[str, Any]) -> str:
@@ -181,6 +202,7 @@ def filled(page: str, data: dict[str, Any]) -> str:
         "run": [_run(data)],
         "families": _table(families),
         "entries": _matrix(families),
+        "one fault": _printed(families.get(ONE_FAULT.name)),
         **{family.name: _details(family, families.get(family.name)) for family in FAMILIES},
     }
     texts = {part: "\n".join(lines) for part, lines in parts.items()}
@@ -239,6 +261,14 @@ def _details(family: Family, results: dict[str, Any] | None) -> Iterator[str]:
     yield "```console"
     yield f'$ .venv/bin/pytest -m "" --timeline "{family.sample_id}"'
     yield "```"
+
+
+def _printed(results: dict[str, Any] | None) -> Iterator[str]:
+    """Yield the timeline of one fault as `--timeline` prints it."""
+    if results and results["timeline"]:
+        yield "```text"
+        yield from (line.rstrip() for line in recorded_run(results["timeline"]).timeline())
+        yield "```"
 
 
 if __name__ == "__main__":

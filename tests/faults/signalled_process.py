@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.lifecycle import EventType, LifecycleEvent
 from tests.end_to_end.conftest import StartProcess
-from tests.faults.lifespan_run import LifespanRun
+from tests.faults.lifespan_run import LifespanRun, recorded_event
 from tests.support.entries import RESOURCES
 from tests.support.waiting import wait_until
 
@@ -78,8 +78,4 @@ class SignalledProcess:
 
 def _event(line: dict[str, Any], *, since: dict[str, Any]) -> LifecycleEvent:
     at = datetime.fromisoformat(line["timestamp"]) - datetime.fromisoformat(since["timestamp"])
-    error = None
-    if "error" in line:
-        name, _, message = line["error"].partition(": ")
-        error = type(name, (Exception,), {})(message)
-    return LifecycleEvent(at.total_seconds(), EventType(line["event"]), line.get("entry"), error=error)
+    return recorded_event(at.total_seconds(), line["event"], line.get("entry"), line.get("error"))

@@ -10,28 +10,31 @@ import pytest
 
 from faultlab.timeline_svg import Bar, Segment, State
 from faultlab.wire import Closed, ClosedBy
-from gateway.lifecycle import EventType, Journal
+from gateway.lifecycle import EventType, Journal, spans
 from tests.faults.families import FAMILIES
 from tests.faults.lifespan_run import LifespanRun
 from tests.faults.report import (
-    PAGE,
+    DOCS,
+    PAGES,
     RESULTS,
     CaseRecord,
     RunData,
     bar_of,
     data_of,
+    drawn,
     filled,
     images,
+    recorded_run,
     summary,
     timeline_of,
     write_report,
 )
 
-ROOT = PAGE.parents[2]
+ROOT = DOCS.parents[1]
 MAX_FILE_BYTES = {".svg": 10_000, ".json": 1_000_000}
 
 
-def recorded_run() -> LifespanRun:
+def failed_run() -> LifespanRun:
     """A run in which the redis entry fails to start."""
     now = iter(range(10))
     journal = Journal(clock=lambda: next(now))
@@ -60,7 +63,7 @@ RUN = RunData(
             118.5,
             ["gateway/a.py:1 f", "gateway/b.py:2 g"],
             0.0123,
-            timeline_of([recorded_run()]),
+            timeline_of([failed_run()]),
         ),
     ]
 )
@@ -87,7 +90,7 @@ def test_data_has_cases_by_family_and_entry() -> None:
     assert "signal" not in data["families"]
 
 
-def test_report_fills_a_copy_of_the_page(tmp_path: Path) -> None:
+def test_report_fills_a_copy_of_the_pages(tmp_path: Path) -> None:
     """The page has the totals, one table of families, one of entries, and a section for each family that was run."""
     write_report(tmp_path, data_of(RUN, "pytest tests/faults"))
     page = (tmp_path / "README.md").read_text()
@@ -105,20 +108,21 @@ def test_report_fills_a_copy_of_the_page(tmp_path: Path) -> None:
     assert (tmp_path / FAMILIES[0].image).read_text().startswith("<svg")
 
 
-def test_page_is_that_of_the_results() -> None:
-    """The page and its timelines are rendered from the results. `python -m tests.faults.report docs/faults` does that."""
-    data = json.loads((PAGE.parent / RESULTS).read_text())
-    page = PAGE.read_text()
+def test_pages_are_those_of_the_results() -> None:
+    """The pages and the timelines are rendered from the results. `python -m tests.faults.report docs/faults` does that."""
+    data = json.loads((DOCS / RESULTS).read_text())
 
-    assert page == filled(page, data)
-    assert images(data) == {path.name: path.read_text() for path in PAGE.parent.glob("*.svg")}
+    for page in PAGES:
+        text = (DOCS / page).read_text()
+        assert text == filled(text, data)
+    assert images(data) == {path.name: path.read_text() for path in DOCS.glob("*.svg")}
     assert len(images(data)) == len(FAMILIES)
 
 
 @pytest.mark.parametrize("suffix", MAX_FILE_BYTES)
-def test_files_of_the_page_are_small(suffix: str) -> None:
+def test_files_of_the_pages_are_small(suffix: str) -> None:
     """A timeline has less than 10 kB, the data have less than 1 MB."""
-    sizes = [path.stat().st_size for path in PAGE.parent.glob(f"*{suffix}")]
+    sizes = [path.stat().st_size for path in DOCS.glob(f"*{suffix}")]
 
     assert 0 < max(sizes) < MAX_FILE_BYTES[suffix]
 
@@ -132,7 +136,7 @@ def test_summary_has_a_line_for_each_family() -> None:
 
 def test_timeline_shows_active_entries() -> None:
     """A timeline has a line for each event, with the entries that are active after it, and for each closed connection."""
-    assert [" ".join(line.split()) for line in recorded_run().timeline()] == [
+    assert [" ".join(line.split()) for line in failed_run().timeline()] == [
         "1000.0 ms entering http active: none",
         "2000.0 ms entered http active: http",
         "3000.0 ms entering redis active: http",
@@ -146,10 +150,9 @@ def test_timeline_shows_active_entries() -> None:
 
 def test_timeline_has_a_bar_for_each_entry() -> None:
     """The drawn timeline has the states of each entry, the type of its error, and the moments of the stack."""
-    timeline = timeline_of([recorded_run()])
+    run = failed_run()
 
-    assert timeline is not None
-    assert [bar_of(span) for span in timeline["spans"]] == [
+    assert [bar_of(span) for span in spans(run.journal)] == [
         Bar(
             "http",
             [Segment(State.ENTERING, 1, 2), Segment(State.ACTIVE, 2, 6), Segment(State.EXITING, 6, 7)],
@@ -158,14 +161,25 @@ def test_timeline_has_a_bar_for_each_entry() -> None:
         ),
         Bar("redis", [Segment(State.ENTERING, 3, 4)], "enter failed: OSError", failed=True),
     ]
-    assert timeline["marks"] == {"stopping": 5}
+    assert "stopping at 5000 ms" in drawn(run, "a failed start")
+
+
+def test_timeline_is_recorded() -> None:
+    """A run that is read from the results has the same timeline as before."""
+    run = failed_run()
+    recorded = timeline_of([run])
+
+    assert recorded is not None
+    assert [*recorded_run(recorded).timeline()] == [*LifespanRun(run.journal).timeline()]
+    assert drawn(recorded_run(recorded), "a failed start") == drawn(run, "a failed start")
 
 
 def test_timeline_is_that_of_the_sample_entry() -> None:
     """Of a sweep, the first run with an injection in RabbitMQ is drawn, otherwise the run with most kinds of failures."""
     swept = LifespanRun(active_entry="rabbitmq", injected_at=1.5)
-    drawn = timeline_of([LifespanRun(active_entry="redis"), swept, recorded_run()])
+    timeline = timeline_of([LifespanRun(active_entry="redis"), swept, failed_run()])
 
-    assert drawn == {"spans": [], "marks": {"injected": 1.5}}
-    assert timeline_of([LifespanRun(), recorded_run()]) == timeline_of([recorded_run()])
+    assert timeline == {"injected_at": 1.5, "journal": []}
+    assert "injected at 1500 ms" in drawn(swept, "an injection")
+    assert timeline_of([LifespanRun(), failed_run()]) == timeline_of([failed_run()])
     assert timeline_of([]) is None
