@@ -29,7 +29,7 @@ test-platforms:  ## Run the tests without faults and chaos on other Debian relea
 PLATFORMS ?= trixie testing
 QUICK := --ignore=tests/faults --ignore=tests/chaos
 
-faults:  ## Run all fault tests, the long sweeps included, and write docs/faults.md
+faults:  ## Run all fault tests, the long sweeps included, and write docs/faults
 	@tools/install dev
 	@tools/install-servers test
 	.venv/bin/pytest -m "not compose and not soak" tests/faultlab tests/faults tests/end_to_end/test_dev.py --report docs/faults $(ARGS)

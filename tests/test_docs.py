@@ -10,10 +10,14 @@ import pytest
 from gateway.lifecycle import EventType
 
 ROOT = Path(__file__).parents[1]
-PACKAGE_READMES = [ROOT / "faultlab" / "README.md", ROOT / "gateway" / "lifecycle" / "README.md"]
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *PACKAGE_READMES]
+FOLDERS_WITH_README = ["faultlab", "gateway/lifecycle", "tests/faults"]
+PAGES = [
+    *ROOT.glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
+    *(ROOT / folder / "README.md" for folder in FOLDERS_WITH_README),
+]
 SNIPPET = re.compile(r"(?:<!-- (?P<source>\S+) -->\n)?```python\n(?P<code>.*?)```", re.DOTALL)
-LINK = re.compile(r"\]\((?!https?:)(?P<target>[^)#]*)(?:#(?P<anchor>[^)]*))?\)")
+LINK = re.compile(r"(?:`(?P<name>[\w.]+)`)?\]\((?!https?:)(?P<target>[^)#]*)(?:#(?P<anchor>[^)]*))?\)")
 
 
 def snippets() -> list[tuple[str, str | None, str]]:
@@ -43,21 +47,28 @@ def test_example_runs(path: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors that GitHub gives to the headings of a page, or to the lines of a source file."""
-    if page.suffix != ".md":
-        return {f"L{number}" for number, _ in enumerate(page.read_text().splitlines(), 1)}
+    """Return the anchors that GitHub gives to the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_resolve(page: Path) -> None:
-    """The target of every relative link exists, and so does its heading."""
+    """The target of every relative link exists, and so does its heading. A link to a line of code has the line of its name."""
     for link in LINK.finditer(page.read_text()):
         target = page.parent / link["target"] if link["target"] else page
         assert target.exists(), f"{page.name}: {link[0]}"
-        if link["anchor"]:
+        if link["anchor"] and target.suffix == ".py":
+            assert link["name"], f"{page.name}: {link[0]} does not name a function or a class"
+            assert link["anchor"] in line_anchors(target, link["name"].rpartition(".")[2]), f"{page.name}: {link[0]}"
+        elif link["anchor"]:
             assert link["anchor"] in anchors(target), f"{page.name}: {link[0]}"
+
+
+def line_anchors(path: Path, name: str) -> list[str]:
+    """Return the anchors of the lines at which a function or a class of this name is defined."""
+    definition = re.compile(rf"\s*(async )?(def|class) {name}\b")
+    return [f"L{at}" for at, line in enumerate(path.read_text().splitlines(), 1) if definition.match(line)]
 
 
 def test_picture_of_states_is_complete() -> None:
@@ -66,9 +77,3 @@ def test_picture_of_states_is_complete() -> None:
     of_the_stack = {EventType.STARTED, EventType.STOPPING, EventType.STOPPED}
 
     assert [event for event in EventType if event not in of_the_stack and f">{event}<" not in picture] == []
-
-
-def test_fault_report_has_the_current_head() -> None:
-    """The fault report begins with the current text of its head, as the next generated report will."""
-    head = (ROOT / "tests" / "faults" / "report_head.md").read_text().rstrip()
-    assert (ROOT / "docs" / "faults.md").read_text().startswith(head + "\n\n## The run\n")
