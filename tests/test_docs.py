@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from gateway.lifecycle import EventType
+from gateway.settings import Settings
+from gateway.settings.variables import variable_name
 
 ROOT = Path(__file__).parents[1]
 FOLDERS_WITH_README = ["faultlab", "gateway/lifecycle", "tests/faults"]
@@ -77,3 +79,20 @@ def test_picture_of_states_is_complete() -> None:
     of_the_stack = {EventType.STARTED, EventType.STOPPING, EventType.STOPPED}
 
     assert [event for event in EventType if event not in of_the_stack and f">{event}<" not in picture] == []
+
+
+def test_settings_page_is_complete() -> None:
+    """The page of the settings has each variable; those that several resources share are listed once, by their last part."""
+    page = (ROOT / "docs" / "settings.md").read_text()
+    missing = []
+    for name, field in Settings.model_fields.items():
+        group = getattr(field.annotation, "model_fields", None)
+        if group is None and f"`{variable_name(name)}`" not in page:
+            missing.append(variable_name(name))
+        missing += [
+            variable_name(name, part)
+            for part in group or ()
+            if f"{variable_name(name, part)}`" not in page and f"__{part.upper()}`" not in page
+        ]
+
+    assert missing == []

@@ -1,9 +1,12 @@
 """The reference of the HTTP API as Markdown, from its OpenAPI description."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 Json = dict[str, Any]
+
+PROBLEM_TYPE = re.compile(r"^`([a-z-]+)`", re.MULTILINE)
 
 HEAD = """# HTTP API: reference
 
@@ -48,7 +51,9 @@ def _operation(spec: Json, method: str, path: str, operation: Json) -> str:
 
 def _response(response: Json) -> str:
     types = [_type(content["schema"]) for content in response.get("content", {}).values() if "schema" in content]
-    if "[Problem](#problem)" in types or not types:
+    if "[Problem](#problem)" in types:
+        return PROBLEM_TYPE.sub(r"[`\1`](../docs/problems.md#\1)", response["description"])
+    if not types:
         return str(response["description"])
     return ", ".join(types)
 
