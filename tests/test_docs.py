@@ -96,3 +96,13 @@ def test_settings_page_is_complete() -> None:
         ]
 
     assert missing == []
+
+
+def test_fault_is_two_links_from_its_code() -> None:
+    """The first page links the story of one fault, and the story links the line of code that handles it."""
+    story = "docs/faults/one-fault.md"
+    links = [link["target"] for link in LINK.finditer((ROOT / "README.md").read_text())]
+    lines = [link for link in LINK.finditer((ROOT / story).read_text()) if (link["anchor"] or "").startswith("L")]
+
+    assert story in links
+    assert any("/gateway/resources/" in link["target"] for link in lines)

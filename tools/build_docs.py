@@ -5,6 +5,7 @@ folder, so that every link leads somewhere. The references of the packages and o
 """
 
 import ast
+import inspect
 import re
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
-import faultlab
+import faultlab.wire
 import gateway.lifecycle
 from gateway.app import create_app
 from tools.http_reference import http_reference
@@ -29,10 +30,13 @@ SNIPPET = re.compile(r"<!-- (?P<source>\S+) -->\n```python\n")
 COPIED = {".svg", ".png", ".json"}
 SOURCE_HEAD = "---\nsearch:\n  exclude: true\nhide:\n  - toc\n---\n\n# "
 
-# The most important names of a package. The other public ones follow them.
-FIRST_NAMES = {
-    gateway.lifecycle: ["LifecycleStack", "StartError", "TeardownError"],
-    faultlab: ["sweep", "run_once", "Run", "Outcome", "InjectionPoint"],
+# For each page the packages, and the most important names of each. The other public names follow them.
+REFERENCES = {
+    "lifecycle": {gateway.lifecycle: ["LifecycleStack", "StartError", "TeardownError"]},
+    "faultlab": {
+        faultlab: ["sweep", "run_once", "Run", "Outcome", "InjectionPoint"],
+        faultlab.wire: ["Proxy", "WireFault"],
+    },
 }
 
 
@@ -46,7 +50,7 @@ def main() -> int:
     command = [str(Path(sys.executable).with_name("zensical")), "build", "--strict", "--clean"]
     status = subprocess.run(command, cwd=ROOT, check=False).returncode  # noqa: S603 - our own command
     foreign = list(foreign_files())
-    print(*foreign, sep="\n", end="\n" if foreign else "")
+    print(*foreign, f"the site: {(SITE / 'index.html').relative_to(ROOT)}", sep="\n")
     return status or bool(foreign)
 
 
@@ -110,12 +114,15 @@ def write_folder(path: Path) -> None:
 
 def write_references() -> None:
     """Write the pages for mkdocstrings, and the reference of the HTTP API."""
-    for package, first in FIRST_NAMES.items():
-        names = [*first, *(name for name in package.__all__ if name not in first)]
-        name = package.__name__
-        members = "".join(f"        - {member}\n" for member in names)
-        text = f"# Reference of {name}\n\n::: {name}\n    options:\n      members:\n{members}"
-        write(ROOT / "reference" / f"{name.rpartition('.')[2]}.md", text)
+    for page, packages in REFERENCES.items():
+        lines = [f"# Reference of {page}", ""]
+        for package, first in packages.items():
+            lines += [f"## {package.__name__}", "", str(inspect.getdoc(package)), ""]
+            for name in [*first, *(name for name in package.__all__ if name not in first)]:
+                # The path of the definition: a submodule may have the name of its function.
+                module = getattr(getattr(package, name), "__module__", package.__name__)
+                lines += [f"::: {module}.{name}", ""]
+        write(ROOT / "reference" / f"{page}.md", "\n".join(lines))
     write(ROOT / "reference" / "http_api.md", http_reference(create_app().openapi()))
 
 
