@@ -96,9 +96,9 @@ def test_report_fills_a_copy_of_the_pages(tmp_path: Path) -> None:
     page = (tmp_path / "README.md").read_text()
 
     assert "**4,006 cases** in 4 tests, which took 2 minutes" in page
-    assert "| entry | cancellation | wire fault |\n| --- | ---: | ---: |\n" in page
-    assert "| database |  | 4,000 |\n| redis | 2 | 3 |" in page
-    assert "| all | 1 |  |" in page
+    assert "| family | http | database | redis | rabbitmq |" in page
+    assert "| cancellation |  |  | 2 |  |  |  |  |  |  | 1 |" in page
+    assert "| wire fault |  | 4,000 | 3 |  |  |  |  |  |  |  |" in page
     assert "3 cases in 1 tests. They are at 2 places in the code, and each run ended within 12 ms" in page
     assert f"]({FAMILIES[0].image})" in page
     assert f'$ .venv/bin/pytest -m "" --timeline "{FAMILIES[0].sample_id}"' in page
