@@ -232,12 +232,13 @@ def _table(families: dict[str, Any]) -> Iterator[str]:
 
 
 def _matrix(families: dict[str, Any]) -> Iterator[str]:
-    """Yield a table: a row for each entry, a column for each family."""
-    yield f"| entry | {' | '.join(families)} |"
-    yield f"| --- |{' ---: |' * len(families)}"
-    for entry in [*ENTRIES, "all"]:
-        counts = [family["entries"].get(entry) for family in families.values()]
-        yield f"| {entry} | {' | '.join(f'{count:,}' if count else '' for count in counts)} |"
+    """Yield a table: a row for each family, a column for each entry."""
+    entries = [*ENTRIES, "all"]
+    yield f"| family | {' | '.join(entries)} |"
+    yield f"| --- |{' ---: |' * len(entries)}"
+    for name, family in families.items():
+        counts = [family["entries"].get(entry) for entry in entries]
+        yield f"| {name} | {' | '.join(f'{count:,}' if count else '' for count in counts)} |"
 
 
 def _details(family: Family, results: dict[str, Any] | None) -> Iterator[str]:

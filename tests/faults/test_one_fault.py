@@ -72,7 +72,7 @@ async def test_timeline_and_message(lab: FaultLab) -> None:
     await RejectionTests().test_forbidden_vhost(lab)
 
     message = explain(lab.runs[0].start_error, lab.settings)
-    assert without_numbers(message) == without_numbers(block("The line that recognises it"))
+    assert without_numbers(message) == without_numbers(block("The line that recognises it").replace("\n", " "))
     printed = "\n".join(line.rstrip() for line in lab.runs[0].timeline())
     assert without_numbers(printed) == without_numbers(block("The timeline"))
 

@@ -10,7 +10,7 @@ import pytest
 
 from faultlab.timeline_svg import Bar, Segment, State
 from faultlab.wire import Closed, ClosedBy
-from gateway.lifecycle import EventType, Journal, spans
+from gateway.lifecycle import EventType, Journal, LifecycleEvent, spans
 from tests.faults.families import FAMILIES
 from tests.faults.lifespan_run import LifespanRun
 from tests.faults.report import (
@@ -49,6 +49,13 @@ def failed_run() -> LifespanRun:
     ]:
         journal.record(event_type, name, error)
     return LifespanRun([*journal], wire=[Closed(0.0, "http", 1, ClosedBy.CLIENT, False, "request head")])
+
+
+def clean_run() -> LifespanRun:
+    """A run with more kinds of events than `failed_run()`, none of them a failure."""
+    types = [EventType.ENTERING, EventType.ENTERED, EventType.STARTED, EventType.STOPPING]
+    types += [EventType.EXITING, EventType.EXITED, EventType.STOPPED]
+    return LifespanRun([LifecycleEvent(at, event_type) for at, event_type in enumerate(types)])
 
 
 RUN = RunData(
@@ -96,9 +103,9 @@ def test_report_fills_a_copy_of_the_pages(tmp_path: Path) -> None:
     page = (tmp_path / "README.md").read_text()
 
     assert "**4,006 cases** in 4 tests, which took 2 minutes" in page
-    assert "| entry | cancellation | wire fault |\n| --- | ---: | ---: |\n" in page
-    assert "| database |  | 4,000 |\n| redis | 2 | 3 |" in page
-    assert "| all | 1 |  |" in page
+    assert "| family | http | database | redis | rabbitmq |" in page
+    assert "| cancellation |  |  | 2 |  |  |  |  |  |  | 1 |" in page
+    assert "| wire fault |  | 4,000 | 3 |  |  |  |  |  |  |  |" in page
     assert "3 cases in 1 tests. They are at 2 places in the code, and each run ended within 12 ms" in page
     assert f"]({FAMILIES[0].image})" in page
     assert f'$ .venv/bin/pytest -m "" --timeline "{FAMILIES[0].sample_id}"' in page
@@ -181,5 +188,5 @@ def test_timeline_is_that_of_the_sample_entry() -> None:
 
     assert timeline == {"injected_at": 1.5, "journal": []}
     assert "injected at 1500 ms" in drawn(swept, "an injection")
-    assert timeline_of([LifespanRun(), failed_run()]) == timeline_of([failed_run()])
+    assert timeline_of([clean_run(), failed_run()]) == timeline_of([failed_run()])
     assert timeline_of([]) is None
