@@ -1,6 +1,6 @@
 # `make dev` and `make test` do everything on a machine that has make and Python 3.11 or later. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help install dev test test-platforms faults soak bench lint test-compose lock model places clean
+.PHONY: help install dev test test-platforms faults soak bench lint docs test-compose lock model places clean
 HOST ?= 127.0.0.1
 PORT ?= 8000
 PYTHON ?= python3
@@ -29,7 +29,7 @@ test-platforms:  ## Run the tests without faults and chaos on other Debian relea
 PLATFORMS ?= trixie testing
 QUICK := --ignore=tests/faults --ignore=tests/chaos
 
-faults:  ## Run all fault tests, the long sweeps included, and write docs/faults.md
+faults:  ## Run all fault tests, the long sweeps included, and write docs/faults
 	@tools/install dev
 	@tools/install-servers test
 	.venv/bin/pytest -m "not compose and not soak" tests/faultlab tests/faults tests/end_to_end/test_dev.py --report docs/faults $(ARGS)
@@ -57,6 +57,10 @@ lint:  ## Check format, style, types, imports and wording
 PROSE := gateway faultlab benchmarks tests tools docs deploy .ci \
 	README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md Makefile Dockerfile compose.yaml pyproject.toml
 
+docs:  ## Build the site of the documentation in build/site, and check every link
+	@tools/install dev
+	.venv/bin/python -m tools.build_docs
+
 test-compose:  ## Start the compose stack and test it; GATEWAY_COMPOSE may name another command
 	@tools/install dev
 	.venv/bin/pytest -m compose tests/compose
@@ -82,4 +86,4 @@ places: .venv-training  ## Create the table of places that the package ships
 	touch $@
 
 clean:  ## Remove everything that the other targets create
-	rm -rf .venv .venv-training .install.lock .servers.lock .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis benchmarks/contenders/node/node_modules
+	rm -rf build .cache .venv .venv-training .install.lock .servers.lock .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis benchmarks/contenders/node/node_modules

@@ -18,6 +18,7 @@ _CHUNK_BYTES = 64 * 1024
 
 End = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 FaultLookup = Callable[[int, str], WireFault | None]  # from the number and name of a message to the fault at it
+MessageListener = Callable[[int, Message], object]  # called with the number of the connection and each message
 
 
 class _Mode(Enum):
@@ -36,7 +37,15 @@ class Connection:
     """
 
     def __init__(
-        self, number: int, client: End, framer: Framer, *, name: str, fault_at: FaultLookup, log: WireLog | None
+        self,
+        number: int,
+        client: End,
+        framer: Framer,
+        *,
+        name: str,
+        fault_at: FaultLookup,
+        log: WireLog | None,
+        on_message: MessageListener | None = None,
     ) -> None:
         self.number = number
         self.messages: list[str] = []
@@ -46,6 +55,7 @@ class Connection:
         self._name = name
         self._fault_at = fault_at
         self._log = log
+        self._on_message = on_message
         self._mode = _Mode.FORWARDING
         self._faulted = False
         self._write_ended: set[Side] = set()
@@ -114,16 +124,18 @@ class Connection:
         try:
             while data := await reader.read(_CHUNK_BYTES):
                 for message in self._framer.feed(side, data):
-                    await self._on_message(message)
+                    await self._handle(message)
             for message in self._framer.rest(side):
-                await self._on_message(message)
+                await self._handle(message)
         except OSError:
             self._on_closed(side, reset=True)
         else:
             self._on_closed(side, reset=False)
 
-    async def _on_message(self, message: Message) -> None:
+    async def _handle(self, message: Message) -> None:
         self.messages.append(message.name)
+        if self._on_message is not None:
+            self._on_message(self.number, message)
         if message.sender is Side.CLIENT:
             self._last_client_message = message.name
         fault = None if self._faulted else self._fault_at(len(self.messages), message.name)

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from .amqp import AmqpFramer
-from .connection import ACCEPT, ACCEPT_NUMBER, Connection
+from .connection import ACCEPT, ACCEPT_NUMBER, Connection, MessageListener
 from .faults import WireFault
 from .framing import Framer
 from .http import HttpFramer
@@ -35,6 +35,7 @@ class Proxy:
         target: host and port of the server. A change affects new connections only, as a change of an address does.
         connections: all connections so far, in order.
         fired: the name of the message at which the current fault was injected, for each connection.
+        on_message: called with the number of the connection and each message that arrives, on connections from then on.
     """
 
     def __init__(self, name: str, protocol: str, host: str, port: int, *, log: WireLog | None = None) -> None:
@@ -50,6 +51,7 @@ class Proxy:
         self.name = name
         self.connections: list[Connection] = []
         self.fired: list[str] = []
+        self.on_message: MessageListener | None = None
         self._make_framer = PROTOCOLS[protocol]
         self.target = host, port
         self._log = log
@@ -152,7 +154,13 @@ class Proxy:
         ends = await asyncio.open_connection(sock=client)
         number = len(self.connections) + 1
         connection = Connection(
-            number, ends, self._make_framer(), name=self.name, fault_at=self._fault_at, log=self._log
+            number,
+            ends,
+            self._make_framer(),
+            name=self.name,
+            fault_at=self._fault_at,
+            log=self._log,
+            on_message=self.on_message,
         )
         self.connections.append(connection)
         await connection.run(*self.target)

@@ -1,8 +1,9 @@
 """A timeline: the journal drawn with one bar for each entry."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .journal import EventType, Journal, LifecycleEvent, format_error
+from .journal import EventType, LifecycleEvent, format_error
 
 _ENTER_FAILURES = {EventType.ENTER_FAILED, EventType.ENTER_CANCELLED}
 _EXIT_EVENTS = {EventType.EXITED, EventType.EXIT_FAILED, EventType.ABORTED, EventType.CRASHED}
@@ -46,7 +47,7 @@ class Span:
         return (" " * first + "░" * (active - first) + "█" * (closing - active) + "▒" * (closed - closing)).ljust(width)
 
 
-def spans(journal: Journal) -> list[Span]:
+def spans(journal: Iterable[LifecycleEvent]) -> list[Span]:
     """Return a span for each entry, in the order in which they began to enter."""
     found: list[Span] = []
     current: dict[str, Span] = {}

@@ -14,7 +14,7 @@ import pytest
 import redis.asyncio as redis
 
 from faultlab import ResourceSnapshot
-from faultlab.wire import GARBAGE, Closed, Opened, Proxy, WireFault, WireLog
+from faultlab.wire import GARBAGE, Closed, Opened, Proxy, Side, WireFault, WireLog
 from gateway.devstack.postgresql import PostgreSQLServer
 from gateway.devstack.rabbitmq import RabbitMQServer
 from gateway.devstack.redis import RedisServer
@@ -138,6 +138,24 @@ async def test_no_fault_is_transparent() -> None:
         assert proxy.open_connections == []
         assert isinstance(next(iter(log)), Opened)
     assert server.ends == ["closed"]
+
+
+async def test_listener_gets_every_message() -> None:
+    """The listener of a proxy is called with each message and the number of its connection, also with one that is lost."""
+    messages: list[tuple[int, Side, str, bytes]] = []
+    async with proxied_server() as (_, proxy, _log):
+        proxy.on_message = lambda number, message: messages.append((number, message.sender, message.name, message.data))
+        async with connected_client(proxy) as client:
+            await client.ping()
+        proxy.inject(WireFault.BLACK_HOLE, at="reply to PING")
+        async with connected_client(proxy) as client:
+            assert await client.ping() == b"..."
+
+    assert messages == [
+        (number, *message)
+        for number in (1, 2)
+        for message in [(Side.CLIENT, "PING", PING), (Side.SERVER, "reply to PING", PONG)]
+    ]
 
 
 async def test_half_closed_client_gets_the_reply() -> None:

@@ -73,7 +73,6 @@ class FaultLab:
         self.cases: Counter[str] = Counter()  # by entry, for a test that has more than one case
         self.locations: set[str] = set()  # where faults were injected
         self.slowest_run = 0.0
-        self.notes: list[str] = []  # lines for `--timeline`
         self._app = FastAPI()  # of the last run in the event loop of the test
         self._sweep: LifespanSweep | None = None
         self._loop_errors: list[str] = []

@@ -34,6 +34,7 @@ class LifespanRun:
         teardown_duration: seconds.
         point: the number of the injection point, from 1, with file, line and function.
         active_entry: the entry that was being entered or released at that point; "all" if there was none.
+        injected_at: in a sweep: seconds from the start of the journal to the first injection, or None.
         open_at_injection: the entries that were being entered, active or being released then, the latest first.
         wire: the connections that were closed, in order, if there are proxies.
         duration: after `run()` and in a sweep: seconds from the injection, if there is one, to the end of the run.
@@ -52,6 +53,7 @@ class LifespanRun:
     teardown_duration: float = 0.0
     point: str = ""
     active_entry: str = "all"
+    injected_at: float | None = None
     open_at_injection: list[str] = field(default_factory=list)
     wire: list[Closed] = field(default_factory=list)
     duration: float = field(init=False, repr=False)
@@ -172,3 +174,10 @@ def journal_of(app: FastAPI) -> list[LifecycleEvent]:
     assert entered == ENTRIES[: len(entered)]
     assert journal[-1].type is EventType.STOPPED
     return journal
+
+
+def recorded_event(at: float, event_type: str, name: str | None, error: str | None) -> LifecycleEvent:
+    """Return the event of another process or of an earlier run. Its error has the recorded text, and not the original type."""
+    type_name, _, message = (error or "").partition(": ")
+    exception = type(type_name, (Exception,), {})(message) if error else None
+    return LifecycleEvent(at, EventType(event_type), name, error=exception)

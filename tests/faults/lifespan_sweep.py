@@ -74,6 +74,7 @@ class LifespanSweep:
         self.run.outcome = "cancelled" if startup.cancelled() else "finished"
 
     def _on_injection(self) -> str:
+        self.run.injected_at = self.stack.journal.now
         last = {event.name: event.type for event in self.stack.journal}
         entries = [entry.name for entry in reversed(self.stack.entries)]
         self.run.open_at_injection = [name for name in entries if last[name] not in _RELEASED]

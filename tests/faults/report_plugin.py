@@ -1,7 +1,6 @@
-"""A pytest plugin: draws the timelines of the fault tests (`--timeline`) and writes their report (`--report PATH`)."""
+"""A pytest plugin: draws the timelines of the fault tests (`--timeline`) and writes their report (`--report FOLDER`)."""
 
 import inspect
-import json
 import shlex
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import pytest
 
 from tests.faults.families import BY_MODULE
 from tests.faults.harness import FaultLab
-from tests.faults.report import CaseRecord, RunData, data_of, markdown, summary
+from tests.faults.report import CaseRecord, RunData, data_of, summary, timeline_of, write_report
 
 RUN = pytest.StashKey[RunData]()
 
@@ -21,7 +20,7 @@ RUN = pytest.StashKey[RunData]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults", "fault tests")
     group.addoption("--timeline", action="store_true", help="print what happened in each run, with times")
-    group.addoption("--report", metavar="PATH", help="write the report of this run to PATH.md and PATH.json")
+    group.addoption("--report", metavar="FOLDER", help="write the report of this run to FOLDER")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,7 +45,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def record(item: pytest.Function, lab: FaultLab, seconds: float) -> CaseRecord:
     """Return what a test has proved."""
     module = Path(item.location[0]).stem
-    sample = BY_MODULE[module].sample
+    is_sample = item.nodeid == BY_MODULE[module].sample_id
     return CaseRecord(
         test=item.nodeid,
         module=module,
@@ -54,7 +53,7 @@ def record(item: pytest.Function, lab: FaultLab, seconds: float) -> CaseRecord:
         seconds=seconds,
         locations=sorted(lab.locations),
         slowest_run=lab.slowest_run,
-        timeline=list(timeline_of(lab)) if sample and sample in item.nodeid else [],
+        timeline=timeline_of(lab.runs) if is_sample else None,
     )
 
 
@@ -78,16 +77,6 @@ def drawing(claim: str, lab: FaultLab) -> Iterator[str]:
         if run.point:
             yield f"  {run.active_entry}: injected at {run.point}"
         yield from (f"  {line}" for line in run.timeline())
-    if lab.notes:
-        yield from ("", *(f"  {line}" for line in lab.notes))
-
-
-def timeline_of(lab: FaultLab) -> Iterator[str]:
-    """Yield the timeline of one run: the last of the entries if it is a sweep, else the first."""
-    if lab.runs:
-        yield from lab.runs[-1 if lab.cases else 0].timeline()
-    else:
-        yield from lab.notes
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -117,5 +106,4 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.config.get_terminal_writer().line(f"\n{target} is not written: not every test passed")
         return
     command = f"pytest {shlex.join(session.config.invocation_params.args)}"
-    Path(f"{target}.md").write_text(markdown(run, command))
-    Path(f"{target}.json").write_text(json.dumps(data_of(run, command), indent=1) + "\n")
+    write_report(Path(target), data_of(run, command))

@@ -2,10 +2,13 @@
 
 import json
 import time
+from datetime import datetime
 from signal import Signals
+from typing import Any
 
-from gateway.lifecycle import EventType
+from gateway.lifecycle import EventType, LifecycleEvent
 from tests.end_to_end.conftest import StartProcess
+from tests.faults.lifespan_run import LifespanRun, recorded_event
 from tests.support.entries import RESOURCES
 from tests.support.waiting import wait_until
 
@@ -28,10 +31,12 @@ _EVENTS = {event.value for event in EventType}
 class SignalledProcess:
     """A gateway process, and the signals that it gets."""
 
-    def __init__(self, run: StartProcess, signals: list[Signals]) -> None:
+    def __init__(self, run: StartProcess, signals: list[Signals], runs: list[LifespanRun]) -> None:
+        """Start no process yet. When the process has ended, its run is appended to `runs`."""
         self.forced = len(signals) > 1
         self.stop_duration = 0.0  # seconds from the last signal to the end
         self._run = run
+        self._runs = runs
         self._signals = iter(signals)
         self._signalled_at = 0.0
 
@@ -57,12 +62,20 @@ class SignalledProcess:
         assert list(self._signals) == []
         status = await self.process.exit_status(timeout=3 * MAX_STOP_DURATION)
         self.stop_duration = time.monotonic() - self._signalled_at
+        self._runs.append(LifespanRun(journal=self._events()))
         return status
 
     @property
     def journal(self) -> list[str]:
         """The lifecycle events that it has logged, as `exited redis`."""
+        return [" ".join(filter(None, (event.type, event.name))) for event in self._events()]
+
+    def _events(self) -> list[LifecycleEvent]:
         lines = [json.loads(line) for line in self.process.output.splitlines() if line.startswith("{")]
-        return [
-            " ".join(filter(None, (line["event"], line.get("entry")))) for line in lines if line["event"] in _EVENTS
-        ]
+        logged = [line for line in lines if line["event"] in _EVENTS]
+        return [_event(line, since=logged[0]) for line in logged]
+
+
+def _event(line: dict[str, Any], *, since: dict[str, Any]) -> LifecycleEvent:
+    at = datetime.fromisoformat(line["timestamp"]) - datetime.fromisoformat(since["timestamp"])
+    return recorded_event(at.total_seconds(), line["event"], line.get("entry"), line.get("error"))

@@ -203,6 +203,7 @@ class Schedule(RuleBasedStateMachine):
         """The run has ended: everything is released in order, and nothing leaks here, on the wire or at a server."""
         assert self.app is not None
         run = LifespanRun(journal=journal_of(self.app))
+        self.lab.runs.append(run)
         assert run.released == [*reversed(run.entered)]
         assert run.unclean <= ({*ENTRIES} if self.disturbed else set())
         self.call(self.wait_until_closed())

@@ -4,7 +4,6 @@ In each case one thing hangs (hanging_app.py) with everything that it has acquir
 """
 
 import asyncio
-from collections.abc import Iterator
 from signal import SIGINT, SIGTERM
 
 import httpx
@@ -28,10 +27,8 @@ pytestmark = pytest.mark.usefixtures("no_broker_leaks")
         pytest.param([SIGTERM, SIGTERM], id="SIGTERM twice", marks=pytest.mark.long),
     ]
 )
-def process(request: pytest.FixtureRequest, run: StartProcess, lab: FaultLab) -> Iterator[SignalledProcess]:
-    process = SignalledProcess(run, request.param)
-    yield process
-    lab.notes += process.journal
+def process(request: pytest.FixtureRequest, run: StartProcess, lab: FaultLab) -> SignalledProcess:
+    return SignalledProcess(run, request.param, lab.runs)
 
 
 QUICK_ENTRIES = {"database", "rabbitmq", "relay"}  # two resources and a worker; a run takes seconds
