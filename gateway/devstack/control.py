@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import assert_never
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from gateway.devstack.folder import Reporter, silent
 from gateway.devstack.server import DevstackError, Server, ServerStatus
@@ -31,19 +31,12 @@ _ACTIONS = {
 
 
 class ServerItem(BaseModel):
-    """The status of a server.
-
-    Attributes:
-        name: such as `postgresql`.
-        entry: the entry of the gateway that uses it, such as `database`.
-        status: a server that is being restarted is `stopped` until it is ready.
-        actions: those that fit the status; none while the server is being restarted.
-    """
+    """A private server."""
 
     name: str
-    entry: str
-    status: ServerStatus
-    actions: list[Action]
+    entry: str = Field(description="The entry of the gateway that uses it")
+    status: ServerStatus = Field(description="While the server is being restarted, `stopped`")
+    actions: list[Action] = Field(description="Those that fit the status; none while the server is being restarted")
 
 
 class ControlFailure(StrEnum):

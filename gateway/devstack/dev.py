@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import httpx
 
@@ -85,7 +85,8 @@ async def _serve(host: str, port: int, output: Output, *, debug: bool) -> int:
         gateway = await stack.enter_async_context(_command("gateway", serve, servers, output, [listener.fileno()]))
         listener.close()  # otherwise clients could still connect after the gateway has ended
         if await _wait_until_ready(f"{url}/readyz", gateway):
-            await servers.rabbitmq.sync()  # so that its queues survive a kill
+            with suppress(DevstackError):  # a system without `erl_call`, or a server that is suspended already
+                await servers.rabbitmq.sync()  # its queues then survive a kill
             elapsed = time.monotonic() - started_at
             report(f"ready after {elapsed:.1f} s: {url}/\n\n    curl {url}{EXAMPLE}\n\nCtrl-C ends it.")
         return await _first_exit_status(gateway, worker)

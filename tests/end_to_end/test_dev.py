@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
@@ -137,32 +137,7 @@ def stack_folders(folder: Path) -> list[Path]:
     return list(folder.glob("gateway-devstack-*"))
 
 
-@pytest.mark.parametrize(
-    "stop",
-    [
-        pytest.param(lambda terminal: terminal.press(CTRL_C * 3), id="Ctrl-C three times", marks=pytest.mark.long),
-        pytest.param(Terminal.close, id="terminal closed"),
-    ],
-)
-async def test_serves_until_it_is_stopped(
-    terminal: Terminal, folder: Path, port: int, stop: Callable[[Terminal], None]
-) -> None:
-    """`gateway dev` serves complete briefs and counts observations. After Ctrl-C or a closed terminal nothing is left."""
-    async with httpx.AsyncClient(timeout=TIMEOUT) as client:
-        brief = (await client.get(f"http://127.0.0.1:{port}{EXAMPLE}")).json()
-        place_url = f"http://127.0.0.1:{port}/v1/places/2657896"
-        created = await client.post(place_url + "/observations", json={"temperature_c": 12.5, "condition": "rain"})
-        assert created.status_code == 201
-
-        async def counted() -> bool:
-            return bool((await client.get(place_url)).json()["observation_count"])
-
-        await wait_until(counted, "the worker has counted the observation")
-    assert brief["complete"] is True
-    assert len(stack_folders(folder)) == 1
-    stop(terminal)
-
-    assert await terminal.exit_status() in (0, OUTPUT_LOST)
+def assert_nothing_is_left(folder: Path, port: int) -> None:
     assert stack_folders(folder) == []
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
@@ -209,7 +184,7 @@ async def dev(terminal: Terminal, port: int) -> AsyncIterator[DevClient]:
         yield client
 
 
-async def test_servers_are_controlled(dev: DevClient, terminal: Terminal, folder: Path) -> None:
+async def test_servers_are_controlled(dev: DevClient, terminal: Terminal, folder: Path, port: int) -> None:
     """Suspended and killed servers fail their part of the service. After a restart they have their data, and all recovers.
     Ctrl-C leaves nothing, even of a server that is suspended or killed.
     """
@@ -241,23 +216,36 @@ async def test_servers_are_controlled(dev: DevClient, terminal: Terminal, folder
     assert await dev.control("postgresql", "kill") == "stopped"
     terminal.press(CTRL_C)
     assert await terminal.exit_status() == 0
-    assert stack_folders(folder) == []
+    assert_nothing_is_left(folder, port)
 
 
-async def test_two_at_once(second: subprocess.Popen[bytes], terminal: Terminal, folder: Path, port: int) -> None:
+@pytest.mark.long
+async def test_three_interrupts(dev: DevClient, terminal: Terminal, folder: Path, port: int) -> None:
+    """Further interrupts do not disturb the stop."""
+    assert await dev.brief() == "complete"
+    terminal.press(CTRL_C * 3)
+
+    assert await terminal.exit_status() == 0
+    assert_nothing_is_left(folder, port)
+
+
+async def test_two_at_once(
+    second: subprocess.Popen[bytes], dev: DevClient, terminal: Terminal, folder: Path, port: int
+) -> None:
     """Two run at the same time, one of them without a terminal. The page is the first line of each, and each line of the
-    gateway and the worker has its name. They log for people on the terminal, and JSON elsewhere. No line is lost when
-    Ctrl-C stops them.
+    gateway and the worker has its name. They log for people on the terminal, and JSON elsewhere. One ends when its terminal
+    is closed, and the other one with an interrupt, without losing a line. Nothing is left.
     """
     output = folder / "output"
     await wait_until(lambda: "Ctrl-C ends it." in output.read_text(), "the second one is ready", timeout=4 * TIMEOUT)
     assert len(stack_folders(folder)) == 2
-    terminal.press(CTRL_C)
+    assert await dev.brief() == "complete"
+    terminal.close()
     second.send_signal(signal.SIGINT)
-    assert await terminal.exit_status() == 0
+    assert await terminal.exit_status() in (0, OUTPUT_LOST)
     await wait_until(lambda: second.poll() is not None, "the second one has ended", timeout=2 * TIMEOUT)
     assert second.returncode == 0
-    assert stack_folders(folder) == []
+    assert_nothing_is_left(folder, port)
 
     lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.output.decode()).splitlines()
     assert lines[0] == f"page: http://127.0.0.1:{port}/ (in a few seconds)"
