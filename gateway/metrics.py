@@ -37,7 +37,7 @@ EVENT_LOOP_LAG = Instrument(
     "gateway.event_loop.lag", "gauge", "s", "Longest delay of the event loop in the last seconds"
 )
 HEALTHY_ENTRIES = Instrument(
-    "gateway.entry.healthy", "gauge", "1", "1 if the health check of an entry succeeds, or else 0"
+    "gateway.entry.healthy", "gauge", "{entry}", "1 if the health check of an entry succeeds, or else 0"
 )
 LIFECYCLE_DURATION = Instrument(
     "gateway.lifecycle.duration", "gauge", "s", "Duration of the latest step of an entry: enter or exit"

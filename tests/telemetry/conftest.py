@@ -60,7 +60,7 @@ class Recording:
     secrets: list[str]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 async def recording(
     servers: Devstack, devstack_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Recording]:
@@ -94,6 +94,7 @@ async def recording(
                     lambda: any(span.service == "gateway-worker" for span in receiver.spans_of(REPORT_TRACE).values()),
                     "the worker has processed the report",
                 )
+                await client.get("/lifecycle", headers={"Origin": "https://example.org"})  # a failed response
                 scrape = await client.get("/metrics")
                 worker_scrape = await client.get(f"http://localhost:{port}/metrics")
             for process in (gateway, worker):
