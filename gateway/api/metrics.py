@@ -11,6 +11,8 @@ from gateway.api.operators import OperatorRequired
 from gateway.api.problem_types import INVALID_REQUEST, UNKNOWN_PATH
 from gateway.api.problems import ProblemError, problem_responses
 
+EXAMPLE = 'gateway_brief_sections_total{gateway_section="weather",gateway_section_status="ok"} 17.0\n'
+
 router = APIRouter(tags=["operation"], route_class=OperationRoute)
 
 
@@ -20,7 +22,10 @@ router = APIRouter(tags=["operation"], route_class=OperationRoute)
     summary="Metrics",
     dependencies=[OperatorRequired],
     response_class=PlainTextResponse,
-    responses=problem_responses(INVALID_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, UNKNOWN_PATH),
+    responses={
+        HTTPStatus.OK.value: {"content": {"text/plain": {"example": EXAMPLE}}},
+        **problem_responses(INVALID_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, UNKNOWN_PATH),
+    },
 )
 async def get_metrics(request: Request) -> Response:
     """The metrics of this process in the format of Prometheus, for operators, if they are configured."""

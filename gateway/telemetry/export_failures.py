@@ -26,10 +26,16 @@ class ExportFailures(logging.Handler):
         logger.propagate = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.report(str(record.msg) if record.name == _LOGS_VALUES else record.getMessage())
+        if record.name == _LOGS_VALUES:
+            self._log("telemetry header ignored", str(record.msg).removesuffix(": %s"))
+        else:
+            self.report(record.getMessage())
 
     def report(self, error: str) -> None:
-        """Count a failure, and log it if none was logged for a while."""
-        unlogged = self._outage.record("export")
+        """Count a failed export, and log it if none was logged for a while."""
+        self._log("telemetry not exported", error)
+
+    def _log(self, event: str, error: str) -> None:
+        unlogged = self._outage.record(event)
         if unlogged is not None:
-            log.warning("telemetry not exported", error=error, unlogged=unlogged)
+            log.warning(event, error=error, unlogged=unlogged)

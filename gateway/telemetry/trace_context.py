@@ -32,6 +32,8 @@ def span_of_requests(name: str, traceparents: Sequence[str | None]) -> AbstractC
 
     The span belongs to the trace of the first one, and has links to the others. Without any context, there is no span.
     """
+    if not any(traceparents):
+        return nullcontext()
     contexts = [context for text in traceparents if (context := _parse(text)) is not None]
     if not contexts:
         return nullcontext()

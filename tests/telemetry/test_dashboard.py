@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from gateway.metrics import GATEWAY_INSTRUMENTS, WORKER_INSTRUMENTS
 from tests.support.project import ROOT
 from tests.telemetry.conftest import Recording
 
@@ -95,3 +96,16 @@ def test_mounted_files_exist() -> None:
 
     assert all((ROOT / source).exists() for source, _, _ in mounts)
     assert provider["options"]["path"] in [target for _, target, _ in mounts]
+
+
+def test_documented_metrics() -> None:
+    """The documentation has the name and the unit of each metric."""
+    text = (ROOT / "docs" / "telemetry.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    missing = [
+        instrument.name
+        for instrument in (*GATEWAY_INSTRUMENTS, *WORKER_INSTRUMENTS)
+        if not any(f"`{instrument.name}`" in line and f"`{instrument.unit}`" in line for line in lines)
+    ]
+
+    assert missing == []
