@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from starlette.types import ASGIApp
 
-from gateway.api import briefs, description, health, observations, places, predictions, problem_pages, problems
+from gateway.api import briefs, description, health, metrics, observations, places, predictions, problem_pages, problems
 from gateway.api.access_log import AccessLogMiddleware
 from gateway.api.body_limit import PayloadTooLargeMiddleware
 from gateway.api.caching import NO_CACHE, add_cache_headers
@@ -20,6 +20,7 @@ from gateway.api.routes import StrictRoute
 from gateway.api.telemetry import telemetry_config
 from gateway.lifespan import lifespan
 from gateway.settings import Settings, read_settings
+from gateway.telemetry.configuration import Scrape
 
 
 class GatewayApp(FastAPI):
@@ -58,11 +59,12 @@ class GatewayApp(FastAPI):
         return self.openapi_schema  # type: ignore[return-value]  # super().openapi() has set it
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, *, scrape: Scrape | None = None) -> FastAPI:
     """Create the application. It opens nothing before its lifespan is entered.
 
     Args:
         settings: read from the environment if None.
+        scrape: returns the metrics for Prometheus. None: `/metrics` has none.
 
     Raises:
         InvalidSettingsError: the environment contains invalid settings.
@@ -81,9 +83,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings or read_settings()
     app.state.failed_responses = FailedResponses()
+    app.state.scrape = scrape
     app.add_middleware(PayloadTooLargeMiddleware)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(QueryLimitMiddleware)
-    for router in (observations.router, places.router, predictions.router, health.router, problem_pages.router):
-        app.include_router(router)
+    for module in (observations, places, predictions, health, metrics, problem_pages):
+        app.include_router(module.router)
     return app

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import structlog
 import typer
 
-from gateway.command import Debug, exit_with_error, load_settings, print_error, run
+from gateway.command import Debug, exit_with_error, load_settings, print_error, run, start_telemetry
 from gateway.operator_commands import dead_letters, observations, outbox
 from gateway.process.exit_status import ExitStatus
 from gateway.process.signals import stop_signals
@@ -36,6 +36,9 @@ T = TypeVar("T")
 # The number of new objects that starts a garbage collection. With Python's default of 700, the requests in flight would
 # start hundreds of collections per second.
 GC_THRESHOLD = 10_000
+
+# The worker has no HTTP server of its own. The address is that of OpenTelemetry's specification.
+WORKER_PROMETHEUS = ("localhost", 9464)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -107,7 +110,9 @@ def worker(
         from gateway.error_messages import explain
         from gateway.worker import run_worker
 
-    status, failure = run_worker(settings, heartbeat_path=alive)
+    telemetry = start_telemetry("gateway-worker", settings, debug=debug, default_prometheus=WORKER_PROMETHEUS)
+    with telemetry:
+        status, failure = run_worker(settings, heartbeat_path=alive)
     if failure is not None:
         print_error(explain(failure, settings), failure, debug=debug)
     raise typer.Exit(status)
@@ -209,7 +214,7 @@ def _load_server_settings(*, debug: bool) -> Settings:
 
 
 def _serve_app(
-    create_app: "Callable[[Settings], FastAPI]",
+    create_app: "Callable[..., FastAPI]",
     listener: socket.socket,
     settings: Settings,
     *,
@@ -217,7 +222,7 @@ def _serve_app(
     timeline: bool,
     debug: bool,
 ) -> NoReturn:
-    """Serve an app, and exit with the status of the process."""
+    """Serve an app, and exit with the status of the process. `create_app` is called as `gateway.app.create_app` is."""
     with _gc_paused():
         from gateway.error_messages import explain
         from gateway.serving.server import serve as serve_app
@@ -225,7 +230,9 @@ def _serve_app(
     if timeline:
         from gateway.timeline_table import show_timeline
     on_started = (lambda stack: show_timeline(stack.journal)) if timeline else None
-    status, failure = serve_app(create_app(settings), listener, settings, root_path=root_path, on_started=on_started)
+    with start_telemetry("gateway", settings, debug=debug) as telemetry:
+        serving_app = create_app(settings, scrape=telemetry.scrape)
+        status, failure = serve_app(serving_app, listener, settings, root_path=root_path, on_started=on_started)
     if failure is not None:
         print_error(explain(failure, settings), failure, debug=debug)
     raise typer.Exit(status)

@@ -14,6 +14,9 @@ from gateway.logs import configure_logging
 from gateway.process.exit_status import ExitStatus
 from gateway.process.watchdog import run_without_waiting_for_threads
 from gateway.settings import InvalidSettingsError, Settings, read_settings, unknown_settings
+from gateway.telemetry import configuration
+from gateway.telemetry.configuration import Telemetry
+from gateway.telemetry.variables import InvalidTelemetryError
 
 T = TypeVar("T")
 
@@ -25,18 +28,35 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 def load_settings(*, debug: bool, level: int = logging.INFO) -> Settings:
-    """Configure logging and libuv, and return the settings. If they are invalid, exit before anything is opened.
+    """Return the settings, with logging and libuv configured. If they are invalid, exit before anything is opened.
 
     Variables that look like a setting and are none are reported first, because one of them may be the reason.
     """
-    configure_logging(logging.DEBUG if debug else level)
     os.environ.setdefault("UV_THREADPOOL_SIZE", UV_THREADPOOL_SIZE)
     for line in unknown_settings():
         print_error(f"warning: {line}", None, debug=debug)
     try:
-        return read_settings()
+        settings = read_settings()
     except InvalidSettingsError as error:
         exit_with_error(str(error).replace("\n", "\ngateway: "), error, debug=debug)
+    configure_logging(logging.DEBUG if debug else level, settings.log_format)
+    return settings
+
+
+def start_telemetry(
+    service: str, settings: Settings, *, debug: bool, default_prometheus: tuple[str, int] | None = None
+) -> Telemetry:
+    """Start the telemetry, and add the ids of traces to the log lines. Exit if a variable is invalid."""
+    from gateway.telemetry.log_fields import add_trace_ids  # noqa: PLC0415 - not every command needs OpenTelemetry's API
+    from gateway.telemetry.providers import records_traces  # noqa: PLC0415
+
+    try:
+        telemetry = configuration.start_telemetry(service, default_prometheus=default_prometheus)
+    except InvalidTelemetryError as error:
+        exit_with_error(str(error), error, debug=debug)
+    if records_traces():
+        configure_logging(logging.DEBUG if debug else logging.INFO, settings.log_format, processors=[add_trace_ids])
+    return telemetry
 
 
 def run(coro: Coroutine[Any, Any, T]) -> T:

@@ -16,6 +16,7 @@ from gateway.event_loop import EventLoopMonitor
 from gateway.events.topology import verify_publishing
 from gateway.lifecycle import Journal, LifecycleStack
 from gateway.logs import log_event
+from gateway.metrics import observe_gateway
 from gateway.observations.relay import OutboxRelay
 from gateway.observations.writer import ObservationWriter
 from gateway.read_sessions import ReadSessions
@@ -27,6 +28,7 @@ from gateway.resources.model import Model, ModelResource
 from gateway.resources.rabbitmq import RabbitMQ, RabbitMQConnection
 from gateway.resources.redis import RedisPool
 from gateway.settings import Settings
+from gateway.telemetry.lifecycle_spans import traced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
     async with LifecycleStack(
         startup_timeout=settings.startup_timeout,
         shutdown_timeout=settings.shutdown_timeout * TEARDOWN_SHARE,
-        journal=Journal(listener=log_event),
+        journal=Journal(listener=traced(log_event)),
     ) as stack:
         app.state.stack = stack  # for the server, which watches it for a crash, and aborts it in a forced shutdown
         event_loop = EventLoopMonitor()  # it begins after the startup, which may hold the event loop
@@ -89,6 +91,17 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
         )
 
         stack.enter_context(event_loop)
+        readiness = Readiness(stack, grace=settings.ready_grace, event_loop=event_loop)
+        observe_gateway(
+            stack.journal,
+            readiness=readiness,
+            event_loop=event_loop,
+            database=database,
+            redis=redis,
+            relay=relay,
+            views=views,
+            briefs=briefs,
+        )
         stack.mark_started()
         yield {
             "services": Services(
@@ -101,7 +114,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
                 writer=writer,
                 views=views,
                 briefs=briefs,
-                readiness=Readiness(stack, grace=settings.ready_grace, event_loop=event_loop),
+                readiness=readiness,
                 journal=stack.journal,
             )
         }

@@ -1,7 +1,9 @@
-"""Logging to standard error: one line for each event, formatted for people on a terminal and as JSON elsewhere."""
+"""Logging to standard error: one line for each event, formatted for people or as JSON."""
 
 import logging
 import sys
+from collections.abc import Sequence
+from typing import Literal
 
 import structlog
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
@@ -24,15 +26,27 @@ _LIBRARY_LEVELS = {
 }
 
 
-def configure_logging(level: int = logging.INFO) -> None:
-    """Format the log messages of the gateway and of libraries with structlog. Only the commands call it."""
+def configure_logging(
+    level: int = logging.INFO,
+    log_format: Literal["auto", "console", "json"] = "auto",
+    *,
+    processors: Sequence[Processor] = (),
+) -> None:
+    """Format the log messages of the gateway and of libraries with structlog. Only the commands call it.
+
+    Args:
+        level: messages below it are not logged.
+        log_format: `console` for people, `json` for programs, `auto` for `console` on a terminal and `json` elsewhere.
+        processors: of structlog; they may add fields to each line.
+    """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         TimeStamper(fmt="iso", utc=True),
+        *processors,
     ]
     # Tracebacks contain no local variables, because some of them are passwords.
-    if sys.stderr.isatty():
+    if log_format == "console" or (log_format == "auto" and sys.stderr.isatty()):
         rendering: list[Processor] = [ConsoleRenderer(exception_formatter=plain_traceback)]
     else:
         rendering = [ExceptionRenderer(ExceptionDictTransformer(show_locals=False)), JSONRenderer()]

@@ -17,6 +17,7 @@ from gateway.events.messages import BriefViewed, ObservationReported
 from gateway.events.topology import OBSERVATIONS, VIEWS
 from gateway.lifecycle import Journal, LifecycleStack
 from gateway.logs import log_event
+from gateway.metrics import observe_worker
 from gateway.observations.counting import ConsumedEventsCleanup, count_observation
 from gateway.process.runner import ProcessResult, ProcessRunner, run_process
 from gateway.resources import redis_errors
@@ -26,6 +27,7 @@ from gateway.resources.database_errors import is_data_error, is_retryable
 from gateway.resources.rabbitmq import RabbitMQConnection
 from gateway.resources.redis import RedisPool
 from gateway.settings import Settings
+from gateway.telemetry.lifecycle_spans import traced
 
 PREFETCH = 10  # messages of a queue that are processed at the same time, as many as the connections that stay open
 HEARTBEAT_INTERVAL = 2.0
@@ -70,7 +72,7 @@ async def worker_lifespan(worker: Worker) -> AsyncGenerator[None]:
     async with LifecycleStack(
         startup_timeout=settings.startup_timeout,
         shutdown_timeout=settings.shutdown_timeout * TEARDOWN_SHARE,
-        journal=Journal(listener=log_event),
+        journal=Journal(listener=traced(log_event)),
     ) as stack:
         worker.stack = stack  # for the process runner, which aborts it in a forced shutdown
 
@@ -104,6 +106,7 @@ async def worker_lifespan(worker: Worker) -> AsyncGenerator[None]:
         if worker.heartbeat_path is not None:
             await enter_resource(stack, HeartbeatFile(worker.heartbeat_path, [observation_consumer, view_consumer]))
 
+        observe_worker(stack.journal, database=database, redis=redis, consumers=[observation_consumer, view_consumer])
         stack.mark_started()
         yield
 

@@ -46,13 +46,16 @@ def test_ci_runs_the_checks_of_a_merge() -> None:
 def test_base_images_have_patch_versions() -> None:
     """Each pinned image has a version that names one release of the program. It is a release of the default version."""
     version = re.compile(
-        r"(postgres:\d+\.\d+|(haproxy|python|rabbitmq|redis):\d+\.\d+\.\d+)(-\w+)?(@sha256:[0-9a-f]{64})?"
+        r"(postgres:\d+\.\d+|(haproxy|python|rabbitmq|redis|grafana/otel-lgtm):\d+\.\d+\.\d+)(-\w+)?(@sha256:[0-9a-f]{64})?"
     )
 
     pinned, default = pinned_images(), default_images()
     assert [image for image in pinned.values() if not version.fullmatch(image)] == []
     assert pinned.keys() == default.keys()
-    assert all(pinned[name].startswith(image.partition("-")[0] + ".") for name, image in default.items())
+    assert all(
+        pinned[name] == image or pinned[name].startswith(image.partition("-")[0] + ".")
+        for name, image in default.items()
+    )
     assert f"ARG PYTHON_IMAGE={default['STACK_PYTHON_IMAGE']}\n" in (ROOT / "Dockerfile").read_text()
 
 

@@ -1,12 +1,15 @@
-"""The telemetry settings of the app."""
+"""The settings of FastAPI's own telemetry: a span, a duration and the errors of each request."""
 
 import os
+from collections.abc import MutableMapping
+from typing import Any
 
 from fastapi.telemetry import TelemetryConfig
-from opentelemetry import _logs, metrics, trace
 
-# The modules of OpenTelemetry's own providers, which record nothing. Its API has no public query for this.
-_PLACEHOLDER_MODULES = ("opentelemetry.trace", "opentelemetry.metrics", "opentelemetry._logs")
+from gateway.telemetry.providers import records_logs, records_metrics, records_traces
+
+# Probes and scrapes come every few seconds, and the stream of the journal lasts as long as its client.
+EXCLUDED_PATHS = frozenset({"/livez", "/readyz", "/lifecycle", "/lifecycle/events", "/metrics"})
 
 
 def telemetry_config() -> TelemetryConfig:
@@ -14,8 +17,20 @@ def telemetry_config() -> TelemetryConfig:
 
     With its defaults, FastAPI looks the providers up in each request, which is 5% of a brief (docs/performance.md).
     """
-    providers = (trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider())
-    is_configured = any(not type(provider).__module__.startswith(_PLACEHOLDER_MODULES) for provider in providers)
-    auto_configure = os.environ.get("FASTAPI_OTEL_AUTO_CONFIGURE", "").lower() == "true"
+    is_configured = records_traces() or records_metrics() or records_logs()
+    auto_configure = os.environ.get("FASTAPI_OTEL_AUTO_CONFIGURE", "").lower() == "true" and not is_configured
     enabled = is_configured or auto_configure
-    return {"tracing": enabled, "metrics": enabled, "logs": enabled}
+    return {
+        "tracing": enabled,
+        "metrics": enabled,
+        "logs": enabled,
+        "operation_spans": False,  # the sections of a brief say more than the steps of the framework
+        "auto_configure": auto_configure,  # it would add its exporters to those of the providers
+        "exclude": is_excluded,
+    }
+
+
+def is_excluded(scope: MutableMapping[str, Any]) -> bool:
+    """Return whether a request is not recorded."""
+    path: str = scope.get("path", "")
+    return path.removeprefix(scope.get("root_path", "")) in EXCLUDED_PATHS

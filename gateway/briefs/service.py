@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Self
@@ -28,6 +29,7 @@ from gateway.briefs.outlooks import Outlooks
 from gateway.briefs.pinned_connections import PinnedConnections
 from gateway.briefs.place_loader import LoadedPlaces, PlaceLoader, PlaceUnavailableError
 from gateway.briefs.queries import PlaceRecord
+from gateway.briefs.section_spans import record_sections
 from gateway.briefs.weather import Weather
 from gateway.briefs.weather_cache import WeatherCache, WeatherResult, decode_cached
 from gateway.concurrency import TaskPool
@@ -36,6 +38,7 @@ from gateway.observations.queries import Observation
 from gateway.places.queries import Place
 from gateway.resources.base import Resource
 from gateway.resources.model import Model
+from gateway.telemetry.providers import records_metrics, records_traces
 
 # Longer than a brief's own deadline, so that a slow reconnect can finish and serve the next request instead of being
 # cancelled every time.
@@ -46,6 +49,9 @@ class BriefService(Resource["BriefService"]):
     """Assembles briefs from all backends.
 
     Briefs that are requested together share one statement to PostgreSQL and one command to Redis.
+
+    Attributes:
+        section_counts: the number of sections by name, status and reason, if there is any telemetry.
     """
 
     name = "briefs"
@@ -73,6 +79,8 @@ class BriefService(Resource["BriefService"]):
             timeout: seconds that a brief may take.
         """
         super().__init__()
+        self.section_counts: Counter[tuple[str, Status, Reason | None]] = Counter()
+        self._has_telemetry = records_traces() or records_metrics()
         self._outlooks = Outlooks(model)
         self._on_viewed = on_viewed
         self._tasks = TaskPool()
@@ -133,6 +141,11 @@ class BriefService(Resource["BriefService"]):
             briefs = [group.create_task(self._assemble(place_id, loaded)) for place_id in place_ids]
         return [brief.result() for brief in briefs]
 
+    @property
+    def cache_lookups(self) -> Counter[str]:
+        """The number of lookups of cached weather by their result: fresh, stale or miss."""
+        return self._weather_cache.lookups
+
     async def check(self) -> str | None:
         """Return how often each part of the briefs has failed."""
         return self._failures.summary()
@@ -161,6 +174,9 @@ class BriefService(Resource["BriefService"]):
                 ["place", *(name for name, section in sections.items() if section.status is Status.OK)]
             )
         self._on_viewed(place_id)
+        if self._has_telemetry:
+            self.section_counts.update((name, section.status, section.reason) for name, section in sections.items())
+            record_sections(place_id, sections, loaded.started_at)
         complete = Status.UNAVAILABLE not in [section.status for _, section in sections.items()]
         return Brief(place=record.place, complete=complete, sections=sections)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,6 +55,9 @@ class WeatherCache:
 
     Callers of the same place share one fetch (single flight). If stale weather is available, one caller revalidates it, and
     the others get it without waiting.
+
+    Attributes:
+        lookups: the number of lookups in Redis by their result: fresh, stale or miss.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class WeatherCache:
         The circuit breaker ignores the errors for which `is_overload` is true. `on_fetched` is called with the weather of each
         call of the upstream, before the callers get it. It must not raise.
         """
+        self.lookups: Counter[str] = Counter()
         self._redis = redis
         self._tasks = tasks
         self._failures = failures
@@ -89,7 +94,9 @@ class WeatherCache:
             deadline: the time (`time.monotonic()`) at which to return at the latest.
         """
         entry = decode_cached(cached)
-        if entry is not None and entry.age < FRESH_TTL:
+        is_fresh = entry is not None and entry.age < FRESH_TTL
+        self.lookups["miss" if entry is None else "fresh" if is_fresh else "stale"] += 1
+        if is_fresh:
             return WeatherResult(entry, is_fresh=True)
         fetch = self._fetcher.in_flight(place)
         if fetch is None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
@@ -27,6 +27,7 @@ from gateway.lifecycle import format_error
 from gateway.outages import Outage
 from gateway.resources.base import DegradedError, PermanentError, Resource
 from gateway.resources.rabbitmq import BrokerConnection
+from gateway.telemetry.trace_context import TRACEPARENT, span_of_message
 
 E = TypeVar("E", bound=Event)
 
@@ -124,6 +125,10 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
         self._outage = Outage()
         self._stopping = asyncio.Event()
         self._log = log.bind(queue=queue.name)
+
+    @property
+    def queue_name(self) -> str:
+        return self._queue.name
 
     @property
     def in_flight(self) -> int:
@@ -251,9 +256,19 @@ class Consumer(Resource["Consumer[E]"], Generic[E]):
             await self._reject(message, "poison message rejected", str(error))
             return
         try:
-            await self._handle_repeatedly(message, event)
+            with self._span_of(message):
+                await self._handle_repeatedly(message, event)
         finally:
             self._failing.pop(message, None)
+
+    def _span_of(self, message: AbstractIncomingMessage) -> AbstractContextManager[object]:
+        attributes = {
+            "messaging.system": "rabbitmq",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": self._queue.name,
+            "messaging.message.id": message.message_id or "",
+        }
+        return span_of_message(f"process {self._queue.name}", message.headers.get(TRACEPARENT), attributes)
 
     async def _handle_repeatedly(self, message: AbstractIncomingMessage, event: E) -> None:
         backoff = Backoff()

@@ -21,6 +21,7 @@ from gateway.events.channels import (
 )
 from gateway.events.topology import EXCHANGE, Queue, ensure, require
 from gateway.resources.rabbitmq import BrokerConnection
+from gateway.telemetry.trace_context import TRACEPARENT
 
 MAX_TYPE_LENGTH = 255  # bytes of a routing key
 REFUSAL_TTL = 0.5  # for a declaration to be tried again; many events may wait for it
@@ -69,7 +70,9 @@ class Publisher:
         self._declaration_refusal: RefusedError | None = None  # of the latest declaration
         self._declaration_refused_at = 0.0
 
-    async def publish(self, event_id: UUID, event_type: str, body: bytes, *, timeout: float) -> None:
+    async def publish(
+        self, event_id: UUID, event_type: str, body: bytes, *, timeout: float, traceparent: str | None = None
+    ) -> None:
         """Publish an event, persistently. Concurrent calls share the channel.
 
         Args:
@@ -77,6 +80,7 @@ class Publisher:
             event_type: the type of the message, and its routing key.
             body: the JSON of the event.
             timeout: seconds until the broker must have confirmed it.
+            traceparent: the context of the trace that the event belongs to, or None.
 
         Raises:
             MessageRejectedError: no queue takes the message, or its type is too long.
@@ -91,6 +95,7 @@ class Publisher:
             message_type=event_type,
             content_type="application/json",
             delivery_mode=DeliveryMode.PERSISTENT,
+            headers=None if traceparent is None else {TRACEPARENT: traceparent},
         )
         is_sent = False
         try:
@@ -114,7 +119,9 @@ class Publisher:
             raise self._publish_error(error, event_type) if is_sent else PublishError() from error
         self._refusal = None
 
-    async def publish_alone(self, event_id: UUID, event_type: str, body: bytes, *, timeout: float) -> None:
+    async def publish_alone(
+        self, event_id: UUID, event_type: str, body: bytes, *, timeout: float, traceparent: str | None = None
+    ) -> None:
         """Publish an event as `publish()` does, while no other call is in flight.
 
         Raises:
@@ -122,7 +129,7 @@ class Publisher:
             PublishError: as in `publish()`. A missing permission is not the fault of the message.
         """
         try:
-            await self.publish(event_id, event_type, body, timeout=timeout)
+            await self.publish(event_id, event_type, body, timeout=timeout, traceparent=traceparent)
         except ChannelRefusedError as error:
             if isinstance(error.__cause__, ChannelPreconditionFailed):
                 raise MessageRejectedError(str(error)) from error.__cause__

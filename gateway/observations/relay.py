@@ -23,6 +23,7 @@ from gateway.events.publisher import (
 from gateway.events.topology import DEAD_LETTERS, OBSERVATIONS
 from gateway.lifecycle import format_error
 from gateway.observations.outbox_queries import (
+    OutboxCounts,
     count_attempt,
     count_attempt_of_type,
     count_entries,
@@ -56,6 +57,8 @@ class OutboxRelay(Resource["OutboxRelay"]):
 
     Attributes:
         last_error: the reason why the last attempt failed, or None if it succeeded.
+        counts: the entries in the outbox at the latest health check, or None if the database did not report them.
+        dead_letters: the number of dead letters at that time, or None if the broker did not report it.
     """
 
     name = "relay"
@@ -63,6 +66,8 @@ class OutboxRelay(Resource["OutboxRelay"]):
     def __init__(self, database: AsyncEngine, rabbitmq: BrokerConnection) -> None:
         super().__init__()
         self.last_error: BaseException | None = None
+        self.counts: OutboxCounts | None = None
+        self.dead_letters: int | None = None
         self._database = database
         self._rabbitmq = rabbitmq
         self._publisher = Publisher(rabbitmq, OBSERVATIONS)
@@ -172,7 +177,13 @@ class OutboxRelay(Resource["OutboxRelay"]):
 
         async def attempt(publish: Callable[..., Awaitable[None]], entry: Any) -> None:
             try:
-                await publish(entry.event_id, entry.type, entry.body.encode(), timeout=PUBLISH_TIMEOUT)
+                await publish(
+                    entry.event_id,
+                    entry.type,
+                    entry.body.encode(),
+                    timeout=PUBLISH_TIMEOUT,
+                    traceparent=entry.traceparent,
+                )
             except PublishError as error:
                 outcomes[entry.id] = error
             else:
@@ -209,9 +220,13 @@ class OutboxRelay(Resource["OutboxRelay"]):
             DegradedError: the broker would not take an event, the last attempt has failed, or there are events that were
                 rejected, or dead letters. The message has the numbers.
         """
-        async with self._database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            counts = await count_entries(connection, MAX_COUNTED)
-        dead_letters = await self._count_dead_letters()
+        try:
+            async with self._database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+                self.counts = counts = await count_entries(connection, MAX_COUNTED)
+            self.dead_letters = dead_letters = await self._count_dead_letters()
+        except BaseException:
+            self.counts = self.dead_letters = None
+            raise
         details = [f"outbox: {_format_count(counts.waiting)} waiting"]
         details += [
             f"{_format_count(number)} {name}"

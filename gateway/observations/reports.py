@@ -40,10 +40,11 @@ class NewObservation:
 
 
 class Report(NamedTuple):
-    """An observation to store, and the idempotency key of its client, if it has one."""
+    """An observation to store, the idempotency key of its client, and the context of its trace, if it has them."""
 
     new: NewObservation
     idempotency_key: str | None
+    traceparent: str | None = None
 
     @property
     def stored_key(self) -> str | None:

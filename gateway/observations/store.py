@@ -1,6 +1,6 @@
 """The write path: one statement stores a group of observations with their events, once for each idempotency key."""
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 
@@ -22,6 +22,7 @@ from gateway.observations.reports import (
     UnknownPlaceError,
 )
 from gateway.schema.tables import observations, outbox, places
+from gateway.telemetry.trace_context import current_traceparent
 
 _FOREIGN_KEY_VIOLATION = "23503"
 _EVENT_TYPE = literal(ObservationReported.model_fields["type"].default)
@@ -60,14 +61,22 @@ _inserted = (
     .cte("inserted")
 )
 # The body is an `ObservationReported`. PostgreSQL makes it, because the id of the observation is not known before.
-_event = select(func.gen_random_uuid().label("id"), _inserted.c.id.label("observation_id"), _inserted.c.place_id).cte(
-    "event"
-)
+_event = select(
+    func.gen_random_uuid().label("id"),
+    _inserted.c.id.label("observation_id"),
+    _inserted.c.place_id,
+    func.coalesce(_inserted.c.idempotency_key, cast(_inserted.c.place_id, Text)).label("report"),
+).cte("event")
 _data = func.json_build_object("observation_id", _event.c.observation_id, "place_id", _event.c.place_id)
 _body = func.json_build_object("id", _event.c.id, "type", _EVENT_TYPE, "at", func.now(), "data", _data)
+# The rows that were inserted have no position, so the contexts are by the key of the report, or else by its place.
+_traceparent = cast(bindparam("traceparents", type_=Text), JSON).op("->>")(_event.c.report)
 _enqueued = (
     insert(outbox)
-    .from_select(["event_id", "type", "body"], select(_event.c.id, _EVENT_TYPE, cast(_body, Text)))
+    .from_select(
+        ["event_id", "type", "body", "traceparent"],
+        select(_event.c.id, _EVENT_TYPE, cast(_body, Text), _traceparent),
+    )
     .cte("enqueued")
 )
 _INSERT = select(_inserted).order_by(_inserted.c.id).add_cte(_enqueued)
@@ -90,7 +99,9 @@ async def insert_reports(connection: AsyncConnection, reports: Sequence[Report])
         for position, report in enumerate(reports)
     ]
     try:
-        rows = await connection.execute(_INSERT, {"reports": orjson.dumps(given).decode()})
+        rows = await connection.execute(
+            _INSERT, {"reports": orjson.dumps(given).decode(), "traceparents": _traceparents(reports)}
+        )
     except IntegrityError as error:
         # The place was deleted while the statement ran. Of several reports, it is not known which ones are affected.
         if len(reports) == 1 and getattr(error.orig, "sqlstate", None) == _FOREIGN_KEY_VIOLATION:
@@ -106,6 +117,23 @@ async def insert_reports(connection: AsyncConnection, reports: Sequence[Report])
         observation = Observation(*values)
         found[positions[key or observation.place_id].popleft()] = observation
     return found
+
+
+def _traceparents(reports: Sequence[Report]) -> str | None:
+    """Return the trace contexts as JSON, by the key of each report, or else by its place. None if there are none.
+
+    Several reports of one place without keys cannot be distinguished. They have the context of the group, whose span has links
+    to all of them.
+    """
+    if not any(report.traceparent for report in reports):
+        return None
+    without_key = Counter(report.new.place_id for report in reports if report.stored_key is None)
+    contexts: dict[str, str | None] = {}
+    for report in reports:
+        is_shared = report.stored_key is None and without_key[report.new.place_id] > 1
+        context = current_traceparent() if is_shared else report.traceparent
+        contexts.setdefault(report.stored_key or str(report.new.place_id), context)
+    return orjson.dumps(contexts).decode()
 
 
 async def explain_unstored(connection: AsyncConnection, reports: Sequence[Report]) -> list[Outcome]:

@@ -17,6 +17,7 @@ from gateway.resources.base import Resource
 from gateway.resources.database import MAX_WRITES
 from gateway.resources.database_errors import explain, is_rejected, is_unavailable
 from gateway.schema.tables import MAX_PLACE_ID
+from gateway.telemetry.trace_context import current_traceparent, span_of_requests
 
 MAX_GROUP_SIZE = 100  # reports in one transaction
 NEXT_GROUP_DELAY = 0.05  # after which the next group starts, although one is slow: it may wait for a lock
@@ -95,7 +96,7 @@ class ObservationWriter(Resource["ObservationWriter"]):
         """
         if not 0 < new.place_id <= MAX_PLACE_ID:
             raise UnknownPlaceError
-        submission = self._submit(Report(new, idempotency_key))
+        submission = self._submit(Report(new, idempotency_key, current_traceparent()))
         started_at = monotonic()
         try:
             async with asyncio.timeout(WRITE_TIMEOUT) as timeout:
@@ -162,7 +163,8 @@ class ObservationWriter(Resource["ObservationWriter"]):
     async def _store_group(self, group: list[Submission]) -> None:
         try:
             if group:
-                await self._store.store(group)
+                with span_of_requests("store observations", [submission.report.traceparent for submission in group]):
+                    await self._store.store(group)
         finally:
             for submission in group:  # no effect on those that have an outcome
                 submission.fail(WriteUnavailableError("The write was cancelled"))

@@ -14,6 +14,7 @@ REVISIONS: Final = (
     "0005",
     "0006",
     "0007",
+    "0008",
 )  # oldest first; a test compares them with `migrations/versions`
 HEAD: Final = REVISIONS[-1]  # the revision that this version needs
 

@@ -135,6 +135,7 @@ outbox = Table(
     Column("next_attempt_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("parked_at", DateTime(timezone=True)),
     Column("last_error", Text),
+    Column("traceparent", Text),  # the context of the trace in which the event was written (`gateway.telemetry`)
     # The order of the relay: new events before those that failed.
     Index(None, "attempts", "next_attempt_at", "id", postgresql_where=text("parked_at IS NULL")),
     Index(None, "parked_at", postgresql_where=text("parked_at IS NOT NULL")),

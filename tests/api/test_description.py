@@ -57,6 +57,7 @@ def test_names_of_operations(description: Json) -> None:
         "get_liveness": "Liveness",
         "get_readiness": "Readiness",
         "get_lifecycle": "Journal",
+        "get_metrics": "Metrics",
     }
 
 

@@ -87,7 +87,7 @@ def has_details(response: httpx.Response) -> bool:
         assert (response.status_code, report) == (200, PUBLIC_REPORT)
         return False
     assert report["checks"]["database"].keys() == {"status", "took_ms", "remark"}
-    assert all(name.endswith(" /lifecycle") for name in report["failed_responses"])
+    assert all(name.endswith((" /lifecycle", " /metrics")) for name in report["failed_responses"])
     return True
 
 
@@ -113,11 +113,13 @@ OPERATORS: list[tuple[dict[str, str], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("headers", "options"), STRANGERS)
 async def test_stranger(gateway: Gateway, headers: dict[str, str], options: dict[str, Any]) -> None:
-    """A stranger gets the status of each check and no details, and not the journal."""
+    """A stranger gets the status of each check and no details, and neither the journal nor the metrics."""
     report = await gateway.get("/readyz", headers, **options)
     journal = await gateway.get("/lifecycle", headers, **options)
+    metrics = await gateway.get("/metrics", headers, **options)
 
     assert not has_details(report)
+    assert metrics.status_code == journal.status_code
     assert journal.headers["Content-Type"] == "application/problem+json"
     if options.get("keys") == ():
         assert journal.status_code == 403
@@ -128,12 +130,14 @@ async def test_stranger(gateway: Gateway, headers: dict[str, str], options: dict
 
 @pytest.mark.parametrize(("headers", "options"), OPERATORS)
 async def test_operator(gateway: Gateway, headers: dict[str, str], options: dict[str, Any]) -> None:
-    """An operator gets the details and the journal."""
+    """An operator gets the details, the journal, and the metrics or what would configure them."""
     report = await gateway.get("/readyz", headers, **options)
     journal = await gateway.get("/lifecycle", headers, **options)
+    metrics = await gateway.get("/metrics", headers, **options)
 
     assert has_details(report)
     assert (journal.status_code, journal.json()["items"][0]["name"]) == (200, "database")
+    assert (metrics.status_code, "OTEL_METRICS_EXPORTER" in metrics.json()["detail"]) == (404, True)
 
 
 async def test_name_of_the_key_is_in_the_log(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:

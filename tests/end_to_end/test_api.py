@@ -216,6 +216,7 @@ HEAD_STATUSES = {
     "/livez": 200,
     "/readyz": 200,
     "/lifecycle": 200,
+    "/metrics": 404,
     "/openapi.json": 200,
     f"/v1/places/{NEUCHATEL}": 200,
     f"/v1/places/{NEUCHATEL}/brief": 200,

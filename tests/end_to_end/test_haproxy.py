@@ -44,6 +44,7 @@ OTHER_TARGETS = (
     "/",
     "/v1",
     "/lifecycle",
+    "/metrics",
     "/lifecycle?x=/v1/",
     "/lifecycle/",
     "//lifecycle",

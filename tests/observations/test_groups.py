@@ -380,7 +380,7 @@ async def test_outcomes_are_those_of_single_writes(database: AsyncEngine, exampl
     rows, events = await row_counts(database)
     number_of_new = 0
     for group in example:
-        given_reports = [Report(new, key and prefix + key) for new, key in group]
+        given_reports = [Report(new, key and prefix + key) for new, key, _ in group]
         submissions = [Submission(report) for report in given_reports]
         await store.store(submissions)
         for submission in submissions:

@@ -150,12 +150,12 @@ class TestPublishing:
         both_have_a_batch = asyncio.Event()
 
         class WaitingPublisher(Publisher):
-            async def publish(self, event_id: UUID, event_type: str, body: bytes, *, timeout: float) -> None:
+            async def publish(self, event_id: UUID, event_type: str, body: bytes, **options: Any) -> None:
                 published[self] += 1
                 if len(published) == 2:
                     both_have_a_batch.set()
                 await both_have_a_batch.wait()
-                await super().publish(event_id, event_type, body, timeout=timeout)
+                await super().publish(event_id, event_type, body, **options)
 
         monkeypatch.setattr("gateway.observations.relay.Publisher", WaitingPublisher)
         ids = await enqueue(database, 10 * BATCH_SIZE)
@@ -428,9 +428,9 @@ class TestStop:
         publishing = asyncio.Event()
 
         class ObservedPublisher(Publisher):
-            async def publish(self, event_id: UUID, event_type: str, body: bytes, *, timeout: float) -> None:
+            async def publish(self, event_id: UUID, event_type: str, body: bytes, **options: Any) -> None:
                 publishing.set()
-                await super().publish(event_id, event_type, body, timeout=timeout)
+                await super().publish(event_id, event_type, body, **options)
 
         monkeypatch.setattr("gateway.observations.relay.Publisher", ObservedPublisher)
         ids = await enqueue(database, BATCH_SIZE)
