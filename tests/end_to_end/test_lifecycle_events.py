@@ -150,6 +150,28 @@ class TestEvents:
 
 
 class TestConnections:
+    async def test_operators_only(self, url: str) -> None:
+        """A client without an operator's key gets a problem."""
+        async with httpx.AsyncClient() as client:
+            refused = await client.get(url)
+
+        assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
+
+    async def test_invalid_parameter(self, url: str) -> None:
+        """Another value of `until` gets a problem."""
+        async with httpx.AsyncClient(headers=OPERATOR) as client:
+            refused = await client.get(url, params={"until": "started"})
+
+        assert (refused.status_code, refused.json()["errors"][0]["parameter"]) == (422, "until")
+
+    async def test_head(self, url: str) -> None:
+        """HEAD has the headers of GET, and ends."""
+        async with httpx.AsyncClient(headers=OPERATOR) as client:
+            head = await client.head(url)
+
+        assert (head.status_code, head.headers["Cache-Control"], head.content) == (200, "no-store", b"")
+        assert head.headers["Content-Type"].startswith("text/event-stream")
+
     async def test_limit(self, gateway: RunningGateway, url: str) -> None:
         """A client gets a problem while as many streams are open as the limit, and a stream after one of them is closed."""
         app = cast("StatefulApp", gateway.app)._app
@@ -220,3 +242,19 @@ class TestStop:
         assert stop_time < 20
         await assert_no_server_leaks(servers, instance)
         assert '"level": "error"' not in process.output
+
+    async def test_other_server(self, run: StartProcess) -> None:
+        """Under plain uvicorn, which waits for all responses before it exits the lifespan, each stream ends when the stop begins."""
+        arguments = ("-m", "uvicorn", "--factory", "gateway.app:create_app", "--port", "0")
+        process = run(*arguments, GATEWAY_OPERATOR_KEYS=OPERATOR_KEYS)
+        await process.wait_for_output("Uvicorn running on ")
+        url = process.output.split("Uvicorn running on ")[1].split()[0] + PATH
+        opened = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            stream = group.create_task(read_to_end(url + "?until=stopped", opened))
+            await opened.wait()
+            process.send_signal(SIGTERM)
+        await process.exit_status()
+
+        assert stream.result()[-1].name == "draining"
+        assert "Application shutdown complete" in process.output

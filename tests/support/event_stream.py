@@ -30,8 +30,9 @@ async def event_stream(
     Without `client`, it has a client of its own.
     """
     async with AsyncExitStack() as stack:
-        used = client or await stack.enter_async_context(httpx.AsyncClient(timeout=TIMEOUT))
-        response = await stack.enter_async_context(used.stream("GET", url, headers=headers))
+        if client is None:
+            client = await stack.enter_async_context(httpx.AsyncClient(timeout=TIMEOUT))
+        response = await stack.enter_async_context(client.stream("GET", url, headers=headers))
         assert response.headers["Content-Type"].startswith("text/event-stream"), await response.aread()
         yield _parse(response)
 
