@@ -168,11 +168,13 @@ class TestConnections:
         assert (refused.status_code, refused.json()["errors"][0]["parameter"]) == (422, "until")
 
     async def test_head(self, url: str) -> None:
-        """HEAD has the headers of GET, and ends."""
-        async with httpx.AsyncClient(headers=OPERATOR) as client:
+        """HEAD has the headers of GET, and ends: its connection gets the next request."""
+        async with httpx.AsyncClient(headers=OPERATOR, timeout=TIMEOUT) as client:
             head = await client.head(url)
+            again = await client.head(url)
 
         assert (head.status_code, head.headers["Cache-Control"], head.content) == (200, "no-store", b"")
+        assert again.status_code == 200
         assert head.headers["Content-Type"].startswith("text/event-stream")
 
     async def test_limit(self, gateway: RunningGateway, url: str) -> None:
