@@ -41,6 +41,7 @@ class Services:
     rabbitmq: RabbitMQ
     model: Model
     sessions: ReadSessions
+    relay: OutboxRelay
     writer: ObservationWriter
     views: ViewPublisher
     briefs: BriefService
@@ -60,7 +61,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
     async with LifecycleStack(
         startup_timeout=settings.startup_timeout,
         shutdown_timeout=settings.shutdown_timeout * TEARDOWN_SHARE,
-        journal=Journal(listener=traced(log_event)),
+        journal=Journal(listeners=[traced(log_event)]),
     ) as stack:
         app.state.stack = stack  # for the server, which watches it for a crash, and aborts it in a forced shutdown
         event_loop = EventLoopMonitor()  # it begins after the startup, which may hold the event loop
@@ -102,6 +103,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
             views=views,
             briefs=briefs,
         )
+        stack.push_async_callback(readiness.wait_for_checks)  # a check must not use a resource that has been released
         stack.mark_started()
         yield {
             "services": Services(
@@ -111,6 +113,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
                 rabbitmq=rabbitmq,
                 model=model,
                 sessions=ReadSessions(database, event_loop=event_loop),
+                relay=relay,
                 writer=writer,
                 views=views,
                 briefs=briefs,

@@ -36,7 +36,7 @@ def by_name(exporter: InMemorySpanExporter) -> dict[str, ReadableSpan]:
 
 
 def traced_stack(**options: float) -> LifecycleStack:
-    return LifecycleStack(journal=Journal(listener=traced(lambda _: None)), **options)
+    return LifecycleStack(journal=Journal(listeners=[traced(lambda _: None)]), **options)
 
 
 class TestLifecycle:
@@ -72,7 +72,7 @@ class TestLifecycle:
 
     async def test_crash_between_the_phases(self, spans: InMemorySpanExporter) -> None:
         """A crash while the gateway serves has a span of its own, which is no part of the startup."""
-        journal = Journal(listener=traced(lambda _: None))
+        journal = Journal(listeners=[traced(lambda _: None)])
         for event_type in (EventType.STARTED, EventType.CRASHED, EventType.STOPPING, EventType.STOPPED):
             is_crash = event_type is EventType.CRASHED
             journal.record(event_type, "relay" if is_crash else None, ValueError("a bug") if is_crash else None)
