@@ -1,0 +1,54 @@
+/** The plates: one for each entry, in the order of the stack. */
+
+import { byId, fromTemplate, setText, showState } from "./dom.js";
+import { formatClock, formatMs } from "./format.js";
+
+export class Plates {
+  constructor() {
+    this._plates = new Map(); // by the name of the entry
+    this._labels = new Map(); // the latest condition by the name of the entry
+  }
+
+  /** Return the place for the buttons of an entry, or null before its plate exists. */
+  controlsOf(name) {
+    return this._plates.get(name)?.querySelector(".controls") ?? null;
+  }
+
+  /** Show the entries. Return true if the condition of one has changed since the first snapshot. */
+  show(lifespan) {
+    const changes = [];
+    if (lifespan.snapshot === null) this._labels.clear();
+    for (const entry of lifespan.entries) {
+      const condition = entry.condition;
+      this._showPlate(this._plate(entry.name), entry, condition, lifespan);
+      const before = this._labels.get(entry.name);
+      if (before !== undefined && before !== condition.label) changes.push(`${entry.name}: ${condition.label}`);
+      if (lifespan.snapshot !== null) this._labels.set(entry.name, condition.label);
+    }
+    if (changes.length) setText(byId("latest-change"), `${formatClock(new Date())} ${changes.join(", ")}`);
+    return changes.length > 0;
+  }
+
+  _plate(name) {
+    if (!this._plates.has(name)) {
+      const plate = fromTemplate("plate");
+      plate.dataset.entry = name;
+      plate.querySelector("h3").textContent = name;
+      byId("plates").append(plate);
+      this._plates.set(name, plate);
+    }
+    return this._plates.get(name);
+  }
+
+  _showPlate(plate, entry, condition, lifespan) {
+    plate.dataset.tone = condition.tone;
+    showState(plate.querySelector(".state"), condition);
+    setText(plate.querySelector(".took"), formatMs(entry.tookMs));
+    const { check, lastError } = entry;
+    setText(plate.querySelector(".check"), check ? `${check.status}, ${formatMs(check.took_ms)}` : "–");
+    setText(plate.querySelector(".remark"), entry.isFailing ? "" : (check?.remark ?? ""));
+    const error = lastError ? `error at ${formatClock(lifespan.dateAt(lastError.at_ms))}: ${lastError.error}` : "";
+    setText(plate.querySelector(".last-error"), error);
+    plate.querySelector(".last-error").title = error; // the text is cut once the entry works again
+  }
+}

@@ -1,0 +1,40 @@
+/** Buttons that suspend, kill and restart the private servers of `gateway dev`. No other gateway has these paths. */
+
+import { element, setText } from "./dom.js";
+import { getJson } from "./requests.js";
+
+const PATH = "dev/servers";
+
+/** Add the buttons to the plates, if this gateway has private servers. */
+export async function setUpServers(plates) {
+  const servers = await getJson(PATH).then((list) => list.items, () => []);
+  for (const server of servers) {
+    const controls = plates.controlsOf(server.entry);
+    if (controls !== null) showServer(controls, server);
+  }
+}
+
+function showServer(controls, server, problem = "") {
+  const buttons = server.actions.map((action) => {
+    const label = `${action} ${server.name}`;
+    const button = element("button", { type: "button", "aria-label": label, title: label }, action);
+    button.addEventListener("click", () => act(controls, server, action));
+    return button;
+  });
+  const remark = element("span", { class: problem ? "problem" : "muted", role: "status" });
+  controls.replaceChildren(...buttons, remark);
+  controls.hidden = false;
+  setText(remark, problem || (server.status === "running" ? "" : server.status));
+}
+
+/** Perform the action. Its button had the focus, so the next first button gets it. */
+async function act(controls, server, action) {
+  for (const button of controls.querySelectorAll("button")) button.disabled = true;
+  controls.lastChild.textContent = `${action} …`;
+  try {
+    showServer(controls, await getJson(`${PATH}/${server.name}/${action}`, { method: "POST" }));
+  } catch (problem) {
+    showServer(controls, server, problem.message);
+  }
+  controls.querySelector("button")?.focus();
+}
