@@ -4,6 +4,7 @@ export const UNKNOWN = "–";
 
 export function formatMs(ms) {
   if (ms === null || ms === undefined) return UNKNOWN;
+  if (ms > 0 && ms < 0.05) return "< 0.1 ms";
   if (ms < 10) return `${ms.toFixed(1)} ms`;
   if (ms < 1000) return `${Math.round(ms)} ms`;
   return formatSeconds(ms / 1000);
@@ -11,6 +12,7 @@ export function formatMs(ms) {
 
 export function formatSeconds(seconds) {
   if (seconds === null || seconds === undefined) return UNKNOWN;
+  if (seconds < 0.05) return "0 s";
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   if (seconds < 60) return `${Math.floor(seconds)} s`;
   const minutes = Math.floor(seconds / 60);

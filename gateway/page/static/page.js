@@ -55,7 +55,7 @@ function receive({ type, data }) {
   if (type === "stopped") lifespan.setStopped(data);
   show();
   if (type === "state") showOutbox(data);
-  if (isFirst) setUpServers(plates);
+  if (isFirst && data.dev_servers) setUpServers(plates);
 }
 
 /** Show the run. A change of an entry may have changed the brief, too. */
@@ -64,7 +64,7 @@ function show() {
   if (plates.show(lifespan) && phase === "started") brief.refresh();
   showJournal(lifespan.journal);
   showFact("phase", phase, PHASE_TONES[phase]);
-  const status = phase === "started" ? (snapshot?.status ?? "–") : "–";
+  const status = phase === "started" && snapshot?.status !== phase ? (snapshot?.status ?? "–") : "–";
   showFact("health", status, STATUS_TONES[status] ?? "idle");
   if (snapshot) {
     setText(byId("instance"), snapshot.instance);
@@ -112,6 +112,7 @@ function requestKey(reason) {
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       sessionStorage.setItem(KEY, byId("operator-key-field").value);
+      form.reset();
       form.hidden = true;
       resolve();
     }, { once: true });

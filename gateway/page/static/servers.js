@@ -5,10 +5,10 @@ import { getJson } from "./requests.js";
 
 const PATH = "dev/servers";
 
-/** Add the buttons to the plates, if this gateway has private servers. */
+/** Add the buttons to the plates. */
 export async function setUpServers(plates) {
-  const servers = await getJson(PATH).then((list) => list.items, () => []);
-  for (const server of servers) {
+  const { items } = await getJson(PATH);
+  for (const server of items) {
     const controls = plates.controlsOf(server.entry);
     if (controls !== null) showServer(controls, server);
   }

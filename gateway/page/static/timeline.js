@@ -38,11 +38,12 @@ function panels(lifespan) {
   const { now, times } = lifespan;
   const started = times.started ?? times.stopping ?? now;
   const served = times.stopping ?? now;
-  const startup = { title: `startup, ${formatMs(started)}`, from: 0, to: started, origin: 0, zero: "0", share: 0.6 };
-  const recent = { title: "last minute", from: served - MINUTE, to: served, origin: served, zero: "0", share: 0.4 };
+  const startup = { name: "startup", title: `startup, ${formatMs(started)}`, from: 0, to: started, origin: 0, zero: "0", share: 0.6 };
+  const recent = { name: "recent", title: recentTitle(served), from: Math.max(0, served - MINUTE), to: served, origin: served, zero: "0", share: 0.4 };
   if (times.stopping === undefined) return [startup, { ...recent, zero: "now" }];
   const drainedAt = firstExit(lifespan) ?? now;
   const stop = {
+    name: "stop",
     title: `drain ${formatMs(drainedAt - served)}, teardown ${formatMs(now - drainedAt)}`,
     from: served,
     to: times.stopped ?? served + roundUp(now - served),
@@ -54,10 +55,14 @@ function panels(lifespan) {
   return [{ ...startup, share: 0.3 }, { ...recent, share: 0.2 }, stop];
 }
 
+function recentTitle(served) {
+  return served < MINUTE ? "since the start" : "last minute";
+}
+
 function drawPanel(panel, { entries, now }, x, width) {
   const scale = (at) => x + (Math.min(Math.max(at, panel.from), panel.to) - panel.from) * (width / (panel.to - panel.from));
   const bottom = HEAD + entries.length * ROW;
-  const group = svgElement("g", {}, text(x, 8, panel.title, "title"));
+  const group = svgElement("g", { class: panel.name }, text(x, 8, panel.title, "title"));
   for (const at of ticks(panel, width)) {
     const label = at === panel.origin ? panel.zero : tickLabel(at - panel.origin);
     const anchor = scale(at) < x + EDGE ? "start" : scale(at) > x + width - EDGE ? "end" : "middle";
