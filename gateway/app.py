@@ -1,5 +1,6 @@
 """The application."""
 
+import asyncio
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -7,7 +8,17 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from starlette.types import ASGIApp
 
-from gateway.api import briefs, description, health, observations, places, predictions, problem_pages, problems
+from gateway.api import (
+    briefs,
+    description,
+    health,
+    lifecycle_events,
+    observations,
+    places,
+    predictions,
+    problem_pages,
+    problems,
+)
 from gateway.api.access_log import AccessLogMiddleware
 from gateway.api.body_limit import PayloadTooLargeMiddleware
 from gateway.api.caching import NO_CACHE, add_cache_headers
@@ -19,6 +30,7 @@ from gateway.api.request_id import RequestIdMiddleware
 from gateway.api.routes import StrictRoute
 from gateway.api.telemetry import telemetry_config
 from gateway.lifespan import lifespan
+from gateway.page import routes as pages
 from gateway.settings import Settings, read_settings
 
 
@@ -73,16 +85,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         exception_handlers=problems.EXCEPTION_HANDLERS,
         redirect_slashes=False,
-        redoc_url=None,  # one page of documentation is enough
+        docs_url=None,  # FastAPI's page needs files of other hosts (see `page/`)
+        redoc_url=None,
         telemetry=telemetry_config(),
         responses=problems.problem_responses(*problems.COMMON),
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.settings = settings or read_settings()
     app.state.failed_responses = FailedResponses()
+    app.state.lifecycle_watches = asyncio.Semaphore(lifecycle_events.MAX_STREAMS)
     app.add_middleware(PayloadTooLargeMiddleware)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(QueryLimitMiddleware)
-    for router in (observations.router, places.router, predictions.router, health.router, problem_pages.router):
-        app.include_router(router)
+    for module in (observations, places, predictions, health, lifecycle_events, problem_pages):
+        app.include_router(module.router)
+    app.include_router(pages.docs_router)
+    if app.state.settings.page:
+        app.include_router(pages.page_router)
     return app

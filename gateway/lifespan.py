@@ -39,6 +39,7 @@ class Services:
     rabbitmq: RabbitMQ
     model: Model
     sessions: ReadSessions
+    relay: OutboxRelay
     writer: ObservationWriter
     views: ViewPublisher
     briefs: BriefService
@@ -58,7 +59,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
     async with LifecycleStack(
         startup_timeout=settings.startup_timeout,
         shutdown_timeout=settings.shutdown_timeout * TEARDOWN_SHARE,
-        journal=Journal(listener=log_event),
+        journal=Journal(listeners=[log_event]),
     ) as stack:
         app.state.stack = stack  # for the server, which watches it for a crash, and aborts it in a forced shutdown
         event_loop = EventLoopMonitor()  # it begins after the startup, which may hold the event loop
@@ -98,6 +99,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
                 rabbitmq=rabbitmq,
                 model=model,
                 sessions=ReadSessions(database, event_loop=event_loop),
+                relay=relay,
                 writer=writer,
                 views=views,
                 briefs=briefs,

@@ -31,7 +31,11 @@ class ReadinessStatus:
 
 
 class Readiness:
-    """Runs the health checks of the entries, and tracks for how long the required entry has been unavailable."""
+    """Runs the health checks of the entries, and tracks for how long the required entry has been unavailable.
+
+    Attributes:
+        last_failures: the error of the latest failed check of each entry that has failed, and its time in seconds of the journal.
+    """
 
     def __init__(self, stack: LifecycleStack, *, grace: float, event_loop: EventLoopMonitor) -> None:
         """Run no check yet.
@@ -41,6 +45,7 @@ class Readiness:
             grace: the seconds for which the required entry may be unavailable while the process stays ready.
             event_loop: its lag is checked.
         """
+        self.last_failures: dict[str, tuple[float, BaseException]] = {}
         self._stack = stack
         self._grace = grace
         self._event_loop = event_loop
@@ -58,6 +63,9 @@ class Readiness:
                 started_at = monotonic()
                 checks = await run_health_checks(self._stack.entries, timeout=CHECK_TIMEOUT)
                 self._latest = monotonic(), self._evaluate(checks, started_at)
+                self.last_failures |= {
+                    check.name: (self._stack.journal.now, check.error) for check in checks if check.error
+                }
             return self._latest[1]
 
     def _evaluate(self, checks: list[CheckResult], started_at: float) -> ReadinessStatus:

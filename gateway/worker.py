@@ -70,7 +70,7 @@ async def worker_lifespan(worker: Worker) -> AsyncGenerator[None]:
     async with LifecycleStack(
         startup_timeout=settings.startup_timeout,
         shutdown_timeout=settings.shutdown_timeout * TEARDOWN_SHARE,
-        journal=Journal(listener=log_event),
+        journal=Journal(listeners=[log_event]),
     ) as stack:
         worker.stack = stack  # for the process runner, which aborts it in a forced shutdown
 

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from http import HTTPStatus
-from typing import Literal
+from typing import Literal, Self
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
@@ -14,7 +14,7 @@ from gateway.api.problem_types import INVALID_REQUEST, RETRY_AFTER, UNAVAILABLE
 from gateway.api.problems import problem_responses
 from gateway.api.routes import CachedRoute
 from gateway.dependencies import JournalDependency, ReadinessDependency
-from gateway.lifecycle import CheckResult, format_error
+from gateway.lifecycle import CheckResult, LifecycleEvent, format_error
 
 
 class OperationRoute(CachedRoute):
@@ -25,6 +25,10 @@ class OperationRoute(CachedRoute):
 
 # A query with too many parameters is still invalid (`query_limit.py`).
 router = APIRouter(tags=["operation"], route_class=OperationRoute, responses=problem_responses(INVALID_REQUEST))
+
+
+def milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)
 
 
 class Liveness(BaseModel):
@@ -39,6 +43,13 @@ class Check(BaseModel):
     remark: str | None = Field(
         None, description="For operators: the location of the resource, other details, or the error"
     )
+
+    @classmethod
+    def of(cls, check: CheckResult, *, with_details: bool = True) -> Self:
+        status: Literal["ok", "failed"] = "ok" if check.ok else "failed"
+        if not with_details:
+            return cls(status=status)
+        return cls(status=status, took_ms=milliseconds(check.duration), remark=check.detail)
 
 
 class ReadinessReport(BaseModel):
@@ -60,6 +71,16 @@ class JournalEvent(BaseModel):
     name: str | None = Field(description="The entry")
     took_ms: float | None = Field(description="The duration of the step that ended, in milliseconds")
     error: str | None
+
+    @classmethod
+    def of(cls, event: LifecycleEvent) -> Self:
+        return cls(
+            at_ms=milliseconds(event.at),
+            event=event.type,
+            name=event.name,
+            took_ms=None if event.duration is None else milliseconds(event.duration),
+            error=None if event.error is None else format_error(event.error),
+        )
 
 
 class LifecycleJournal(BaseModel):
@@ -102,16 +123,9 @@ async def readyz(
     counts = {f"{status} {route}": count for (status, route), count in sorted(failed.counts.items())}
     return ReadinessReport(
         status=report.status,
-        checks={check.name: _describe(check, with_details=is_operator) for check in report.checks},
+        checks={check.name: Check.of(check, with_details=is_operator) for check in report.checks},
         failed_responses=counts if is_operator else None,
     )
-
-
-def _describe(check: CheckResult, *, with_details: bool) -> Check:
-    status: Literal["ok", "failed"] = "ok" if check.ok else "failed"
-    if not with_details:
-        return Check(status=status)
-    return Check(status=status, took_ms=round(check.duration * 1000, 3), remark=check.detail)
 
 
 @router.get(
@@ -123,16 +137,4 @@ def _describe(check: CheckResult, *, with_details: bool) -> Check:
 )
 async def lifecycle(journal: JournalDependency) -> LifecycleJournal:
     """The journal of this process, for operators."""
-    return LifecycleJournal(
-        began_at=journal.started_at,
-        items=[
-            JournalEvent(
-                at_ms=round(event.at * 1000, 3),
-                event=event.type,
-                name=event.name,
-                took_ms=None if event.duration is None else round(event.duration * 1000, 3),
-                error=None if event.error is None else format_error(event.error),
-            )
-            for event in journal
-        ],
-    )
+    return LifecycleJournal(began_at=journal.started_at, items=[JournalEvent.of(event) for event in journal])

@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -62,16 +62,16 @@ class Journal:
         self,
         *,
         clock: Callable[[], float] = time.monotonic,
-        listener: Callable[[LifecycleEvent], None] | None = None,
+        listeners: Iterable[Callable[[LifecycleEvent], object]] = (),
     ) -> None:
         """Start the clock.
 
         Args:
             clock: returns seconds.
-            listener: called with each event, for example for logging. Its exceptions are printed and ignored.
+            listeners: called with each event, for example for logging. Their exceptions are printed and ignored.
         """
         self.started_at = datetime.now(UTC)
-        self.listener = listener
+        self.listeners = list(listeners)
         self._clock = clock
         self._start = clock()
         self._opened: dict[str, float] = {}  # by entry: the time of its last opening event
@@ -98,9 +98,9 @@ class Journal:
                 duration = at - self._opened[name]
         event = LifecycleEvent(at, event_type, name, duration, error)
         self._events.append(event)
-        if self.listener is not None:
+        for listener in tuple(self.listeners):
             try:
-                self.listener(event)
+                listener(event)
             except Exception:  # noqa: BLE001 - a broken logger must not prevent a release
                 traceback.print_exc()
 

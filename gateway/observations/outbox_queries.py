@@ -10,6 +10,7 @@ from sqlalchemy import (
     ScalarSelect,
     bindparam,
     case,
+    cast,
     delete,
     func,
     select,
@@ -81,17 +82,27 @@ def _count(condition: ColumnElement[bool]) -> ScalarSelect[int]:
     )
 
 
+_WAITING = select(outbox.c.created_at).where(_IS_WAITING).limit(bindparam("limit")).subquery()
+_OLDEST_AGE = func.extract("epoch", func.clock_timestamp() - func.min(_WAITING.c.created_at))
+
 _COUNTS = select(
-    _count(_IS_WAITING), _count(_IS_WAITING & (outbox.c.attempts > 0)), _count(outbox.c.parked_at.is_not(None))
+    _count(_IS_WAITING),
+    _count(_IS_WAITING & (outbox.c.attempts > 0)),
+    _count(outbox.c.parked_at.is_not(None)),
+    select(cast(_OLDEST_AGE, Double)).scalar_subquery(),
 )
 
 
 class OutboxCounts(NamedTuple):
-    """The number of entries: those that wait, those of them that have failed, and those that are parked."""
+    """The number of entries: those that wait, those of them that have failed, and those that are parked.
+
+    `oldest_age` is in seconds, of the oldest one that waits, or None without any.
+    """
 
     waiting: int
     failing: int
     parked: int
+    oldest_age: float | None
 
 
 async def lock_new_entries(connection: AsyncConnection, limit: int) -> Sequence[Any]:
@@ -128,5 +139,5 @@ async def postpone(connection: AsyncConnection, ids: Sequence[int], *, error: st
 
 
 async def count_entries(connection: AsyncConnection, limit: int) -> OutboxCounts:
-    """Return the numbers of entries, each at most `limit`."""
+    """Return the numbers of entries, each at most `limit`, and the age of the oldest of those that were counted."""
     return OutboxCounts(*(await connection.execute(_COUNTS, {"limit": limit})).one())

@@ -23,6 +23,7 @@ from gateway.events.publisher import (
 from gateway.events.topology import DEAD_LETTERS, OBSERVATIONS
 from gateway.lifecycle import format_error
 from gateway.observations.outbox_queries import (
+    OutboxCounts,
     count_attempt,
     count_attempt_of_type,
     count_entries,
@@ -56,6 +57,8 @@ class OutboxRelay(Resource["OutboxRelay"]):
 
     Attributes:
         last_error: the reason why the last attempt failed, or None if it succeeded.
+        counts: the entries in the outbox, at the latest health check for which the database has reported them.
+        dead_letters: the number of dead letters at that check, or None if the broker has not reported it.
     """
 
     name = "relay"
@@ -63,6 +66,8 @@ class OutboxRelay(Resource["OutboxRelay"]):
     def __init__(self, database: AsyncEngine, rabbitmq: BrokerConnection) -> None:
         super().__init__()
         self.last_error: BaseException | None = None
+        self.counts: OutboxCounts | None = None
+        self.dead_letters: int | None = None
         self._database = database
         self._rabbitmq = rabbitmq
         self._publisher = Publisher(rabbitmq, OBSERVATIONS)
@@ -210,8 +215,8 @@ class OutboxRelay(Resource["OutboxRelay"]):
                 rejected, or dead letters. The message has the numbers.
         """
         async with self._database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            counts = await count_entries(connection, MAX_COUNTED)
-        dead_letters = await self._count_dead_letters()
+            self.counts = counts = await count_entries(connection, MAX_COUNTED)
+        self.dead_letters = dead_letters = await self._count_dead_letters()
         details = [f"outbox: {_format_count(counts.waiting)} waiting"]
         details += [
             f"{_format_count(number)} {name}"

@@ -56,6 +56,7 @@ class ProcessRunner:
 
     Attributes:
         signals: the stop signals of the process.
+        on_stopped: the body may set it. It is awaited after the lifespan, with the exit status.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class ProcessRunner:
             shutdown_timeout: seconds from the first signal to the end of the process.
         """
         self.signals = ShutdownSignals(shutdown_timeout=shutdown_timeout)
+        self.on_stopped: Callable[[ExitStatus], Awaitable[None]] | None = None
         self._lifespan = lifespan
         self._body = body
         self._get_stack = get_stack
@@ -108,7 +110,10 @@ class ProcessRunner:
             raise self._body_error
         if error is not None and not isinstance(error, Exception):
             raise error
-        return ProcessResult(self._status(error), error)
+        status = self._status(error)
+        if self.on_stopped is not None:
+            await self.on_stopped(status)
+        return ProcessResult(status, error)
 
     async def wait_for_shutdown(self, *tasks: "asyncio.Future[Any]") -> None:
         """Wait for a stop signal, the crash of an entry or the end of one of `tasks`. Then begin the shutdown of the stack."""

@@ -1,10 +1,11 @@
 """The limits of the HTTP server, and the state that its connections share."""
 
+import asyncio
 import math
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -54,9 +55,11 @@ class HttpLimits:
         on_rejected: called after each response that is sent without the app.
         admission: the bound of the requests in progress.
         exempt_paths: the bound does not apply to the requests of these paths.
+        stream_paths: the shutdown does not wait for the responses of these paths (see `UvicornServer.end_streams`).
         cors_origins: the pages of these origins may read the responses that are sent without the app.
         waiting: the connections without a complete head.
         draining: the rejected connections whose further data is dropped.
+        streams: the responses of `stream_paths` in progress: their tasks, and the connection of each.
         warned_at: the time of the last warning, in seconds of the loop.
     """
 
@@ -68,9 +71,11 @@ class HttpLimits:
     on_rejected: OnRejected = lambda *_: None
     admission: Admission = field(default_factory=Admission)
     exempt_paths: frozenset[str] = frozenset()
+    stream_paths: frozenset[str] = frozenset()
     cors_origins: tuple[str, ...] = ()
     waiting: OrderedSet = field(default_factory=dict)
     draining: OrderedSet = field(default_factory=dict)
+    streams: "dict[asyncio.Task[Any], LimitedHttpProtocol]" = field(default_factory=dict)
     warned_at: float = -math.inf
 
     def warn(self, now: float) -> None:

@@ -8,7 +8,7 @@ import re
 import time
 from asyncio import TimerHandle, Transport
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -192,7 +192,17 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._pause_seconds = 0.0
         cycle.scope["arrived_at"] = now = time.monotonic()
         self._admitted_at = None if is_exempt else now
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, self._stream if cycle.scope["path"] in self._limits.stream_paths else app)
+
+    async def _stream(self, *arguments: Any) -> None:
+        """Call the app without counting its response among the requests in progress, for which the shutdown waits."""
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self.tasks.discard(task)
+        self._limits.streams[task] = self
+        try:
+            await self.app(*arguments)
+        finally:
+            del self._limits.streams[task]
 
     def on_response_complete(self) -> None:
         if self._admitted_at is not None:

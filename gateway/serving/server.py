@@ -9,8 +9,10 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 
+from gateway.api import lifecycle_events
 from gateway.api.failed_responses import FailedResponses
 from gateway.lifecycle import LifecycleStack
+from gateway.process.exit_status import ExitStatus
 from gateway.process.listener import enable_address_reuse, listens_on_loopback, url_of
 from gateway.process.runner import ProcessResult, ProcessRunner, run_process
 from gateway.serving.admission import Admission
@@ -27,7 +29,12 @@ ACCEPTS_PER_ITERATION = 16
 
 # Of the timeout of a brief: responses that take longer are slow. The rest is for variation, and for the way to the client.
 SLOW_SHARE = 0.375
-EXEMPT_PATHS = ("/livez", "/readyz", "/lifecycle")  # they report the overload
+EXEMPT_PATHS = ("/livez", "/readyz", "/lifecycle", lifecycle_events.PATH)  # they report the overload
+STREAM_PATHS = (lifecycle_events.PATH,)
+
+# For the streams to send the end of the teardown. It is the last step of the shutdown, and must not exceed its timeout.
+STREAM_TIMEOUT = 0.5
+STREAM_SHARE = 0.05  # of the shutdown timeout
 
 log = structlog.get_logger("gateway.server")
 
@@ -44,7 +51,8 @@ def serve(
 
     Args:
         app: its lifespan stores its stack in `app.state.stack`. The responses that the server sends without the app, and those to
-            cancelled requests, are recorded in `app.state.failed_responses`, if there is one.
+            cancelled requests, are recorded in `app.state.failed_responses`, if there is one. `app.state.exit_status` is a future
+            with the exit status.
         listener: a bound socket; it is closed at the end.
         settings: the timeouts of the shutdown, and the limits of the HTTP server.
         root_path: the prefix of all paths that a proxy removes.
@@ -55,9 +63,10 @@ def serve(
     lifespan = LifespanManager(app)
 
     async def body(process: ProcessRunner) -> None:
+        app.state.exit_status = exit_status = asyncio.get_running_loop().create_future()
         if on_started is not None:
             on_started(process.stack)
-        await _serve_requests(
+        server = await _serve_requests(
             StatefulApp(app, lifespan.state, failed_responses),
             listener,
             settings,
@@ -65,6 +74,12 @@ def serve(
             root_path=root_path,
             on_rejected=failed_responses.record_rejection,
         )
+
+        async def end_streams(status: ExitStatus) -> None:
+            exit_status.set_result(status)
+            await server.end_streams(min(STREAM_TIMEOUT, settings.shutdown_timeout * STREAM_SHARE))
+
+        process.on_stopped = end_streams
 
     with listener:
         return run_process(
@@ -83,8 +98,12 @@ async def _serve_requests(
     *,
     root_path: str,
     on_rejected: OnRejected,
-) -> None:
-    """Serve requests until the shutdown, drain, and finish or cancel the requests in flight."""
+) -> UvicornServer:
+    """Serve requests until the shutdown, drain, and finish or cancel the requests in flight.
+
+    Returns:
+        The server, which may still have streams.
+    """
     limits = HttpLimits(
         settings.max_head_bytes,
         settings.head_timeout,
@@ -92,6 +111,7 @@ async def _serve_requests(
         on_rejected=on_rejected,
         admission=Admission(settings.max_requests, settings.brief_timeout * SLOW_SHARE),
         exempt_paths=frozenset(root_path + path for path in EXEMPT_PATHS),
+        stream_paths=frozenset(root_path + path for path in STREAM_PATHS),
         cors_origins=settings.cors_origins,
     )
 
@@ -129,3 +149,4 @@ async def _serve_requests(
     if cancelled := server.requests:
         log.warning("requests cancelled", requests=len(cancelled))
         await asyncio.wait(cancelled, timeout=REQUEST_CLEANUP_TIMEOUT)
+    return server

@@ -12,6 +12,8 @@ from starlette.types import ASGIApp
 from gateway.serving.http_limits import HttpLimits
 from gateway.serving.http_protocol import LimitedHttpProtocol
 
+STREAM_DROP_TIMEOUT = 0.1  # for the task of a stream whose connection was dropped
+
 
 class UvicornServer(uvicorn.Server):
     """A `uvicorn.Server` that leaves the lifespan and the signals to its caller.
@@ -64,6 +66,7 @@ class UvicornServer(uvicorn.Server):
             timeout_graceful_shutdown=graceful_timeout,  # type: ignore[arg-type]  # declared as int, but a float works
         )
         super().__init__(config)
+        self._streams = limits.streams
         self._on_listening = on_listening
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
@@ -75,6 +78,9 @@ class UvicornServer(uvicorn.Server):
         for server in self.servers:
             server.close()
         self.servers.clear()
+        for connection in self._streams.values():
+            connection.shutdown()  # it closes after the stream
+            self.server_state.connections.discard(connection)
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
@@ -86,8 +92,23 @@ class UvicornServer(uvicorn.Server):
         self.should_exit = True
 
     def force_stop(self) -> None:
-        """Stop without waiting for the requests in flight."""
+        """Stop without waiting for the requests in flight, and drop the streams."""
         self.should_exit = self.force_exit = True
+        self._drop_streams()
+
+    async def end_streams(self, timeout: float) -> None:
+        """Wait until the streams have ended, at most `timeout` seconds, and drop the rest.
+
+        Streams report the shutdown itself, so `serve()` does not wait for them.
+        """
+        for seconds in (timeout, STREAM_DROP_TIMEOUT):
+            if self._streams:
+                await asyncio.wait(set(self._streams), timeout=seconds)
+                self._drop_streams()
+
+    def _drop_streams(self) -> None:
+        for connection in self._streams.values():
+            connection.drop()
 
     @property
     def requests(self) -> "set[asyncio.Task[None]]":

@@ -224,6 +224,7 @@ class Settings(BaseSettings):
     allow_plaintext: bool = False
     operator_keys: ApiKeys = ()
     access_log: bool = False
+    page: bool = True
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = ()
     cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode] = ()
     instance: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9._-]+$")] = "gateway"

@@ -19,7 +19,7 @@ crash = asyncio.Event()
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    async with LifecycleStack(journal=Journal(listener=log_event)) as stack:
+    async with LifecycleStack(journal=Journal(listeners=[log_event])) as stack:
         app.state.stack = stack
         await enter_worker(stack, crash)
         stack.mark_started()

@@ -1,4 +1,4 @@
-"""The journal: its listener, its iterator, its durations and the format of errors."""
+"""The journal: its listeners, its iterator, its durations and the format of errors."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from tests.lifecycle.fakes import enter, enter_worker, hang, raise_error
 async def test_listener_receives_each_event() -> None:
     """The listener is called with each event as it is recorded."""
     received: list[LifecycleEvent] = []
-    async with LifecycleStack(journal=Journal(listener=received.append)) as stack:
+    async with LifecycleStack(journal=Journal(listeners=[received.append])) as stack:
         await enter(stack, "one")
         assert received == list(stack.journal) != []
 
@@ -38,11 +38,26 @@ async def test_failing_listener_prevents_no_release(event_type: EventType) -> No
     async def release() -> None:
         released.append("one")
 
-    async with LifecycleStack(journal=Journal(listener=listener)) as stack:
+    async with LifecycleStack(journal=Journal(listeners=[listener])) as stack:
         await enter(stack, "one", on_exit=release)
         stack.mark_started()
 
     assert released == ["one"]
+
+
+async def test_failing_listener_precedes_another() -> None:
+    """A listener that raises does not hide the event from the listeners after it. One may remove itself."""
+    received: list[EventType] = []
+
+    def fail(_event: LifecycleEvent) -> None:
+        journal.listeners.remove(fail)
+        raise RuntimeError("the log is full")
+
+    journal = Journal(listeners=[fail, lambda event: received.append(event.type)])
+    journal.record(EventType.STARTED)
+    journal.record(EventType.STOPPING)
+
+    assert received == [EventType.STARTED, EventType.STOPPING]
 
 
 async def test_error_of_listener_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,7 +66,7 @@ async def test_error_of_listener_is_printed(capsys: pytest.CaptureFixture[str]) 
     def listener(_event: LifecycleEvent) -> None:
         raise RuntimeError("the log is full")
 
-    async with LifecycleStack(journal=Journal(listener=listener)):
+    async with LifecycleStack(journal=Journal(listeners=[listener])):
         pass
 
     assert "the log is full" in capsys.readouterr().err
