@@ -59,6 +59,94 @@ async def wait_for_condition(tab: BrowserTab, entry: str, condition: str) -> flo
     return time.monotonic() - started_at
 
 
+class TestBrief:
+    async def test_search_with_the_keyboard(self, tab: BrowserTab) -> None:
+        """A search finds places, Enter chooses the first one, and its brief has all sections with their durations."""
+        page = tab.page
+        await page.focus("#search-field")
+        await page.keyboard.type("lugan")
+        await expect(page.locator("#search-results button").first).to_contain_text("Lugano")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#place-name")).to_have_text("Lugano")
+        await expect(page.locator("#brief-status .label")).to_have_text("complete")
+        sections = page.locator(".brief-section")
+
+        assert await sections.locator("h4").all_inner_texts() == ["weather", "outlook", "observations", "popularity"]
+        assert await sections.locator(".label").all_inner_texts() == ["ok"] * 4
+        assert all(text.endswith(" ms") for text in await sections.locator(".took").all_inner_texts())
+        assert "°C" in await page.inner_text("[data-section=weather] .data")
+        assert await page.locator("#search-results button").count() == 0
+
+    async def test_reported_observation(self, tab: BrowserTab) -> None:
+        """A report appears in the brief as text, whatever it contains, and the worker counts it."""
+        page = tab.page
+        before = int(await page.inner_text("#observation-count"))
+        await page.fill("#note", "<img src=x> wet")
+        await page.click("#observation button")
+        await expect(page.locator("#observation-result")).to_have_text(f"Counted: {before} → {before + 1}")
+        await page.click("#brief-live")
+        await expect(page.locator("[data-section=observations] .data")).to_contain_text("“<img src=x> wet”")
+
+        assert await page.inner_text("#observation-count") == str(before + 1)
+        assert await page.inner_text("#outbox-parked") == "0"
+
+
+class TestAccess:
+    async def test_accessibility(self, tab: BrowserTab) -> None:
+        """axe-core finds nothing, light or dark, on a desktop or a phone, and no page scrolls sideways."""
+        page = tab.page
+        await page.fill("#note", "since noon")
+        await page.click("#observation button")
+        await expect(page.locator("#observation-result")).to_contain_text("Counted")
+        reports: list[str] = []
+        for name, scheme, viewport in VARIANTS:
+            await page.set_viewport_size(viewport)
+            await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+            reports.append(await axe_report(page))
+            overflow = await page.evaluate(
+                "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            )
+            reports.append(f"{name} scrolls sideways" if overflow > 0 else "")
+            await tab.take_image(name, full_page=viewport is DESKTOP)
+
+        assert [report for report in reports if report] == []
+
+    async def test_skip_link(self, tab: BrowserTab) -> None:
+        """The first tab stop leads to the content, and the link is visible while it has the focus."""
+        await tab.page.keyboard.press("Tab")
+        link = tab.page.locator(":focus")
+        text, box = await link.inner_text(), await link.bounding_box()
+        await tab.page.keyboard.press("Enter")
+
+        assert text == "Skip to the content"
+        assert box is not None
+        assert box["y"] >= 0
+        assert await tab.page.evaluate("document.activeElement.id") == "main"
+
+    async def test_keys(self, page: Page, start: StartProcess) -> None:
+        """With keys configured, the page requests that of an operator for the stream, and an API key for a report."""
+        tab = BrowserTab(page, await start("serve", "--port", "0", **KEYS).url())
+        await page.goto(tab.url)
+        field, problem = page.locator("#operator-key-field"), page.locator("#operator-key-problem")
+        await expect(problem).to_contain_text("This path is for operators")
+        await field.fill("a-wrong-key")
+        await page.keyboard.press("Enter")
+        await expect(field).to_have_value("")
+        await field.fill("the-secret-of-an-operator")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#stream")).to_have_text("live")
+        await expect(field).to_be_hidden()
+        await expect(page.locator("#brief-status .label")).to_have_text("complete")
+
+        await page.click("#observation button")
+        await expect(page.locator("#observation-result")).to_contain_text("Send the secret of an API key")
+        await page.fill("#api-key", "the-secret-of-alice")
+        await page.click("#observation button")
+        await expect(page.locator("#observation-result")).to_have_text(re.compile("^(Stored|Counted)"))
+
+        assert [error for error in tab.errors if "401 (Unauthorized)" not in error] == []
+
+
 class TestStack:
     async def test_entries_and_journal(self, tab: BrowserTab) -> None:
         """There is a plate for each entry in the order of the stack, a bar in the timeline, and the journal as a table."""
@@ -121,90 +209,3 @@ class TestStack:
         assert await page.locator("#timeline .stop").count() == 0
         assert await page.inner_text("#notice") == ""
         assert [error for error in tab.errors if "ERR_CONNECTION_REFUSED" not in error] == []
-
-
-class TestBrief:
-    async def test_search_with_the_keyboard(self, tab: BrowserTab) -> None:
-        """A search finds places, Enter chooses the first one, and its brief has all sections with their durations."""
-        page = tab.page
-        await page.focus("#search-field")
-        await page.keyboard.type("lugan")
-        await expect(page.locator("#search-results button").first).to_contain_text("Lugano")
-        await page.keyboard.press("Enter")
-        await expect(page.locator("#place-name")).to_have_text("Lugano")
-        await expect(page.locator("#brief-status .label")).to_have_text("complete")
-        sections = page.locator(".brief-section")
-
-        assert await sections.locator("h4").all_inner_texts() == ["weather", "outlook", "observations", "popularity"]
-        assert await sections.locator(".label").all_inner_texts() == ["ok"] * 4
-        assert all(text.endswith(" ms") for text in await sections.locator(".took").all_inner_texts())
-        assert "°C" in await page.inner_text("[data-section=weather] .data")
-        assert await page.locator("#search-results button").count() == 0
-
-    async def test_reported_observation(self, tab: BrowserTab) -> None:
-        """A report appears in the brief as text, whatever it contains, and the worker counts it."""
-        page = tab.page
-        before = int(await page.inner_text("#observation-count"))
-        await page.fill("#note", "<img src=x> wet")
-        await page.click("#observation button")
-        await expect(page.locator("#observation-result")).to_have_text(f"Counted: {before} → {before + 1}")
-        await page.click("#brief-live")
-        await expect(page.locator("[data-section=observations] .data")).to_contain_text("“<img src=x> wet”")
-
-        assert await page.inner_text("#observation-count") == str(before + 1)
-        assert await page.inner_text("#outbox-parked") == "0"
-
-
-class TestAccess:
-    async def test_accessibility(self, tab: BrowserTab) -> None:
-        """axe-core finds nothing, light or dark, on a desktop or a phone, and no page scrolls sideways."""
-        page = tab.page
-        await page.click("#observation button")
-        await expect(page.locator("#observation-result")).to_contain_text("Counted")
-        reports: list[str] = []
-        for name, scheme, viewport in VARIANTS:
-            await page.set_viewport_size(viewport)
-            await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-            reports.append(await axe_report(page))
-            overflow = await page.evaluate(
-                "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-            )
-            reports.append(f"{name} scrolls sideways" if overflow > 0 else "")
-            await tab.take_image(name, full_page=viewport is DESKTOP)
-
-        assert [report for report in reports if report] == []
-
-    async def test_skip_link(self, tab: BrowserTab) -> None:
-        """The first tab stop leads to the content, and the link is visible while it has the focus."""
-        await tab.page.keyboard.press("Tab")
-        link = tab.page.locator(":focus")
-        text, box = await link.inner_text(), await link.bounding_box()
-        await tab.page.keyboard.press("Enter")
-
-        assert text == "Skip to the content"
-        assert box is not None
-        assert box["y"] >= 0
-        assert await tab.page.evaluate("document.activeElement.id") == "main"
-
-    async def test_keys(self, page: Page, start: StartProcess) -> None:
-        """With keys configured, the page requests that of an operator for the stream, and an API key for a report."""
-        tab = BrowserTab(page, await start("serve", "--port", "0", **KEYS).url())
-        await page.goto(tab.url)
-        field, problem = page.locator("#operator-key-field"), page.locator("#operator-key-problem")
-        await expect(problem).to_contain_text("This path is for operators")
-        await field.fill("a-wrong-key")
-        await page.keyboard.press("Enter")
-        await expect(field).to_have_value("")
-        await field.fill("the-secret-of-an-operator")
-        await page.keyboard.press("Enter")
-        await expect(page.locator("#stream")).to_have_text("live")
-        await expect(field).to_be_hidden()
-        await expect(page.locator("#brief-status .label")).to_have_text("complete")
-
-        await page.click("#observation button")
-        await expect(page.locator("#observation-result")).to_contain_text("Send the secret of an API key")
-        await page.fill("#api-key", "the-secret-of-alice")
-        await page.click("#observation button")
-        await expect(page.locator("#observation-result")).to_have_text(re.compile("^(Stored|Counted)"))
-
-        assert {error.split("(")[1] for error in tab.errors} == {"Unauthorized) " + tab.url}

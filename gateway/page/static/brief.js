@@ -4,7 +4,6 @@ import { byId, fromTemplate, setText, showState } from "./dom.js";
 import { formatCount, formatMs, formatSeconds } from "./format.js";
 import { getJson } from "./requests.js";
 
-const BUDGET_MS = 800;
 const REFRESH_MS = 1000;
 
 const STATUSES = {
@@ -13,10 +12,12 @@ const STATUSES = {
   unavailable: { tone: "error", label: "unavailable" },
 };
 
+const REASONS = { open: "circuit breaker open", no_weather: "no weather" }; // the others are plain words
+
 const SECTIONS = {
   weather: {
     source: "HTTP, cached in Redis",
-    describe: (it) => `${it.temperature_c} °C, wind ${it.wind_speed_m_s} m/s, ${it.precipitation_mm} mm of rain`,
+    describe: (it) => `${it.temperature_c.toFixed(1)} °C, wind ${it.wind_speed_m_s.toFixed(1)} m/s, rain ${it.precipitation_mm.toFixed(1)} mm`,
   },
   outlook: {
     source: "model, from the weather",
@@ -27,12 +28,15 @@ const SECTIONS = {
 };
 
 export class BriefView {
+  budgetMs = 800; // the gateway's timeout for a brief
+
   /** Show no place yet. `isConnected` returns false while no request would succeed. */
   constructor(isConnected) {
     this.place = null;
     this._isConnected = isConnected;
     this._isComplete = true;
     this._isLoading = false;
+    this._isOutdated = false; // a refresh was requested while a request was in progress
     this._rows = new Map(); // by the name of the section
     setInterval(() => this._refreshIfNeeded(), REFRESH_MS);
   }
@@ -42,23 +46,28 @@ export class BriefView {
     await this.refresh();
   }
 
-  /** Request the brief again. While a request is in progress, nothing happens. */
+  /** Request the brief again, after the request in progress if there is one. */
   async refresh() {
-    if (this.place === null || this._isLoading || !this._isConnected()) return;
+    this._isOutdated = true;
+    if (this._isLoading) return;
     this._isLoading = true;
-    const requested = this.place.id;
+    while (this._isOutdated && this.place !== null && this._isConnected()) {
+      this._isOutdated = false;
+      await this._load(this.place.id);
+    }
+    this._isLoading = false;
+  }
+
+  async _load(placeId) {
     const startedAt = performance.now();
     try {
-      const brief = await getJson(`v1/places/${requested}/brief`, { cache: "no-store" });
-      if (this.place.id === requested) this._show(brief, performance.now() - startedAt);
+      const brief = await getJson(`v1/places/${placeId}/brief`, { cache: "no-store" });
       setText(byId("brief-problem"), "");
+      this._show(brief, performance.now() - startedAt);
     } catch (problem) {
       this._isComplete = false;
       setText(byId("brief-problem"), problem.message);
-    } finally {
-      this._isLoading = false;
     }
-    if (this.place.id !== requested) await this.refresh();
   }
 
   showPlace(place) {
@@ -77,6 +86,7 @@ export class BriefView {
   }
 
   _show(brief, elapsed) {
+    if (brief.place.id !== this.place.id) return; // the user has chosen another place meanwhile
     this.showPlace(brief.place);
     const sections = Object.entries(brief.sections);
     const isStale = sections.some(([, section]) => section.status === "stale");
@@ -85,7 +95,7 @@ export class BriefView {
     showState(byId("brief-status"), { tone: !brief.complete ? "error" : isStale ? "warning" : "ok", label });
     setText(byId("brief-status").querySelector(".muted"), `received in ${formatMs(elapsed)}`);
     for (const [name, section] of sections) this._showSection(this._row(name), name, section);
-    setText(document.querySelector(".scale .budget"), `${BUDGET_MS} ms, the budget`);
+    setText(document.querySelector(".scale .budget"), `${formatMs(this.budgetMs)}, the budget`);
   }
 
   _row(name) {
@@ -102,14 +112,14 @@ export class BriefView {
   _showSection(row, name, section) {
     const status = STATUSES[section.status];
     row.dataset.tone = status.tone;
-    const label = section.reason ? `${status.label}, ${section.reason.replace("_", " ")}` : status.label;
+    const label = section.reason ? `${status.label}, ${REASONS[section.reason] ?? section.reason}` : status.label;
     showState(row.querySelector(".state"), { tone: status.tone, label });
     const known = SECTIONS[name];
     setText(row.querySelector(".data"), section.data && known ? known.describe(section.data) : "no data");
     const age = section.age_s === null ? "" : `, ${formatSeconds(section.age_s)} old`;
     setText(row.querySelector(".source"), (known?.source ?? "") + age);
     setText(row.querySelector(".took"), formatMs(section.took_ms));
-    const share = Math.min(section.took_ms / BUDGET_MS, 1);
+    const share = Math.min(section.took_ms / this.budgetMs, 1);
     row.querySelector(".bar").style.width = `${share * 100}%`;
   }
 }

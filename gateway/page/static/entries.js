@@ -14,19 +14,25 @@ export class Plates {
     return this._plates.get(name)?.querySelector(".controls") ?? null;
   }
 
-  /** Show the entries. Return true if the condition of one has changed since the first snapshot. */
+  /** Show the entries. Return true after the first snapshot, and if the condition of one has changed since. */
   show(lifespan) {
+    if (lifespan.snapshot === null) {
+      this._labels.clear();
+      return false;
+    }
+    let hasChanged = false;
     const changes = [];
-    if (lifespan.snapshot === null) this._labels.clear();
     for (const entry of lifespan.entries) {
       const condition = entry.condition;
       this._showPlate(this._plate(entry.name), entry, condition, lifespan);
       const before = this._labels.get(entry.name);
-      if (before !== undefined && before !== condition.label) changes.push(`${entry.name}: ${condition.label}`);
-      if (lifespan.snapshot !== null) this._labels.set(entry.name, condition.label);
+      if (before === condition.label) continue;
+      hasChanged = true;
+      this._labels.set(entry.name, condition.label);
+      if (before !== undefined) changes.push(`${entry.name}: ${condition.label}`);
     }
     if (changes.length) setText(byId("latest-change"), `${formatClock(new Date())} ${changes.join(", ")}`);
-    return changes.length > 0;
+    return hasChanged;
   }
 
   _plate(name) {

@@ -4,7 +4,7 @@ export const UNKNOWN = "–";
 
 export function formatMs(ms) {
   if (ms === null || ms === undefined) return UNKNOWN;
-  if (ms > 0 && ms < 0.05) return "< 0.1 ms";
+  if (ms > 0 && ms < 0.05) return "<0.1 ms";
   if (ms < 10) return `${ms.toFixed(1)} ms`;
   if (ms < 1000) return `${Math.round(ms)} ms`;
   return formatSeconds(ms / 1000);

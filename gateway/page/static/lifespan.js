@@ -69,6 +69,10 @@ export class Lifespan {
     return this.entries.some((entry) => entry.times.exiting !== undefined);
   }
 
+  get hasFailures() {
+    return this.entries.some((entry) => entry.isFailing);
+  }
+
   /** The time now. It stands still after the end, and ticks between two snapshots. */
   get now() {
     if (this.times.stopped !== undefined) return this.times.stopped;

@@ -9,7 +9,7 @@ import { Lifespan } from "./lifespan.js";
 import { setUpObservationForm } from "./observation.js";
 import { showOutbox } from "./outbox.js";
 import { setUpSearch } from "./search.js";
-import { setUpServers } from "./servers.js";
+import { showServers } from "./servers.js";
 import { readEvents } from "./stream.js";
 import { drawTimeline } from "./timeline.js";
 
@@ -48,20 +48,25 @@ function receive({ type, data }) {
     lifespan = new Lifespan(); // each stream begins with the whole journal
     setConnected(true);
   }
-  const isFirst = type === "state" && lifespan.snapshot === null;
   if (type === "journal") lifespan.addEvent(data);
   if (type === "state") lifespan.setSnapshot(data);
   if (type === "draining") lifespan.setDrain(data);
   if (type === "stopped") lifespan.setStopped(data);
   show();
-  if (type === "state") showOutbox(data);
-  if (isFirst && data.dev_servers) setUpServers(plates);
+  if (type === "state") {
+    showOutbox(data);
+    brief.budgetMs = data.brief_timeout_s * 1000;
+    if (lifespan.hasFailures) brief.refresh();
+  }
 }
 
-/** Show the run. A change of an entry may have changed the brief, too. */
+/** Show the run. A change of an entry may have changed the brief and the servers, too. */
 function show() {
   const { snapshot, phase } = lifespan;
-  if (plates.show(lifespan) && phase === "started") brief.refresh();
+  if (plates.show(lifespan) && phase === "started") {
+    brief.refresh();
+    if (snapshot.dev_servers) showServers(plates);
+  }
   showJournal(lifespan.journal);
   showFact("phase", phase, PHASE_TONES[phase]);
   const status = phase === "started" && snapshot?.status !== phase ? (snapshot?.status ?? "–") : "–";

@@ -5,8 +5,8 @@ import { getJson } from "./requests.js";
 
 const PATH = "dev/servers";
 
-/** Add the buttons to the plates. */
-export async function setUpServers(plates) {
+/** Show on the plates the buttons that fit the status of each server. */
+export async function showServers(plates) {
   const { items } = await getJson(PATH);
   for (const server of items) {
     const controls = plates.controlsOf(server.entry);
@@ -15,6 +15,9 @@ export async function setUpServers(plates) {
 }
 
 function showServer(controls, server, problem = "") {
+  const shown = JSON.stringify([server, problem]);
+  if (controls.dataset.shown === shown) return; // a button may have the focus
+  controls.dataset.shown = shown;
   const buttons = server.actions.map((action) => {
     const label = `${action} ${server.name}`;
     const button = element("button", { type: "button", "aria-label": label, title: label }, action);
@@ -29,6 +32,7 @@ function showServer(controls, server, problem = "") {
 
 /** Perform the action. Its button had the focus, so the next first button gets it. */
 async function act(controls, server, action) {
+  delete controls.dataset.shown;
   for (const button of controls.querySelectorAll("button")) button.disabled = true;
   controls.lastChild.textContent = `${action} …`;
   try {
