@@ -30,7 +30,8 @@ def _add_examples(operation: dict[str, Any]) -> None:
     """Add the examples here, because FastAPI removes null from those that a route has."""
     for (operation_id, status), example in EXAMPLES.items():
         if operation_id == operation["operationId"]:
-            media = operation["responses"][str(status)]["content"]["application/json"]
+            content = operation["responses"][str(status)]["content"]
+            media = content.get("application/json") or content["text/event-stream"]
             media["example"] = jsonable_encoder(example)
 
 

@@ -2,6 +2,8 @@
 
 from datetime import UTC, date, datetime
 
+from fastapi.sse import format_sse_event
+
 from gateway.api.briefs import BriefList
 from gateway.api.health import Check, JournalEvent, LifecycleJournal, Liveness, ReadinessReport
 from gateway.api.observations import ObservationList
@@ -58,4 +60,7 @@ EXAMPLES: dict[tuple[str, int], object] = {
     ("get_readiness", 200): ReadinessReport(status="ok", checks=CHECKS),
     ("get_readiness", 503): ReadinessReport(status="stopping", checks=CHECKS),
     ("get_lifecycle", 200): LifecycleJournal(began_at=NOW, items=[ENTERED]),
+    ("watch_lifecycle", 200): format_sse_event(
+        event="journal", id="1795526442000-3", data_str=ENTERED.model_dump_json()
+    ).decode(),
 }

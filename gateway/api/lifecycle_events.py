@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, Self
 from anyio import BrokenResourceError
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-
 from starlette.types import Receive, Scope, Send
 
 from gateway.api.health import JournalEvent, OperationRoute
@@ -134,11 +133,17 @@ async def watch_lifecycle(
     until: Annotated[
         Literal["stopped"] | None,
         Query(
-            description="`stopped`: continue to the end of the teardown. Without it, the stream ends when the stop begins."
+            description="`stopped`: continue to the end of the teardown. Without it, the stream ends when the stop begins.",
+            examples=["stopped"],
         ),
     ] = None,
     last_event_id: Annotated[
-        str | None, Header(description="The id of the last event that the client has, to continue after it")
+        str | None,
+        Header(
+            alias="Last-Event-ID",
+            description="The id of the last event that the client has, to continue after it",
+            examples=["1795526442000-3"],
+        ),
     ] = None,
 ) -> AsyncIterable[ServerSentEvent]:
     """The events of the journal, those so far and then each as it happens, and the state of the lifespan, for operators.

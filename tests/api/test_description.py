@@ -57,6 +57,7 @@ def test_names_of_operations(description: Json) -> None:
         "get_liveness": "Liveness",
         "get_readiness": "Readiness",
         "get_lifecycle": "Journal",
+        "watch_lifecycle": "Journal and state, live",
     }
 
 
@@ -85,7 +86,8 @@ def test_bodies_of_responses_have_valid_examples(description: Json) -> None:
             found = examples(media)
             assert found, (operation_id, status, media_type)
             for example in found:
-                assert_valid(example, media["schema"], description)
+                if media_type != "text/event-stream":  # JSON Schema describes each event, not their text
+                    assert_valid(example, media["schema"], description)
                 if media_type == "application/problem+json":
                     assert example["status"] == status
 

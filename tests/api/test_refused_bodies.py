@@ -258,7 +258,7 @@ def operations(app: FastAPI) -> list[Operation]:
     return [
         Operation(
             method,
-            str(context.path).format(place_id=1, observation_id=1, slug="forbidden"),
+            str(context.path).format(place_id=1, observation_id=1, slug="forbidden", file="page.css"),
             context.max_body_size if context.body_field else None,
             bool(context.dependant.query_params),
         )

@@ -39,7 +39,16 @@ INVALID_IDS = {
     "tab": b"X-Request-ID: a\tb\r\n",
 }
 
-PUBLIC_PATHS = (f"/v1/places/{ZURICH}", "/v1/places?q=z", "/docs", "/openapi.json", "/livez", "/readyz", "/readyz?x=1")
+PUBLIC_PATHS = (
+    f"/v1/places/{ZURICH}",
+    "/v1/places?q=z",
+    "/docs",
+    "/docs/swagger-ui.css",
+    "/openapi.json",
+    "/livez",
+    "/readyz",
+    "/readyz?x=1",
+)
 OTHER_TARGETS = (
     "/",
     "/v1",
@@ -48,7 +57,9 @@ OTHER_TARGETS = (
     "/lifecycle/",
     "//lifecycle",
     "/%6cifecycle",
+    "/lifecycle/events",
     "/v1/../lifecycle",
+    "/docs/../lifecycle",
     "/v1/%2e%2e/lifecycle",
     "http://gateway/lifecycle",
     "http://gateway/v1/../lifecycle",

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,17 +23,16 @@ class StreamEvent:
 
 @asynccontextmanager
 async def event_stream(
-    url: str, headers: Mapping[str, str], *, client: httpx.AsyncClient | None = None, **parameters: str
+    url: str, headers: Mapping[str, str], *, client: httpx.AsyncClient | None = None
 ) -> AsyncIterator[AsyncIterator[StreamEvent]]:
-    """Open a stream, and yield its events. It is closed after the block."""
-    if client is None:
-        async with (
-            httpx.AsyncClient(timeout=TIMEOUT) as client,
-            event_stream(url, headers, client=client, **parameters) as events,
-        ):
-            yield events
-        return
-    async with client.stream("GET", url, headers=headers, params=parameters) as response:
+    """Open a stream, and yield its events. It is closed after the block.
+
+    Without `client`, it has a client of its own.
+    """
+    async with AsyncExitStack() as stack:
+        if client is None:
+            client = await stack.enter_async_context(httpx.AsyncClient(timeout=TIMEOUT))
+        response = await stack.enter_async_context(client.stream("GET", url, headers=headers))
         assert response.headers["Content-Type"].startswith("text/event-stream"), await response.aread()
         yield _parse(response)
 
