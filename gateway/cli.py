@@ -8,9 +8,12 @@ import contextlib
 import gc
 import logging
 import re
+import socket
+import sys
 from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import structlog
 import typer
@@ -24,6 +27,9 @@ from gateway.process.watchdog import exit_process
 from gateway.schema import DEFAULT_LOCK_WAIT
 from gateway.settings import Settings
 from gateway.settings.plaintext import plaintext_warnings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 T = TypeVar("T")
 
@@ -64,26 +70,28 @@ def serve(
     debug: Debug = False,
 ) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP. A second SIGINT or SIGTERM forces the shutdown."""
-    settings = load_settings(debug=debug)
-    _warn_about_plaintext(settings)
-    gc.set_threshold(GC_THRESHOLD)
+    settings = _load_server_settings(debug=debug)
     with _gc_paused():
         from gateway.app import create_app
-        from gateway.error_messages import explain
         from gateway.process.listener import BindError, bind_socket
-        from gateway.serving.server import serve as serve_app
 
     try:
         listener = bind_socket(host, port)
     except BindError as error:
         exit_with_error(str(error), error, debug=debug)
-    if timeline:
-        from gateway.timeline_table import show_timeline
-    on_started = (lambda stack: show_timeline(stack.journal)) if timeline else None
-    status, failure = serve_app(create_app(settings), listener, settings, root_path=root_path, on_started=on_started)
-    if failure is not None:
-        print_error(explain(failure, settings), failure, debug=debug)
-    raise typer.Exit(status)
+    _serve_app(create_app, listener, settings, root_path=root_path, timeline=timeline, debug=debug)
+
+
+@app.command(hidden=True)
+def serve_dev(listener: int, control: Path, *, debug: Debug = False) -> None:
+    """Serve for `gateway dev`, which passes a bound socket, and the path of the socket that controls its servers."""
+    settings = _load_server_settings(debug=debug)
+    with _gc_paused():
+        from gateway.devstack.control_socket import ControlClient
+        from gateway.devstack.dev_app import create_dev_app
+
+    create_app = partial(create_dev_app, control=ControlClient(control))
+    _serve_app(create_app, socket.socket(fileno=listener), settings, timeline=True, debug=debug)
 
 
 @app.command()
@@ -157,11 +165,13 @@ def seed(*, lock_wait: LockWait = DEFAULT_LOCK_WAIT, debug: Debug = False) -> No
 def dev(host: Host = "127.0.0.1", port: Port = 8000, *, debug: Debug = False) -> None:
     """Start private PostgreSQL, Redis, RabbitMQ and weather servers, and serve from them. Ctrl-C stops everything."""
     from gateway.devstack.dev import dev as run_dev
+    from gateway.devstack.output import Output
     from gateway.devstack.server import DevstackError
     from gateway.process.listener import BindError
 
     try:
-        status = run(run_dev(host, port, report=_report, debug=debug))
+        with Output(sys.stdout.fileno()) as output:
+            status = run(run_dev(host, port, output=output, debug=debug))
     except (DevstackError, BindError) as error:
         exit_with_error(str(error), error, debug=debug)
     raise typer.Exit(status)
@@ -191,10 +201,34 @@ def _gc_paused() -> Generator[None]:
         gc.enable()
 
 
-def _report(line: str) -> None:
-    """Print a line, unless the terminal has been closed."""
-    with contextlib.suppress(OSError):
-        typer.echo(line)
+def _load_server_settings(*, debug: bool) -> Settings:
+    settings = load_settings(debug=debug)
+    _warn_about_plaintext(settings)
+    gc.set_threshold(GC_THRESHOLD)
+    return settings
+
+
+def _serve_app(
+    create_app: "Callable[[Settings], FastAPI]",
+    listener: socket.socket,
+    settings: Settings,
+    *,
+    root_path: str = "",
+    timeline: bool,
+    debug: bool,
+) -> NoReturn:
+    """Serve an app, and exit with the status of the process."""
+    with _gc_paused():
+        from gateway.error_messages import explain
+        from gateway.serving.server import serve as serve_app
+
+    if timeline:
+        from gateway.timeline_table import show_timeline
+    on_started = (lambda stack: show_timeline(stack.journal)) if timeline else None
+    status, failure = serve_app(create_app(settings), listener, settings, root_path=root_path, on_started=on_started)
+    if failure is not None:
+        print_error(explain(failure, settings), failure, debug=debug)
+    raise typer.Exit(status)
 
 
 def _warn_about_plaintext(settings: Settings) -> None:

@@ -103,6 +103,7 @@ def modules_after_import_of(module: str) -> set[str]:
         ("gateway.worker", "fastapi"),
         ("gateway.worker", "starlette"),
         ("gateway.app", "onnxruntime"),
+        ("gateway.app", "gateway.devstack"),
         ("gateway.schema.migrate", "fastapi"),
         ("gateway.places.seed", "fastapi"),
         ("gateway.lifecycle", "pydantic"),

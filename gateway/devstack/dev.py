@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import httpx
 
-from gateway.devstack.folder import Reporter
+from gateway.devstack.control import ServerControl
+from gateway.devstack.control_socket import serve_control
+from gateway.devstack.output import Output, prefixed
 from gateway.devstack.postgresql import RUNTIME_ROLE
 from gateway.devstack.server import DevstackError, wait_for_exit
 from gateway.devstack.stack import Devstack, devstack
@@ -25,14 +27,16 @@ START_TIMEOUT = 40.0  # above GATEWAY_STARTUP_TIMEOUT
 STOP_TIMEOUT = 35.0  # above GATEWAY_SHUTDOWN_TIMEOUT
 POLL_INTERVAL = 0.05
 
+COLORS = {"gateway": "cyan", "worker": "magenta"}  # of the prefixes
 
-async def dev(host: str, port: int, *, report: Reporter, debug: bool = False) -> int:
+
+async def dev(host: str, port: int, *, output: Output, debug: bool = False) -> int:
     """Serve until a stop signal, or until the gateway or the worker exits.
 
     Args:
         host: the address to listen on.
         port: the port to listen on, 0 for any free one.
-        report: called with each line for the terminal.
+        output: gets the lines of this process, the gateway and the worker.
         debug: pass `--debug` to the gateway and the worker.
 
     Returns:
@@ -43,7 +47,7 @@ async def dev(host: str, port: int, *, report: Reporter, debug: bool = False) ->
         DevstackError: a server is not available. None is left running.
     """
     loop = asyncio.get_running_loop()
-    serving = asyncio.create_task(_serve(host, port, report, debug=debug))
+    serving = asyncio.create_task(_serve(host, port, output, debug=debug))
     stopping = False
 
     def stop() -> None:
@@ -51,7 +55,7 @@ async def dev(host: str, port: int, *, report: Reporter, debug: bool = False) ->
         if not stopping:
             stopping = True
             serving.cancel()
-            report("stopping: the gateway first, then the servers in reverse")
+            output.report("stopping: the gateway first, then the servers in reverse")
 
     for number in stop_signals():
         loop.add_signal_handler(number, stop)
@@ -61,46 +65,63 @@ async def dev(host: str, port: int, *, report: Reporter, debug: bool = False) ->
         return 0
 
 
-async def _serve(host: str, port: int, report: Reporter, *, debug: bool) -> int:
-    with bind_socket(host, port) as listener:  # raises before the servers start, which takes seconds
-        url, port = url_of(listener), listener.getsockname()[1]
+async def _serve(host: str, port: int, output: Output, *, debug: bool) -> int:
     started_at = time.monotonic()
+    report = output.report
     options = ["--debug"] if debug else []
     async with AsyncExitStack() as stack:
+        # It raises before the servers start, which takes seconds, and keeps the port for the gateway meanwhile.
+        listener = stack.enter_context(bind_socket(host, port))
+        url = url_of(listener)
+        report(f"page: {url}/ (in a few seconds)")
         servers = await stack.enter_async_context(devstack(report=report))
         report(f"migrate: {await migrate(servers.postgresql.owner_url, grant_to=RUNTIME_ROLE)}")
         report(f"seed: {await seed(servers.postgresql.owner_url)}")
+        control, control_path = ServerControl(servers.by_name, report=report), servers.folder / "control"
+        await stack.enter_async_context(serve_control(control, control_path))
         # The worker is entered first and stops last, so it processes the events of the gateway's shutdown, too.
-        worker = await stack.enter_async_context(_command(["worker", *options], servers))
-        serve = ["serve", "--host", host, "--port", str(port), "--timeline", *options]
-        gateway = await stack.enter_async_context(_command(serve, servers))
+        worker = await stack.enter_async_context(_command("worker", ["worker", *options], servers, output))
+        serve = ["serve-dev", str(listener.fileno()), str(control_path), *options]
+        gateway = await stack.enter_async_context(_command("gateway", serve, servers, output, [listener.fileno()]))
+        listener.close()  # otherwise clients could still connect after the gateway has ended
         if await _wait_until_ready(f"{url}/readyz", gateway):
+            with suppress(DevstackError):  # a system without `erl_call`, or a server that is suspended already
+                await servers.rabbitmq.sync()  # its queues then survive a kill
             elapsed = time.monotonic() - started_at
-            report(f"ready after {elapsed:.1f} s; try:\n\n    curl {url}{EXAMPLE}\n\nCtrl-C ends it.")
+            report(f"ready after {elapsed:.1f} s: {url}/\n\n    curl {url}{EXAMPLE}\n\nCtrl-C ends it.")
         return await _first_exit_status(gateway, worker)
 
 
 @asynccontextmanager
-async def _command(command: list[str], servers: Devstack) -> AsyncIterator[subprocess.Popen[bytes]]:
-    """Run a `gateway` command as a child process. It has its own session, so Ctrl-C does not reach it."""
-    process = subprocess.Popen(  # noqa: S603, ASYNC220 - it returns immediately
-        [sys.executable, "-m", "gateway", *command],
-        env=os.environ | servers.environment(),
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                if not await wait_for_exit(process, timeout=STOP_TIMEOUT):
-                    raise DevstackError(
-                        f"gateway {command[0]} was killed: still running {STOP_TIMEOUT:g} s after SIGTERM"
-                    )
-            finally:
-                process.kill()
-                process.wait()
+async def _command(
+    name: str, command: Sequence[str], servers: Devstack, output: Output, descriptors: Sequence[int] = ()
+) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """Run a `gateway` command as a child process, which inherits the descriptors.
+
+    It has its own session, so Ctrl-C does not reach it. All its output appears, with its name.
+    """
+    async with prefixed(name, COLORS[name], output) as child_output:
+        with child_output.descriptor() as descriptor:
+            process = subprocess.Popen(  # noqa: S603, ASYNC220 - it returns immediately
+                [sys.executable, "-m", "gateway", *command],
+                env=os.environ | servers.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=descriptor,
+                pass_fds=descriptors,
+                start_new_session=True,
+            )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    if not await wait_for_exit(process, timeout=STOP_TIMEOUT):
+                        raise DevstackError(f"{name} was killed: still running {STOP_TIMEOUT:g} s after SIGTERM")
+                finally:
+                    process.kill()
+                    process.wait()
 
 
 async def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> bool:

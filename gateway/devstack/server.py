@@ -13,6 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import IO, ClassVar, Self
@@ -27,6 +28,14 @@ POLL_INTERVAL = 0.02
 MAX_PORT_ATTEMPTS = 5
 MAX_LOG_LINES = 15
 MAX_LINE_LENGTH = 300
+
+
+class ServerStatus(StrEnum):
+    """The status of the main process of a server."""
+
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    STOPPED = "stopped"
 
 
 class DevstackError(Exception):
@@ -150,6 +159,11 @@ class Server(ABC):
         self._report(f"{self.name}: stopped after {time.monotonic() - started_at:.1f} s")
 
     @property
+    def entry(self) -> str:
+        """The name of the gateway's entry that uses it, such as `database`."""
+        return self.url_variable.removeprefix("GATEWAY_").partition("__")[0].lower()
+
+    @property
     def port(self) -> int:
         """The port for clients."""
         return self.ports[0]
@@ -162,7 +176,14 @@ class Server(ABC):
     @property
     def running(self) -> bool:
         """True while its main process exists, even if it is suspended."""
-        return self._process is not None and self._process.poll() is None
+        return self.status is not ServerStatus.STOPPED
+
+    @property
+    def status(self) -> ServerStatus:
+        """The status of its main process. A server that is still starting is running."""
+        if self._process is None or self._process.poll() is not None:
+            return ServerStatus.STOPPED
+        return ServerStatus.SUSPENDED if reaper.state(self._process.pid) == "T" else ServerStatus.RUNNING
 
     async def is_ready(self) -> bool:
         """Return whether the server responds within a second."""

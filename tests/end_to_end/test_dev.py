@@ -1,15 +1,20 @@
-"""`gateway dev` in a real terminal: all servers start, and all end with Ctrl-C or with the terminal."""
+"""`gateway dev` in a real terminal: all servers start, can be controlled, and end with Ctrl-C or with the terminal."""
 
+import asyncio
+import json
 import os
+import re
 import select
 import shlex
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Self
 
 import httpx
 import pytest
@@ -19,6 +24,9 @@ from gateway.devstack.dev import EXAMPLE
 from tests.support.waiting import TIMEOUT, wait_until
 
 CTRL_C = b"\x03"
+
+PLACE = EXAMPLE.removesuffix("/brief")
+NAMES = ("gateway", "worker ")  # as in the prefixes
 
 OUTPUT_LOST = 120  # Python's exit status if it cannot flush its output, because the terminal is closed
 
@@ -85,10 +93,26 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+def dev_command(port: int) -> list[str]:
+    return [sys.executable, "-m", "gateway", "dev", "--port", str(port)]
+
+
+@pytest.fixture
+def second(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A `gateway dev` that is starting, on any port. It writes to the file `output` in the folder."""
+    with (folder / "output").open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own code
+            dev_command(0), env={"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder)}, stdout=output
+        )
+    yield process
+    process.kill()
+    process.wait()
+
+
 @pytest.fixture
 async def terminal(folder: Path, port: int) -> AsyncIterator[Terminal]:
     """A terminal that runs `gateway dev`, after it is ready."""
-    terminal = Terminal(shlex.join([sys.executable, "-m", "gateway", "dev", "--port", str(port)]), folder)
+    terminal = Terminal(shlex.join(dev_command(port)), folder)
 
     async def is_ready() -> bool:
         assert terminal.process.poll() is None, terminal.output.decode()
@@ -113,33 +137,126 @@ def stack_folders(folder: Path) -> list[Path]:
     return list(folder.glob("gateway-devstack-*"))
 
 
-@pytest.mark.parametrize(
-    "stop",
-    [
-        pytest.param(lambda terminal: terminal.press(CTRL_C), id="Ctrl-C"),
-        pytest.param(lambda terminal: terminal.press(CTRL_C * 3), id="Ctrl-C three times", marks=pytest.mark.long),
-        pytest.param(Terminal.close, id="terminal closed"),
-    ],
-)
-async def test_serves_until_it_is_stopped(
-    terminal: Terminal, folder: Path, port: int, stop: Callable[[Terminal], None]
-) -> None:
-    """`gateway dev` serves complete briefs and counts observations. After Ctrl-C or a closed terminal nothing is left."""
-    async with httpx.AsyncClient(timeout=TIMEOUT) as client:
-        brief = (await client.get(f"http://127.0.0.1:{port}{EXAMPLE}")).json()
-        place_url = f"http://127.0.0.1:{port}/v1/places/2657896"
-        created = await client.post(place_url + "/observations", json={"temperature_c": 12.5, "condition": "rain"})
-        assert created.status_code == 201
-
-        async def counted() -> bool:
-            return bool((await client.get(place_url)).json()["observation_count"])
-
-        await wait_until(counted, "the worker has counted the observation")
-    assert brief["complete"] is True
-    assert len(stack_folders(folder)) == 1
-    stop(terminal)
-
-    assert await terminal.exit_status() in (0, OUTPUT_LOST)
+def assert_nothing_is_left(folder: Path, port: int) -> None:
     assert stack_folders(folder) == []
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
+
+
+class DevClient:
+    """A client of the gateway that `gateway dev` runs on a port."""
+
+    def __init__(self, port: int) -> None:
+        self._http = httpx.AsyncClient(timeout=4 * TIMEOUT, base_url=f"http://127.0.0.1:{port}")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def control(self, server: str, action: str) -> str:
+        """Do an action, and return the status of the server after it."""
+        response = await self._http.post(f"/dev/servers/{server}/{action}")
+        assert response.status_code == 200, response.text
+        return str(response.json()["status"])
+
+    async def brief(self) -> str:
+        """Return the incomplete sections of the brief, `complete`, or the status of another response."""
+        response = await self._http.get(EXAMPLE)
+        if response.status_code != 200:
+            return str(response.status_code)
+        return str(response.headers.get("Gateway-Incomplete", "complete"))
+
+    async def report(self) -> None:
+        created = await self._http.post(f"{PLACE}/observations", json={"temperature_c": 12.5, "condition": "rain"})
+        assert created.status_code == 201
+
+    async def observation_count(self) -> int:
+        return int((await self._http.get(PLACE)).json()["observation_count"])
+
+
+@pytest.fixture
+async def dev(terminal: Terminal, port: int) -> AsyncIterator[DevClient]:
+    """A client of the `gateway dev` on the terminal."""
+    del terminal  # requested, so that it is ready
+    async with DevClient(port) as client:
+        yield client
+
+
+async def test_servers_are_controlled(dev: DevClient, terminal: Terminal, folder: Path, port: int) -> None:
+    """Suspended and killed servers fail their part of the service. After a restart they have their data, and all recovers.
+    Ctrl-C leaves nothing, even of a server that is suspended or killed.
+    """
+
+    async def lacks_popularity() -> bool:
+        return "popularity;" in await dev.brief()
+
+    async def is_complete() -> bool:
+        return await dev.brief() == "complete"
+
+    async def both_are_counted() -> bool:
+        return await dev.observation_count() == 2
+
+    await dev.report()
+    assert await dev.control("rabbitmq", "kill") == "stopped"
+    restart = asyncio.create_task(dev.control("rabbitmq", "restart"))
+    assert await dev.control("redis", "suspend") == "suspended"
+    await wait_until(lacks_popularity, "the brief has no popularity")
+    assert await dev.control("redis", "resume") == "running"
+    assert await dev.control("postgresql", "kill") == "stopped"
+    assert await dev.brief() == "503"
+    assert await dev.control("postgresql", "restart") == "running"
+    await wait_until(is_complete, "the brief is complete again")
+    assert await restart == "running"
+    await dev.report()
+    await wait_until(both_are_counted, "the worker has counted both observations")
+
+    assert await dev.control("redis", "suspend") == "suspended"
+    assert await dev.control("postgresql", "kill") == "stopped"
+    terminal.press(CTRL_C)
+    assert await terminal.exit_status() == 0
+    assert_nothing_is_left(folder, port)
+
+
+@pytest.mark.long
+async def test_three_interrupts(dev: DevClient, terminal: Terminal, folder: Path, port: int) -> None:
+    """Further interrupts do not disturb the stop."""
+    assert await dev.brief() == "complete"
+    terminal.press(CTRL_C * 3)
+
+    assert await terminal.exit_status() == 0
+    assert_nothing_is_left(folder, port)
+
+
+async def test_two_at_once(
+    second: subprocess.Popen[bytes], dev: DevClient, terminal: Terminal, folder: Path, port: int
+) -> None:
+    """Two run at the same time, one of them without a terminal. The page is the first line of each, and each line of the
+    gateway and the worker has its name. They log for people on the terminal, and JSON elsewhere. One ends when its terminal
+    is closed, and the other one with an interrupt, without losing a line. Nothing is left.
+    """
+    output = folder / "output"
+    await wait_until(lambda: "Ctrl-C ends it." in output.read_text(), "the second one is ready", timeout=4 * TIMEOUT)
+    assert len(stack_folders(folder)) == 2
+    assert await dev.brief() == "complete"
+    terminal.close()
+    second.send_signal(signal.SIGINT)
+    assert await terminal.exit_status() in (0, OUTPUT_LOST)
+    await wait_until(lambda: second.poll() is not None, "the second one has ended", timeout=2 * TIMEOUT)
+    assert second.returncode == 0
+    assert_nothing_is_left(folder, port)
+
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.output.decode()).splitlines()
+    assert lines[0] == f"page: http://127.0.0.1:{port}/ (in a few seconds)"
+    assert [line for line in lines if re.fullmatch(r"gateway \| \S+Z \[info +\] serving .*", line)] != []
+    assert [line for line in lines if re.fullmatch(r"worker  \| \S+Z \[info +\] working .*", line)] != []
+    assert [line for line in lines if "] " in line and not re.match(r"gateway \| |worker  \| ", line)] == []
+    assert b"\x1b[36mgateway | \x1b[0m" in terminal.output
+    lines = output.read_text().splitlines()
+    events = {
+        name: [json.loads(line[10:])["event"] for line in lines if line.startswith(f"{name} | {{")] for name in NAMES
+    }
+    assert re.fullmatch(r"page: http://127\.0\.0\.1:\d+/ \(in a few seconds\)", lines[0])
+    assert [events[name][-1] for name in NAMES] == ["stopped", "stopped"]
+    assert [line for line in lines if line.startswith("{")] == []
