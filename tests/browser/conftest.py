@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from io import BytesIO
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import pytest
 from PIL import Image
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, ViewportSize, async_playwright, expect
 
+from gateway.devstack.control import ServerControl
+from gateway.devstack.control_socket import serve_control
 from gateway.devstack.stack import Devstack
+from gateway.process.listener import bind_socket
 from tests.end_to_end.conftest import environment, instance, run, start
 from tests.end_to_end.harness import Process
 from tests.support.waiting import TIMEOUT
@@ -114,23 +118,26 @@ async def page(browser: Browser) -> AsyncIterator[Page]:
 async def gateway_url(
     servers: Devstack, devstack_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[str]:
-    """The URL of a gateway, which runs with its worker for all tests of a module."""
-    processes = [
-        Process(
+    """The URL of a gateway as `gateway dev` runs it: with its worker, and with the control of its servers."""
+    control = tmp_path_factory.mktemp("control") / "socket"
+
+    def start_process(*command: str, descriptors: Sequence[int] = ()) -> Process:
+        return Process(
             tmp_path_factory.mktemp(command[0]),
             servers.environment() | TIMEOUTS,
             "-m",
             "gateway",
             *command,
             stack_folder=devstack_folder,
+            descriptors=descriptors,
         )
-        for command in (["serve", "--port", "0"], ["worker"])
-    ]
-    try:
-        yield await processes[0].url()
-    finally:
-        for process in processes:
-            process.kill()
+
+    async with serve_control(ServerControl(servers.by_name), control), AsyncExitStack() as processes:
+        with bind_socket("127.0.0.1", 0) as listener:
+            gateway = start_process("serve-dev", str(listener.fileno()), str(control), descriptors=[listener.fileno()])
+        processes.callback(gateway.kill)
+        processes.callback(start_process("worker").kill)
+        yield await gateway.url()
 
 
 @pytest.fixture

@@ -163,18 +163,27 @@ class TestStack:
         assert await page.inner_text("#phase") == "started"
 
     async def test_killed_server(self, tab: BrowserTab, servers: Devstack) -> None:
-        """A killed server shows on its plate and in its section after at most two seconds, and so does its return."""
+        """A button kills a server: its plate and its section show that after at most two seconds. A restart recovers both."""
         page = tab.page
+        plate = page.locator("[data-entry=redis]")
         popularity = page.locator("[data-section=popularity] .label")
-        killed_at = time.monotonic()
-        async with servers.redis.killed():
+        try:
+            async with page.expect_response("**/dev/servers/redis/kill"):
+                await plate.get_by_role("button", name="kill").click()
+            killed_at = time.monotonic()
             await wait_for_condition(tab, "redis", "check fails")
             await expect(popularity).to_contain_text("unavailable")
             shown_after = time.monotonic() - killed_at
+            await expect(plate.get_by_role("button")).to_have_text(["restart"])
             failing_bars = await page.locator("#timeline rect.failing").count()
             report = await axe_report(page)
             await tab.take_image("outage")
-        returned_after = await wait_for_condition(tab, "redis", "active")
+            await plate.get_by_role("button", name="restart").click()
+            await expect(plate.get_by_role("button")).to_have_text(["suspend", "kill", "restart"])
+            returned_after = await wait_for_condition(tab, "redis", "active")
+        finally:
+            if not servers.redis.running:
+                await servers.redis.start()
         await expect(popularity).to_have_text("ok")
 
         assert shown_after < MAX_DELAY
@@ -188,6 +197,7 @@ class TestStack:
         process = start("serve", "--port", "0", GATEWAY_INSTANCE="gateway", GATEWAY_DRAIN_SECONDS="0.3")
         tab = BrowserTab(page, await process.url())
         await tab.open()
+        buttons = await page.locator(".plate button").count()
         tab.assert_no_errors()
         await page.evaluate(RECORD_STATES)
         process.send_signal(SIGTERM)
@@ -196,6 +206,7 @@ class TestStack:
         report = await axe_report(page)
         await tab.take_image("stop")
 
+        assert buttons == 0  # no servers of `gateway dev`
         assert await process.exit_status() == ExitStatus.OK
         assert [state for state in shown if state.startswith("exited ")] == [f"exited {it}" for it in reversed(ENTRIES)]
         assert shown.index("draining") < shown.index("stopping") < shown.index("exited http") < shown.index("stopped")
