@@ -124,11 +124,12 @@ class TestAccess:
         assert await tab.page.evaluate("document.activeElement.id") == "main"
 
     async def test_keys(self, page: Page, start: StartProcess) -> None:
-        """With keys configured, the page requests that of an operator for the stream, and an API key for a report."""
+        """With keys configured, the page requests that of an operator for the stream, and an API key for a report, but none for a brief."""
         tab = BrowserTab(page, await start("serve", "--port", "0", **KEYS).url())
         await page.goto(tab.url)
         field, problem = page.locator("#operator-key-field"), page.locator("#operator-key-problem")
         await expect(problem).to_contain_text("This path is for operators")
+        await expect(page.locator("#brief-status .label")).to_have_text("complete")
         await field.fill("a-wrong-key")
         await page.keyboard.press("Enter")
         await expect(field).to_have_value("")
@@ -136,7 +137,6 @@ class TestAccess:
         await page.keyboard.press("Enter")
         await expect(page.locator("#stream")).to_have_text("live")
         await expect(field).to_be_hidden()
-        await expect(page.locator("#brief-status .label")).to_have_text("complete")
 
         await page.click("#observation button")
         await expect(page.locator("#observation-result")).to_contain_text("Send the secret of an API key")

@@ -28,17 +28,18 @@ const SECTIONS = {
 };
 
 export class BriefView {
+  place = null;
   budgetMs = 800; // the gateway's timeout for a brief
+  #isReachable;
+  #isComplete = true;
+  #isLoading = false;
+  #isOutdated = false; // a refresh was requested while a request was in progress
+  #rows = new Map(); // by the name of the section
 
-  /** Show no place yet. `isConnected` returns false while no request would succeed. */
-  constructor(isConnected) {
-    this.place = null;
-    this._isConnected = isConnected;
-    this._isComplete = true;
-    this._isLoading = false;
-    this._isOutdated = false; // a refresh was requested while a request was in progress
-    this._rows = new Map(); // by the name of the section
-    setInterval(() => this._refreshIfNeeded(), REFRESH_MS);
+  /** Show no place yet. `isReachable` returns false while no request would succeed. */
+  constructor(isReachable) {
+    this.#isReachable = isReachable;
+    setInterval(() => this.#refreshIfNeeded(), REFRESH_MS);
   }
 
   async choose(place) {
@@ -48,24 +49,24 @@ export class BriefView {
 
   /** Request the brief again, after the request in progress if there is one. */
   async refresh() {
-    this._isOutdated = true;
-    if (this._isLoading) return;
-    this._isLoading = true;
-    while (this._isOutdated && this.place !== null && this._isConnected()) {
-      this._isOutdated = false;
-      await this._load(this.place.id);
+    this.#isOutdated = true;
+    if (this.#isLoading) return;
+    this.#isLoading = true;
+    while (this.#isOutdated && this.place !== null && this.#isReachable()) {
+      this.#isOutdated = false;
+      await this.#load(this.place.id);
     }
-    this._isLoading = false;
+    this.#isLoading = false;
   }
 
-  async _load(placeId) {
+  async #load(placeId) {
     const startedAt = performance.now();
     try {
       const brief = await getJson(`v1/places/${placeId}/brief`, { cache: "no-store" });
       setText(byId("brief-problem"), "");
-      this._show(brief, performance.now() - startedAt);
+      this.#show(brief, performance.now() - startedAt);
     } catch (problem) {
-      this._isComplete = false;
+      this.#isComplete = false;
       setText(byId("brief-problem"), problem.message);
     }
   }
@@ -80,36 +81,36 @@ export class BriefView {
   }
 
   /** An incomplete brief is requested each second until it is complete; a complete one only if the user wants that. */
-  _refreshIfNeeded() {
+  #refreshIfNeeded() {
     const isVisible = document.visibilityState === "visible";
-    if (isVisible && (byId("brief-live").checked || !this._isComplete)) this.refresh();
+    if (isVisible && (byId("brief-live").checked || !this.#isComplete)) this.refresh();
   }
 
-  _show(brief, elapsed) {
+  #show(brief, elapsed) {
     if (brief.place.id !== this.place.id) return; // the user has chosen another place meanwhile
     this.showPlace(brief.place);
     const sections = Object.entries(brief.sections);
     const isStale = sections.some(([, section]) => section.status === "stale");
-    this._isComplete = brief.complete && !isStale;
+    this.#isComplete = brief.complete && !isStale;
     const label = !brief.complete ? "incomplete" : isStale ? "complete, partly stale" : "complete";
     showState(byId("brief-status"), { tone: !brief.complete ? "error" : isStale ? "warning" : "ok", label });
     setText(byId("brief-status").querySelector(".muted"), `received in ${formatMs(elapsed)}`);
-    for (const [name, section] of sections) this._showSection(this._row(name), name, section);
+    for (const [name, section] of sections) this.#showSection(this.#row(name), name, section);
     setText(document.querySelector(".scale .budget"), `${formatMs(this.budgetMs)}, the budget`);
   }
 
-  _row(name) {
-    if (!this._rows.has(name)) {
+  #row(name) {
+    if (!this.#rows.has(name)) {
       const row = fromTemplate("section");
       row.dataset.section = name;
       row.querySelector("h4").textContent = name;
       byId("sections").append(row);
-      this._rows.set(name, row);
+      this.#rows.set(name, row);
     }
-    return this._rows.get(name);
+    return this.#rows.get(name);
   }
 
-  _showSection(row, name, section) {
+  #showSection(row, name, section) {
     const status = STATUSES[section.status];
     row.dataset.tone = status.tone;
     const label = section.reason ? `${status.label}, ${REASONS[section.reason] ?? section.reason}` : status.label;

@@ -4,49 +4,45 @@ import { byId, fromTemplate, setText, showState } from "./dom.js";
 import { formatClock, formatMs } from "./format.js";
 
 export class Plates {
-  constructor() {
-    this._plates = new Map(); // by the name of the entry
-    this._labels = new Map(); // the latest condition by the name of the entry
-  }
+  #plates = new Map(); // by the name of the entry
+  #labels = new Map(); // the latest condition by the name of the entry
 
   /** Return the place for the buttons of an entry, or null before its plate exists. */
   controlsOf(name) {
-    return this._plates.get(name)?.querySelector(".controls") ?? null;
+    return this.#plates.get(name)?.querySelector(".controls") ?? null;
   }
 
-  /** Show the entries. Return true after the first snapshot, and if the condition of one has changed since. */
+  /** Show the entries. Return true if the condition of one has changed since the first snapshot. */
   show(lifespan) {
     if (lifespan.snapshot === null) {
-      this._labels.clear();
+      this.#labels.clear();
       return false;
     }
-    let hasChanged = false;
     const changes = [];
     for (const entry of lifespan.entries) {
       const condition = entry.condition;
-      this._showPlate(this._plate(entry.name), entry, condition, lifespan);
-      const before = this._labels.get(entry.name);
+      this.#showPlate(this.#plate(entry.name), entry, condition, lifespan);
+      const before = this.#labels.get(entry.name);
       if (before === condition.label) continue;
-      hasChanged = true;
-      this._labels.set(entry.name, condition.label);
+      this.#labels.set(entry.name, condition.label);
       if (before !== undefined) changes.push(`${entry.name}: ${condition.label}`);
     }
     if (changes.length) setText(byId("latest-change"), `${formatClock(new Date())} ${changes.join(", ")}`);
-    return hasChanged;
+    return changes.length > 0;
   }
 
-  _plate(name) {
-    if (!this._plates.has(name)) {
+  #plate(name) {
+    if (!this.#plates.has(name)) {
       const plate = fromTemplate("plate");
       plate.dataset.entry = name;
       plate.querySelector("h3").textContent = name;
       byId("plates").append(plate);
-      this._plates.set(name, plate);
+      this.#plates.set(name, plate);
     }
-    return this._plates.get(name);
+    return this.#plates.get(name);
   }
 
-  _showPlate(plate, entry, condition, lifespan) {
+  #showPlate(plate, entry, condition, lifespan) {
     plate.dataset.tone = condition.tone;
     showState(plate.querySelector(".state"), condition);
     setText(plate.querySelector(".took"), formatMs(entry.tookMs));

@@ -13,7 +13,7 @@ export function formatMs(ms) {
 export function formatSeconds(seconds) {
   if (seconds === null || seconds === undefined) return UNKNOWN;
   if (seconds < 0.05) return "0 s";
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 10 && !Number.isInteger(seconds)) return `${seconds.toFixed(1)} s`;
   if (seconds < 60) return `${Math.floor(seconds)} s`;
   const minutes = Math.floor(seconds / 60);
   if (minutes < 60) return `${minutes} min ${Math.floor(seconds % 60)} s`;

@@ -16,14 +16,15 @@ const STATE_AFTER = {
 const TONES = { entering: "pending", active: "ok", exiting: "warning", exited: "idle" };
 
 class Entry {
+  state = "entering";
+  tookMs = null;
+  check = null;
+  lastError = null;
+  times = {}; // of its events, by type
+  outages = []; // {from, to}: the check failed; `to` is null while it does
+
   constructor(name) {
     this.name = name;
-    this.state = "entering";
-    this.tookMs = null;
-    this.check = null;
-    this.lastError = null;
-    this.times = {}; // of its events, by type
-    this.outages = []; // {from, to}: the check failed; `to` is null while it does
   }
 
   get isFailing() {
@@ -44,18 +45,15 @@ class Entry {
 }
 
 export class Lifespan {
-  constructor() {
-    this.journal = [];
-    this.snapshot = null;
-    this.drain = null; // the event `draining`
-    this.exitStatus = null; // null is unknown
-    this.times = {}; // of the events of the stack as a whole, by type
-    this._entries = new Map();
-    this._receivedAt = 0;
-  }
+  journal = [];
+  snapshot = null;
+  exitStatus = null; // null is unknown
+  times = {}; // of the events of the stack as a whole, by type
+  #entries = new Map(); // by name
+  #receivedAt = 0; // the time of this browser when the snapshot arrived
 
   get entries() {
-    return [...this._entries.values()];
+    return [...this.#entries.values()];
   }
 
   get phase() {
@@ -78,7 +76,7 @@ export class Lifespan {
     if (this.times.stopped !== undefined) return this.times.stopped;
     const latest = this.journal.at(-1)?.at_ms ?? 0;
     if (this.snapshot === null) return latest;
-    return Math.max(latest, this.snapshot.now_ms + performance.now() - this._receivedAt);
+    return Math.max(latest, this.snapshot.now_ms + performance.now() - this.#receivedAt);
   }
 
   /** Return the time of day of an event. */
@@ -92,7 +90,7 @@ export class Lifespan {
       this.times[event.event] ??= event.at_ms;
       return;
     }
-    const entry = this._entry(event.name);
+    const entry = this.#entry(event.name);
     entry.state = STATE_AFTER[event.event] ?? entry.state;
     entry.times[event.event] = event.at_ms;
     if (event.event === "entered") entry.tookMs = event.took_ms;
@@ -102,16 +100,15 @@ export class Lifespan {
 
   setSnapshot(snapshot) {
     this.snapshot = snapshot;
-    this._receivedAt = performance.now();
+    this.#receivedAt = performance.now();
     for (const { name, state, took_ms, check, last_error } of snapshot.entries) {
-      const entry = this._entry(name);
+      const entry = this.#entry(name);
       Object.assign(entry, { state, tookMs: took_ms, check, lastError: last_error });
-      this._trackOutage(entry, snapshot.now_ms);
+      this.#trackOutage(entry, snapshot.now_ms);
     }
   }
 
-  setDrain(drain) {
-    this.drain = drain;
+  setStopping() {
     this.times.stopping ??= this.now;
   }
 
@@ -120,12 +117,12 @@ export class Lifespan {
     this.exitStatus = exitStatus;
   }
 
-  _entry(name) {
-    if (!this._entries.has(name)) this._entries.set(name, new Entry(name));
-    return this._entries.get(name);
+  #entry(name) {
+    if (!this.#entries.has(name)) this.#entries.set(name, new Entry(name));
+    return this.#entries.get(name);
   }
 
-  _trackOutage(entry, now) {
+  #trackOutage(entry, now) {
     const latest = entry.outages.at(-1);
     const isOpen = latest !== undefined && latest.to === null;
     if (entry.isFailing && !isOpen) entry.outages.push({ from: now, to: null });

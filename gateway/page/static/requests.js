@@ -19,8 +19,7 @@ export async function send(path, { key, headers = {}, ...options } = {}) {
   let response;
   try {
     response = await fetch(path, { ...options, headers: { ...headers, ...authorization } });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
+  } catch {
     throw new Problem(0, "The gateway does not respond.");
   }
   if (response.ok) return response;

@@ -1,12 +1,12 @@
 /** Server-sent events over `fetch`. Unlike `EventSource`, it can send the key of an operator. */
 
-import { send } from "./requests.js";
+import { Problem, send } from "./requests.js";
 
 const MAX_SILENCE_MS = 5000; // the gateway sends a snapshot at least every second
 
 /**
  * Yield each event of one response as `{type, data}`, the first one as soon as the response begins.
- * Throw a `Problem` for another response, and an `AbortError` if the gateway falls silent.
+ * Throw a `Problem` for another response, and if the connection is lost or silent.
  */
 export async function* readEvents(path, key) {
   const controller = new AbortController();
@@ -22,7 +22,9 @@ export async function* readEvents(path, key) {
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let buffer = "";
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await reader.read().catch(() => {
+        throw new Problem(0, "The connection is lost.");
+      });
       if (done) return;
       restartTimer();
       const blocks = (buffer + value).split("\n\n");
