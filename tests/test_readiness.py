@@ -49,6 +49,29 @@ async def report_after_grace(error: Exception, event_loop: EventLoopMonitor | No
     return report
 
 
+async def test_last_failures() -> None:
+    """The error of the latest failed check of an entry stays after its recovery, with the time of the journal."""
+    results: list[Exception | None] = [ValueError("first"), ValueError("second"), None]
+
+    async def check() -> None:
+        if (error := results.pop(0)) is not None:
+            raise error
+
+    async with LifecycleStack() as stack:
+        await stack.enter("one", nullcontext(), start_timeout=1, stop_timeout=1, check=check)
+        stack.mark_started()
+        readiness = Readiness(stack, grace=0, event_loop=EventLoopMonitor())
+        for _ in range(3):
+            readiness._latest = None  # so that the next report is a new one
+            report = await readiness.report()
+        now = stack.journal.now
+
+    at, error = readiness.last_failures["one"]
+    assert report.status == "ok"
+    assert str(error) == "second"
+    assert 0 < at <= now
+
+
 @pytest.mark.parametrize("error", SHARED_BY_ALL, ids=repr)
 async def test_shared_problem_keeps_the_process_ready(error: Exception) -> None:
     """A problem that all replicas share takes none of them out of service, however long it lasts."""

@@ -21,9 +21,9 @@ STOPPING: Events = [*STARTED, (EventType.STOPPING, None), (EventType.EXITING, "o
 
 @dataclass
 class FakeRelay:
+    counts: OutboxCounts | None = None
+    dead_letters: int | None = None
     name: str = "relay"
-    counts: OutboxCounts | None = OutboxCounts(3, 2, 1, 4.5)
-    dead_letters: int | None = 5
 
 
 @dataclass
@@ -138,7 +138,7 @@ def test_checks() -> None:
 def test_outbox(error: Exception | None, is_known: bool) -> None:
     """The depth of the outbox is known if the health check of the relay has measured it, even if that found a problem."""
     check = CheckResult("relay", ok=error is None, duration=0.001, error=error)
-    services = FakeServices(journal_of(STARTED))
+    services = FakeServices(journal_of(STARTED), FakeRelay(OutboxCounts(3, 2, 1, 4.5), dead_letters=5))
     state = state_of(services, check)
 
     assert state_of(services).outbox is None

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -207,6 +208,26 @@ async def failed_entries(database: AsyncEngine) -> list[tuple[int, bool, str | N
         return [tuple(row) for row in await connection.execute(select(*columns).order_by(outbox.c.id))]
 
 
+class TestMeasurements:
+    async def test_counts(self, database: AsyncEngine, rabbitmq: RabbitMQ) -> None:
+        """The health check counts the entries, and measures the age of the oldest one that waits. An empty outbox has no age."""
+        relay = OutboxRelay(database, rabbitmq.connection)
+        await relay.check()
+        empty = relay.counts
+        await enqueue(database, 2)
+        async with database.begin() as connection:
+            an_hour_ago = func.now() - timedelta(hours=1)
+            await connection.execute(
+                insert(outbox).values(event_id=uuid4(), type="t", body="{}", created_at=an_hour_ago)
+            )
+        await relay.check()
+
+        assert empty == (0, 0, 0, None)
+        assert relay.counts is not None
+        assert relay.counts[:3] == (3, 0, 0)
+        assert 3600 <= float(relay.counts.oldest_age or 0) < 3700
+
+
 class TestRejectedEntries:
     """Entries that the broker does not accept. The other entries are published."""
 
@@ -406,6 +427,7 @@ class TestHealthCheck:
             await message.reject(requeue=False)
 
         await wait_for_degraded(relay, "outbox: 0 waiting, dead letters: 1")
+        assert relay.dead_letters == 1
 
     async def test_counts_up_to_a_maximum(
         self, database: AsyncEngine, relay: OutboxRelay, monkeypatch: pytest.MonkeyPatch
