@@ -90,6 +90,8 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
         )
 
         stack.enter_context(event_loop)
+        readiness = Readiness(stack, grace=settings.ready_grace, event_loop=event_loop)
+        stack.push_async_callback(readiness.wait_for_checks)  # a check must not use a resource that has been released
         stack.mark_started()
         yield {
             "services": Services(
@@ -103,7 +105,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[State]:
                 writer=writer,
                 views=views,
                 briefs=briefs,
-                readiness=Readiness(stack, grace=settings.ready_grace, event_loop=event_loop),
+                readiness=readiness,
                 journal=stack.journal,
             )
         }

@@ -68,6 +68,11 @@ class Readiness:
                 }
             return self._latest[1]
 
+    async def wait_for_checks(self) -> None:
+        """Return when no checks are in progress."""
+        async with self._lock:
+            pass
+
     def _evaluate(self, checks: list[CheckResult], started_at: float) -> ReadinessStatus:
         now = monotonic()
         required = [check for check in checks if check.name == REQUIRED_ENTRY and not check.ok]

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from http import HTTPStatus
 from signal import SIGTERM
 from typing import Any, cast
@@ -15,8 +15,10 @@ from structlog.testing import capture_logs
 from faultlab import ResourceSnapshot
 from gateway.api.lifecycle_events import MAX_STREAMS, PATH
 from gateway.devstack.stack import Devstack
+from gateway.lifecycle import EventType, LifecycleEvent
 from gateway.process.exit_status import ExitStatus
 from gateway.serving.lifespan_manager import StatefulApp
+from gateway.settings import Settings
 from tests.end_to_end.conftest import StartProcess
 from tests.end_to_end.harness import (
     OPERATOR,
@@ -24,6 +26,7 @@ from tests.end_to_end.harness import (
     assert_complete_problem,
     assert_no_process_leaks,
     assert_no_server_leaks,
+    running_gateway,
 )
 from tests.serving.running_server import running_server
 from tests.support.entries import ENTRIES, server_for
@@ -242,6 +245,23 @@ class TestStop:
         assert stop_time < 20
         await assert_no_server_leaks(servers, instance)
         assert '"level": "error"' not in process.output
+
+    async def test_checks_in_progress(self, settings: Settings, servers: Devstack) -> None:
+        """The teardown begins after the health checks that a stream has started, because they use the resources."""
+        checks_ended: list[bool] = []
+
+        def on_event(event: LifecycleEvent) -> None:
+            if event.type is EventType.EXITING:
+                checks_ended.append(report.done())
+
+        with ExitStack() as outage:
+            async with running_gateway(settings) as gateway:
+                outage.enter_context(servers.redis.suspended())
+                report = asyncio.create_task(gateway.services.readiness.report())
+                await asyncio.sleep(0)
+                gateway.services.journal.listeners.append(on_event)
+
+        assert checks_ended == [True] * len(ENTRIES)
 
     async def test_other_server(self, run: StartProcess) -> None:
         """Under plain uvicorn, which waits for all responses before it exits the lifespan, each stream ends when the stop begins."""
