@@ -77,10 +77,10 @@ class BrowserTab:
         return await self.page.inner_text(f".plate[data-entry={entry}] .label")
 
     async def take_image(self, name: str, *, full_page: bool = True) -> None:
-        """Save an image of the page to the folder in `PAGE_IMAGES`, if it is set. With 256 colours it is half as large."""
+        """Save an image of the page to the folder in `PAGE_IMAGES`, if it is set. The browser compresses it less well."""
         if IMAGES:
             image = Image.open(BytesIO(await self.page.screenshot(full_page=full_page)))
-            image.quantize(256, Image.Quantize.MAXCOVERAGE).save(Path(IMAGES) / f"page-{name}.png", optimize=True)
+            image.save(Path(IMAGES) / f"page-{name}.png", optimize=True)
 
     def assert_no_errors(self) -> None:
         """Assert that no error is on the console, and that no request went to another host."""

@@ -203,6 +203,7 @@ class TestStack:
         process.send_signal(SIGTERM)
         await expect(page.locator("#notice")).to_contain_text("stopped with exit status 0")
         shown = await page.evaluate("() => window.shown")
+        scale = await page.locator("#timeline .stop .tick-label").all_text_contents()
         report = await axe_report(page)
         await tab.take_image("stop")
 
@@ -211,6 +212,7 @@ class TestStack:
         assert [state for state in shown if state.startswith("exited ")] == [f"exited {it}" for it in reversed(ENTRIES)]
         assert shown.index("draining") < shown.index("stopping") < shown.index("exited http") < shown.index("stopped")
         assert await page.locator("#timeline .stop rect.exiting").count() == len(ENTRIES)
+        assert all(re.fullmatch(r"0|\d+ ms|[\d.]{1,4} s", label) for label in scale), scale
         assert report == ""
 
         start("serve", "--port", tab.url.rsplit(":")[-1], GATEWAY_INSTANCE="next")

@@ -1,4 +1,4 @@
-/** The brief of a place: each section with its status, its source, its age and its duration as a share of the budget. */
+/** The brief of a place: each section with its status, its source, its age and its share of the budget. */
 
 import { byId, fromTemplate, setText, showState } from "./dom.js";
 import { formatCount, formatMs, formatSeconds } from "./format.js";
@@ -17,7 +17,8 @@ const REASONS = { open: "circuit breaker open", no_weather: "no weather" }; // t
 const SECTIONS = {
   weather: {
     source: "HTTP, cached in Redis",
-    describe: (it) => `${it.temperature_c.toFixed(1)} °C, wind ${it.wind_speed_m_s.toFixed(1)} m/s, rain ${it.precipitation_mm.toFixed(1)} mm`,
+    describe: ({ temperature_c: temperature, wind_speed_m_s: wind, precipitation_mm: rain }) =>
+      `${temperature.toFixed(1)} °C, wind ${wind.toFixed(1)} m/s, rain ${rain.toFixed(1)} mm`,
   },
   outlook: {
     source: "model, from the weather",

@@ -81,7 +81,7 @@ export class Lifespan {
 
   /** Return the time of day of an event. */
   dateAt(ms) {
-    return new Date(Date.parse(this.snapshot?.began_at) + ms);
+    return new Date(Date.parse(this.snapshot.began_at) + ms);
   }
 
   addEvent(event) {

@@ -25,7 +25,8 @@ export function setUpSearch(onChosen) {
   }
 
   function button(place) {
-    const detail = element("span", { class: "muted" }, `${place.country_code}, ${formatCount(place.population)} people`);
+    const facts = `${place.country_code}, ${formatCount(place.population)} people`;
+    const detail = element("span", { class: "muted" }, facts);
     const it = element("button", { type: "button" }, `${place.name} `, detail);
     it.addEventListener("click", () => {
       latest++;

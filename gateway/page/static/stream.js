@@ -5,7 +5,7 @@ import { Problem, send } from "./requests.js";
 const MAX_SILENCE_MS = 5000; // the gateway sends a snapshot at least every second
 
 /**
- * Yield each event of one response as `{type, data}`, the first one as soon as the response begins.
+ * Yield each event of one response as `{type, data}`.
  * Throw a `Problem` for another response, and if the connection is lost or silent.
  */
 export async function* readEvents(path, key) {

@@ -1,7 +1,4 @@
-/**
- * The timeline: a row for each entry, in three panels with a scale of their own: the startup, the last minute and, once it
- * has begun, the stop.
- */
+/** The timeline: a row for each entry, in panels with their own scales: the startup, the last minute and the stop. */
 
 import { byId, svgElement } from "./dom.js";
 import { formatMs } from "./format.js";
@@ -34,41 +31,56 @@ export function drawTimeline(lifespan) {
   svg.querySelector("g").replaceChildren(...drawn);
 }
 
+/**
+ * Return the panels. Each shows the time between `from` and `to`, has its `share` of the width, and counts from
+ * `origin`, whose label is `zero`.
+ */
 function panels(lifespan) {
   const { now, times } = lifespan;
   const started = times.started ?? times.stopping ?? now;
   const served = times.stopping ?? now;
-  const startup = { name: "startup", title: `startup, ${formatMs(started)}`, from: 0, to: started, origin: 0, zero: "0", share: 0.6 };
-  const recent = { name: "recent", title: recentTitle(served), from: Math.max(0, served - MINUTE), to: served, origin: served, zero: "0", share: 0.4 };
-  if (times.stopping === undefined) return [startup, { ...recent, zero: "now" }];
+  const startup = {
+    name: "startup",
+    title: `startup, ${formatMs(started)}`,
+    from: 0,
+    to: started,
+    origin: 0,
+    zero: "0",
+  };
+  const recent = {
+    name: "recent",
+    title: served < MINUTE ? "since the start" : "last minute",
+    from: Math.max(0, served - MINUTE),
+    to: served,
+    origin: served,
+    zero: times.stopping === undefined ? "now" : "0",
+  };
+  if (times.stopping === undefined) return [{ ...startup, share: 0.6 }, { ...recent, share: 0.4 }];
   const drainedAt = firstExit(lifespan) ?? now;
   const stop = {
     name: "stop",
     title: `drain ${formatMs(drainedAt - served)}, teardown ${formatMs(now - drainedAt)}`,
     from: served,
-    to: times.stopped ?? served + roundUp(now - served),
+    to: times.stopped ?? served + roundUp(now - served), // a scale that rarely changes while the stop goes on
     origin: served,
     zero: "0",
-    share: 0.5,
     drainedAt,
   };
-  return [{ ...startup, share: 0.3 }, { ...recent, share: 0.2 }, stop];
-}
-
-function recentTitle(served) {
-  return served < MINUTE ? "since the start" : "last minute";
+  return [{ ...startup, share: 0.3 }, { ...recent, share: 0.2 }, { ...stop, share: 0.5 }];
 }
 
 function drawPanel(panel, { entries, now }, x, width) {
-  const scale = (at) => x + (Math.min(Math.max(at, panel.from), panel.to) - panel.from) * (width / (panel.to - panel.from));
+  const perMs = width / (panel.to - panel.from);
+  const scale = (at) => x + (Math.min(Math.max(at, panel.from), panel.to) - panel.from) * perMs;
   const bottom = HEAD + entries.length * ROW;
   const group = svgElement("g", { class: panel.name }, text(x, 8, panel.title, "title"));
-  for (const at of ticks(panel, width)) {
-    const label = at === panel.origin ? panel.zero : tickLabel(at - panel.origin);
-    const anchor = scale(at) < x + EDGE ? "start" : scale(at) > x + width - EDGE ? "end" : "middle";
+  for (const offset of ticks(panel, width)) {
+    const tickX = scale(panel.origin + offset);
+    const label = offset === 0 ? panel.zero : tickLabel(offset);
+    const anchor = tickX < x + EDGE ? "start" : tickX > x + width - EDGE ? "end" : "middle";
     group.append(
-      svgElement("line", { class: "tick", x1: scale(at), x2: scale(at), y1: HEAD - 4, y2: bottom }),
-      text(scale(at), bottom + 11, label, "tick-label", { "text-anchor": anchor }),
+      svgElement("line", { class: "tick", x1: tickX, x2: tickX, y1: HEAD - 4, y2: bottom }),
+      text(tickX, bottom + 11, label, "tick-label", { "text-anchor": anchor }),
     );
   }
   if (panel.drainedAt !== undefined) {
@@ -105,11 +117,12 @@ function firstExit(lifespan) {
   return exits.length ? Math.min(...exits) : null;
 }
 
+/** Return the milliseconds from the origin of a panel to each of its ticks. */
 function ticks({ from, to, origin }, width) {
   const step = roundUp(((to - from) * TICK_DISTANCE) / width);
   const first = Math.ceil((from - origin) / step);
   const last = Math.floor((to - origin) / step);
-  return Array.from({ length: Math.max(0, last - first + 1) }, (_, index) => origin + (first + index) * step);
+  return Array.from({ length: Math.max(0, last - first + 1) }, (_, index) => (first + index) * step);
 }
 
 function tickLabel(ms) {
