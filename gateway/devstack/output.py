@@ -106,6 +106,7 @@ class ChildOutput:
         finally:
             self._loop.remove_reader(self._reading)
             os.close(self._reading)
+            self._end_line()
 
     def _read(self) -> None:
         try:
@@ -115,13 +116,18 @@ class ChildOutput:
         except OSError:  # the end of a terminal
             data = b""
         *lines, self._partial = (self._partial + data).split(b"\n")
-        if not data or len(self._partial) > MAX_LINE_BYTES:
-            lines, self._partial = [*lines, *filter(None, [self._partial])], b""
         for line in lines:
             self._on_line(line + b"\n")
+        if len(self._partial) > MAX_LINE_BYTES:
+            self._end_line()
         if not data:
             self._loop.remove_reader(self._reading)
             self._ended.set_result(None)
+
+    def _end_line(self) -> None:
+        if self._partial:
+            self._on_line(self._partial + b"\n")
+            self._partial = b""
 
 
 @asynccontextmanager

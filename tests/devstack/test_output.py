@@ -168,9 +168,9 @@ async def test_output_that_another_process_keeps(monkeypatch: pytest.MonkeyPatch
     child_output = ChildOutput(lines.append)
     with child_output.descriptor() as descriptor:
         kept = os.dup(descriptor)
-        os.write(descriptor, b"line\n")
+        os.write(descriptor, b"line\npart of a line")
 
     await asyncio.wait_for(child_output.close(), TIMEOUT)
 
     os.close(kept)
-    assert lines == [b"line\n"]
+    assert lines == [b"line\n", b"part of a line\n"]
