@@ -77,9 +77,10 @@ class BrowserTab:
         return await self.page.inner_text(f".plate[data-entry={entry}] .label")
 
     async def take_image(self, name: str, *, full_page: bool = True) -> None:
-        """Save an image of the page to the folder in `PAGE_IMAGES`, if it is set. The browser compresses it less well."""
+        """Save an image of the page to the folder in `PAGE_IMAGES`, if it is set. With 256 colours it is a third as large."""
         if IMAGES:
-            image = Image.open(BytesIO(await self.page.screenshot(full_page=full_page)))
+            image = Image.open(BytesIO(await self.page.screenshot(full_page=full_page))).convert("RGB")
+            image = image.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
             image.save(Path(IMAGES) / f"page-{name}.png", optimize=True)
 
     def assert_no_errors(self) -> None:
