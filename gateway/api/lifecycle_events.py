@@ -111,6 +111,11 @@ async def get_exit_status(request: Request) -> "asyncio.Future[int] | None":
     return getattr(request.app.state, "exit_status", None)
 
 
+async def has_dev_servers(request: Request) -> bool:
+    """Return whether the app controls private servers, as only that of `gateway dev` does."""
+    return hasattr(request.app.state, "control")
+
+
 @router.get(
     PATH,
     operation_id="watch_lifecycle",
@@ -123,6 +128,8 @@ async def watch_lifecycle(
     watch: Annotated[LifecycleWatch, Depends(open_watch)],
     exit_status: Annotated[asyncio.Future[int] | None, Depends(get_exit_status)],
     settings: SettingsDependency,
+    dev_servers: Annotated[bool, Depends(has_dev_servers)],
+    *,
     until: Annotated[
         Literal["stopped"] | None,
         Query(
@@ -154,7 +161,8 @@ async def watch_lifecycle(
         for event in islice(journal, index, None):
             yield ServerSentEvent(event="journal", id=f"{run_id}-{index}", data=JournalEvent.of(event))
             index += 1
-        yield ServerSentEvent(event="state", data=lifecycle_state(watch.services, watch.readiness, settings))
+        state = lifecycle_state(watch.services, watch.readiness, settings, dev_servers=dev_servers)
+        yield ServerSentEvent(event="state", data=state)
         if index < len(journal):
             continue
         is_stopping = EventType.STOPPING in watch.types

@@ -94,15 +94,20 @@ class LifecycleState(BaseModel):
     outbox: OutboxState | None
     dead_letters: int | None
     stop: StopSettings
+    brief_timeout_s: float = Field(description="The time for a brief")
+    dev_servers: bool = Field(description="True in `gateway dev`, which has private servers at `/dev/servers`")
 
 
-def lifecycle_state(services: Services, readiness: ReadinessStatus | None, settings: Settings) -> LifecycleState:
+def lifecycle_state(
+    services: Services, readiness: ReadinessStatus | None, settings: Settings, *, dev_servers: bool
+) -> LifecycleState:
     """Return the state now.
 
     Args:
         services: the journal, and the latest measurements of the outbox.
         readiness: the latest health checks, or None if there are none.
-        settings: the instance, and the times of a stop.
+        settings: the instance, the times of a stop, and the timeout of a brief.
+        dev_servers: whether the app controls private servers.
     """
     journal, relay = services.journal, services.relay
     phase = _phase(journal)
@@ -125,6 +130,8 @@ def lifecycle_state(services: Services, readiness: ReadinessStatus | None, setti
             graceful_s=settings.graceful_seconds,
             shutdown_timeout_s=settings.shutdown_timeout,
         ),
+        brief_timeout_s=settings.brief_timeout,
+        dev_servers=dev_servers,
     )
 
 

@@ -61,7 +61,7 @@ def journal_of(events: Events, error: BaseException | None = None) -> Journal:
 
 def state_of(services: FakeServices, *checks: CheckResult) -> LifecycleState:
     readiness = ReadinessStatus(ready=True, status="ok", checks=list(checks)) if checks else None
-    return lifecycle_state(cast("Services", services), readiness, Settings())
+    return lifecycle_state(cast("Services", services), readiness, Settings(), dev_servers=False)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -69,7 +69,14 @@ async def running_gateway(settings: Settings) -> AsyncIterator[RunningGateway]:
 class Process:
     """A Python program in a child process."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], *arguments: str, stack_folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: dict[str, str],
+        *arguments: str,
+        stack_folder: Path,
+        descriptors: Sequence[int] = (),
+    ) -> None:
         """Start the process.
 
         Args:
@@ -78,6 +85,7 @@ class Process:
             arguments: its arguments for Python.
             stack_folder: the folder of a devstack. The process belongs to that stack, whose reaper ends it if the test
                 process is killed.
+            descriptors: those that it inherits.
         """
         self._output = folder / "output"
         with self._output.open("wb") as output:
@@ -87,6 +95,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                pass_fds=descriptors,
                 start_new_session=True,
             )
 
