@@ -6,7 +6,7 @@ import signal
 from collections.abc import AsyncGenerator, AsyncIterable
 from http import HTTPStatus
 from itertools import islice
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from anyio import BrokenResourceError
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -126,7 +126,7 @@ async def has_dev_servers(request: Request) -> bool:
 )
 async def watch_lifecycle(
     watch: Annotated[LifecycleWatch, Depends(open_watch)],
-    exit_status: Annotated[Any, Depends(get_exit_status)],
+    exit_status: Annotated[asyncio.Future[int] | None, Depends(get_exit_status)],
     settings: SettingsDependency,
     dev_servers: Annotated[bool, Depends(has_dev_servers)],
     *,
@@ -168,11 +168,11 @@ async def watch_lifecycle(
         is_stopping = EventType.STOPPING in watch.types
         if not drain_announced and (is_stopping or _is_uvicorn_stopping()):
             drain_announced = True
-            yield ServerSentEvent(event="draining", data=_drain_times(watch, settings), retry=RECONNECT_DELAY_MS)
+            yield ServerSentEvent(event="draining", data=drain_times(watch, settings), retry=RECONNECT_DELAY_MS)
             if until is None or not is_stopping:
                 return
         if EventType.STOPPED in watch.types:
-            yield ServerSentEvent(event="stopped", data={"exit_status": exit_status and await exit_status})
+            yield ServerSentEvent(event="stopped", data={"exit_status": await exit_status if exit_status else None})
             return
         await watch.wait_for_change()
 
@@ -183,7 +183,7 @@ def _index_after(event_id: str | None, run_id: str) -> int:
     return int(found[1]) + 1 if found else 0
 
 
-def _drain_times(watch: LifecycleWatch, settings: Settings) -> dict[str, float]:
+def drain_times(watch: LifecycleWatch, settings: Settings) -> dict[str, float]:
     """Return the seconds until new requests are refused, and those that the requests in flight have after that."""
     drain = 0.0 if EventType.CRASHED in watch.types else settings.drain_seconds
     return {"drain_s": drain, "graceful_s": settings.graceful_seconds}

@@ -34,7 +34,7 @@ from tests.support.event_stream import StreamEvent, event_stream
 from tests.support.waiting import TIMEOUT, wait_until
 
 OPERATOR_KEYS = '["operator:the-key-of-an-operator"]'
-VISIBLE = 2.0  # seconds until a change is visible
+VISIBLE = 3.0  # seconds until a change is visible: two, and one for a busy machine
 
 Condition = Callable[[StreamEvent], bool]
 
@@ -168,11 +168,13 @@ class TestConnections:
         assert (refused.status_code, refused.json()["errors"][0]["parameter"]) == (422, "until")
 
     async def test_head(self, url: str) -> None:
-        """HEAD has the headers of GET, and ends."""
-        async with httpx.AsyncClient(headers=OPERATOR) as client:
+        """HEAD has the headers of GET, and ends: its connection gets the next request."""
+        async with httpx.AsyncClient(headers=OPERATOR, timeout=TIMEOUT) as client:
             head = await client.head(url)
+            again = await client.head(url)
 
         assert (head.status_code, head.headers["Cache-Control"], head.content) == (200, "no-store", b"")
+        assert again.status_code == 200
         assert head.headers["Content-Type"].startswith("text/event-stream")
 
     async def test_limit(self, gateway: RunningGateway, url: str) -> None:
@@ -245,6 +247,21 @@ class TestStop:
         assert stop_time < 20
         await assert_no_server_leaks(servers, instance)
         assert '"level": "error"' not in process.output
+
+    async def test_forced_stop(self, start: StartProcess) -> None:
+        """A second signal drops the streams, without an error in the log."""
+        process = start("serve", "--port", "0", GATEWAY_OPERATOR_KEYS=OPERATOR_KEYS, GATEWAY_DRAIN_SECONDS="15")
+        url = await process.url() + PATH
+        async with event_stream(f"{url}?until=stopped", OPERATOR) as events:
+            await read_until(events, has_checks)
+            process.send_signal(SIGTERM)
+            await read_until(events, lambda event: event.name == "draining")
+            process.send_signal(SIGTERM)
+            with pytest.raises(httpx.RemoteProtocolError):
+                await read_until(events, lambda event: event.name == "stopped")
+
+        assert await process.exit_status() == ExitStatus.FORCED
+        assert "Traceback" not in process.output
 
     async def test_checks_in_progress(self, settings: Settings, servers: Devstack) -> None:
         """The teardown begins after the health checks that a stream has started, because they use the resources."""

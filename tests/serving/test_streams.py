@@ -8,6 +8,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from tests.serving.running_server import REQUEST, Client, RunningServer, running_server
+from tests.support.waiting import TIMEOUT
 
 STREAM = REQUEST.replace(b"GET / ", b"GET /stream ")
 
@@ -48,6 +49,13 @@ async def open_stream(server: RunningServer) -> Client:
     return client
 
 
+async def stop(server: RunningServer) -> None:
+    """Stop the server, whose timeout for requests in flight is longer than that of this function."""
+    server.server.stop()
+    async with asyncio.timeout(TIMEOUT):
+        await server.task
+
+
 async def test_is_no_request_in_progress(server: RunningServer) -> None:
     """A stream takes the place of no request."""
     await open_stream(server)
@@ -60,8 +68,7 @@ async def test_is_no_request_in_progress(server: RunningServer) -> None:
 async def test_outlasts_the_server(app: StreamingApp, server: RunningServer) -> None:
     """The shutdown of the server does not wait for a stream. The client gets its end, and then the connection is closed."""
     client = await open_stream(server)
-    server.server.stop()
-    await server.task
+    await stop(server)
     app.end.set()
     await server.server.end_streams(60)
 
@@ -71,8 +78,7 @@ async def test_outlasts_the_server(app: StreamingApp, server: RunningServer) -> 
 async def test_is_dropped(server: RunningServer) -> None:
     """A stream that does not end in time is dropped."""
     client = await open_stream(server)
-    server.server.stop()
-    await server.task
+    await stop(server)
     await server.server.end_streams(0.01)
 
     assert (
