@@ -117,7 +117,7 @@ export class BriefView {
     const label = section.reason ? `${status.label}, ${REASONS[section.reason] ?? section.reason}` : status.label;
     showState(row.querySelector(".state"), { tone: status.tone, label });
     const known = SECTIONS[name];
-    setText(row.querySelector(".data"), section.data && known ? known.describe(section.data) : "no data");
+    setText(row.querySelector(".data"), section.data === null ? "no data" : (known?.describe(section.data) ?? ""));
     const age = section.age_s === null ? "" : `, ${formatSeconds(section.age_s)} old`;
     setText(row.querySelector(".source"), (known?.source ?? "") + age);
     setText(row.querySelector(".took"), formatMs(section.took_ms));
