@@ -20,7 +20,6 @@ from gateway.api.routes import StrictRoute
 from gateway.api.telemetry import telemetry_config
 from gateway.lifespan import lifespan
 from gateway.settings import Settings, read_settings
-from gateway.telemetry.configuration import Scrape
 
 
 class GatewayApp(FastAPI):
@@ -58,12 +57,11 @@ class GatewayApp(FastAPI):
         return self.openapi_schema  # type: ignore[return-value]  # super().openapi() has set it
 
 
-def create_app(settings: Settings | None = None, *, scrape: Scrape | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None) -> FastAPI:
     """Create the application. It opens nothing before its lifespan is entered.
 
     Args:
         settings: read from the environment if None.
-        scrape: returns the metrics for Prometheus. None: `/metrics` has none.
 
     Raises:
         InvalidSettingsError: the environment contains invalid settings.
@@ -82,7 +80,7 @@ def create_app(settings: Settings | None = None, *, scrape: Scrape | None = None
     )
     app.state.settings = settings or read_settings()
     app.state.failed_responses = FailedResponses()
-    app.state.scrape = scrape
+    app.state.scrape = None  # the command may set it to a `Scrape`
     app.add_middleware(PayloadTooLargeMiddleware)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(QueryLimitMiddleware)

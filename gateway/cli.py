@@ -84,7 +84,8 @@ def serve(
         from gateway.timeline_table import show_timeline
     on_started = (lambda stack: show_timeline(stack.journal)) if timeline else None
     with start_telemetry("gateway", settings, debug=debug) as telemetry:
-        serving_app = create_app(settings, scrape=telemetry.scrape)
+        serving_app = create_app(settings)
+        serving_app.state.scrape = telemetry.scrape
         status, failure = serve_app(serving_app, listener, settings, root_path=root_path, on_started=on_started)
     if failure is not None:
         print_error(explain(failure, settings), failure, debug=debug)
