@@ -33,7 +33,6 @@ from gateway.api.telemetry import telemetry_config
 from gateway.lifespan import lifespan
 from gateway.page import routes as pages
 from gateway.settings import Settings, read_settings
-from gateway.telemetry.configuration import Scrape
 
 
 class GatewayApp(FastAPI):
@@ -72,12 +71,11 @@ class GatewayApp(FastAPI):
         return self.openapi_schema  # type: ignore[return-value]  # super().openapi() has set it
 
 
-def create_app(settings: Settings | None = None, *, scrape: Scrape | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None) -> FastAPI:
     """Create the application. It opens nothing before its lifespan is entered.
 
     Args:
         settings: read from the environment if None.
-        scrape: returns the metrics for Prometheus. None: `/metrics` has none.
 
     Raises:
         InvalidSettingsError: the environment contains invalid settings.
@@ -97,7 +95,7 @@ def create_app(settings: Settings | None = None, *, scrape: Scrape | None = None
     )
     app.state.settings = settings or read_settings()
     app.state.failed_responses = FailedResponses()
-    app.state.scrape = scrape
+    app.state.scrape = None  # the command may set it to a `Scrape`
     app.state.lifecycle_watches = asyncio.Semaphore(lifecycle_events.MAX_STREAMS)
     app.add_middleware(PayloadTooLargeMiddleware)
     app.add_middleware(HeadMiddleware)

@@ -214,7 +214,7 @@ def _load_server_settings(*, debug: bool) -> Settings:
 
 
 def _serve_app(
-    create_app: "Callable[..., FastAPI]",
+    create_app: "Callable[[Settings], FastAPI]",
     listener: socket.socket,
     settings: Settings,
     *,
@@ -222,7 +222,7 @@ def _serve_app(
     timeline: bool,
     debug: bool,
 ) -> NoReturn:
-    """Serve an app, and exit with the status of the process. `create_app` is called as `gateway.app.create_app` is."""
+    """Serve an app, and exit with the status of the process."""
     with _gc_paused():
         from gateway.error_messages import explain
         from gateway.serving.server import serve as serve_app
@@ -231,7 +231,8 @@ def _serve_app(
         from gateway.timeline_table import show_timeline
     on_started = (lambda stack: show_timeline(stack.journal)) if timeline else None
     with start_telemetry("gateway", settings, debug=debug) as telemetry:
-        serving_app = create_app(settings, scrape=telemetry.scrape)
+        serving_app = create_app(settings)
+        serving_app.state.scrape = telemetry.scrape
         status, failure = serve_app(serving_app, listener, settings, root_path=root_path, on_started=on_started)
     if failure is not None:
         print_error(explain(failure, settings), failure, debug=debug)

@@ -14,7 +14,6 @@ from gateway.app import create_app
 from gateway.devstack.control import Action, ControlError, ControlFailure, ServerItem
 from gateway.devstack.control_socket import ControlClient
 from gateway.settings import Settings
-from gateway.telemetry.configuration import Scrape
 
 
 class UntypedProblem(ProblemType):
@@ -117,15 +116,14 @@ def _problem(error: ControlError) -> ProblemError:
     return ProblemError(_PROBLEM_TYPES[error.failure], error.detail)
 
 
-def create_dev_app(settings: Settings, control: ControlClient, *, scrape: Scrape | None = None) -> FastAPI:
+def create_dev_app(settings: Settings, control: ControlClient) -> FastAPI:
     """Create the application of `gateway dev`. It opens nothing before its lifespan is entered.
 
     Args:
         settings: those of the gateway.
         control: reaches the process that owns the servers.
-        scrape: returns the metrics for Prometheus.
     """
-    app = create_app(settings, scrape=scrape)
+    app = create_app(settings)
     app.state.control = control
     app.include_router(router)
     return app

@@ -57,8 +57,8 @@ class OutboxRelay(Resource["OutboxRelay"]):
 
     Attributes:
         last_error: the reason why the last attempt failed, or None if it succeeded.
-        counts: the entries in the outbox at the latest health check, or None if the database did not report them.
-        dead_letters: the number of dead letters at that time, or None if the broker did not report it.
+        counts: the entries in the outbox, at the latest health check for which the database has reported them.
+        dead_letters: the number of dead letters at that check, or None if the broker has not reported it.
     """
 
     name = "relay"
@@ -220,13 +220,9 @@ class OutboxRelay(Resource["OutboxRelay"]):
             DegradedError: the broker would not take an event, the last attempt has failed, or there are events that were
                 rejected, or dead letters. The message has the numbers.
         """
-        try:
-            async with self._database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-                self.counts = counts = await count_entries(connection, MAX_COUNTED)
-            self.dead_letters = dead_letters = await self._count_dead_letters()
-        except BaseException:
-            self.counts = self.dead_letters = None
-            raise
+        async with self._database.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            self.counts = counts = await count_entries(connection, MAX_COUNTED)
+        self.dead_letters = dead_letters = await self._count_dead_letters()
         details = [f"outbox: {_format_count(counts.waiting)} waiting"]
         details += [
             f"{_format_count(number)} {name}"

@@ -224,10 +224,10 @@ class Settings(BaseSettings):
     allow_plaintext: bool = False
     operator_keys: ApiKeys = ()
     access_log: bool = False
-    log_format: Literal["auto", "console", "json"] = "auto"
     page: bool = True
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = ()
     cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode] = ()
+    log_format: Literal["auto", "console", "json"] = "auto"
     instance: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9._-]+$")] = "gateway"
 
     @field_validator("api_keys", "operator_keys", "trusted_proxies", "cors_origins", mode="before")
