@@ -67,6 +67,12 @@ def test_links_resolve(page: Path) -> None:
             assert link["anchor"] in anchors(target), f"{page.name}: {link[0]}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_text_does_not_become_a_heading(page: Path) -> None:
+    """No line begins with the number of an issue: some renderers take `#414` for a heading, which breaks the contents."""
+    assert re.findall(r"^#+[^#\s].*", page.read_text(), re.MULTILINE) == []
+
+
 def line_anchors(path: Path, name: str) -> list[str]:
     """Return the anchors of the lines at which a function or a class of this name is defined."""
     definition = re.compile(rf"\s*(async )?(def|class) {name}\b")

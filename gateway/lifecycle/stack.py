@@ -41,7 +41,7 @@ class LifecycleStack(AsyncExitStack):
         shutdown_timeout: float = math.inf,
         journal: Journal | None = None,
     ) -> None:
-        """Open nothing yet.
+        """Create a stack without entries.
 
         Args:
             startup_timeout: seconds for the whole startup, from now until `mark_started()`. Each `enter` enforces it.

@@ -214,7 +214,7 @@ def _run(data: dict[str, Any]) -> str:
     minutes = sum(family["seconds"] for family in data["families"].values()) / 60
     return (
         f"The run of {data['date']} with Python {data['python']} on {data['cores']} cores had "
-        f"**{data['cases']:,} cases** in {tests:,} tests, which took {minutes:.0f} minutes in all. Every test passed: "
+        f"**{data['cases']:,} cases** in {tests:,} tests, whose times add up to {minutes:.0f} minutes. Every test passed: "
         f"otherwise this page is not written."
     )
 
@@ -249,7 +249,7 @@ def _details(family: Family, results: dict[str, Any] | None) -> Iterator[str]:
     counts = f"{results['cases']:,} cases in {len(results['tests']):,} tests."
     if results["locations"]:
         counts += (
-            f" They are at {len(results['locations'])} places in the code, and each run ended within "
+            f" They inject at {len(results['locations'])} places in the code, and each run ended within "
             f"{results['slowest_run'] * 1000:.0f} ms of the injection."
         )
     yield counts

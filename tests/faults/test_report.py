@@ -102,11 +102,11 @@ def test_report_fills_a_copy_of_the_pages(tmp_path: Path) -> None:
     write_report(tmp_path, data_of(RUN, "pytest tests/faults"))
     page = (tmp_path / "README.md").read_text()
 
-    assert "**4,006 cases** in 4 tests, which took 2 minutes" in page
+    assert "**4,006 cases** in 4 tests, whose times add up to 2 minutes" in page
     assert "| family | http | database | redis | rabbitmq |" in page
     assert "| cancellation |  |  | 2 |  |  |  |  |  |  | 1 |" in page
     assert "| wire fault |  | 4,000 | 3 |  |  |  |  |  |  |  |" in page
-    assert "3 cases in 1 tests. They are at 2 places in the code, and each run ended within 12 ms" in page
+    assert "3 cases in 1 tests. They inject at 2 places in the code, and each run ended within 12 ms" in page
     assert f"]({FAMILIES[0].image})" in page
     assert f'$ .venv/bin/pytest -m "" --timeline "{FAMILIES[0].sample_id}"' in page
     assert page.count("No test of this family was run.") == len(FAMILIES) - 2
