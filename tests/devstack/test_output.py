@@ -142,6 +142,24 @@ def test_end_without_a_reader(pipe: tuple[int, int], monkeypatch: pytest.MonkeyP
     os.close(pipe[0])  # ends the thread
 
 
+def test_descriptor_that_does_not_block(pipe: tuple[int, int]) -> None:
+    """If another program has made a terminal non-blocking, no line is lost while the terminal is full."""
+    reading, writing = pipe
+    os.set_blocking(writing, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(writing, b"\n" * 4096)
+    reader = Reader(reading)
+    lines = [f"{number} {'x' * 1_000}" for number in range(1_000)]
+    with Output(writing) as output:
+        for line in lines:
+            output.report(line)
+        reader.start()
+    os.close(writing)
+
+    assert [line for line in reader.lines() if line] == lines
+
+
 def test_closed_terminal(pipe: tuple[int, int]) -> None:
     """Lines for a terminal that has been closed are lost, without an error."""
     reading, writing = pipe
