@@ -139,7 +139,8 @@ def test_end_without_a_reader(pipe: tuple[int, int], monkeypatch: pytest.MonkeyP
         for _ in range(1_000):
             output.report("x" * 1_000)
 
-    os.close(pipe[0])  # ends the thread
+    os.close(pipe[0])  # ends the thread, which would otherwise write to the pipe of the next test
+    output._thread.join(TIMEOUT)
 
 
 def test_descriptor_that_does_not_block(pipe: tuple[int, int]) -> None:
