@@ -9,7 +9,6 @@ from typing import Annotated
 import orjson
 from fastapi import APIRouter, FastAPI, Header, Path, Request, Response
 from fastapi.routing import APIRoute
-from fastapi.telemetry import get_telemetry_data
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from starlette.requests import ClientDisconnect
 
@@ -147,8 +146,6 @@ _IDEMPOTENCY_KEY: TypeAdapter[str | None] = TypeAdapter(IdempotencyKey)
 class DirectRoute(APIRoute):
     """A route that validates a report itself. FastAPI handles only invalid ones, and describes their errors.
 
-    With telemetry, it handles all of them, and records its spans.
-
     To find and validate the parameters, FastAPI takes a seventh of the CPU time of a write (docs/performance.md).
     """
 
@@ -156,8 +153,6 @@ class DirectRoute(APIRoute):
         handle_with_fastapi = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            if get_telemetry_data() is not None:
-                return await handle_with_fastapi(request)
             try:
                 place_id = _PLACE_ID.validate_python(request.path_params["place_id"])
                 idempotency_key = _IDEMPOTENCY_KEY.validate_python(request.headers.get("Idempotency-Key"))

@@ -8,10 +8,6 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from gateway.api.observations import DirectRoute
 from gateway.app import create_app
@@ -126,19 +122,6 @@ async def test_valid_report_is_validated_once(app: FastAPI, monkeypatch: pytest.
     assert reports == [(new, "a")]
     assert (response.status_code, response.headers["Location"]) == (201, "/v1/places/1/observations/7")
     assert response.json()["created_at"] == "2026-11-30T12:00:00Z"
-
-
-async def test_spans_of_a_valid_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If OpenTelemetry is configured, a report has the same spans as the requests that FastAPI handles."""
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
-
-    response, reports = await outcome(new_app(), "1", VALID.encode(), [])
-
-    assert (response.status_code, len(reports)) == (201, 1)
-    assert {"fastapi.dependencies", "fastapi.endpoint"} < {span.name for span in exporter.get_finished_spans()}
 
 
 async def test_client_that_disconnects(app: FastAPI, fastapi_app: FastAPI) -> None:
