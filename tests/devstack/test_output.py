@@ -73,14 +73,14 @@ async def test_all_lines_have_the_prefix(pipe: tuple[int, int]) -> None:
         async with prefixed("worker", "magenta", output) as child_output:
             await run(
                 "import sys\n"
-                "for number in range(20_000): print(number, file=sys.stderr if number % 2 else sys.stdout, flush=True)\n"
+                "for number in range(9_000): print(number, file=sys.stderr if number % 2 else sys.stdout, flush=True)\n"
                 "print('end', end='')",
                 child_output,
             )
         output.report("last")
     os.close(writing)
 
-    assert reader.lines() == ["first", *(f"worker  | {number}" for number in range(20_000)), "worker  | end", "last"]
+    assert reader.lines() == ["first", *(f"worker  | {number}" for number in range(9_000)), "worker  | end", "last"]
 
 
 async def test_child_of_a_terminal_has_a_terminal() -> None:
