@@ -18,6 +18,7 @@ from gateway.places.queries import Place
 from gateway.resources import http as http_errors
 
 MAX_CONCURRENT_CALLS = 50
+GROUP_TIMEOUT = 0.05  # for further places to join; an iteration of a busy event loop may take several milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +108,13 @@ class WeatherFetcher:
                 self._end(fetch)
 
     async def _wait_for_others(self, group: list[_Fetch]) -> None:
-        """Return after the first iteration of the event loop in which no place has joined the group.
+        """Return after the first iteration of the event loop in which no place has joined the group, or after `GROUP_TIMEOUT`.
 
         The briefs of a lookup continue in several iterations (see `Batcher`), and their places still share a call.
         """
+        deadline = time.monotonic() + GROUP_TIMEOUT
         size = 0
-        while size < len(group) < self._places_per_call.bound:
+        while size < len(group) < self._places_per_call.bound and time.monotonic() <= deadline:
             size = len(group)
             await asyncio.sleep(0)
 

@@ -2,16 +2,18 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import httpx
 
 from gateway.devstack.control import ServerControl
 from gateway.devstack.control_socket import serve_control
+from gateway.devstack.folder import Reporter
 from gateway.devstack.output import Output, prefixed
 from gateway.devstack.postgresql import RUNTIME_ROLE
 from gateway.devstack.server import DevstackError, wait_for_exit
@@ -26,6 +28,7 @@ EXAMPLE = "/v1/places/2657896/brief"  # the brief of Zürich
 START_TIMEOUT = 40.0  # above GATEWAY_STARTUP_TIMEOUT
 STOP_TIMEOUT = 35.0  # above GATEWAY_SHUTDOWN_TIMEOUT
 POLL_INTERVAL = 0.05
+SIGNAL_STATUS = 128  # in a shell, the number of the signal is added to it
 
 COLORS = {"gateway": "cyan", "worker": "magenta"}  # of the prefixes
 
@@ -40,7 +43,7 @@ async def dev(host: str, port: int, *, output: Output, debug: bool = False) -> i
         debug: pass `--debug` to the gateway and the worker.
 
     Returns:
-        The exit status: 0 after a signal, otherwise that of the process that exited.
+        The exit status: 0 after a stop signal, otherwise that of the process that exited (see `first_exit_status`).
 
     Raises:
         BindError: the address is not available.
@@ -84,12 +87,12 @@ async def _serve(host: str, port: int, output: Output, *, debug: bool) -> int:
         serve = ["serve-dev", str(listener.fileno()), str(control_path), *options]
         gateway = await stack.enter_async_context(_command("gateway", serve, servers, output, [listener.fileno()]))
         listener.close()  # otherwise clients could still connect after the gateway has ended
-        if await _wait_until_ready(f"{url}/readyz", gateway):
+        if await wait_until_ready(f"{url}/readyz", gateway):
             with suppress(DevstackError):  # a system without `erl_call`, or a server that is suspended already
                 await servers.rabbitmq.sync()  # its queues then survive a kill
             elapsed = time.monotonic() - started_at
             report(f"ready after {elapsed:.1f} s: {url}/\n\n    curl {url}{EXAMPLE}\n\nCtrl-C ends it.")
-        return await _first_exit_status(gateway, worker)
+        return await first_exit_status({"gateway": gateway, "worker": worker}, report=report)
 
 
 @asynccontextmanager
@@ -124,20 +127,38 @@ async def _command(
                     process.wait()
 
 
-async def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> bool:
-    """Wait until the gateway is ready. Return False if it exits instead; it prints the reason itself."""
-    async with asyncio.timeout(START_TIMEOUT), httpx.AsyncClient(trust_env=False) as client:
-        while process.poll() is None:
-            try:
-                if (await client.get(url)).is_success:
-                    return True
-            except httpx.TransportError:
-                pass
-            await asyncio.sleep(POLL_INTERVAL)
+async def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until the gateway is ready. Return False if it exits instead; it prints the reason itself.
+
+    Raises:
+        DevstackError: it is not ready after `START_TIMEOUT` seconds.
+    """
+    try:
+        async with asyncio.timeout(START_TIMEOUT), httpx.AsyncClient(trust_env=False) as client:
+            while process.poll() is None:
+                with suppress(httpx.TransportError):
+                    if (await client.get(url)).is_success:
+                        return True
+                await asyncio.sleep(POLL_INTERVAL)
+    except TimeoutError:
+        raise DevstackError(f"gateway is not ready after {START_TIMEOUT:g} s; its output has the reason") from None
     return False
 
 
-async def _first_exit_status(*processes: subprocess.Popen[bytes]) -> int:
-    while not (exited := [process for process in processes if process.poll() is not None]):  # noqa: ASYNC110 - no event
+async def first_exit_status(processes: Mapping[str, subprocess.Popen[bytes]], *, report: Reporter) -> int:
+    """Wait until a process exits, and report its name. Its log may not have the reason, for example after a SIGKILL.
+
+    Returns:
+        Its exit status. If a signal has killed it, that is 128 and the number of the signal, as in a shell.
+    """
+    while True:
+        for name, process in processes.items():
+            status = process.poll()
+            if status is None:
+                continue
+            if status < 0:
+                report(f"{name} was killed by signal {-status} ({signal.strsignal(-status)}): stopping the others")
+                return SIGNAL_STATUS - status
+            report(f"{name} exited with status {status}: stopping the others")
+            return status
         await asyncio.sleep(POLL_INTERVAL)
-    return exited[0].returncode

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import queue
+import select
 import termios
 import threading
 import tty
@@ -71,8 +72,14 @@ class Output:
     def _write_waiting(self) -> None:
         while (line := self._waiting.get()) is not None:
             with suppress(OSError):  # the terminal has been closed
-                while line:
-                    line = line[os.write(self._descriptor, line) :]
+                self._write_line(line)
+
+    def _write_line(self, line: bytes) -> None:
+        while line:
+            try:
+                line = line[os.write(self._descriptor, line) :]
+            except BlockingIOError:  # another program has made the terminal non-blocking
+                select.select([], [self._descriptor], [])
 
 
 class ChildOutput:

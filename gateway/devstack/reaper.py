@@ -29,9 +29,14 @@ def find_processes(folder: Path) -> list[int]:
 
 
 def state(pid: int) -> str:
-    """Return the state of a process as in /proc: R, S and D are running, T is stopped; "" if there is no process."""
+    """Return the state of a process as in /proc: R, S and D are running, T and t are stopped; "" if there is no process."""
     fields = _stat(pid)
     return fields[0] if fields else ""
+
+
+def is_stopped(pid: int) -> bool:
+    """Return whether a process is stopped, by a signal or, as in `t`, by a debugger or strace."""
+    return state(pid) in {"T", "t"}
 
 
 def send_signal(signum: signal.Signals, pid: int, folder: Path) -> None:

@@ -183,7 +183,7 @@ class Server(ABC):
         """The status of its main process. A server that is still starting is running."""
         if self._process is None or self._process.poll() is not None:
             return ServerStatus.STOPPED
-        return ServerStatus.SUSPENDED if reaper.state(self._process.pid) == "T" else ServerStatus.RUNNING
+        return ServerStatus.SUSPENDED if reaper.is_stopped(self._process.pid) else ServerStatus.RUNNING
 
     async def is_ready(self) -> bool:
         """Return whether the server responds within a second."""
@@ -236,7 +236,7 @@ class Server(ABC):
 
         The kernel still accepts connections to its ports, and nothing responds.
         """
-        while running := [pid for pid in reaper.find_processes(self.folder) if reaper.state(pid) not in {"T", ""}]:
+        while running := [pid for pid in reaper.find_processes(self.folder) if not reaper.is_stopped(pid)]:
             for pid in running:
                 reaper.send_signal(signal.SIGSTOP, pid, self.folder)
 

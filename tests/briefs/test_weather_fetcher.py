@@ -180,6 +180,20 @@ class TestGroups:
 
         assert upstream.calls == [[40, 50, 60, 70]]
 
+    async def test_slow_iterations(
+        self, fetcher: WeatherFetcher, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """While each iteration of a busy event loop brings a further place, a call starts after a short time."""
+        monkeypatch.setattr(weather_fetcher, "GROUP_TIMEOUT", 0.0)
+        fetches = []
+        for latitude in (40, 50, 60, 70):
+            fetches.append(fetcher.start(place(latitude)))
+            await asyncio.sleep(0)
+        await asyncio.gather(*fetches)
+
+        assert len(upstream.calls) > 1
+        assert sorted(latitude for call in upstream.calls for latitude in call) == [40, 50, 60, 70]
+
     async def test_full_groups(self, fetcher: WeatherFetcher, upstream: Upstream) -> None:
         """A call has at most `MAX_PLACES_PER_CALL` places."""
         results = await fetch(fetcher, *range(-60, 60))

@@ -73,14 +73,14 @@ async def test_all_lines_have_the_prefix(pipe: tuple[int, int]) -> None:
         async with prefixed("worker", "magenta", output) as child_output:
             await run(
                 "import sys\n"
-                "for number in range(20_000): print(number, file=sys.stderr if number % 2 else sys.stdout, flush=True)\n"
+                "for number in range(9_000): print(number, file=sys.stderr if number % 2 else sys.stdout, flush=True)\n"
                 "print('end', end='')",
                 child_output,
             )
         output.report("last")
     os.close(writing)
 
-    assert reader.lines() == ["first", *(f"worker  | {number}" for number in range(20_000)), "worker  | end", "last"]
+    assert reader.lines() == ["first", *(f"worker  | {number}" for number in range(9_000)), "worker  | end", "last"]
 
 
 async def test_child_of_a_terminal_has_a_terminal() -> None:
@@ -139,7 +139,26 @@ def test_end_without_a_reader(pipe: tuple[int, int], monkeypatch: pytest.MonkeyP
         for _ in range(1_000):
             output.report("x" * 1_000)
 
-    os.close(pipe[0])  # ends the thread
+    os.close(pipe[0])  # ends the thread, which would otherwise write to the pipe of the next test
+    output._thread.join(TIMEOUT)
+
+
+def test_descriptor_that_does_not_block(pipe: tuple[int, int]) -> None:
+    """If another program has made a terminal non-blocking, no line is lost while the terminal is full."""
+    reading, writing = pipe
+    os.set_blocking(writing, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(writing, b"\n" * 4096)
+    reader = Reader(reading)
+    lines = [f"{number} {'x' * 1_000}" for number in range(1_000)]
+    with Output(writing) as output:
+        for line in lines:
+            output.report(line)
+        reader.start()
+    os.close(writing)
+
+    assert [line for line in reader.lines() if line] == lines
 
 
 def test_closed_terminal(pipe: tuple[int, int]) -> None:

@@ -41,6 +41,18 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
+async def test_traced_process_is_stopped() -> None:
+    """A process that a debugger has stopped counts as stopped, so the suspension of its server does not wait for it."""
+    code = "import ctypes, os, signal; ctypes.CDLL(None).ptrace(0, 0, 0, 0); os.kill(os.getpid(), signal.SIGSTOP)"
+    with subprocess.Popen([sys.executable, "-c", code]) as process:  # noqa: S603, ASYNC220 - our own code; it returns immediately
+        try:
+            await wait_until(lambda: reaper.state(process.pid) == "t", "the process is traced and stopped")
+
+            assert reaper.is_stopped(process.pid)
+        finally:
+            process.kill()
+
+
 class TestFindProcesses:
     def test_working_directory_inside(self, folder: Path, started: Started) -> None:
         """A process whose working directory is inside the folder belongs to it."""
