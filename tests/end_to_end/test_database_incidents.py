@@ -35,6 +35,7 @@ PAUSE = 0.25  # of each client between two requests, so that the clients do not 
 
 TOO_SLOW = "The database is too slow"
 TOO_MANY = "Too many requests use the database at once"
+BUSY = "The gateway is overloaded"  # on a machine that is so busy that it holds the event loop
 
 PLACES = SHIPPED[:3]
 PLACE = f"/v1/places/{PLACES[0][0]}"
@@ -255,9 +256,9 @@ async def test_slow_search(gateway: RunningGateway, servers: Devstack, database:
         elapsed = time.monotonic() - started_at
         ready = await database_check(gateway)
 
-    details = {response.json()["detail"] for response in responses}
+    reasons = {response.json()["detail"].removesuffix(". Try again in a second.") for response in responses}
     assert all(is_problem(response, 503) and response.headers["Retry-After"] == "1" for response in responses)
-    assert details == {f"{reason}. Try again in a second." for reason in (TOO_SLOW, TOO_MANY)}
+    assert reasons - {BUSY} == {TOO_SLOW, TOO_MANY}
     assert READ_TIMEOUT <= elapsed < READ_TIMEOUT + 2
     assert ready[:2] == (200, "ok")
     assert (await gateway.client.get("/v1/places?q=a")).status_code == 200

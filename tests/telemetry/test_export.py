@@ -106,7 +106,7 @@ def test_values_of_metrics(recording: Recording) -> None:
 
     assert value("gateway", SECTIONS.name, gateway__section__status="ok") == len(SECTION_NAMES)
     assert value("gateway", "gateway.weather_cache.lookups") == 1
-    assert value("gateway", "gateway.entry.healthy") == len(ENTRIES) + 1  # and the event loop
+    assert all(value("gateway", "gateway.entry.healthy", gateway__entry=name) == 1 for name in ENTRIES)
     assert value("gateway", "db.client.connection.max", db__client__connection__pool__name="redis") == 20
     assert value("gateway", "gateway.lifecycle.duration", gateway__step="exit") > 0
     assert value("gateway", "http.server.request.duration", http__request__method="POST") == 1
