@@ -172,7 +172,9 @@ async def watch_lifecycle(
             if until is None or not is_stopping:
                 return
         if EventType.STOPPED in watch.types:
-            yield ServerSentEvent(event="stopped", data={"exit_status": await exit_status if exit_status else None})
+            # All streams share the future, and a client that disconnects cancels only its own wait.
+            status = await asyncio.shield(exit_status) if exit_status else None
+            yield ServerSentEvent(event="stopped", data={"exit_status": status})
             return
         await watch.wait_for_change()
 

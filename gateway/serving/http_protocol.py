@@ -199,6 +199,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         self.tasks.discard(task)
         self._limits.streams[task] = self
+        if not self.cycle.keep_alive:  # perhaps because of a shutdown, which must not wait for this connection
+            self.connections.discard(self)
         try:
             await self.app(*arguments)
         finally:

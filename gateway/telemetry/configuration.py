@@ -56,4 +56,7 @@ def _start_sdk(exporters: Exporters, service: str, prometheus: tuple[str, int] |
             f"{exporters.variable} needs the SDK of OpenTelemetry: install `{EXTRA}`, or set OTEL_SDK_DISABLED=true "
             f"({error.name} is missing)"
         ) from error
-    return SdkTelemetry(exporters, service, prometheus)
+    try:
+        return SdkTelemetry(exporters, service, prometheus)
+    except ValueError as error:
+        raise InvalidTelemetryError(f"a variable OTEL_* is invalid: {error}") from error

@@ -9,6 +9,9 @@ from gateway.outages import Outage
 # It logs headers that it cannot read, and headers may contain a token.
 _LOGS_VALUES = "opentelemetry.util.re"
 
+# They log invalid headers of requests with their values. A client could write anything to the log, and hide the failures.
+_LOG_REQUEST_HEADERS = ("opentelemetry.trace.propagation", "opentelemetry.trace.span", "opentelemetry.baggage")
+
 log = structlog.get_logger("gateway.telemetry")
 
 
@@ -26,6 +29,8 @@ class ExportFailures(logging.Handler):
         logger.propagate = False
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.name.startswith(_LOG_REQUEST_HEADERS):
+            return
         if record.name == _LOGS_VALUES:
             self._log("telemetry header ignored", str(record.msg).removesuffix(": %s"))
         else:

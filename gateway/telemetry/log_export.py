@@ -27,6 +27,12 @@ class LogExport(logging.Handler):
         self._provider = provider
 
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._export(record)
+        except Exception:  # noqa: BLE001 - as with each handler, a bad line must not fail the code that logs it
+            self.handleError(record)
+
+    def _export(self, record: logging.LogRecord) -> None:
         # A line of structlog is a dictionary, which has the fields of the context. One of a library is text.
         fields = record.msg if isinstance(record.msg, dict) else {"event": record.getMessage(), **_context()}
         self._provider.get_logger(record.name).emit(

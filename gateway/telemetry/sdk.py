@@ -121,7 +121,10 @@ class SdkTelemetry(Telemetry):
         self._shutdowns.append(server.shutdown)
 
     def _scrape(self, accept: str) -> tuple[bytes, str]:
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except TypeError:  # the version of a format is no number
+            encode, content_type = choose_encoder("")
         return encode(self._registry), content_type
 
 

@@ -14,7 +14,7 @@ PROMETHEUS_PORT = "OTEL_EXPORTER_PROMETHEUS_PORT"
 
 
 class InvalidTelemetryError(Exception):
-    """The telemetry cannot be configured. The message names the variable and the fix, and contains no value."""
+    """The telemetry cannot be configured. The message names the variable and the fix, and no value, unless it is the SDK's."""
 
 
 @dataclass(frozen=True)

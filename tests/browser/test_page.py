@@ -133,6 +133,9 @@ class TestAccess:
         await field.fill("a-wrong-key")
         await page.keyboard.press("Enter")
         await expect(field).to_have_value("")
+        await field.fill("a-key-that-no-header-carries-€")
+        await page.keyboard.press("Enter")
+        await expect(field).not_to_have_value("")
         await field.fill("the-secret-of-an-operator")
         await page.keyboard.press("Enter")
         await expect(page.locator("#stream")).to_have_text("live")
@@ -145,6 +148,19 @@ class TestAccess:
         await expect(page.locator("#observation-result")).to_have_text(re.compile("^(Stored|Counted)"))
 
         assert [error for error in tab.errors if "401 (Unauthorized)" not in error] == []
+
+    async def test_refused_stream(self, page: Page, gateway_url: str) -> None:
+        """The page shows why the gateway refuses its stream, until it gets one."""
+        await page.route(
+            "**/lifecycle/events?*",
+            lambda route: route.fulfill(status=503, json={"detail": "100 clients watch this gateway already."}),
+            times=1,
+        )
+        await page.goto(gateway_url)
+        await expect(page.locator("#notice")).to_have_text("100 clients watch this gateway already.")
+        await expect(page.locator("#stream")).to_have_text("live")
+
+        await expect(page.locator("#notice")).to_have_text("")
 
 
 class TestStack:

@@ -8,18 +8,24 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from tests.serving.running_server import REQUEST, Client, RunningServer, running_server
-from tests.support.waiting import TIMEOUT
+from tests.support.waiting import TIMEOUT, wait_until
 
 STREAM = REQUEST.replace(b"GET / ", b"GET /stream ")
+HELD = REQUEST.replace(b"GET / ", b"GET /held ")
 
 
 class StreamingApp:
-    """Sends the start of a stream, and its end once `end` is set. Other paths get a short response."""
+    """Sends the start of a stream, and its end once `end` is set. Other paths get a short response, `/held` after `release`."""
 
     def __init__(self) -> None:
         self.end = asyncio.Event()
+        self.is_held = asyncio.Event()
+        self.release = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/held":
+            self.is_held.set()
+            await self.release.wait()
         is_stream = scope["path"] == "/stream"
         response = StreamingResponse(self._parts()) if is_stream else PlainTextResponse("short")
         await response(scope, receive, send)
@@ -68,6 +74,20 @@ async def test_is_no_request_in_progress(server: RunningServer) -> None:
 async def test_outlasts_the_server(app: StreamingApp, server: RunningServer) -> None:
     """The shutdown of the server does not wait for a stream. The client gets its end, and then the connection is closed."""
     client = await open_stream(server)
+    await stop(server)
+    app.end.set()
+    await server.server.end_streams(60)
+
+    assert (await client.read_to_end()).endswith(b"end\r\n0\r\n\r\n")
+
+
+async def test_pipelined_before_the_shutdown(app: StreamingApp, server: RunningServer) -> None:
+    """The shutdown does not wait for a stream that begins after it, because its request follows another one on its connection."""
+    client = (await server.connect()).write(HELD + STREAM)
+    await app.is_held.wait()
+    server.server.stop()
+    await wait_until(lambda: not server.server.servers, "the server has closed its listener")
+    app.release.set()
     await stop(server)
     app.end.set()
     await server.server.end_streams(60)

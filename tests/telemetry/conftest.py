@@ -46,6 +46,7 @@ class Recording:
         gateway_lines: the log lines of the gateway.
         worker_lines: those of the worker.
         scrape: the response of the gateway's `/metrics`.
+        scrape_of_unknown_version: that to a client that requests a format with a version that is no number.
         worker_scrape: the response of the worker at the address of the standard variables.
         exit_statuses: of both.
         secrets: the passwords that both know.
@@ -55,6 +56,7 @@ class Recording:
     gateway_lines: list[dict[str, Any]]
     worker_lines: list[dict[str, Any]]
     scrape: httpx.Response
+    scrape_of_unknown_version: httpx.Response
     worker_scrape: httpx.Response
     exit_statuses: list[int]
     secrets: list[str]
@@ -96,6 +98,8 @@ async def recording(
                 )
                 await client.get("/lifecycle", headers={"Origin": "https://example.org"})  # a failed response
                 scrape = await client.get("/metrics")
+                accept = {"Accept": "text/plain; version=latest"}
+                scrape_of_unknown_version = await client.get("/metrics", headers=accept)
                 worker_scrape = await client.get(f"http://localhost:{port}/metrics")
             for process in (gateway, worker):
                 process.send_signal(SIGTERM)
@@ -109,6 +113,7 @@ async def recording(
             _lines(gateway),
             _lines(worker),
             scrape,
+            scrape_of_unknown_version,
             worker_scrape,
             list(statuses),
             [url.split("://")[1].split("@")[0].split(":")[1] for url in urls if "@" in url],

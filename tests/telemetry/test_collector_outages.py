@@ -62,3 +62,13 @@ async def test_taken_port_for_scrapes(start: StartProcess) -> None:
     assert status == ExitStatus.START_FAILED
     assert process.output.startswith("gateway: OTEL_EXPORTER_PROMETHEUS_PORT: cannot listen on 127.0.0.1")
     assert len(process.output.splitlines()) == 1
+
+
+async def test_value_that_the_sdk_rejects(start: StartProcess) -> None:
+    """A variable whose value the SDK rejects ends the command before it opens anything, with one line."""
+    process = start("worker", OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_METRIC_EXPORT_INTERVAL="0")
+    status = await process.exit_status()
+
+    assert status == ExitStatus.START_FAILED
+    assert process.output.startswith("gateway: a variable OTEL_* is invalid: interval value 0.0 is invalid")
+    assert len(process.output.splitlines()) == 1

@@ -123,6 +123,14 @@ def test_prometheus_metrics(recording: Recording) -> None:
     assert "gateway_messages_rejected_total" in worker_scrape.text
 
 
+def test_unknown_version_of_the_format(recording: Recording) -> None:
+    """A client that accepts a version that is no number gets the metrics in the default format."""
+    scrape = recording.scrape_of_unknown_version
+
+    assert scrape.status_code == 200
+    assert scrape.headers["Content-Type"] == recording.scrape.headers["Content-Type"]
+
+
 def test_nothing_secret_is_exported(recording: Recording) -> None:
     """No password and no note of a report is in any export."""
     exported = b"".join(recording.receiver.bodies)

@@ -1,12 +1,16 @@
 """The formats of the log, and the log lines of libraries."""
 
 import json
+import logging
 import os
 import pty
 import subprocess
 import sys
 
 import pytest
+from opentelemetry._logs import NoOpLoggerProvider
+
+from gateway.telemetry.log_export import LogExport
 
 PROGRAM = """
 import logging, sys, structlog
@@ -56,3 +60,11 @@ def test_lines_for_people(log_format: str, on_terminal: bool) -> None:
     assert "own line" in own
     assert "line of a library" in of_library
     assert not own.startswith("{")
+
+
+def test_export_of_a_bad_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line of a library with wrong arguments is reported on standard error, and does not fail the code that logs it."""
+    record = logging.LogRecord("library", logging.INFO, __file__, 1, "%d parts", ("many",), None)
+    LogExport(NoOpLoggerProvider()).emit(record)
+
+    assert "Logging error" in capsys.readouterr().err

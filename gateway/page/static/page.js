@@ -52,6 +52,7 @@ async function follow() {
 function receive({ type, data }) {
   if (!isConnected) {
     isReachable = true;
+    streamProblem = "";
     lifespan = new Lifespan(); // each stream begins with the whole journal
     setConnected(true);
   }
