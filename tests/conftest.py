@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -20,6 +21,11 @@ from gateway.schema.migrate import migrate
 
 pytest.register_assert_rewrite("tests.faults", "tests.end_to_end", "tests.support")  # modules with assertions
 pytest_plugins = ["tests.faults.report_plugin", "tests.support.certificates"]
+
+
+def pytest_configure() -> None:
+    """Restore the signal that `nohup` ignores: tests send it, and their processes inherit whether it is ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
