@@ -205,9 +205,19 @@ def _run_isolated(setup: _Setup, at: int) -> tuple[Outcome, bool]:
                 runner.run(_cancel_leftovers())
         del loop, run  # collect what they refer to now: what was not closed reports itself to these diagnostics
         gc.collect()
-    outcome.leaked += [line for line in ResourceSnapshot.take().leaked_since(before) if line not in outcome.leaked]
+    outcome.leaked += _leaked_after_close(before, outcome.leaked)
     outcome.leaked += diagnostics
     return outcome, counter.fired > 0
+
+
+def _leaked_after_close(before: ResourceSnapshot, known: list[str]) -> list[str]:
+    """Return what is still open without the event loop, and not known yet. A thread that the loop has stopped may take a moment to end."""
+    deadline = time.monotonic() + SETTLE_TIMEOUT
+    while True:
+        leaked = [line for line in ResourceSnapshot.take().leaked_since(before) if line not in known]
+        if not leaked or time.monotonic() >= deadline:
+            return leaked
+        time.sleep(SETTLE_INTERVAL)
 
 
 async def _run_and_settle(setup: _Setup, run: Run, counter: PointCounter) -> Outcome:

@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import os
+import queue
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import AsyncGenerator, Callable
@@ -493,3 +495,31 @@ def test_assertion_in_a_group_fails_the_sweep() -> None:
 
     with pytest.raises(ExceptionGroup, match="several"):
         list(sweep(run, fault=Call(lambda: None, "nothing"), expected_errors=ExceptionGroup))
+
+
+def test_pool_thread_that_ends_late_is_no_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool thread that the end of the loop stops, and that needs a moment to end, is awaited."""
+    orders: queue.Queue[None] = queue.Queue()
+
+    def work() -> None:
+        orders.get()
+        time.sleep(0.2)
+
+    thread = threading.Thread(target=work, name="AnyIO worker thread")
+
+    async def start_thread() -> None:
+        thread.start()
+        loop = asyncio.get_running_loop()
+        close = loop.close
+
+        def stop_thread_and_close() -> None:
+            orders.put(None)
+            close()
+
+        monkeypatch.setattr(loop, "close", stop_thread_and_close)
+        await steps()
+
+    outcome = run_once(start_thread)
+    thread.join()
+
+    assert outcome.leaked == []
