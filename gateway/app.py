@@ -95,8 +95,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings or read_settings()
     app.state.failed_responses = FailedResponses()
-    app.state.scrape = None  # the command may set it to a `Scrape`
-    app.state.lifecycle_watches = asyncio.Semaphore(lifecycle_events.MAX_STREAMS)
+    app.state.stream_slots = asyncio.Semaphore(lifecycle_events.MAX_STREAMS)
+    # The command or the server sets these to what only it knows (see `dependencies.py`).
+    app.state.scrape = app.state.exit_status = None
+    app.state.dev_servers = False
     app.add_middleware(PayloadTooLargeMiddleware)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(QueryLimitMiddleware)

@@ -1,5 +1,6 @@
 """The dependencies of the routes, typed: the services of the lifespan, and objects that belong to one request."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from gateway.readiness import Readiness
 from gateway.resources.database_errors import is_unavailable
 from gateway.resources.model import Model
 from gateway.settings import Settings
+from gateway.telemetry.configuration import Scrape
 
 # All dependencies are coroutines: FastAPI runs plain functions in a thread, which costs more than their work.
 
@@ -76,17 +78,45 @@ async def is_on_loopback(request: Request) -> bool:
     return bool(getattr(request.app.state, "on_loopback", False))
 
 
+async def get_exit_status(request: Request) -> "asyncio.Future[int] | None":
+    """Return the future exit status of the process, which only `gateway serve` knows."""
+    exit_status: asyncio.Future[int] | None = request.app.state.exit_status
+    return exit_status
+
+
+async def has_dev_servers(request: Request) -> bool:
+    """Return whether the app controls private servers, as only that of `gateway dev` does."""
+    dev_servers: bool = request.app.state.dev_servers
+    return dev_servers
+
+
+async def get_stream_slots(request: Request) -> asyncio.Semaphore:
+    """Return the semaphore that limits the streams of the lifespan's events."""
+    slots: asyncio.Semaphore = request.app.state.stream_slots
+    return slots
+
+
+async def get_scrape(request: Request) -> Scrape | None:
+    """Return the function that returns the metrics for Prometheus, or None if they are off."""
+    scrape: Scrape | None = request.app.state.scrape
+    return scrape
+
+
 async def get_request_id(request: Request) -> str:
     """Return the client's request id or a generated one (see `api/request_id.py`)."""
     request_id: str = request.scope["request_id"]
     return request_id
 
 
+DevServers = Annotated[bool, Depends(has_dev_servers)]
+ExitStatusDependency = Annotated[asyncio.Future[int] | None, Depends(get_exit_status)]
 JournalDependency = Annotated[Journal, Depends(get_journal)]
 ModelDependency = Annotated[Model, Depends(get_model)]
 ReadinessDependency = Annotated[Readiness, Depends(get_readiness)]
 OnLoopback = Annotated[bool, Depends(is_on_loopback)]
+ScrapeDependency = Annotated[Scrape | None, Depends(get_scrape)]
 SettingsDependency = Annotated[Settings, Depends(get_settings)]
+StreamSlots = Annotated[asyncio.Semaphore, Depends(get_stream_slots)]
 RequestId = Annotated[str, Depends(get_request_id)]
 # With the scope of the function, a client that reads its response slowly holds no connection.
 Session = Annotated[AsyncSession, Depends(get_session, scope="function")]

@@ -19,7 +19,7 @@ from gateway.api.operators import OperatorRequired
 from gateway.api.problem_types import INVALID_REQUEST, OVERLOADED
 from gateway.api.problems import ProblemError, problem_responses
 from gateway.concurrency import wait_for_event
-from gateway.dependencies import SettingsDependency, get_services
+from gateway.dependencies import DevServers, ExitStatusDependency, SettingsDependency, StreamSlots, get_services
 from gateway.lifecycle import EventType, LifecycleEvent
 from gateway.lifespan import Services
 from gateway.readiness import ReadinessStatus
@@ -92,28 +92,17 @@ class LifecycleWatch:
             await wait_for_event(self._closed, timeout=STATE_INTERVAL)
 
 
-async def open_watch(request: Request) -> AsyncGenerator[LifecycleWatch]:
+async def open_watch(request: Request, slots: StreamSlots) -> AsyncGenerator[LifecycleWatch]:
     """Yield a watch until the end of the response.
 
     Raises:
         ProblemError: too many clients watch the lifespan (503).
     """
-    watches: asyncio.Semaphore = request.app.state.lifecycle_watches
     services = get_services(request)
-    if watches.locked():
+    if slots.locked():
         raise ProblemError(OVERLOADED, f"{MAX_STREAMS} clients watch this gateway already. Try again in a second.")
-    async with watches, LifecycleWatch(services) as watch:
+    async with slots, LifecycleWatch(services) as watch:
         yield watch
-
-
-async def get_exit_status(request: Request) -> "asyncio.Future[int] | None":
-    """Return the future exit status of the process, which only `gateway serve` knows."""
-    return getattr(request.app.state, "exit_status", None)
-
-
-async def has_dev_servers(request: Request) -> bool:
-    """Return whether the app controls private servers, as only that of `gateway dev` does."""
-    return hasattr(request.app.state, "control")
 
 
 @router.get(
@@ -126,9 +115,9 @@ async def has_dev_servers(request: Request) -> bool:
 )
 async def watch_lifecycle(
     watch: Annotated[LifecycleWatch, Depends(open_watch)],
-    exit_status: Annotated[asyncio.Future[int] | None, Depends(get_exit_status)],
+    exit_status: ExitStatusDependency,
     settings: SettingsDependency,
-    dev_servers: Annotated[bool, Depends(has_dev_servers)],
+    dev_servers: DevServers,
     *,
     until: Annotated[
         Literal["stopped"] | None,

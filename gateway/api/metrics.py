@@ -10,6 +10,7 @@ from gateway.api.health import OperationRoute
 from gateway.api.operators import OperatorRequired
 from gateway.api.problem_types import INVALID_REQUEST, UNKNOWN_PATH
 from gateway.api.problems import ProblemError, problem_responses
+from gateway.dependencies import ScrapeDependency
 
 EXAMPLE = 'gateway_brief_sections_total{gateway_section="weather",gateway_section_status="ok"} 17.0\n'
 
@@ -27,9 +28,8 @@ router = APIRouter(tags=["operation"], route_class=OperationRoute)
         **problem_responses(INVALID_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, UNKNOWN_PATH),
     },
 )
-async def get_metrics(request: Request) -> Response:
+async def get_metrics(request: Request, scrape: ScrapeDependency) -> Response:
     """The metrics of this process in the format of Prometheus, for operators, if they are configured."""
-    scrape = request.app.state.scrape
     if scrape is None:
         raise ProblemError(UNKNOWN_PATH, "This gateway has no metrics: set OTEL_METRICS_EXPORTER=prometheus.")
     content, content_type = await run_in_threadpool(scrape, request.headers.get("Accept", ""))

@@ -125,5 +125,6 @@ def create_dev_app(settings: Settings, control: ControlClient) -> FastAPI:
     """
     app = create_app(settings)
     app.state.control = control
+    app.state.dev_servers = True
     app.include_router(router)
     return app

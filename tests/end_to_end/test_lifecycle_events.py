@@ -180,7 +180,7 @@ class TestConnections:
     async def test_limit(self, gateway: RunningGateway, url: str) -> None:
         """A client gets a problem while as many streams are open as the limit, and a stream after one of them is closed."""
         app = cast("StatefulApp", gateway.app)._app
-        app.state.lifecycle_watches = asyncio.Semaphore(2)  # type: ignore[attr-defined]
+        app.state.stream_slots = asyncio.Semaphore(2)  # type: ignore[attr-defined]
         async with httpx.AsyncClient(headers=OPERATOR) as client, event_stream(url, OPERATOR):
             async with event_stream(url, OPERATOR):
                 refused = await client.get(url)
