@@ -8,7 +8,7 @@ from html import escape
 from typing import Final, NamedTuple
 
 
-class State(StrEnum):
+class SegmentState(StrEnum):
     """The states of a bar, in order. They differ in height as well as in colour."""
 
     ENTERING = "entering"
@@ -19,7 +19,7 @@ class State(StrEnum):
 class Segment(NamedTuple):
     """A part of a bar. The times are seconds."""
 
-    state: State
+    state: SegmentState
     start: float
     end: float
 
@@ -49,7 +49,7 @@ _MARGIN: Final = 12
 _MIN_WIDTH: Final = 1.5  # of a segment, however short it was
 _MAX_TICKS: Final = 6
 _CROSS: Final = 4
-_HEIGHTS: Final = {State.ENTERING: 6, State.ACTIVE: 12, State.EXITING: 6}
+_HEIGHTS: Final = {SegmentState.ENTERING: 6, SegmentState.ACTIVE: 12, SegmentState.EXITING: 6}
 
 _STYLE: Final = """\
 text { font: 12px system-ui, sans-serif; fill: #1f2328 }

@@ -111,9 +111,6 @@ def observe_worker(
 ) -> None:
     """Export the metrics of a worker, if metrics are recorded."""
 
-    async def refresh() -> None:
-        """Do nothing: a worker runs no health checks."""
-
     def read() -> Values:
         for consumer in consumers:
             attributes = {"messaging.destination.name": consumer.queue_name}
@@ -122,7 +119,7 @@ def observe_worker(
         yield from _lifecycle_values(journal)
         yield from _pool_values(database, redis)
 
-    observe(WORKER_INSTRUMENTS, read, refresh=refresh)
+    observe(WORKER_INSTRUMENTS, read)
 
 
 def _brief_values(briefs: BriefService) -> Values:

@@ -24,6 +24,10 @@ class OperationRoute(CachedRoute):
 
 
 # A query with too many parameters is still invalid (`query_limit.py`).
+EVENTS_PATH = "/lifecycle/events"
+# Probes, scrapes and streams. They report an overload, so they are exempt from its bound, and telemetry does not record them.
+OPERATION_PATHS = ("/livez", "/readyz", "/lifecycle", EVENTS_PATH, "/metrics")
+
 router = APIRouter(tags=["operation"], route_class=OperationRoute, responses=problem_responses(INVALID_REQUEST))
 
 

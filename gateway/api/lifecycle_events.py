@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
-from gateway.api.health import JournalEvent, OperationRoute
+from gateway.api.health import EVENTS_PATH, JournalEvent, OperationRoute
 from gateway.api.lifecycle_state import lifecycle_state
 from gateway.api.operators import OperatorRequired
 from gateway.api.problem_types import INVALID_REQUEST, OVERLOADED
@@ -24,8 +24,6 @@ from gateway.lifecycle import EventType, LifecycleEvent
 from gateway.lifespan import Services
 from gateway.readiness import ReadinessStatus
 from gateway.settings import Settings
-
-PATH = "/lifecycle/events"
 
 MAX_STREAMS = 100
 STATE_INTERVAL = 0.5  # seconds; with the timeout of a health check, a server that hangs is visible within two seconds
@@ -106,7 +104,7 @@ async def open_watch(request: Request, slots: StreamSlots) -> AsyncGenerator[Lif
 
 
 @router.get(
-    PATH,
+    EVENTS_PATH,
     operation_id="watch_lifecycle",
     summary="Journal and state, live",
     response_class=EventSourceResponse,

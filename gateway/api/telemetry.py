@@ -6,10 +6,8 @@ from typing import Any
 
 from fastapi.telemetry import TelemetryConfig
 
+from gateway.api.health import OPERATION_PATHS
 from gateway.telemetry.providers import records_logs, records_metrics, records_traces
-
-# Probes and scrapes come every few seconds, and the stream of the journal lasts as long as its client.
-EXCLUDED_PATHS = frozenset({"/livez", "/readyz", "/lifecycle", "/lifecycle/events", "/metrics"})
 
 
 def telemetry_config() -> TelemetryConfig:
@@ -33,4 +31,4 @@ def telemetry_config() -> TelemetryConfig:
 def is_excluded(scope: MutableMapping[str, Any]) -> bool:
     """Return whether a request is not recorded."""
     path: str = scope.get("path", "")
-    return path.removeprefix(scope.get("root_path", "")) in EXCLUDED_PATHS
+    return path.removeprefix(scope.get("root_path", "")) in OPERATION_PATHS

@@ -46,7 +46,7 @@ class Outlooks:
             day = (fetched.today, place.latitude)
             with suppress(ValueError):
                 days[day] = _features(day)
-        with suppress(Exception):
+        with suppress(Exception):  # `get` meets the error again, and its brief reports it
             probabilities = await self._model.precipitation_probabilities(list(days.values()))
             self._store(dict(zip(days, map(Outlook, probabilities), strict=True)))
 

@@ -9,8 +9,7 @@ from opentelemetry.trace import StatusCode
 
 from gateway.briefs.models import Section, Sections, Status
 
-NANOSECONDS = 1_000_000_000
-_PER_MILLISECOND = 1_000_000
+_NANOSECONDS_PER_MILLISECOND = 1_000_000
 
 
 def record_sections(place_id: int, sections: Sections, started_at: float) -> None:
@@ -23,7 +22,7 @@ def record_sections(place_id: int, sections: Sections, started_at: float) -> Non
     """
     if not trace.get_current_span().is_recording():
         return
-    start = time.time_ns() - int((time.monotonic() - started_at) * NANOSECONDS)
+    start = time.time_ns() - int((time.monotonic() - started_at) * 1000 * _NANOSECONDS_PER_MILLISECOND)
     after_weather = start + _duration(sections.weather)  # the outlook is predicted from the weather
     tracer = trace.get_tracer("gateway")
     for name, section in sections.items():
@@ -44,4 +43,4 @@ def record_sections(place_id: int, sections: Sections, started_at: float) -> Non
 
 def _duration(section: Section[Any]) -> int:
     """Return the duration of a section in nanoseconds."""
-    return int(section.took_ms * _PER_MILLISECOND)
+    return int(section.took_ms * _NANOSECONDS_PER_MILLISECOND)

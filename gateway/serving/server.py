@@ -9,8 +9,8 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 
-from gateway.api import lifecycle_events
 from gateway.api.failed_responses import FailedResponses
+from gateway.api.health import EVENTS_PATH, OPERATION_PATHS
 from gateway.lifecycle import LifecycleStack
 from gateway.process.exit_status import ExitStatus
 from gateway.process.listener import enable_address_reuse, listens_on_loopback, url_of
@@ -29,8 +29,6 @@ ACCEPTS_PER_ITERATION = 16
 
 # Of the timeout of a brief: responses that take longer are slow. The rest is for variation, and for the way to the client.
 SLOW_SHARE = 0.375
-EXEMPT_PATHS = ("/livez", "/readyz", "/lifecycle", lifecycle_events.PATH, "/metrics")  # they report the overload
-STREAM_PATHS = (lifecycle_events.PATH,)
 
 # For the streams to send the end of the teardown. It is the last step of the shutdown, and must not exceed its timeout.
 STREAM_TIMEOUT = 0.5
@@ -110,8 +108,8 @@ async def _serve_requests(
         allow_connections(settings.max_connections),
         on_rejected=on_rejected,
         admission=Admission(settings.max_requests, settings.brief_timeout * SLOW_SHARE),
-        exempt_paths=frozenset(root_path + path for path in EXEMPT_PATHS),
-        stream_paths=frozenset(root_path + path for path in STREAM_PATHS),
+        exempt_paths=frozenset(root_path + path for path in OPERATION_PATHS),
+        stream_paths=frozenset({root_path + EVENTS_PATH}),
         cors_origins=settings.cors_origins,
     )
 

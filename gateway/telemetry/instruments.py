@@ -36,7 +36,10 @@ Values: TypeAlias = Iterable[tuple[Instrument, float, Mapping[str, str]]]
 
 
 def observe(
-    instruments: Iterable[Instrument], read: Callable[[], Values], *, refresh: Callable[[], Awaitable[object]]
+    instruments: Iterable[Instrument],
+    read: Callable[[], Values],
+    *,
+    refresh: Callable[[], Awaitable[object]] | None = None,
 ) -> None:
     """Export the instruments, if metrics are recorded.
 
@@ -63,7 +66,7 @@ def observe(
 class _Reader:
     """Reads the values for the threads of the exporters. The event loop reads them, because it changes them."""
 
-    def __init__(self, read: Callable[[], Values], refresh: Callable[[], Awaitable[object]]) -> None:
+    def __init__(self, read: Callable[[], Values], refresh: Callable[[], Awaitable[object]] | None) -> None:
         self._read = read
         self._refresh = refresh
         self._loop = asyncio.get_running_loop()
@@ -88,7 +91,8 @@ class _Reader:
             values.cancel()
 
     async def _refresh_and_read(self) -> Mapping[Instrument, list[Observation]]:
-        await self._refresh()
+        if self._refresh is not None:
+            await self._refresh()
         return _group(self._read())
 
 

@@ -13,7 +13,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from faultlab import ResourceSnapshot
-from gateway.api.lifecycle_events import MAX_STREAMS, PATH
+from gateway.api.health import EVENTS_PATH
+from gateway.api.lifecycle_events import MAX_STREAMS
 from gateway.devstack.stack import Devstack
 from gateway.lifecycle import EventType, LifecycleEvent
 from gateway.process.exit_status import ExitStatus
@@ -43,7 +44,7 @@ Condition = Callable[[StreamEvent], bool]
 async def url(gateway: RunningGateway) -> AsyncIterator[str]:
     """The URL of the stream of a gateway in this process."""
     async with running_server(gateway.app) as server:
-        yield f"http://127.0.0.1:{server.port}{PATH}"
+        yield f"http://127.0.0.1:{server.port}{EVENTS_PATH}"
 
 
 async def read_until(events: AsyncIterator[StreamEvent], condition: Condition) -> list[StreamEvent]:
@@ -222,7 +223,7 @@ class TestStop:
             GATEWAY_DRAIN_SECONDS="0.5",
             GATEWAY_GRACEFUL_SECONDS="20",
         )
-        url = await process.url() + PATH
+        url = await process.url() + EVENTS_PATH
         opened, watched = asyncio.Event(), asyncio.Event()
         async with asyncio.TaskGroup() as group:
             short = group.create_task(read_to_end(url, opened))
@@ -251,7 +252,7 @@ class TestStop:
     async def test_forced_stop(self, start: StartProcess) -> None:
         """A second signal drops the streams, without an error in the log."""
         process = start("serve", "--port", "0", GATEWAY_OPERATOR_KEYS=OPERATOR_KEYS, GATEWAY_DRAIN_SECONDS="15")
-        url = await process.url() + PATH
+        url = await process.url() + EVENTS_PATH
         async with event_stream(f"{url}?until=stopped", OPERATOR) as events:
             await read_until(events, has_checks)
             process.send_signal(SIGTERM)
@@ -285,7 +286,7 @@ class TestStop:
         arguments = ("-m", "uvicorn", "--factory", "gateway.app:create_app", "--port", "0")
         process = run(*arguments, GATEWAY_OPERATOR_KEYS=OPERATOR_KEYS)
         await process.wait_for_output("Uvicorn running on ")
-        url = process.output.split("Uvicorn running on ")[1].split()[0] + PATH
+        url = process.output.split("Uvicorn running on ")[1].split()[0] + EVENTS_PATH
         opened = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             stream = group.create_task(read_to_end(url + "?until=stopped", opened))

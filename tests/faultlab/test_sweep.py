@@ -18,6 +18,7 @@ import uvloop
 from faultlab import Call, Cancel, ExpireDeadlines, InjectionPoint, Outcome, Run, run_once, sweep
 from faultlab.partition import NetworkPartition
 from faultlab.sweep import UnexpectedCancellationError
+from tests.support.waiting import TIMEOUT
 
 LOOPS = pytest.mark.parametrize("loop", [asyncio.SelectorEventLoop, uvloop.Loop], ids=["asyncio", "uvloop"])
 
@@ -500,10 +501,12 @@ def test_assertion_in_a_group_fails_the_sweep() -> None:
 def test_pool_thread_that_ends_late_is_no_leak(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool thread that the end of the loop stops, and that needs a moment to end, is awaited."""
     orders: queue.Queue[None] = queue.Queue()
+    is_awaited = threading.Event()
+    monkeypatch.setattr(sys.modules["faultlab.sweep"].time, "sleep", lambda _: is_awaited.set())
 
     def work() -> None:
         orders.get()
-        time.sleep(0.2)
+        is_awaited.wait(TIMEOUT)
 
     thread = threading.Thread(target=work, name="AnyIO worker thread")
 

@@ -2,13 +2,13 @@
 
 from xml.etree import ElementTree as ET
 
-from faultlab.timeline_svg import Bar, Segment, State, timeline_svg
+from faultlab.timeline_svg import Bar, Segment, SegmentState, timeline_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 BARS = [
-    Bar("pool", [Segment(State.ENTERING, 0, 0.01), Segment(State.ACTIVE, 0.01, 0.1)], "exited"),
-    Bar("<cache> & co", [Segment(State.ENTERING, 0.01, 0.05)], "enter failed", failed=True),
+    Bar("pool", [Segment(SegmentState.ENTERING, 0, 0.01), Segment(SegmentState.ACTIVE, 0.01, 0.1)], "exited"),
+    Bar("<cache> & co", [Segment(SegmentState.ENTERING, 0.01, 0.05)], "enter failed", failed=True),
 ]
 
 
@@ -20,7 +20,7 @@ def texts(svg: ET.Element) -> list[str]:
     return [text.text or "" for text in svg.iter(f"{SVG}text")]
 
 
-def segments(svg: ET.Element, state: State) -> list[tuple[float, float]]:
+def segments(svg: ET.Element, state: SegmentState) -> list[tuple[float, float]]:
     """Return the position and the width of each segment of this state; the last one is in the legend."""
     boxes = [box for box in svg.iter(f"{SVG}rect") if box.get("class") == state]
     return [(float(box.get("x", 0)), float(box.get("width", 0))) for box in boxes[:-1]]
@@ -28,9 +28,9 @@ def segments(svg: ET.Element, state: State) -> list[tuple[float, float]]:
 
 def test_segments_are_to_scale() -> None:
     """A segment of ten times the duration is ten times as wide, and starts where the one before it ends."""
-    svg = rendered(Bar("pool", [Segment(State.ENTERING, 0, 0.01), Segment(State.ACTIVE, 0.01, 0.11)]))
-    ((start, width),) = segments(svg, State.ENTERING)
-    ((active_start, active_width),) = segments(svg, State.ACTIVE)
+    svg = rendered(Bar("pool", [Segment(SegmentState.ENTERING, 0, 0.01), Segment(SegmentState.ACTIVE, 0.01, 0.11)]))
+    ((start, width),) = segments(svg, SegmentState.ENTERING)
+    ((active_start, active_width),) = segments(svg, SegmentState.ACTIVE)
 
     assert abs(active_start - start - width) < 0.2
     assert abs(active_width - 10 * width) < 1
@@ -38,15 +38,15 @@ def test_segments_are_to_scale() -> None:
 
 def test_short_segment_is_visible() -> None:
     """A segment that took no time has a width."""
-    svg = rendered(Bar("pool", [Segment(State.ENTERING, 0.5, 0.5), Segment(State.ACTIVE, 0.5, 1)]))
+    svg = rendered(Bar("pool", [Segment(SegmentState.ENTERING, 0.5, 0.5), Segment(SegmentState.ACTIVE, 0.5, 1)]))
 
-    assert segments(svg, State.ENTERING)[0][1] > 1
+    assert segments(svg, SegmentState.ENTERING)[0][1] > 1
 
 
 def test_timeline_without_duration() -> None:
     """A timeline in which no time passes, or that has no bar, is an image, too."""
     assert texts(rendered())[0] == "0 ms"
-    assert "pool" in texts(rendered(Bar("pool", [Segment(State.ENTERING, 0, 0)])))
+    assert "pool" in texts(rendered(Bar("pool", [Segment(SegmentState.ENTERING, 0, 0)])))
 
 
 def test_names_and_outcomes_are_text() -> None:

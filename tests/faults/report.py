@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from faultlab.timeline_svg import Bar, Segment, State, timeline_svg
+from faultlab.timeline_svg import Bar, Segment, SegmentState, timeline_svg
 from gateway.lifecycle import EventType, format_error, spans
 from gateway.lifecycle.timeline import Span
 from tests.faults.families import BY_MODULE, FAMILIES, Family
@@ -186,11 +186,11 @@ def bar_of(span: Span) -> Bar:
     exited = next(moment for moment in reversed(moments) if moment is not None)
     entered = exited if span.entered is None else span.entered
     exiting = exited if span.exiting is None else span.exiting
-    segments = [Segment(State.ENTERING, span.entering, entered)]
+    segments = [Segment(SegmentState.ENTERING, span.entering, entered)]
     if exiting > entered:
-        segments.append(Segment(State.ACTIVE, entered, exiting))
+        segments.append(Segment(SegmentState.ACTIVE, entered, exiting))
     if span.exiting is not None:
-        segments.append(Segment(State.EXITING, exiting, exited))
+        segments.append(Segment(SegmentState.EXITING, exiting, exited))
     event, *error = span.outcome.split(": ")
     return Bar(span.name, segments, ": ".join([event, *error[:1]]), failed=event in _FAILURES)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from faultlab.timeline_svg import Bar, Segment, State
+from faultlab.timeline_svg import Bar, Segment, SegmentState
 from faultlab.wire import Closed, ClosedBy
 from gateway.lifecycle import EventType, Journal, LifecycleEvent, spans
 from tests.faults.families import FAMILIES
@@ -162,11 +162,15 @@ def test_timeline_has_a_bar_for_each_entry() -> None:
     assert [bar_of(span) for span in spans(run.journal)] == [
         Bar(
             "http",
-            [Segment(State.ENTERING, 1, 2), Segment(State.ACTIVE, 2, 6), Segment(State.EXITING, 6, 7)],
+            [
+                Segment(SegmentState.ENTERING, 1, 2),
+                Segment(SegmentState.ACTIVE, 2, 6),
+                Segment(SegmentState.EXITING, 6, 7),
+            ],
             "aborted",
             failed=True,
         ),
-        Bar("redis", [Segment(State.ENTERING, 3, 4)], "enter failed: OSError", failed=True),
+        Bar("redis", [Segment(SegmentState.ENTERING, 3, 4)], "enter failed: OSError", failed=True),
     ]
     assert "stopping at 5000 ms" in drawn(run, "a failed start")
 
