@@ -1,21 +1,8 @@
 /** The run of a lifespan as the stream reports it. Times are milliseconds since the start of its journal. */
 
-const STATE_AFTER = {
-  entering: "entering",
-  entered: "active",
-  "enter failed": "failed",
-  "enter cancelled": "failed",
-  crashed: "crashed",
-  exiting: "exiting",
-  exited: "exited",
-  "exit failed": "failed",
-  aborted: "aborted",
-  abandoned: "aborted",
-};
-
 const TONES = { entering: "pending", active: "ok", exiting: "warning", exited: "idle" };
 
-class Entry {
+class WatchedEntry {
   state = "entering";
   tookMs = null;
   check = null;
@@ -90,12 +77,7 @@ export class Lifespan {
       this.times[event.event] ??= event.at_ms;
       return;
     }
-    const entry = this.#entry(event.name);
-    entry.state = STATE_AFTER[event.event] ?? entry.state;
-    entry.times[event.event] = event.at_ms;
-    if (event.event === "entered") entry.tookMs = event.took_ms;
-    else entry.check = null; // only active entries are checked
-    if (event.error) entry.lastError = { at_ms: event.at_ms, error: event.error };
+    this.#entry(event.name).times[event.event] = event.at_ms; // a snapshot with its state follows
   }
 
   setSnapshot(snapshot) {
@@ -118,7 +100,7 @@ export class Lifespan {
   }
 
   #entry(name) {
-    if (!this.#entries.has(name)) this.#entries.set(name, new Entry(name));
+    if (!this.#entries.has(name)) this.#entries.set(name, new WatchedEntry(name));
     return this.#entries.get(name);
   }
 
