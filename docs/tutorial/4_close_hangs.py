@@ -2,19 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
+from lifespans import exit_stack, tutorial
 from servers import Client, Server, run
 
 from gateway.lifecycle import LifecycleStack
-
-
-@asynccontextmanager
-async def exit_stack(database: Server, cache: Server) -> AsyncGenerator[None]:
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(Client(database))
-        await stack.enter_async_context(Client(cache))
-        yield
 
 
 @asynccontextmanager
@@ -31,8 +24,8 @@ async def lifecycle_stack(database: Server, cache: Server) -> AsyncGenerator[Non
 
 
 async def main() -> None:
-    await run(exit_stack, Server("database"), Server("cache", QUIT=None), limit=1.5)
-    await run(lifecycle_stack, Server("database"), Server("cache", QUIT=None))
+    for lifespan, limit in (tutorial, 1), (exit_stack, 1), (lifecycle_stack, 30):
+        await run(lifespan, Server("database"), Server("cache", QUIT=None), limit=limit)
 
 
 asyncio.run(main())

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from lifespans import tutorial
 from servers import Client, Connection, Fault, Server, run
 
 from gateway.lifecycle import LifecycleStack
@@ -48,7 +49,7 @@ def cancel_when(received: asyncio.Event) -> Fault:
 async def main() -> None:
     for command in "QUIT", "HELLO":
         print(f"\n--- cancelled at {command}")
-        for lifespan in exit_stack, lifecycle_stack:
+        for lifespan in tutorial, exit_stack, lifecycle_stack:
             cache = Server("cache")
             await run(lifespan, Server("database"), cache, fault=cancel_when(cache.received[command]))
 

@@ -3,21 +3,12 @@
 import asyncio
 import signal
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
+from lifespans import exit_stack, tutorial
 from servers import Client, Fault, Server, run
 
 from gateway.lifecycle import LifecycleStack
-
-
-@asynccontextmanager
-async def exit_stack(database: Server, cache: Server) -> AsyncGenerator[None]:
-    stop = asyncio.Event()  # a server waits for it once the startup is complete
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(Client(database))
-        await stack.enter_async_context(Client(cache))
-        yield
 
 
 @asynccontextmanager
@@ -42,9 +33,11 @@ def signal_when(received: asyncio.Event) -> Fault:
 
 
 async def main() -> None:
+    stop = asyncio.Event()  # a server waits for it once the startup is complete
     for command in "HELLO", "QUIT":
         print(f"\n--- the cache does not respond to {command}")
-        for lifespan, limit in (exit_stack, 1), (lifecycle_stack, 30):
+        for lifespan, limit in (tutorial, 1), (exit_stack, 1), (lifecycle_stack, 30):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
             cache = Server("cache", **{command: None})
             await run(lifespan, Server("database"), cache, fault=signal_when(cache.received[command]), limit=limit)
 

@@ -1,21 +1,14 @@
 """Step 7: the fault lab cancels the startup and the teardown at every iteration of the event loop."""
 
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import servers
+from lifespans import exit_stack, tutorial
 from servers import Client, Lifespan, Server
 
 from faultlab import Run, sweep
 from gateway.lifecycle import LifecycleStack
-
-
-@asynccontextmanager
-async def exit_stack(database: Server, cache: Server) -> AsyncGenerator[None]:
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(Client(database))
-        await stack.enter_async_context(Client(cache))
-        yield
 
 
 @asynccontextmanager
@@ -53,5 +46,5 @@ def check(lifespan: Lifespan) -> None:
 
 
 servers.RESPONSE_TIME = 0
-for lifespan in exit_stack, lifecycle_stack:
+for lifespan in tutorial, exit_stack, lifecycle_stack:
     check(lifespan)
